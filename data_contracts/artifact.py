@@ -1,0 +1,185 @@
+"""Artifacts: a folder of Parquet files (and tensors) with a manifest, read with every check on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from data_contracts.contract import (
+    Contract,
+    ContractError,
+    Violation,
+    check_table,
+    reference_violations,
+    violations,
+)
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact: its place, its size and what its bytes hash to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    size: int
+    sha256: str
+    rows: int | None = None
+
+
+class Manifest(BaseModel):
+    """The last file written; without it there is no artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    contract: str
+    version: int
+    key: str
+    settings: dict[str, Any]
+    parents: dict[str, str]
+    files: tuple[FileEntry, ...]
+    rows: int
+    statistics: dict[str, Any]
+    made: dict[str, Any]
+
+
+def artifact_key(contract: Contract, settings: Mapping[str, Any], parents: Mapping[str, str]) -> str:
+    """Digest of everything the content depends on: contract and version, the stage's settings, the parents' keys."""
+    text = json.dumps([contract.name, contract.version, settings, parents], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact on disk.
+
+    Attributes:
+        contract: what it promises.
+        path: its folder.
+    """
+
+    contract: Contract
+    path: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the artifact holds and what it was made from."""
+        return Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
+
+    @property
+    def key(self) -> str:
+        """Digest of everything the content depends on."""
+        return self.manifest.key
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """What the stage measured while it worked; shape and meaning are the stage's own."""
+        return self.manifest.statistics
+
+    def partitions(self) -> list[dict[str, str]]:
+        """The distinct partition values, in path order; one empty mapping where the contract has no partitions."""
+        seen = {partition_folder(p): p for p in (partition_of(f.path) for f in self._tables())}
+        return [seen[folder] for folder in sorted(seen)]
+
+    def files(self, **partition: str) -> list[Path]:
+        """Parquet files whose partition values equal those given, in path order."""
+        return sorted(self.path / f.path for f in self._tables() if partition.items() <= partition_of(f.path).items())
+
+    def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
+        """The rows of the matching partitions, page checksums verified and the contract checked.
+
+        Args:
+            columns: names to return, partition columns among them; all by default.
+            partition: wanted values of partition columns, e.g. `domain="d0"`; all by default.
+
+        Returns:
+            Rows in file order; zero rows with the right schema where nothing matches.
+
+        Raises:
+            ContractError: a file breaks the contract.
+            OSError: a page is damaged.
+        """
+        tables = [self._read_file(path, columns) for path in self.files(**partition)]
+        schema = self._schema(columns)
+        return pa.concat_tables([schema.empty_table(), *tables])
+
+    def batches(self, columns: Sequence[str] | None = None, **partition: str) -> Iterator[pa.Table]:
+        """As `read`, one file at a time."""
+        for path in self.files(**partition):
+            yield self._read_file(path, columns)
+
+    def verify(self, parents: Sequence[Artifact] = ()) -> list[Violation]:
+        """Everything that can be wrong: digests, sizes, rules, and references into the given parents."""
+        found = list(self._digest_violations())
+        if found:
+            return found
+        by_name = {parent.contract.name: parent for parent in parents}
+        for path in self.files():
+            table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+            found += violations(self.contract, table, self._label(path))
+            for reference in self.contract.references:
+                if reference.contract in by_name and not found:
+                    target = by_name[reference.contract].read(reference.target_columns)
+                    found += reference_violations(reference, self._read_file(path, None), target, self._label(path))
+        return found
+
+    def _digest_violations(self) -> Iterator[Violation]:
+        for entry in self.manifest.files:
+            path = self.path / entry.path
+            if not path.exists():
+                yield Violation(self._label(path), "file", None, "missing", "present")
+            elif (digest := file_digest(path)) != entry.sha256:
+                yield Violation(self._label(path), "sha256", None, digest, entry.sha256)
+
+    def _read_file(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+        partition = partition_of(path.relative_to(self.path).as_posix())
+        inside = None if columns is None else [name for name in columns if name not in partition]
+        table = pq.read_table(path, columns=inside, page_checksum_verification=True, partitioning=None)
+        if inside is None:
+            check_table(self.contract, table, self._label(path))
+        for name, value in partition.items():
+            table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
+        return table.select(self._schema(columns).names).cast(self._schema(columns))
+
+    def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        types = {column.name: column for column in self.contract.columns}
+        wanted = list(types) if columns is None else columns
+        return pa.schema([pa.field(name, types[name].type) for name in wanted])
+
+    def _tables(self) -> list[FileEntry]:
+        return [entry for entry in self.manifest.files if entry.path.endswith(".parquet")]
+
+    def _label(self, path: Path) -> str:
+        return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"
+
+
+def partition_folder(partition: Mapping[str, str]) -> str:
+    """Hive folder of partition values, percent-encoded so that any text is one path component."""
+    return "/".join(f"{name}={quote(value, safe='')}" for name, value in partition.items())
+
+
+def partition_of(path: str) -> dict[str, str]:
+    """Partition values in a hive path."""
+    parts = (part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
+    return {name: unquote(value) for name, value in parts}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require(found: Sequence[Violation]) -> None:
+    """Raise ContractError where there are violations."""
+    if found:
+        raise ContractError(tuple(found))

@@ -1,0 +1,240 @@
+"""Contracts: what an artifact's table promises, and the check that it keeps the promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Scalar = int | float | str | bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, what it means, and the closed set of rules its values keep.
+
+    Rules on a list column hold for the list's elements. Floats are always finite, strings never empty unless
+    `may_be_empty`.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+    minimum: Scalar | None = None
+    maximum: Scalar | None = None
+    above: Scalar | None = None
+    allowed: tuple[Scalar, ...] = ()
+    may_be_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`columns` of this table must occur among `target_columns` of a parent artifact (list columns: every element)."""
+
+    columns: tuple[str, ...]
+    contract: str
+    target_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The promise of one kind of artifact.
+
+    A change of meaning, columns or algorithm raises `version`, and keys change with it.
+    """
+
+    name: str
+    version: int
+    meaning: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    sorted_by: tuple[str, ...] = ()
+    partitioned_by: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+    files: tuple[str, ...] = field(default=())
+    """Names (glob patterns) of files beside the table, such as tensors."""
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """Schema of one Parquet file: every column that is not in its path."""
+        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.file_columns])
+
+    @property
+    def file_columns(self) -> tuple[Column, ...]:
+        """Every column that is not in the file's path."""
+        return tuple(c for c in self.columns if c.name not in self.partitioned_by)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule: where it stands, what was found, what the rule says."""
+
+    artifact: str
+    column: str
+    row: int | None
+    found: str
+    rule: str
+
+    def __str__(self) -> str:
+        place = self.column if self.row is None else f"{self.column}[{self.row}]"
+        return f"{self.artifact}: {place} is {self.found}, must be {self.rule}"
+
+
+class ContractError(ValueError):
+    """All violations found in one artifact, in one picklable error."""
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        super().__init__(violations)
+        self.violations = violations
+
+    def __str__(self) -> str:
+        return "\n".join(str(violation) for violation in self.violations)
+
+
+def check_table(contract: Contract, table: pa.Table, label: str = "") -> None:
+    """Raise ContractError with every violation of `contract` in `table` (one file's rows, without partition columns)."""
+    found = tuple(violations(contract, table, label or contract.name))
+    if found:
+        raise ContractError(found)
+
+
+def violations(contract: Contract, table: pa.Table, label: str) -> Iterator[Violation]:
+    """Every broken rule of one file's rows; the first offending row of each rule is named."""
+    wrong_shape = tuple(_schema_violations(contract, table.schema, label))
+    yield from wrong_shape
+    if wrong_shape:
+        return
+    for column in contract.file_columns:
+        yield from _column_violations(column, table[column.name], label)
+    yield from _order_violations(contract, table, label)
+
+
+def _schema_violations(contract: Contract, schema: pa.Schema, label: str) -> Iterator[Violation]:
+    expected = {c.name: c for c in contract.file_columns}
+    for name in schema.names:
+        if name not in expected:
+            yield Violation(label, name, None, "present", f"absent (known: {', '.join(expected)})")
+    for name, column in expected.items():
+        if name not in schema.names:
+            yield Violation(label, name, None, "missing", f"a column of type {column.type}")
+        elif not schema.field(name).type.equals(column.type):
+            yield Violation(label, name, None, str(schema.field(name).type), f"of type {column.type}")
+
+
+def _column_violations(column: Column, values: pa.ChunkedArray, label: str) -> Iterator[Violation]:
+    if values.null_count and not column.nullable:
+        yield _first(column.name, label, values, pc.is_null(values), "not null")
+    name = column.name
+    if _is_list(values.type):
+        values = pa.chunked_array([chunk.flatten() for chunk in values.chunks], values.type.value_type)
+        name = f"{column.name}.element"
+        if values.null_count:
+            yield _first(name, label, values, pc.is_null(values), "not null")
+    for rule, broken in _broken_rules(column, values):
+        if pc.any(broken).as_py():
+            yield _first(name, label, values, broken, rule)
+
+
+def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, Any]]:
+    if pa.types.is_floating(values.type):
+        yield "finite", pc.invert(pc.is_finite(values))
+    if pa.types.is_string(values.type) and not column.may_be_empty:
+        yield "a non-empty string", pc.equal(pc.binary_length(values), 0)
+    if column.minimum is not None:
+        yield f"≥ {column.minimum}", pc.less(values, column.minimum)
+    if column.above is not None:
+        yield f"> {column.above}", pc.less_equal(values, column.above)
+    if column.maximum is not None:
+        yield f"≤ {column.maximum}", pc.greater(values, column.maximum)
+    if column.allowed:
+        known = pc.is_in(values, value_set=pa.array(column.allowed, values.type))
+        yield f"one of {', '.join(map(str, column.allowed))}", pc.and_(pc.is_valid(values), pc.invert(known))
+
+
+def _first(name: str, label: str, values: Any, broken: Any, rule: str) -> Violation:
+    row = pc.index(broken, True).as_py()
+    return Violation(label, name, row, repr(values[row].as_py()), rule)
+
+
+def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterator[Violation]:
+    """Sortedness by neighbouring rows; the key's uniqueness by the same pass where the sort order starts with the key."""
+    key = tuple(name for name in contract.key if name not in contract.partitioned_by)
+    if table.num_rows < 2:
+        return
+    by_sort = set(contract.sorted_by[: len(key)]) == set(key)
+    if contract.sorted_by:
+        equal: Any = pa.scalar(True)
+        for depth, name in enumerate(contract.sorted_by, start=1):
+            before, after = table[name].slice(0, table.num_rows - 1), table[name].slice(1)
+            row = pc.index(pc.and_(equal, pc.greater(before, after)), True).as_py()
+            if row >= 0:
+                yield Violation(
+                    label, name, row + 1, repr(after[row].as_py()), f"sorted by {', '.join(contract.sorted_by)}"
+                )
+                return
+            equal = pc.and_(equal, pc.equal(before, after))
+            if by_sort and depth == len(key):
+                row = pc.index(equal, True).as_py()
+                if row >= 0:
+                    yield _repeated(key, table, row + 1, label)
+    if key and not by_sort:
+        counts = table.select(key).group_by(list(key)).aggregate([([], "count_all")])
+        if counts.num_rows < table.num_rows:
+            row = pc.index(pc.greater(counts["count_all"], 1), True).as_py()
+            yield _repeated(key, counts, row, label, row_known=False)
+
+
+def _repeated(key: tuple[str, ...], table: pa.Table, row: int, label: str, *, row_known: bool = True) -> Violation:
+    found = ", ".join(repr(table[name][row].as_py()) for name in key)
+    return Violation(label, "(" + ", ".join(key) + ")", row if row_known else None, f"({found}) again", "unique")
+
+
+def reference_violations(reference: Reference, table: pa.Table, target: pa.Table, label: str) -> Iterator[Violation]:
+    """Rows of `table` (partition columns included) whose reference does not occur in `target`."""
+    wanted = _reference_rows(reference.columns, reference.target_columns, table)
+    missing = wanted.join(
+        target.select(reference.target_columns), list(reference.target_columns), join_type="left anti"
+    )
+    if missing.num_rows:
+        found = ", ".join(repr(missing[name][0].as_py()) for name in reference.target_columns)
+        where = "(" + ", ".join(reference.columns) + ")"
+        rule = f"in {reference.contract} ({', '.join(reference.target_columns)})"
+        yield Violation(label, where, None, f"({found}), {missing.num_rows} such values,", rule)
+
+
+def _reference_rows(columns: tuple[str, ...], names: tuple[str, ...], table: pa.Table) -> pa.Table:
+    """Distinct referenced values under the target's column names, list columns flattened."""
+    distinct = []
+    for chunk in table.select(columns).to_batches():
+        arrays = {name: chunk.column(column) for name, column in zip(names, columns, strict=True)}
+        ragged = [name for name, array in arrays.items() if _is_list(array.type)]
+        if ragged:
+            parent = pc.list_parent_indices(arrays[ragged[0]])
+            arrays = {n: a.flatten() if n in ragged else a.take(parent) for n, a in arrays.items()}
+        distinct.append(pa.table(arrays).group_by(list(names)).aggregate([]))
+    if not distinct:
+        return pa.table({n: pa.array([], table.schema.field(c).type) for n, c in zip(names, columns, strict=True)})
+    return pa.concat_tables(distinct).group_by(list(names)).aggregate([])
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def describe(contract: Contract) -> Mapping[str, str]:
+    """One line of prose per column: meaning, unit and rules, for inspection and documentation."""
+    lines = {}
+    for column in contract.columns:
+        bounds = [f"≥ {column.minimum}"] if column.minimum is not None else []
+        bounds += [f"> {column.above}"] if column.above is not None else []
+        bounds += [f"≤ {column.maximum}"] if column.maximum is not None else []
+        bounds += ["one of " + ", ".join(map(str, column.allowed))] if column.allowed else []
+        bounds += ["may be null"] if column.nullable else []
+        unit = f" [{column.unit}]" if column.unit else ""
+        lines[column.name] = f"{column.meaning}{unit}" + (f" ({'; '.join(bounds)})" if bounds else "")
+    return lines

@@ -1,0 +1,213 @@
+"""The contracts of every artifact, in the order in which a run makes them."""
+
+import pyarrow as pa
+
+from data_contracts.contract import Column, Contract, Reference
+
+USER, ITEM = "user", "item"
+KINDS = (USER, ITEM)
+TRAIN, VALID, TEST = "train", "valid", "test"
+SPLITS = (TRAIN, VALID, TEST)
+
+_DOMAIN = Column("domain", pa.string(), "the domain's name (market, ad slot, product category)")
+_USER_ID = Column("user_id", pa.string(), "the user as the logs name it")
+_ITEM_ID = Column("item_id", pa.string(), "the item as the logs name it")
+_KIND = Column("kind", pa.string(), "what the node is", allowed=KINDS)
+_NODE = Column("node", pa.int32(), "number in its domain's graph, users before items", minimum=0)
+_NODE_REFERENCE = Reference(("domain", "node"), "nodes", ("domain", "node"))
+
+WORLD = Contract(
+    "world",
+    1,
+    "A generated multi-domain log with planted twins: one person under two names, in two domains, with one taste.",
+    (
+        Column("source_domain", pa.string(), "domain of the first name"),
+        Column("target_domain", pa.string(), "domain of the second name"),
+        Column("source_user_id", pa.string(), "the person's name in the source domain"),
+        Column("target_user_id", pa.string(), "the person's name in the target domain"),
+    ),
+    key=("source_domain", "target_domain", "source_user_id"),
+    sorted_by=("source_domain", "target_domain", "source_user_id"),
+    files=("logs/*.csv.gz",),
+)
+
+REJECTS = Contract(
+    "rejects",
+    1,
+    "Every row of the raw logs that did not become an interaction, with the reason.",
+    (
+        Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
+        Column("line", pa.int64(), "record in the file, from 1, a header counted", minimum=1),
+        Column(
+            "reason",
+            pa.string(),
+            "why it was rejected",
+            allowed=("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked"),
+        ),
+        Column("text", pa.string(), "the offending field, or the record's fields", may_be_empty=True),
+    ),
+    key=(),
+    sorted_by=("file", "line"),
+)
+
+INTERACTIONS = Contract(
+    "interactions",
+    1,
+    "Cleaned, deduplicated, split positives of every domain.",
+    (
+        _DOMAIN,
+        _USER_ID,
+        _ITEM_ID,
+        Column("user", pa.int32(), "rank of the user's id among the sorted distinct ids of all domains", minimum=0),
+        Column("item", pa.int32(), "rank of the item's id among the sorted distinct ids of all domains", minimum=0),
+        Column("split", pa.string(), "what the row may be used for", allowed=SPLITS),
+        Column("timestamp", pa.int64(), "earliest time of the merged rows", "as in the logs", nullable=True),
+        Column("count", pa.int32(), "raw rows merged into this one", "rows", minimum=1),
+    ),
+    key=("domain", "user", "item", "split"),
+    sorted_by=("user", "item", "split"),
+    partitioned_by=("domain",),
+)
+
+NODES = Contract(
+    "nodes",
+    1,
+    "Every user and item of a domain: its number in the domain's graph, its number over all domains, its id.",
+    (
+        _DOMAIN,
+        _KIND,
+        _NODE,
+        Column("entity", pa.int32(), "number among all domains' users (or items): `user` or `item`", minimum=0),
+        Column("id", pa.string(), "the user or item as the logs name it"),
+        Column("train_degree", pa.int32(), "distinct neighbours in the train split", "edges", minimum=0),
+        Column("is_anchor", pa.bool_(), "lives in two or more domains and is of an anchor kind"),
+    ),
+    key=("domain", "node"),
+    sorted_by=("node",),
+    partitioned_by=("domain",),
+)
+
+GRAPH = Contract(
+    "graph",
+    1,
+    "The train graph of each domain in compressed rows: the list's offsets and values are indptr and indices.",
+    (
+        _DOMAIN,
+        _NODE,
+        Column("neighbours", pa.list_(pa.int32()), "nodes joined to it by a train interaction, ascending", minimum=0),
+    ),
+    key=("domain", "node"),
+    sorted_by=("node",),
+    partitioned_by=("domain",),
+    references=(_NODE_REFERENCE, Reference(("domain", "neighbours"), "nodes", ("domain", "node"))),
+)
+
+REACH = Contract(
+    "reach",
+    1,
+    "Sparse anchor-reach vectors: how likely a random walk from a node ends at each anchor of its domain.",
+    (
+        _DOMAIN,
+        _NODE,
+        Column("anchors", pa.list_(pa.int32()), "anchor nodes that walks end on, ascending", minimum=0),
+        Column("weights", pa.list_(pa.float32()), "share of the walks that end there", "probability", above=0.0),
+    ),
+    key=("domain", "node"),
+    sorted_by=("node",),
+    partitioned_by=("domain",),
+    references=(_NODE_REFERENCE, Reference(("domain", "anchors"), "nodes", ("domain", "node"))),
+)
+
+PAIRS = Contract(
+    "pairs",
+    1,
+    "Aligned pairs: nodes of two domains that tend to reach the same shared anchors; identity pairs have rank 0.",
+    (
+        Column("source_domain", pa.string(), "domain of the node that looks for partners"),
+        Column("target_domain", pa.string(), "domain of its partners"),
+        Column("source_node", pa.int32(), "node in the source domain's graph", minimum=0),
+        Column("target_node", pa.int32(), "node in the target domain's graph", minimum=0),
+        _KIND,
+        Column(
+            "similarity", pa.float32(), "cosine of the two reach vectors over shared anchors", above=0.0, maximum=1.0
+        ),
+        Column("rank", pa.int32(), "1 = most similar; 0 = the same user or item", minimum=0),
+        Column("identity", pa.bool_(), "the two nodes are one user or item that lives in both domains"),
+    ),
+    key=("source_domain", "target_domain", "source_node", "rank"),
+    sorted_by=("source_node", "rank"),
+    partitioned_by=("source_domain", "target_domain"),
+    references=(
+        Reference(("source_domain", "source_node", "kind"), "nodes", ("domain", "node", "kind")),
+        Reference(("target_domain", "target_node", "kind"), "nodes", ("domain", "node", "kind")),
+    ),
+)
+
+CHECKPOINT = Contract(
+    "checkpoint",
+    1,
+    "The trained tables of the epoch that validated best (model.safetensors) and the history of all epochs.",
+    (
+        Column("epoch", pa.int32(), "epoch, from 1", minimum=1),
+        Column("domain", pa.string(), "the domain, or `macro` for the mean over domains"),
+        Column("metric", pa.string(), "loss, alignment loss or a validation metric"),
+        Column("value", pa.float64(), "the metric's value"),
+    ),
+    key=("epoch", "domain", "metric"),
+    sorted_by=("epoch", "domain", "metric"),
+    files=("model.safetensors", "model.json"),
+)
+
+METRICS = Contract(
+    "metrics",
+    1,
+    "Accuracy by seed, domain and split, as a long table; `macro` is the mean over domains.",
+    (
+        Column("seed", pa.int64(), "training seed", nullable=True),
+        Column("epoch", pa.int32(), "the selected epoch", minimum=0, nullable=True),
+        Column("domain", pa.string(), "the domain, or `macro`"),
+        Column("split", pa.string(), "the held-out split", allowed=(VALID, TEST)),
+        Column("metric", pa.string(), "auc, recall@k over candidates, or full_recall@k, full_ndcg@k, full_mrr"),
+        Column("value", pa.float64(), "the estimate; with a null seed the mean over seeds"),
+        Column("low", pa.float64(), "lower end of the 95 % interval"),
+        Column("high", pa.float64(), "upper end of the 95 % interval"),
+        Column("rows", pa.int64(), "held-out interactions behind it", "rows", minimum=0),
+    ),
+    key=("seed", "domain", "split", "metric"),
+)
+
+EMBEDDINGS = Contract(
+    "embeddings",
+    1,
+    "Final vectors of every user and item of every domain; a dot product of two is the model's score.",
+    (
+        _DOMAIN,
+        _KIND,
+        Column("id", pa.string(), "the user or item as the logs name it"),
+        Column("vector", pa.list_(pa.float32()), "inter part, then intra part"),
+    ),
+    key=("domain", "kind", "id"),
+    partitioned_by=("domain",),
+)
+
+RECOMMENDATIONS = Contract(
+    "recommendations",
+    1,
+    "The best items for every user of every domain, items seen in training left out.",
+    (
+        _DOMAIN,
+        _USER_ID,
+        _ITEM_ID,
+        Column("score", pa.float32(), "dot product of the two final vectors"),
+        Column("rank", pa.int32(), "1 = best", minimum=1),
+    ),
+    key=("domain", "user_id", "rank"),
+    partitioned_by=("domain",),
+)
+
+CONTRACTS = {
+    contract.name: contract
+    for contract in (
+        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, REACH, PAIRS, CHECKPOINT, METRICS, EMBEDDINGS, RECOMMENDATIONS,
+    )
+}  # fmt: skip

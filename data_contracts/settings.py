@@ -1,0 +1,229 @@
+"""The settings of every stage. They are part of an artifact's key, so nothing here may depend on the machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Protocol = Literal["clean", "released"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Settings(BaseModel):
+    """Frozen, typed, closed: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def keyed(self) -> dict[str, Any]:
+        """What enters an artifact's key: plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+class Columns(Settings):
+    """Where a log keeps its fields: a column's name or, without a header, its position from 0."""
+
+    user: str | int = "user_id"
+    """Column of user ids."""
+    item: str | int = "item_id"
+    """Column of item ids."""
+    domain: str | int | None = None
+    """Column of domain names; else `domain` or `path_pattern` names the domain."""
+    split: str | int | None = None
+    """Column of splits (train, valid or val, test)."""
+    rating: str | int | None = None
+    """Column of ratings; needed by `rating_at_least`."""
+    timestamp: str | int | None = None
+    """Column of times, as integers or decimals."""
+
+
+class LogSource(Settings):
+    """One set of raw log files of one format."""
+
+    path: str
+    """Path or glob of the files, relative to the run's file; `${NAME}` is taken from the environment."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    """File format; `auto` goes by the name's ending, before .gz or .zst."""
+    header: bool = True
+    """The first line of each CSV or TSV file names the columns."""
+    columns: Columns = Columns()
+    """Where the fields are."""
+    domain: str | None = None
+    """The domain of every row of these files."""
+    path_pattern: str | None = None
+    """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
+    rating_at_least: float | None = None
+    """Rows rated lower are no positives: they go to the rejects, reason `rating`."""
+
+
+class SplitSettings(Settings):
+    """How interactions are divided into train, valid and test."""
+
+    method: Literal["given", "random", "time", "leave-last-out"] = "random"
+    """given: by column or path; random: per user and domain; time: by global cut-offs; leave-last-out: a user's last two."""
+    valid_share: Share = 0.1
+    """random: share of a user's interactions for validation."""
+    test_share: Share = 0.2
+    """random: share of a user's interactions for test."""
+    seed: Seed = 2022
+    """random: seed of the draw."""
+    valid_from: int | None = None
+    """time: first time of the validation split."""
+    test_from: int | None = None
+    """time: first time of the test split."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.method == "time" and (self.valid_from is None or self.test_from is None):
+            raise ValueError("method 'time' needs valid_from and test_from")
+        if self.valid_share + self.test_share >= 1.0:
+            raise ValueError(f"valid_share + test_share is {self.valid_share + self.test_share}, must be < 1")
+        return self
+
+
+class IngestSettings(Settings):
+    """Raw logs → interactions and rejects."""
+
+    protocol: Protocol = "clean"
+    """clean: no held-out row repeats a train row; released: rows stay as the files give them."""
+    split: SplitSettings = SplitSettings()
+    """How interactions are divided."""
+    cold: Literal["drop", "keep"] = "drop"
+    """Held-out rows whose user or item has no train row in the domain."""
+    rejected_share_at_most: Share = 0.01
+    """The run fails where a larger share of the raw rows is malformed."""
+
+
+class GraphSettings(Settings):
+    """Interactions → nodes and graph."""
+
+    anchor_kinds: tuple[Literal["user", "item"], ...] = ("user", "item")
+    """Kinds of node that may be anchors."""
+
+
+class ReachSettings(Settings):
+    """Graph → anchor-reach vectors."""
+
+    method: Literal["exact", "walk"] = "exact"
+    """exact: the expected visits by sparse products; walk: sampled end points of random walks."""
+    steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (3, 4)
+    """Lengths of the walks whose end points count."""
+    walks: int = Field(500, ge=1, le=1_000_000)
+    """walk: walks of each length from every node."""
+    seed: Seed = 2022
+    """walk: seed of the draws."""
+    anchors_kept: int = Field(1024, ge=1)
+    """Largest weights kept of each vector."""
+    compared_nodes: int = Field(200, ge=0)
+    """Nodes per domain on which the manifest compares the two methods."""
+
+
+class PairsSettings(Settings):
+    """Reach vectors → aligned pairs."""
+
+    k: int = Field(3, ge=1, le=1000)
+    """Partners per node and target domain."""
+    identity: bool = True
+    """Add a pair for every user and item that lives in both domains."""
+
+
+class TrainSettings(Settings):
+    """Graph and pairs → checkpoint."""
+
+    backbone: Literal["grec", "lightgcn", "mf"] = "grec"
+    """Building block that turns tables into vectors."""
+    tables: Literal["both", "inter", "intra"] = "both"
+    """inter: one table over all domains; intra: one per domain; both: side by side."""
+    width: int = Field(64, ge=1)
+    """Columns of each table."""
+    layers: int = Field(2, ge=0, le=8)
+    """Propagation layers of grec and lightgcn."""
+    residual: Share = 0.1
+    """grec: weight of the previous layer."""
+    edge_dropout: float = Field(0.7, ge=0.0, lt=1.0)
+    """Share of edges dropped from each layer of each step."""
+    epochs: int = Field(100, ge=1)
+    """Most epochs to train."""
+    patience: int = Field(20, ge=1)
+    """Epochs without a better validation score before training stops."""
+    batch_size: int = Field(8192, ge=1)
+    """Positives per step."""
+    learning_rate: float = Field(1e-3, gt=0.0)
+    """Adam's step size."""
+    l2: float = Field(1e-4, ge=0.0)
+    """Weight of half the squared norm of a batch's layer-0 vectors, per positive."""
+    alignment: float = Field(0.3, ge=0.0)
+    """Weight of the alignment loss; 0 switches it off."""
+    seeds: tuple[Seed, ...] = Field((2022,), min_length=1)
+    """One checkpoint is trained for each."""
+    engine: Literal["auto", "native", "torch-sparse"] = "auto"
+    """Sparse products by torch's own CSR or torch-sparse; auto: native on CPU, torch-sparse on CUDA where installed."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+
+
+class EvaluateSettings(Settings):
+    """Checkpoint → metrics."""
+
+    protocol: Protocol = "clean"
+    """clean: candidates exclude the user's known positives; released: they may be among them."""
+    candidates: int = Field(10, ge=1)
+    """Random items ranked against each held-out item."""
+    candidate_seed: Seed = 2022
+    """Seed of the candidates."""
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3)
+    """Cut-offs among the candidates."""
+    full_at: tuple[Annotated[int, Field(ge=1)], ...] = (20,)
+    """Cut-offs among all items of the domain, train items masked."""
+    resamples: int = Field(200, ge=2)
+    """Bootstrap resamples of the held-out rows behind the 95 % intervals."""
+
+
+class ExportSettings(Settings):
+    """Checkpoint → embeddings and recommendations."""
+
+    top: int = Field(20, ge=1)
+    """Recommendations per user and domain."""
+
+
+class WorldSettings(Settings):
+    """A generated world of domains that share users, items and tastes."""
+
+    domains: int = Field(4, ge=1, le=64)
+    """Domains; each is `shrink` times as large as the one before."""
+    users: int = Field(2400, ge=10)
+    """Users of the largest domain."""
+    items: int = Field(600, ge=10)
+    """Items of the largest domain."""
+    interactions: int = Field(48_000, ge=10)
+    """Interactions of the largest domain, before duplicates are merged."""
+    shrink: float = Field(0.5, gt=0.0, le=1.0)
+    """Size of each domain relative to the one before."""
+    shared_users: Share = 0.1
+    """Share of a smaller domain's users who also use the largest, under the same id."""
+    shared_items: Share = 0.05
+    """Share of a smaller domain's items that the largest also offers, under the same id."""
+    twins: Share = 0.1
+    """Share of a smaller domain's users who also use the largest under another id: the planted twins."""
+    topics: int = Field(24, ge=2)
+    """Topics that items belong to and tastes are made of."""
+    seed: Seed = 7
+    """Seed of the world."""
+
+
+class ComputeSettings(Settings):
+    """How a run uses the machine. Never part of a key: no result depends on it."""
+
+    threads: int = Field(0, ge=0)
+    """Threads for pipeline and training; 0 = as many as the process may use."""
+    memory_mib: int = Field(2048, ge=64)
+    """Working memory that blocks of the pipeline are sized for, per worker."""
+    dask_scheduler: str | None = None
+    """Address of a Dask scheduler; threads of this process without one."""
+
+
+def checkpoint_inputs(train: TrainSettings, seed: int, validation: EvaluateSettings) -> dict[str, Any]:
+    """What enters a checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
+    ranking = validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
+    return {**train.model_dump(mode="json", exclude={"seeds"}), "seed": seed, "validation": ranking}

@@ -1,0 +1,1 @@
+"""Raw logs → interactions → nodes and graph → reach → pairs: the stages before training."""
