@@ -1,0 +1,135 @@
+"""Run a plan stage by stage: what exists is left alone, what is missing is made, the run is recorded."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import WORLD
+from data_contracts.progress import Progress, silent
+from flows.config import RunConfig
+from flows.plan import STAGES, Plan, make_plan
+from flows.stages import make_step
+
+log = logging.getLogger(__name__)
+
+Watch = Callable[[str], AbstractContextManager[Progress]]
+"""From a role that is about to be made to whoever is told how far it is."""
+
+watch: ContextVar[Watch] = ContextVar("watch", default=lambda role: nullcontext(silent))
+"""Who watches the work of this process: bars on a terminal, log lines elsewhere."""
+
+Work = Callable[[Plan, str, list[str]], dict[str, Artifact]]
+"""Make the named missing roles (perhaps none) of one stage."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has and what of it is new."""
+
+    plan: Plan
+    artifacts: dict[str, Artifact]
+    """Every artifact of the run that exists, by role."""
+    made: list[str]
+    """Roles that were made just now, in order."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → seconds it took just now."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's settings."""
+        return self.plan.config
+
+
+def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
+    """The plain way to work on a stage: make its missing roles one after another."""
+    made = {}
+    for role in roles:
+        log.info("%s: making %s", stage, role)
+        with watch.get()(role) as progress:
+            made[role] = make_step(plan, role, progress)
+    return made
+
+
+def is_finished(plan: Plan, stage: str | None = None) -> bool:
+    """Nothing is left to do for a stage, or for the full run."""
+    wanted = plan.roles(stage)
+    return bool(wanted) and (WORLD.name not in plan.steps or len(plan.steps) > 1) and not plan.missing(wanted)
+
+
+def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_roles) -> Outcome:
+    """Bring a run, or one stage of it and what that needs, up to date, and record it under the run's name.
+
+    Args:
+        config: the run.
+        stage: its name as in `STAGES`; all of them by default.
+        work: does the work of one stage; a scheduler wraps its own task around `make_roles` here.
+    """
+    seconds: dict[str, float] = {}
+    made: list[str] = []
+    plan = make_plan(config)
+    if config.world is not None:
+        _do(plan, WORLD.name, plan.missing([WORLD.name]), work, seconds)
+        made += [] if len(plan.steps) > 1 else [WORLD.name]
+        plan = make_plan(config)
+    missing = plan.missing(plan.roles(stage))
+    for name in stages_needed(plan, stage):
+        roles = [role for role in missing if plan.steps[role].stage == name]
+        _do(plan, name, roles, work, seconds)
+        made += roles
+    outcome = Outcome(plan, plan.found(), made, seconds)
+    record(outcome)
+    return outcome
+
+
+def stages_needed(plan: Plan, stage: str | None) -> list[str]:
+    """Stages that a stage (or the full run) stands on, itself included, in order."""
+    waiting = plan.roles(stage)
+    needed: set[str] = set()
+    while waiting:
+        step = plan.steps[waiting.pop()]
+        needed.add(step.stage)
+        waiting += step.parents
+    return [name for name in STAGES if name in needed]
+
+
+def record(outcome: Outcome) -> Path:
+    """Link the run's artifacts under its name, with its settings and what each artifact cost.
+
+    A run that found everything in place keeps the record of the run that made it.
+    """
+    store, name = outcome.plan.store, outcome.config.name
+    folder = store.root / "runs" / name
+    links = {role: (artifact.contract.name, artifact.key) for role, artifact in outcome.artifacts.items()}
+    if not outcome.made and (folder / "run.json").exists():
+        before = {role: (artifact.contract.name, artifact.path.name) for role, artifact in store.run(name)[0].items()}
+        if before == links:
+            return folder
+    details = {
+        "config": outcome.config.model_dump(mode="json"),
+        "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
+        "made": outcome.made,
+        "peak_memory_mib": peak_memory_mib(),
+    }
+    return store.link_run(name, outcome.artifacts, details)
+
+
+def peak_memory_mib() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _do(plan: Plan, stage: str, roles: list[str], work: Work, seconds: dict[str, float]) -> None:
+    started = time.monotonic()
+    work(plan, stage, roles)
+    if roles:
+        seconds[stage] = round(time.monotonic() - started, 1)

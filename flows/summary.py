@@ -1,0 +1,118 @@
+"""A run's results as tables: metrics by domain, where the artifacts are, what they weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.artifact import Artifact, partition_of
+from data_contracts.contracts import INTERACTIONS, METRICS, TEST
+
+MACRO = "macro"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table of text: a title, a header, rows; first column left, the others right."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def plain(self) -> str:
+        """Aligned columns for a terminal or a log."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
+        text = ["  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+                for line in lines]  # fmt: skip
+        return "\n".join([self.title, *(line.rstrip() for line in text)])
+
+    def markdown(self) -> str:
+        """A Markdown table under its title."""
+        rule = ("---", *("---:" for _ in self.header[1:]))
+        lines = ("| " + " | ".join(line) + " |" for line in (self.header, rule, *self.rows))
+        return "\n".join([f"**{self.title}**", "", *lines])
+
+
+Values = Mapping[tuple[str, str], Mapping[str, float]]
+"""(domain, metric) → value, low, high, rows."""
+
+
+def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str], dict[str, float]]:
+    """The estimates of one split, the mean over seeds where there are several."""
+    table = metrics.read()
+    table = table.filter(pc.equal(table["split"], split))
+    overall = table.filter(pc.is_null(table["seed"]))
+    chosen: pa.Table = overall if overall.num_rows else table
+    return {(row["domain"], row["metric"]): {name: row[name] for name in ("value", "low", "high", "rows")}
+            for row in chosen.to_pylist()}  # fmt: skip
+
+
+def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics by domain (95 % interval)") -> Table:
+    """Domains down, metrics across; domains by size, the mean last."""
+    values = metric_values(artifacts[METRICS.name])
+    names = metric_names(values)
+    sizes = domain_sizes(artifacts)
+    rows = []
+    for domain in ordered_domains(values, sizes):
+        cells = [_interval(values.get((domain, name))) for name in names]
+        rows.append((domain, _count(sizes.get(domain)), *cells))
+    return Table(title, ("domain", "interactions", *names), tuple(rows))
+
+
+def metric_names(values: Values) -> list[str]:
+    """Metrics in the order in which they were written."""
+    return list(dict.fromkeys(metric for _, metric in values))
+
+
+def ordered_domains(values: Values, sizes: Mapping[str, int]) -> list[str]:
+    """Domains from largest to smallest, then `macro`."""
+    domains = dict.fromkeys(domain for domain, _ in values)
+    return sorted(domains, key=lambda domain: (domain == MACRO, -sizes.get(domain, 0), domain))
+
+
+def domain_sizes(artifacts: Mapping[str, Artifact]) -> dict[str, int]:
+    """Interactions by domain, from the manifest."""
+    sizes: dict[str, int] = {}
+    if INTERACTIONS.name in artifacts:
+        for entry in artifacts[INTERACTIONS.name].manifest.files:
+            domain = partition_of(entry.path).get("domain", "")
+            sizes[domain] = sizes.get(domain, 0) + (entry.rows or 0)
+    return sizes
+
+
+def artifacts_table(artifacts: Mapping[str, Artifact], made: Iterable[str] = ()) -> Table:
+    """What each artifact holds, weighs and cost, and whether it is new."""
+    new = set(made)
+    rows = []
+    for role, artifact in artifacts.items():
+        manifest = artifact.manifest
+        size = sum(entry.size for entry in manifest.files)
+        state = "made" if role in new else "kept"
+        cells = (f"{manifest.rows:,}", f"{size / 2**20:.1f}", f"{manifest.made['seconds']:.1f}", state, str(artifact.path))
+        rows.append((role, *cells))
+    return Table("Artifacts", ("artifact", "rows", "MiB", "seconds", "", "folder"), tuple(rows))
+
+
+def markdown_summary(name: str, artifacts: Mapping[str, Artifact], made: Sequence[str]) -> str:
+    """The page a scheduler shows for a run: metrics where there are any, then every artifact."""
+    parts = [f"# EDDA run `{name}`"]
+    parts += [metrics_table(artifacts).markdown()] if METRICS.name in artifacts else []
+    return "\n\n".join([*parts, artifacts_table(artifacts, made).markdown()])
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _aligned(cell: str, width: int, column: int) -> str:
+    return cell.rjust(width) if column else cell.ljust(width)
