@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,11 +13,14 @@ from rich.progress import Progress as RichProgress
 
 from data_contracts.progress import Progress
 
+Watch = Callable[[str], AbstractContextManager[Progress]]
+"""From a role that is about to be made to whoever is told how far it is."""
+
 PACKAGES = ("data_contracts", "pipeline", "model", "flows")
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Callable[..., object]:
+def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Watch:
     """Watch work by log lines: nothing before the first few seconds, then one line every few seconds.
 
     Args:
@@ -40,13 +43,19 @@ def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.m
     return watch
 
 
-def bars(console: Console) -> Callable[..., object]:
+def bars(console: Console) -> Watch:
     """Watch work by a progress bar that leaves nothing behind; the log line of each artifact stays."""
 
     @contextmanager
     def watch(role: str) -> Iterator[Progress]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-                   TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with RichProgress(*columns, console=console, transient=True) as display:
             task = display.add_task(role, total=None, unit="")
 

@@ -16,7 +16,7 @@ def mistakes(error: ValidationError, model: type[BaseModel], raw: Mapping[str, A
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         place = _place(detail["loc"], raw)
-        line = _line(dict(detail), place, model, raw)
+        line = _line(dict(detail), place, model)
         key = dotted(place)
         if key in lines and detail["type"].endswith("_type"):
             lines[key] += f" or {_rule(dict(detail))}"
@@ -60,7 +60,7 @@ def _place(location: Place, raw: Any) -> Place:
     return tuple(place)
 
 
-def _line(detail: dict[str, Any], place: Place, model: type[BaseModel], raw: Any) -> str:
+def _line(detail: dict[str, Any], place: Place, model: type[BaseModel]) -> str:
     key = dotted(place)
     if detail["type"] == "extra_forbidden":
         return _unknown(place, model)
@@ -76,20 +76,33 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+_LIMITS = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+_TYPES = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a table",
+}
+
+
 def _rule(detail: dict[str, Any]) -> str:
     context = detail.get("ctx", {})
-    limits = {"greater_than_equal": ("≥", "ge"), "greater_than": (">", "gt"), "less_than_equal": ("≤", "le"),
-              "less_than": ("<", "lt")}  # fmt: skip
-    if detail["type"] in limits:
-        sign, name = limits[detail["type"]]
+    if detail["type"] in _LIMITS:
+        sign, name = _LIMITS[detail["type"]]
         return f"{sign} {context[name]}"
     if detail["type"] == "literal_error":
         return f"one of {context['expected']}"
     if detail["type"] == "string_pattern_mismatch":
         return "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
-    words = {"string_type": "a string", "int_type": "an integer", "float_type": "a number", "bool_type": "true or false",
-             "tuple_type": "a list", "model_type": "a table"}  # fmt: skip
-    return words.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    return _TYPES.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 
 def _unknown(place: Place, model: type[BaseModel]) -> str:

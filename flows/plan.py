@@ -61,7 +61,7 @@ class Plan:
     def add(self, stage: str, role: str, settings: Mapping[str, Any], parents: Collection[str] = ()) -> None:
         """Add an artifact whose contract is its role's name, up to a first hyphen."""
         keys = {parent: self.steps[parent].key for parent in parents}
-        self.steps[role] = Step(role, stage, CONTRACTS[role.split("-")[0]], settings, keys)
+        self.steps[role] = Step(role, stage, CONTRACTS[role.split("-", maxsplit=1)[0]], settings, keys)
 
     def find(self, role: str) -> Artifact | None:
         """The role's artifact, where the store has it."""

@@ -7,24 +7,22 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import WORLD
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import silent
 from flows.config import RunConfig
+from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
 from flows.stages import make_step
 
 log = logging.getLogger(__name__)
 
-Watch = Callable[[str], AbstractContextManager[Progress]]
-"""From a role that is about to be made to whoever is told how far it is."""
-
-watch: ContextVar[Watch] = ContextVar("watch", default=lambda role: nullcontext(silent))
+watch: ContextVar[Watch] = ContextVar("watch", default=lambda _role: nullcontext(silent))
 """Who watches the work of this process: bars on a terminal, log lines elsewhere."""
 
 Work = Callable[[Plan, str, list[str]], dict[str, Artifact]]

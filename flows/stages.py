@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import (
@@ -19,9 +20,23 @@ from data_contracts.contracts import (
     WORLD,
 )
 from data_contracts.progress import Progress, silent
+from data_contracts.settings import ComputeSettings
 from flows.plan import Plan, Step
 
-Parents = Mapping[str, Artifact]
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage function needs to make one artifact: the plan it belongs to, its step, its parents, who listens."""
+
+    plan: Plan
+    step: Step
+    parents: Mapping[str, Artifact]
+    progress: Progress
+
+    @property
+    def rest(self) -> tuple[Mapping[str, Artifact], ComputeSettings, Progress]:
+        """The arguments that end every stage's signature."""
+        return self.parents, self.plan.config.compute, self.progress
 
 
 def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
@@ -35,76 +50,79 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
     absent = [parent for parent, artifact in parents.items() if artifact is None]
     if absent:
         raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
-    made = _MAKERS[step.contract.name](plan, step, {p: a for p, a in parents.items() if a}, progress)
+    made = _MAKERS[step.contract.name](Job(plan, step, {p: a for p, a in parents.items() if a}, progress))
     if made.key != step.key:
         raise RuntimeError(f"{role}: planned key is {step.key}, the stage made {made.key}; their settings differ")
     return made
 
 
-def _world(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _world(job: Job) -> Artifact:
     from pipeline.world import make_world
 
-    assert plan.config.world is not None
-    return make_world(plan.store, plan.config.world, plan.config.compute, progress)
+    settings = job.plan.config.world
+    if settings is None:
+        raise ValueError("the run's file has no [world] to generate")
+    return make_world(job.plan.store, settings, job.plan.config.compute, job.progress)
 
 
-def _ingest(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _ingest(job: Job) -> Artifact:
     from pipeline.interactions import ingest
 
-    config = plan.config
-    return ingest(plan.store, config.ingest, plan.logs, config.compute, progress)[step.contract.name]
+    plan = job.plan
+    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress)
+    return made[job.step.contract.name]
 
 
-def _nodes(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _nodes(job: Job) -> Artifact:
     from pipeline.nodes import number_nodes
 
-    return number_nodes(plan.store, plan.config.graph, parents, plan.config.compute, progress)
+    return number_nodes(job.plan.store, job.plan.config.graph, *job.rest)
 
 
-def _graph(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _graph(job: Job) -> Artifact:
     from pipeline.graph import build_graph
 
-    return build_graph(plan.store, parents, plan.config.compute, progress)
+    return build_graph(job.plan.store, *job.rest)
 
 
-def _reach(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _reach(job: Job) -> Artifact:
     from pipeline.reach import describe_reach
 
-    return describe_reach(plan.store, plan.config.reach, parents, plan.config.compute, progress)
+    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest)
 
 
-def _pairs(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _pairs(job: Job) -> Artifact:
     from pipeline.pairs import align_domains
 
-    return align_domains(plan.store, plan.config.pairs, parents, plan.config.compute, progress)
+    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest)
 
 
-def _checkpoint(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _checkpoint(job: Job) -> Artifact:
     from model.train import train
 
-    config, seed = plan.config, step.settings["seed"]
-    return train(plan.store, config.train, seed, config.evaluate, parents, config.compute, progress)
+    config = job.plan.config
+    return train(job.plan.store, config.train, job.step.settings["seed"], config.evaluate, *job.rest)
 
 
-def _metrics(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _metrics(job: Job) -> Artifact:
     from model.evaluate import evaluate
 
-    return evaluate(plan.store, plan.config.evaluate, parents, plan.config.compute, progress)
+    return evaluate(job.plan.store, job.plan.config.evaluate, *job.rest)
 
 
-def _embeddings(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _embeddings(job: Job) -> Artifact:
     from model.export import export_embeddings
 
-    return export_embeddings(plan.store, plan.config.export, parents, plan.config.compute, progress)
+    return export_embeddings(job.plan.store, job.plan.config.export, *job.rest)
 
 
-def _recommendations(plan: Plan, step: Step, parents: Parents, progress: Progress) -> Artifact:
+def _recommendations(job: Job) -> Artifact:
     from model.export import export_recommendations
 
-    return export_recommendations(plan.store, plan.config.export, parents, plan.config.compute, progress)
+    return export_recommendations(job.plan.store, job.plan.config.export, *job.rest)
 
 
-_MAKERS: dict[str, Callable[[Plan, Step, Parents, Progress], Artifact]] = {
+_MAKERS: dict[str, Callable[[Job], Artifact]] = {
     WORLD.name: _world,
     REJECTS.name: _ingest,
     INTERACTIONS.name: _ingest,

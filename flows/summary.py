@@ -92,7 +92,13 @@ def artifacts_table(artifacts: Mapping[str, Artifact], made: Iterable[str] = ())
         manifest = artifact.manifest
         size = sum(entry.size for entry in manifest.files)
         state = "made" if role in new else "kept"
-        cells = (f"{manifest.rows:,}", f"{size / 2**20:.1f}", f"{manifest.made['seconds']:.1f}", state, str(artifact.path))
+        cells = (
+            f"{manifest.rows:,}",
+            f"{size / 2**20:.1f}",
+            f"{manifest.made['seconds']:.1f}",
+            state,
+            str(artifact.path),
+        )
         rows.append((role, *cells))
     return Table("Artifacts", ("artifact", "rows", "MiB", "seconds", "", "folder"), tuple(rows))
 

@@ -1,0 +1,296 @@
+"""The command line: `edda run`, a command per stage, and what there is to look at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from flows.console import bars, log_lines, show_logs
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
+
+log = logging.getLogger(__name__)
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+EPILOGUE = """\
+A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be set on the command
+line: `--set train.epochs=5`. What exists already is never made again.
+
+Examples:
+
+    edda demo
+    edda run my.toml --set train.epochs=5
+    edda train my.toml
+    edda inspect my-run
+    edda inspect my-run/pairs --head 5
+    edda recommend my-run --domain books --user u17 --top 5
+"""
+
+app = App(
+    name="edda",
+    help="Recommend in many domains at once: raw logs → graph → aligned pairs → embeddings → recommendations.",
+    help_epilogue=EPILOGUE,
+    help_format="plaintext",
+    version=lambda: version("edda-recsys"),
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Viewing:
+    """What every command that looks at a run accepts."""
+
+    store: Path | None = None
+    """Folder of all artifacts; without it the file's, else $EDDA_STORE, else ./edda-store."""
+    debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Show tracebacks and debugging messages."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(Viewing):
+    """What every command that works on a run accepts."""
+
+    set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
+    """KEY=VALUE over the file's value, e.g. train.epochs=5; may be repeated."""
+    prefect: bool = True
+    """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides, the store's among them."""
+        return [*self.set, *([f"store={json.dumps(str(self.store.absolute()))}"] if self.store else [])]
+
+
+@app.command(name="run", sort_key=1)
+def run_all(run: Path, /, *, options: Options = Options()) -> None:
+    """Run all stages of a run's TOML file; only what is missing is made.
+
+    Parameters
+    ----------
+    run:
+        TOML file of the run.
+    """
+    _show(_up_to_date(run, options, None))
+
+
+def _stage_command(stage: str, does: str) -> Callable[..., None]:
+    def command(run: Path, /, *, options: Options = Options()) -> None:
+        _show(_up_to_date(run, options, stage))
+
+    command.__doc__ = f"{does} Makes what this needs first.\n\nParameters\n----------\nrun:\n    TOML file of the run."
+    return command
+
+
+for _stage, _does in {
+    "ingest": "Read the raw logs: interactions and rejects.",
+    "graph": "Number users and items and build each domain's train graph.",
+    "walk": "Describe each user and item by the anchors that random walks reach.",
+    "align": "Pair users and items of different domains that reach the same anchors.",
+    "train": "Train a checkpoint per seed; continues where an interrupted training stopped.",
+    "evaluate": "Measure the checkpoints on held-out interactions.",
+    "export": "Write embeddings and recommendations with the logs' own ids.",
+}.items():
+    app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
+
+
+@app.command(sort_key=3)
+def inspect(
+    place: str,
+    /,
+    *,
+    head: int = 0,
+    json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+    options: Viewing = Viewing(),
+) -> int:
+    """Show what an artifact holds and whether it keeps its contract; or all artifacts of a run.
+
+    Parameters
+    ----------
+    place:
+        an artifact's folder, RUN/ARTIFACT (demo/pairs), a run's name, or a run's TOML file.
+    head:
+        rows to show of each artifact.
+    json_:
+        print JSON.
+    """
+    from flows.inspection import as_text, describe, find_artifact, find_run
+
+    artifact = find_artifact(place, options.store)
+    if artifact is not None:
+        found = describe(artifact, head)
+        _answer(json.dumps(found, indent=2, ensure_ascii=False, default=str) if json_ else as_text(found))
+        return FAILURE if found["violations"] else 0
+    name, artifacts = find_run(place, options.store)
+    every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
+    if json_:
+        _answer(json.dumps({"run": name, "artifacts": every}, indent=2, ensure_ascii=False, default=str))
+    else:
+        _answer(f"run {name}\n\n" + "\n\n".join(as_text(found) for found in every.values()))
+    return FAILURE if any(found["violations"] for found in every.values()) else 0
+
+
+@app.command(sort_key=3)
+def recommend(
+    run: str, /, *, domain: str, user: str, top: int = 10, options: Viewing = Viewing()
+) -> None:  # fmt: skip
+    """Print the best items for a user, those seen in training left out: rank, item, score.
+
+    Parameters
+    ----------
+    run:
+        a run's name in the store, or its TOML file.
+    domain:
+        domain to recommend in.
+    user:
+        the user's id as in the logs.
+    top:
+        items to print.
+    """
+    from flows.recommending import best_items
+
+    for rank, item, score in best_items(run, domain, user, top, options.store):
+        _answer(f"{rank}\t{item}\t{score:.4f}")
+
+
+@app.command(sort_key=0)
+def demo(*, options: Options = Options()) -> None:
+    """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
+    from flows.config import load_config
+    from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table
+    from flows.summary import artifacts_table
+
+    runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
+    together, alone = _all_up_to_date(runs, None, options.prefect)
+    _answer(artifacts_table(together.artifacts, together.made).plain() + "\n")
+    if "pairs" in together.artifacts:
+        _answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
+    _answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
+    _answer(_what_next(together))
+
+
+def _what_next(outcome: Outcome) -> str:
+    folder = _short(outcome.plan.store.root / "runs" / outcome.config.name)
+    table = outcome.artifacts["recommendations"].read(["domain", "user_id"])
+    domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
+    store = "" if outcome.plan.store.root == Path.cwd() / "edda-store" else f" --store {outcome.plan.store.root}"
+    return f"""\
+What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
+  edda inspect demo/pairs --head 5{store}
+  edda recommend demo --domain {domain} --user {user} --top 5{store}
+  python -c "import duckdb; duckdb.sql(\\"select kind, rank, count(*), avg(similarity) from \
+read_parquet('{folder}/pairs/*/*/*.parquet') group by all order by all\\").show()"
+  edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
+
+
+@app.command(sort_key=3)
+def config() -> None:
+    """Print every key of a run's TOML file with its default, type and meaning; the text is itself a valid run."""
+    from flows.reference import reference
+
+    _answer(reference())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    try:
+        result = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
+    except CycloptsError:
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        _tell("interrupted; what was finished is kept, the same command goes on from there")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILURE)
+    except Exception as error:  # the outermost border: one message in place of a traceback
+        if debug:
+            raise
+        _tell(f"edda: {_message(error)}")
+        sys.exit(FAILURE)
+    sys.exit(result or 0)
+
+
+def _message(error: Exception) -> str:
+    """The error's own words where it was meant for people; else its type as well, and how to see more."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValueError | OSError | LookupError) and not isinstance(error, ValidationError):
+        return str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    return f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _up_to_date(run: Path, options: Options, stage: str | None) -> Outcome:
+    return _all_up_to_date([(run, options.overrides)], stage, options.prefect)[0]
+
+
+def _all_up_to_date(runs: Sequence[tuple[Path, list[str]]], stage: str | None, prefect: bool) -> list[Outcome]:
+    """Bring runs up to date, one after another; nothing heavy is imported where there is nothing to do."""
+    from flows.config import load_config
+    from flows.plan import make_plan
+    from flows.running import Outcome, is_finished, record
+
+    outcomes = []
+    for path, overrides in runs:
+        settings = load_config(path, overrides)
+        plan = make_plan(settings)
+        if not is_finished(plan, stage):
+            return _work(runs, stage, prefect)
+        outcomes.append(Outcome(plan, plan.found(), []))
+        record(outcomes[-1])
+    _tell("nothing to do, everything is up to date")
+    return outcomes
+
+
+def _work(runs: Sequence[tuple[Path, list[str]]], stage: str | None, prefect: bool) -> list[Outcome]:
+    from flows.config import load_config
+    from flows.running import run_stages, watch
+
+    console = Console(stderr=True)
+    token = watch.set(bars(console) if console.is_terminal else log_lines(log.info))
+    try:
+        if prefect:
+            from flows.embedded import run_flows
+
+            return run_flows(runs, stage)
+        return [run_stages(load_config(path, overrides), stage) for path, overrides in runs]
+    finally:
+        watch.reset(token)
+
+
+def _show(outcome: Outcome) -> None:
+    from flows.summary import artifacts_table, metrics_table
+
+    _answer(artifacts_table(outcome.artifacts, outcome.made).plain())
+    if "metrics" in outcome.artifacts:
+        _answer("\n" + metrics_table(outcome.artifacts).plain())
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _answer(text: str) -> None:
+    print(text)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,55 @@
+"""Run the flow from this process: on Prefect's embedded API, or on the server that PREFECT_API_URL names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.config import RunConfig, load_config
+from flows.plan import make_plan
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_CLI_PROMPT": "false",
+}
+"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine."""
+
+
+def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list[Outcome]:
+    """Run the flow for each TOML file and its overrides.
+
+    Args:
+        runs: TOML files with overrides.
+        stage: one stage and what it needs; all by default.
+
+    Returns:
+        What each run has now, in the same order.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
+    from flows import edda
+
+    if len(runs) > 1 and stage is None:
+        edda.several([(str(path), overrides) for path, overrides in runs])
+    else:
+        for path, overrides in runs:
+            getattr(edda, stage or "full")(str(path), overrides)
+    return [_recorded(load_config(path, overrides)) for path, overrides in runs]
+
+
+def _recorded(config: RunConfig) -> Outcome:
+    from flows.running import Outcome
+
+    plan = make_plan(config)
+    return Outcome(plan, plan.found(), plan.store.run(config.name)[1]["made"])

@@ -1,0 +1,71 @@
+"""Every key of a run's file, as a TOML file that explains itself; made from the settings' own descriptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows.config import RunConfig
+from flows.mistakes import nested_model
+
+_LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+_WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
+
+
+def reference() -> str:
+    """A run's file with every key at its default and its type and meaning beside it; keys without a default are off.
+
+    The text is itself a valid run of a generated world.
+    """
+    head = "# Every key of a run's TOML file, at its default. Keep what you change: `edda config > my.toml`."
+    return "\n".join([head, *_table(RunConfig, ""), ""])
+
+
+def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """A class's own keys, then the tables inside it."""
+    schemas = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        if nested_model(field.annotation) is None:
+            yield ""
+            yield f"# {field.description}"
+            yield f"# ({describe_type(schemas['properties'][name], schemas)})"
+            yield _assignment(name, field, prefix)
+    for name, field in model.model_fields.items():
+        if inner := nested_model(field.annotation):
+            yield from _inner(name, field, inner, prefix)
+
+
+def _inner(name: str, field: FieldInfo, inner: type[BaseModel], prefix: str) -> Iterator[str]:
+    is_list = field.annotation is not None and str(field.annotation).startswith("tuple")
+    title = f"[[{prefix}{name}]]" if is_list else f"[{prefix}{name}]"
+    lines = ["", f"# {field.description}", title, *_table(inner, f"{prefix}{name}.")]
+    off = is_list or prefix.startswith("logs")
+    yield from (f"# {line}" if off and line and not line.startswith("#") else line for line in lines)
+
+
+def _assignment(name: str, field: FieldInfo, prefix: str) -> str:
+    if name == "name" and not prefix:
+        return 'name = "my-run"'
+    if name == "protocol" and prefix:
+        return f"# {name} = (the run's)"
+    if field.is_required() or field.default is None:
+        return f"# {name} ="
+    return f"{name} = {json.dumps(field.default, ensure_ascii=False)}"
+
+
+def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """A JSON schema in a few words: `integer, ≥ 1`, `one of "a", "b"`, `list of integers ≥ 1`."""
+    if "$ref" in schema:
+        return describe_type(schemas["$defs"][schema["$ref"].rsplit("/", 1)[-1]], schemas)
+    if "anyOf" in schema:
+        return " or ".join(describe_type(choice, schemas) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(json.dumps(value) for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of: {describe_type(schema['items'], schemas)}"
+    limits = [text.format(schema[key]) for key, text in _LIMITS.items() if key in schema]
+    return ", ".join([_WORDS.get(schema.get("type", ""), "text"), *limits])
