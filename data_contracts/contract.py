@@ -218,7 +218,9 @@ def _reference_rows(columns: tuple[str, ...], names: tuple[str, ...], table: pa.
             arrays = {n: a.flatten() if n in ragged else a.take(parent) for n, a in arrays.items()}
         distinct.append(pa.table(arrays).group_by(list(names)).aggregate([]))
     if not distinct:
-        return pa.table({n: pa.array([], table.schema.field(c).type) for n, c in zip(names, columns, strict=True)})
+        types = [table.schema.field(column).type for column in columns]
+        values = [type_.value_type if _is_list(type_) else type_ for type_ in types]
+        return pa.table({name: pa.array([], type_) for name, type_ in zip(names, values, strict=True)})
     return pa.concat_tables(distinct).group_by(list(names)).aggregate([])
 
 
