@@ -1,0 +1,64 @@
+"""Fan-out: one function over many arguments, on this process's threads or on a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import TypeVar
+
+import dask
+
+from data_contracts.progress import Progress, silent
+from data_contracts.settings import ComputeSettings
+from pipeline.chunks import threads
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def fan_out(
+    function: Callable[[T], R],
+    arguments: Sequence[T],
+    compute: ComputeSettings,
+    progress: Progress = silent,
+    unit: str = "tasks",
+) -> list[R]:
+    """`[function(a) for a in arguments]`, in parallel.
+
+    Args:
+        function: picklable where a Dask scheduler is configured; its result may not depend on order or turn.
+        arguments: one per task.
+        compute: how many threads, or which Dask scheduler.
+        progress: told after each finished task.
+        unit: what a task is called in progress.
+
+    Returns:
+        Results in the order of `arguments`; an empty list for no arguments.
+    """
+    if compute.dask_scheduler is not None:
+        return _on_cluster(function, arguments, compute.dask_scheduler, progress, unit)
+    finished: list[int] = []
+    lock = Lock()
+
+    def told(index: int) -> R:
+        result = function(arguments[index])
+        with lock:
+            finished.append(index)
+            progress(len(finished), len(arguments), unit)
+        return result
+
+    tasks = [dask.delayed(told, pure=False)(index) for index in range(len(arguments))]
+    return list(dask.compute(*tasks, scheduler="threads", num_workers=threads(compute)))
+
+
+def _on_cluster(
+    function: Callable[[T], R], arguments: Sequence[T], address: str, progress: Progress, unit: str
+) -> list[R]:
+    from distributed import Client, as_completed  # noqa: PLC0415 - slow to import, rarely needed
+
+    with Client(address, set_as_default=False) as client:
+        futures = client.map(function, arguments, pure=False)
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            progress(done, len(futures), unit)
+        return list(client.gather(futures))

@@ -1,0 +1,158 @@
+"""Raw logs: which files there are, what their paths say, and what their bytes hash to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_contracts.artifact import file_digest
+from data_contracts.contracts import TEST, TRAIN, VALID
+from data_contracts.settings import LogSource
+
+SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
+"""What logs call the splits, in lower case, and what we call them."""
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_GLOB = re.compile(r"[*?\[]")
+
+
+class LogError(ValueError):
+    """Raw logs that cannot be found, or not be read as their source says."""
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One raw log file.
+
+    Attributes:
+        path: where it is now.
+        name: its path from the fixed (glob-free) folder of its source, with further folders in front only where two
+            files would share a name. Part of artifact keys, so that moving the data changes nothing.
+        source: how to read it.
+        domain: the domain that its path or its source names; None where a column does.
+        split: the split that its path names (train, valid, test), or None.
+        sha256: digest of its bytes.
+        size: in bytes.
+    """
+
+    path: Path
+    name: str
+    source: LogSource
+    domain: str | None
+    split: str | None
+    sha256: str
+    size: int
+
+
+def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
+    """Every file of every source, sorted by name, its contents hashed.
+
+    Args:
+        sources: where logs are and how they are read.
+        folder: what relative paths are relative to.
+
+    Returns:
+        At least one file per source; an empty list for no sources.
+
+    Raises:
+        LogError: an environment variable is unset, nothing matches, `path_pattern` does not fit a path, a file has
+            no domain, or two sources claim one file.
+    """
+    found = [log for number, source in enumerate(sources, start=1) for log in _files_of(source, number, folder)]
+    _refuse_shared(found)
+    found = sorted(_with_distinct_names(found), key=lambda log: log.name)
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(lambda log: file_digest(log.path), found))
+    return [replace(log, sha256=digest) for log, digest in zip(found, digests, strict=True)]
+
+
+def _files_of(source: LogSource, number: int, folder: Path) -> list[LogFile]:
+    label = f"log source {number}"
+    full = folder.absolute() / _expanded(source.path, label)
+    base, paths = _matches(full)
+    if not paths:
+        kind = "is a folder, must be a file or a glob such as *.csv" if full.is_dir() else "matches no file"
+        raise LogError(f"{label}: path {source.path!r} {kind} (looked for {full})")
+    return [_described(path, base, source, label) for path in paths]
+
+
+def _expanded(path: str, label: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise LogError(
+                f"{label}: path {path!r} needs the environment variable {name}, which is not set; "
+                f"set it, e.g. export {name}=/path/to/data"
+            )
+        return os.environ[name]
+
+    return _VARIABLE.sub(value, path)
+
+
+def _matches(full: Path) -> tuple[Path, list[Path]]:
+    """The folder in front of the first glob, and the files that match; a path that exists is taken literally."""
+    magic = [index for index, part in enumerate(full.parts) if _GLOB.search(part)]
+    if full.is_file() or not magic:
+        return full.parent, [full] if full.is_file() else []
+    base = Path(*full.parts[: magic[0]])
+    pattern = Path(*full.parts[magic[0] :]).as_posix()
+    return base, sorted(path for path in base.glob(pattern) if path.is_file())
+
+
+def _described(path: Path, base: Path, source: LogSource, label: str) -> LogFile:
+    groups = _path_groups(path, source, label)
+    domain = groups.get("domain") or source.domain
+    if domain is None and source.columns.domain is None:
+        raise LogError(
+            f"{label}: {path} has no domain; set `domain`, `columns.domain`, or `path_pattern` with a group "
+            "(?P<domain>…)"
+        )
+    split = groups.get("split")
+    if split is not None and split.lower() not in SPLIT_NAMES:
+        raise LogError(
+            f"{label}: path_pattern finds the split {split!r} in {path}, must be one of {', '.join(SPLIT_NAMES)}"
+        )
+    split = None if split is None else SPLIT_NAMES[split.lower()]
+    return LogFile(path, path.relative_to(base).as_posix(), source, domain, split, "", path.stat().st_size)
+
+
+def _path_groups(path: Path, source: LogSource, label: str) -> dict[str, str | None]:
+    if source.path_pattern is None:
+        return {}
+    try:
+        pattern = re.compile(source.path_pattern)
+    except re.error as error:
+        raise LogError(f"{label}: path_pattern {source.path_pattern!r} is no regular expression: {error}") from error
+    if not {"domain", "split"} & set(pattern.groupindex):
+        raise LogError(f"{label}: path_pattern {source.path_pattern!r} has no group (?P<domain>…) or (?P<split>…)")
+    match = pattern.search(path.as_posix())
+    if match is None:
+        raise LogError(f"{label}: path_pattern {source.path_pattern!r} does not match {path}; narrow path or widen it")
+    return match.groupdict()
+
+
+def _refuse_shared(found: Sequence[LogFile]) -> None:
+    claims = Counter(log.path.resolve() for log in found)
+    for path, count in claims.items():
+        if count > 1:
+            raise LogError(f"{path} is matched by {count} paths of the log sources, must be read once; narrow a path")
+
+
+def _with_distinct_names(found: Sequence[LogFile]) -> list[LogFile]:
+    """Put folders of the fixed part in front of names until no two are equal."""
+    logs = list(found)
+    while True:
+        uses = Counter(log.name for log in logs)
+        if len(uses) == len(logs):
+            return logs
+        logs = [_longer_name(log) if uses[log.name] > 1 else log for log in logs]
+
+
+def _longer_name(log: LogFile) -> LogFile:
+    depth = len(Path(log.name).parts) + 1
+    return replace(log, name=Path(*log.path.parts[-depth:]).as_posix())

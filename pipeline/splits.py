@@ -1,0 +1,145 @@
+"""Splits: which of a domain's interactions are for training, validation and test.
+
+Every function sees one domain's distinct (user, item) pairs, sorted by user, then item, and gives each an index into
+SPLITS. Nothing depends on the order of raw rows, on other domains, or on threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
+from data_contracts.settings import SplitSettings
+
+TRAIN_CODE, VALID_CODE, TEST_CODE = (SPLITS.index(split) for split in (TRAIN, VALID, TEST))
+
+Codes = npt.NDArray[np.int8]
+Numbers = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_FNV_PRIME = np.uint64(0x100000001B3)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distinct pairs of one domain, sorted by user, then item.
+
+    Attributes:
+        domain: its name.
+        user, item: ranks among the domain's sorted ids.
+        timestamp: earliest time of the pair; only read by the methods that need it.
+        user_ids, item_ids: the domain's sorted ids.
+    """
+
+    domain: str
+    user: Numbers
+    item: Numbers
+    timestamp: Numbers
+    user_ids: pa.StringArray
+    item_ids: pa.StringArray
+
+
+def assign_splits(pairs: Pairs, settings: SplitSettings) -> Codes:
+    """The split of every pair, as an index into SPLITS; empty for no pairs."""
+    if settings.method == "random":
+        return random_split(pairs, settings)
+    if settings.method == "time":
+        return time_split(pairs, settings)
+    return leave_last_out(pairs)
+
+
+def random_split(pairs: Pairs, settings: SplitSettings) -> Codes:
+    """A share of each user's pairs for test, another for validation, in the order of a draw per pair.
+
+    With n pairs, ⌊n·test_share + ½⌋ are for test and ⌊n·(test_share + valid_share) + ½⌋ for test and validation
+    together, but at least one stays for training. The draw is a hash of (seed, domain, user id, item id); pairs that
+    draw the same are ordered by item id.
+    """
+    draw = _draws(pairs, settings.seed)
+    order = np.lexsort((pairs.item, draw, pairs.user))
+    position, size = _places(pairs.user[order])
+    held_out = np.minimum(_rounded(size, settings.test_share + settings.valid_share), size - 1)
+    test = np.minimum(_rounded(size, settings.test_share), held_out)
+    codes = np.where(position < test, TEST_CODE, np.where(position < held_out, VALID_CODE, TRAIN_CODE))
+    return _back(codes, order)
+
+
+def time_split(pairs: Pairs, settings: SplitSettings) -> Codes:
+    """Test from `test_from` on, validation from `valid_from` on, training before."""
+    assert settings.valid_from is not None and settings.test_from is not None
+    held_out = np.where(pairs.timestamp >= settings.valid_from, VALID_CODE, TRAIN_CODE)
+    return np.where(pairs.timestamp >= settings.test_from, TEST_CODE, held_out).astype(np.int8)
+
+
+def leave_last_out(pairs: Pairs) -> Codes:
+    """A user's last pair for test, the last but one for validation; a user with fewer than three keeps all for training.
+
+    Of pairs at the same time the one with the larger item id is later.
+    """
+    order = np.lexsort((pairs.item, pairs.timestamp, pairs.user))
+    position, size = _places(pairs.user[order])
+    from_end = np.where(size >= 3, size - 1 - position, size)
+    codes = np.where(from_end == 0, TEST_CODE, np.where(from_end == 1, VALID_CODE, TRAIN_CODE))
+    return _back(codes, order)
+
+
+def _places(user: Numbers) -> tuple[Numbers, Numbers]:
+    """Of each row of sorted users: its position among the user's rows, and how many there are."""
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    sizes = np.diff(starts, append=len(user))
+    return np.arange(len(user)) - np.repeat(starts, sizes), np.repeat(sizes, sizes)
+
+
+def _rounded(size: Numbers, share: float) -> Numbers:
+    """size · share, halves up; the small addend lets products such as 5 · 0.3 round as written."""
+    rounded: Numbers = np.floor(size * share + 0.5 + 1e-9).astype(np.int64)
+    return rounded
+
+
+def _back(codes: npt.NDArray[np.int64], order: Numbers) -> Codes:
+    original = np.empty(len(order), np.int8)
+    original[order] = codes
+    return original
+
+
+def _draws(pairs: Pairs, seed: int) -> Words:
+    """One 64-bit word per pair, a function of seed, domain, user id and item id alone."""
+    user_key, item_key = (_key(f"{seed}/{kind}/{pairs.domain}") for kind in ("user", "item"))
+    users = hashed(pairs.user_ids, user_key)[pairs.user]
+    return _mixed(users + _mixed(hashed(pairs.item_ids, item_key)[pairs.item]))
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def hashed(ids: pa.StringArray, key: int) -> Words:
+    """A 64-bit hash of each string's UTF-8 bytes (FNV-1a from `key`, mixed), one pass over the array per byte."""
+    offsets = (
+        np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+        if len(ids)
+        else np.zeros(1, np.int32)
+    )
+    data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    words = np.full(len(ids), key, np.uint64) ^ lengths.astype(np.uint64)
+    rows = np.flatnonzero(lengths > 0)
+    position = 0
+    while len(rows):
+        words[rows] = (words[rows] ^ data[starts[rows] + position]) * _FNV_PRIME
+        position += 1
+        rows = rows[lengths[rows] > position]
+    return _mixed(words)
+
+
+def _mixed(words: Words) -> Words:
+    """The finaliser of splitmix64."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Words = words ^ (words >> np.uint64(31))
+    return mixed
