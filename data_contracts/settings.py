@@ -113,7 +113,7 @@ class ReachSettings(Settings):
     """walk: walks of each length from every node."""
     seed: Seed = 2022
     """walk: seed of the draws."""
-    anchors_kept: int = Field(1024, ge=1)
+    anchors_kept: int = Field(256, ge=1)
     """Largest weights kept of each vector."""
     compared_nodes: int = Field(200, ge=0)
     """Nodes per domain on which the manifest compares the two methods."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from threading import Lock
 from typing import TypeVar
 
@@ -62,3 +64,21 @@ def _on_cluster(
             future.result()
             progress(done, len(futures), unit)
         return list(client.gather(futures))
+
+
+def stream(function: Callable[[T], R], arguments: Sequence[T], compute: ComputeSettings) -> Iterator[R]:
+    """Results in the order of `arguments`, computed on this process's threads only a little ahead of the consumer.
+
+    At most twice as many results as threads wait at a time, so memory stays bounded however long the list is.
+    """
+    count, waiting = threads_of(compute), iter(arguments)
+    with ThreadPoolExecutor(count) as pool:
+        pending = [pool.submit(function, argument) for argument in islice(waiting, 2 * count)]
+        while pending:
+            yield pending.pop(0).result()
+            pending += [pool.submit(function, argument) for argument in islice(waiting, 1)]
+
+
+def ranges(total: int, size: int) -> list[range]:
+    """Consecutive ranges of at most `size` numbers that cover 0 … total - 1; none where total is 0."""
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]

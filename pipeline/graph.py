@@ -1,0 +1,102 @@
+"""Graph: the train interactions of each domain as a symmetric bipartite graph in compressed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import scipy.sparse as sp
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import GRAPH, ITEM, TRAIN, USER
+from data_contracts.progress import Progress, silent
+from data_contracts.settings import ComputeSettings
+from data_contracts.store import Draft, Store
+from pipeline.nodes import DomainNodes, read_nodes
+from pipeline.ragged import ragged_arrays, ragged_tables
+
+
+@dataclass(frozen=True)
+class DomainGraph:
+    """One domain's undirected train graph; users are nodes 0 … users - 1, items follow.
+
+    Attributes:
+        domain: its name.
+        users: how many of the nodes are users.
+        indptr: int64 [nodes + 1], where each node's neighbours start.
+        indices: int32 [2 * edges], neighbours, ascending within a node.
+    """
+
+    domain: str
+    users: int
+    indptr: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
+
+    @property
+    def nodes(self) -> int:
+        """Users and items."""
+        return self.indptr.size - 1
+
+    @property
+    def degrees(self) -> npt.NDArray[np.int64]:
+        """int64 [nodes], neighbours of each node."""
+        return np.diff(self.indptr)
+
+    def transitions(self) -> sp.csr_array:
+        """float32 [nodes, nodes], P = D^-1 A: row v holds the chances of one step from v; zero for isolated nodes."""
+        chances = np.repeat(1.0 / np.maximum(self.degrees, 1), self.degrees).astype(np.float32)
+        return sp.csr_array((chances, self.indices, self.indptr), shape=(self.nodes, self.nodes))
+
+
+def build_graph(
+    store: Store,
+    parents: Mapping[str, Artifact],
+    compute: ComputeSettings,  # noqa: ARG001 - every stage has it
+    progress: Progress = silent,
+) -> Artifact:
+    """Join each domain's users and items by their distinct train interactions.
+
+    Args:
+        store: where the artifact lives.
+        parents: `interactions` and `nodes`.
+        compute: unused; building is one sort per domain.
+        progress: told after each domain.
+
+    Returns:
+        A `graph` artifact with one row per node, isolated nodes included.
+    """
+    interactions, nodes = parents["interactions"], parents["nodes"]
+
+    def write(draft: Draft) -> None:
+        domains = [partition["domain"] for partition in nodes.partitions()]
+        edges = {}
+        for done, domain in enumerate(domains, start=1):
+            adjacency = _adjacency(interactions, read_nodes(nodes, domain))
+            for table in ragged_tables(0, adjacency.indptr, {"neighbours": adjacency.indices}):
+                draft.write(table, domain=domain)
+            edges[domain] = adjacency.nnz // 2
+            progress(done, len(domains), "domains")
+        draft.statistics["edges"] = edges
+
+    return store.make(GRAPH, {}, parents, write)
+
+
+def _adjacency(interactions: Artifact, nodes: DomainNodes) -> sp.csr_array:
+    rows = interactions.read(["user", "item", "split"], domain=nodes.domain)
+    rows = rows.filter(pc.equal(rows["split"], TRAIN))
+    users = np.searchsorted(nodes.entity[nodes.of_kind(USER)], rows["user"].to_numpy())
+    items = np.searchsorted(nodes.entity[nodes.of_kind(ITEM)], rows["item"].to_numpy()) + nodes.users
+    ends = np.concatenate([users, items]).astype(np.int32), np.concatenate([items, users]).astype(np.int32)
+    size = nodes.entity.size
+    adjacency = sp.csr_array((np.ones(ends[0].size, np.int8), ends), shape=(size, size))  # sums repeated edges
+    adjacency.sum_duplicates()
+    return adjacency
+
+
+def read_graph(graph: Artifact, nodes: DomainNodes) -> DomainGraph:
+    """The graph of one domain."""
+    indptr, (indices,) = ragged_arrays(graph.read(["neighbours"], domain=nodes.domain), ["neighbours"])
+    return DomainGraph(nodes.domain, nodes.users, indptr, indices)

@@ -1,0 +1,70 @@
+"""Slow, obvious versions of reach and pairs that the fast code must equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from data_contracts.contracts import KINDS
+from pipeline.graph import DomainGraph
+from pipeline.nodes import DomainNodes
+
+
+def dense_reach(graph: DomainGraph, is_anchor: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
+    """float64 [nodes, nodes]: the sum over steps of P^step, anchor columns only."""
+    adjacency = np.zeros((graph.nodes, graph.nodes))
+    for node in range(graph.nodes):
+        adjacency[node, graph.indices[graph.indptr[node] : graph.indptr[node + 1]]] = 1.0
+    degrees = adjacency.sum(axis=1, keepdims=True)
+    chances = np.divide(adjacency, degrees, out=np.zeros_like(adjacency), where=degrees > 0)
+    return sum(np.linalg.matrix_power(chances, step) for step in steps) * is_anchor
+
+
+def brute_pairs(
+    source: tuple[DomainNodes, np.ndarray], target: tuple[DomainNodes, np.ndarray], k: int
+) -> list[tuple[int, int, str, float, int]]:
+    """(source node, target node, kind, similarity, rank) of the k best partners, by comparing every two nodes."""
+    shared = [
+        (a, b)
+        for a in np.flatnonzero(source[0].is_anchor)
+        for b in np.flatnonzero(target[0].is_anchor)
+        if source[0].entity[a] == target[0].entity[b] and kind_of(source[0], a) == kind_of(target[0], b)
+    ]
+    left, right = [a for a, _ in shared], [b for _, b in shared]
+    found = []
+    for node in range(source[0].entity.size):
+        kind = kind_of(source[0], node)
+        similar = []
+        for other in range(*target[0].of_kind(kind).indices(target[0].entity.size)):
+            cosine = _cosine(source[1][node, left], target[1][other, right])
+            if cosine > 0 and source[0].entity[node] != target[0].entity[other]:
+                similar.append((-np.float32(cosine), other))
+        best = sorted(similar)[:k]
+        found += [(node, other, kind, -negative, rank) for rank, (negative, other) in enumerate(best, start=1)]
+        found += [
+            (node, other, kind, 1.0, 0)
+            for other in range(*target[0].of_kind(kind).indices(target[0].entity.size))
+            if source[0].entity[node] == target[0].entity[other]
+        ]
+    return sorted(found, key=lambda row: (row[0], row[4]))
+
+
+def kind_of(nodes: DomainNodes, node: int) -> str:
+    return KINDS[0] if node < nodes.users else KINDS[1]
+
+
+def random_domain(seed: int, users: int, items: int, edges: int, world: int = 12) -> tuple[DomainGraph, DomainNodes]:
+    """A random graph, isolated nodes included, whose entities are drawn from `world` users and `world` items."""
+    draw = np.random.default_rng(seed)
+    entity = [np.sort(draw.choice(world, size, replace=False)) for size in (users, items)]
+    ends = draw.integers(0, users, edges), users + draw.integers(0, items, edges)
+    both = np.concatenate(ends), np.concatenate(ends[::-1])
+    adjacency = sp.csr_array((np.ones(2 * edges, np.int8), both), shape=(users + items, users + items))
+    adjacency.sum_duplicates()
+    nodes = DomainNodes(f"d{seed}", users, np.concatenate(entity).astype(np.int32), draw.random(users + items) < 0.5)
+    return DomainGraph(f"d{seed}", users, adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int32)), nodes
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms > 0 else 0.0
