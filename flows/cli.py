@@ -176,7 +176,7 @@ def demo(*, options: Options = Options()) -> None:
 
     runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
     together, alone = _all_up_to_date(runs, None, options.prefect)
-    _answer(artifacts_table(together.artifacts, together.made).plain() + "\n")
+    _answer(artifacts_table(together.config.name, together.artifacts, together.made).plain() + "\n")
     if "pairs" in together.artifacts:
         _answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
     _answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
@@ -279,7 +279,7 @@ def _work(runs: Sequence[tuple[Path, list[str]]], stage: str | None, prefect: bo
 def _show(outcome: Outcome) -> None:
     from flows.summary import artifacts_table, metrics_table
 
-    _answer(artifacts_table(outcome.artifacts, outcome.made).plain())
+    _answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
     if "metrics" in outcome.artifacts:
         _answer("\n" + metrics_table(outcome.artifacts).plain())
 

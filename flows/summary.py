@@ -84,30 +84,24 @@ def domain_sizes(artifacts: Mapping[str, Artifact]) -> dict[str, int]:
     return sizes
 
 
-def artifacts_table(artifacts: Mapping[str, Artifact], made: Iterable[str] = ()) -> Table:
-    """What each artifact holds, weighs and cost, and whether it is new."""
+def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable[str] = ()) -> Table:
+    """What each artifact of a run holds, weighs and cost, whether it is new, and where it is."""
     new = set(made)
     rows = []
     for role, artifact in artifacts.items():
         manifest = artifact.manifest
         size = sum(entry.size for entry in manifest.files)
         state = "made" if role in new else "kept"
-        cells = (
-            f"{manifest.rows:,}",
-            f"{size / 2**20:.1f}",
-            f"{manifest.made['seconds']:.1f}",
-            state,
-            str(artifact.path),
-        )
-        rows.append((role, *cells))
-    return Table("Artifacts", ("artifact", "rows", "MiB", "seconds", "", "folder"), tuple(rows))
+        rows.append((role, f"{manifest.rows:,}", f"{size / 2**20:.2f}", f"{manifest.made['seconds']:.1f}", state))
+    store = next((str(artifact.path.parent.parent) for artifact in artifacts.values()), "")
+    return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
 
 
 def markdown_summary(name: str, artifacts: Mapping[str, Artifact], made: Sequence[str]) -> str:
     """The page a scheduler shows for a run: metrics where there are any, then every artifact."""
     parts = [f"# EDDA run `{name}`"]
     parts += [metrics_table(artifacts).markdown()] if METRICS.name in artifacts else []
-    return "\n\n".join([*parts, artifacts_table(artifacts, made).markdown()])
+    return "\n\n".join([*parts, artifacts_table(name, artifacts, made).markdown()])
 
 
 def _interval(found: Mapping[str, float] | None) -> str:

@@ -1,0 +1,47 @@
+# Needs python3 (3.11 to 3.13), pip and make. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+UV := 0.13.9
+
+.PHONY: help demo test check sparse clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## generate four domains, run the whole pipeline, print what came out
+	$(BIN)/edda demo
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/pytest
+
+check: $(INSTALLED) ## format, lint, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+sparse: $(INSTALLED) ## add torch-sparse (built once, 10 to 20 minutes)
+	$(BIN)/python docker/sparse_wheels.py
+
+clean: ## remove the environment and caches (not the store)
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# One environment, made once and again when what it is made of changes. uv installs in seconds what takes pip minutes;
+# where uv cannot be had, pip does it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"python {v[0]}.{v[1]} at {sys.executable}: must be 3.11, 3.12 or 3.13; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (about 2 GB with torch) …"
+	if $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)"; then \
+	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" UV_LINK_MODE="$${UV_LINK_MODE:-copy}" \
+	    $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e .; \
+	else \
+	  $(BIN)/python -m pip install --upgrade "pip>=25.1" && \
+	  $(BIN)/python -m pip install -c constraints.txt --group dev -e .; \
+	fi
+	touch $@

@@ -1,0 +1,123 @@
+"""Stages that make tiny artifacts at once and count their calls, in place of the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from data_contracts.contracts import CONTRACTS
+from data_contracts.settings import LogSource, checkpoint_inputs
+
+ROWS: dict[str, dict[str, list[Any]]] = {
+    "interactions": {
+        "user_id": ["u", "v"], "item_id": ["i", "j"], "user": [0, 1], "item": [0, 1], "split": ["train", "test"],
+        "timestamp": [None, None], "count": [1, 1],
+    },
+    "metrics": {
+        "seed": [2022, 2022, 2022, 2022], "epoch": [3, 3, 3, 3], "domain": ["books", "macro"] * 2,
+        "split": ["test", "test", "valid", "valid"], "metric": ["auc"] * 4, "value": [0.75, 0.75, 0.9, 0.9],
+        "low": [0.7] * 4, "high": [0.8] * 4, "rows": [2, 2, 2, 2],
+    },
+    "recommendations": {"user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2]},
+}  # fmt: skip
+
+
+class Stages:
+    """The fakes' memory: how often each artifact was made, and what goes wrong next."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.failures: dict[str, list[BaseException]] = {}
+
+    def make(self, store: Any, name: str, settings: dict[str, Any], parents: Any) -> Any:
+        """Make the artifact of a contract, from its rows above or empty."""
+        contract = CONTRACTS[name]
+
+        def write(draft: Any) -> None:
+            self.calls[name] += 1
+            if self.failures.get(name):
+                raise self.failures[name].pop(0)
+            schema = contract.file_schema
+            table = pa.table(ROWS.get(name, {column: [] for column in schema.names}), schema)
+            draft.write(table, **dict.fromkeys(contract.partitioned_by, "books"))
+
+        return store.make(contract, settings, parents, write)
+
+
+def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
+    return {**settings.keyed(), "logs": [log.sha256 for log in logs]}
+
+
+def _find_logs(sources: Any, folder: Path) -> list[Any]:
+    return [SimpleNamespace(sha256=hashlib.sha256(Path(source.path).read_bytes()).hexdigest()) for source in sources]
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
+    """Put the fakes in place of every stage function; the world's log is one file of two lines."""
+    fake = Stages()
+    log = tmp_path / "world.csv"
+    log.write_text("user_id,item_id\nu,i\n")
+
+    def only(parents: Any, *names: str) -> dict[str, Any]:
+        assert sorted(parents) == sorted(names), f"parents are {sorted(parents)}, must be {sorted(names)}"
+        return dict(parents)
+
+    def train(store: Any, settings: Any, seed: int, validation: Any, parents: Any, *rest: Any) -> Any:
+        assert {"interactions", "nodes", "graph"} <= set(parents)
+        return fake.make(store, "checkpoint", checkpoint_inputs(settings, seed, validation), parents)
+
+    def exporter(name: str) -> Any:
+        return lambda store, settings, parents, *rest: fake.make(store, name, settings.keyed(), parents)
+
+    modules: dict[str, dict[str, Any]] = {
+        "pipeline.world": {
+            "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
+            "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
+        },
+        "pipeline.logs": {"find_logs": _find_logs},
+        "pipeline.interactions": {
+            "ingest_inputs": _ingest_inputs,
+            "ingest": lambda store, settings, logs, *rest: {
+                name: fake.make(store, name, _ingest_inputs(settings, logs), {}) for name in ("rejects", "interactions")
+            },
+        },
+        "pipeline.nodes": {
+            "number_nodes": lambda store, settings, parents, *rest: fake.make(
+                store, "nodes", settings.keyed(), only(parents, "interactions")
+            )
+        },
+        "pipeline.graph": {
+            "build_graph": lambda store, parents, *rest: fake.make(
+                store, "graph", {}, only(parents, "interactions", "nodes")
+            )
+        },
+        "pipeline.reach": {
+            "describe_reach": lambda store, settings, parents, *rest: fake.make(
+                store, "reach", settings.keyed(), only(parents, "nodes", "graph")
+            )
+        },
+        "pipeline.pairs": {
+            "align_domains": lambda store, settings, parents, *rest: fake.make(
+                store, "pairs", settings.keyed(), only(parents, "nodes", "reach")
+            )
+        },
+        "model.train": {"train": train},
+        "model.evaluate": {"evaluate": exporter("metrics")},
+        "model.export": {
+            "export_embeddings": exporter("embeddings"),
+            "export_recommendations": exporter("recommendations"),
+        },
+    }
+    for name, functions in modules.items():
+        module = ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+    return fake
