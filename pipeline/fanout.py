@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -12,10 +13,14 @@ import dask
 
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
-from pipeline.chunks import threads
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def threads(compute: ComputeSettings) -> int:
+    """Threads to use: those asked for, or every CPU that the process may use."""
+    return compute.threads or len(os.sched_getaffinity(0))
 
 
 def fan_out(
@@ -71,7 +76,7 @@ def stream(function: Callable[[T], R], arguments: Sequence[T], compute: ComputeS
 
     At most twice as many results as threads wait at a time, so memory stays bounded however long the list is.
     """
-    count, waiting = threads_of(compute), iter(arguments)
+    count, waiting = threads(compute), iter(arguments)
     with ThreadPoolExecutor(count) as pool:
         pending = [pool.submit(function, argument) for argument in islice(waiting, 2 * count)]
         while pending:
