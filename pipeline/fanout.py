@@ -9,8 +9,6 @@ from itertools import islice
 from threading import Lock
 from typing import TypeVar
 
-import dask
-
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
 
@@ -44,6 +42,8 @@ def fan_out(
     """
     if compute.dask_scheduler is not None:
         return _on_cluster(function, arguments, compute.dask_scheduler, progress, unit)
+    import dask  # noqa: PLC0415 - slow to import, and finding finished artifacts needs none
+
     finished: list[int] = []
     lock = Lock()
 
