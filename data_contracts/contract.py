@@ -97,7 +97,7 @@ class ContractError(ValueError):
 
 
 def check_table(contract: Contract, table: pa.Table, label: str = "") -> None:
-    """Raise ContractError with every violation of `contract` in `table` (one file's rows, without partition columns)."""
+    """Raise ContractError with every violation of `contract` in one file's rows (partition columns left out)."""
     found = tuple(violations(contract, table, label or contract.name))
     if found:
         raise ContractError(found)
@@ -162,7 +162,7 @@ def _first(name: str, label: str, values: Any, broken: Any, rule: str) -> Violat
 
 
 def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterator[Violation]:
-    """Sortedness by neighbouring rows; the key's uniqueness by the same pass where the sort order starts with the key."""
+    """Sortedness by neighbouring rows; the key's uniqueness in the same pass where the order starts with the key."""
     key = tuple(name for name in contract.key if name not in contract.partitioned_by)
     if table.num_rows < 2:
         return

@@ -37,14 +37,18 @@ REJECTS = Contract(
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
-        Column("line", pa.int64(), "record in the file, from 1, a header counted", minimum=1),
+        Column(
+            "line", pa.int64(), "line in the file (row of Parquet), from 1, header and empty lines counted", minimum=1
+        ),
         Column(
             "reason",
             pa.string(),
             "why it was rejected",
             allowed=("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked"),
         ),
-        Column("text", pa.string(), "the offending field, or the record's fields", may_be_empty=True),
+        Column(
+            "text", pa.string(), "the offending field, the unreadable line, or user id, tab, item id", may_be_empty=True
+        ),
     ),
     key=(),
     sorted_by=("file", "line"),

@@ -44,7 +44,7 @@ class LogSource(Settings):
     path: str
     """Path or glob of the files, relative to the run's file; `${NAME}` is taken from the environment."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """File format; `auto` goes by the name's ending, before .gz or .zst."""
+    """File format; `auto` goes by the name's ending, before .gz or .zst. One record per line; only CSV has quotes."""
     header: bool = True
     """The first line of each CSV or TSV file names the columns."""
     columns: Columns = Columns()
@@ -61,7 +61,7 @@ class SplitSettings(Settings):
     """How interactions are divided into train, valid and test."""
 
     method: Literal["given", "random", "time", "leave-last-out"] = "random"
-    """given: by column or path; random: per user and domain; time: by global cut-offs; leave-last-out: a user's last two."""
+    """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two."""
     valid_share: Share = 0.1
     """random: share of a user's interactions for validation."""
     test_share: Share = 0.2
@@ -77,6 +77,8 @@ class SplitSettings(Settings):
     def _complete(self) -> Self:
         if self.method == "time" and (self.valid_from is None or self.test_from is None):
             raise ValueError("method 'time' needs valid_from and test_from")
+        if self.method == "time" and (self.valid_from or 0) > (self.test_from or 0):
+            raise ValueError(f"valid_from is {self.valid_from}, must be ≤ test_from ({self.test_from})")
         if self.valid_share + self.test_share >= 1.0:
             raise ValueError(f"valid_share + test_share is {self.valid_share + self.test_share}, must be < 1")
         return self
@@ -194,15 +196,15 @@ class WorldSettings(Settings):
     """Domains; each is `shrink` times as large as the one before."""
     users: int = Field(2400, ge=10)
     """Users of the largest domain."""
-    items: int = Field(600, ge=10)
+    items: int = Field(1500, ge=10)
     """Items of the largest domain."""
-    interactions: int = Field(48_000, ge=10)
-    """Interactions of the largest domain, before duplicates are merged."""
+    interactions: int = Field(60_000, ge=10)
+    """Interactions of the largest domain, before duplicates are merged; one per user at least."""
     shrink: float = Field(0.5, gt=0.0, le=1.0)
     """Size of each domain relative to the one before."""
-    shared_users: Share = 0.1
+    shared_users: Share = 0.3
     """Share of a smaller domain's users who also use the largest, under the same id."""
-    shared_items: Share = 0.05
+    shared_items: Share = 0.2
     """Share of a smaller domain's items that the largest also offers, under the same id."""
     twins: Share = 0.1
     """Share of a smaller domain's users who also use the largest under another id: the planted twins."""
@@ -210,6 +212,14 @@ class WorldSettings(Settings):
     """Topics that items belong to and tastes are made of."""
     seed: Seed = 7
     """Seed of the world."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.shared_users + self.twins > 1.0:
+            raise ValueError(f"shared_users + twins is {self.shared_users + self.twins}, must be ≤ 1")
+        if self.interactions < self.users:
+            raise ValueError(f"interactions is {self.interactions}, must be ≥ users ({self.users})")
+        return self
 
 
 class ComputeSettings(Settings):

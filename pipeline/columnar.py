@@ -38,7 +38,7 @@ def _name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:
     if isinstance(column, int):
         if not 0 <= column < len(schema):
             raise column_error(log, name, column, f"a position from 0 to {len(schema) - 1}")
-        column = schema.names[column]
+        column = str(schema.names[column])
     if schema.names.count(column) != 1:
         raise column_error(log, name, column, f"one of {', '.join(schema.names)}, occurring once")
     type_ = schema.field(column).type

@@ -132,7 +132,7 @@ def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
 
 
 def _usual_width(block: bytes, delimiter: str, columns: Columns, *, quoted: bool) -> int:
-    """The commonest number of fields among the first lines, the larger of equals; what is mapped if none is readable."""
+    """The commonest number of fields among the first lines, the larger of equals; as many as mapped without any."""
     lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
     records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)
     widths = Counter(len(record) for record in records if record is not None)

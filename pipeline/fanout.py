@@ -42,7 +42,8 @@ def fan_out(
     """
     if compute.dask_scheduler is not None:
         return _on_cluster(function, arguments, compute.dask_scheduler, progress, unit)
-    import dask  # noqa: PLC0415 - slow to import, and finding finished artifacts needs none
+    from dask.base import compute as run  # noqa: PLC0415 - slow to import, and finding finished artifacts needs none
+    from dask.delayed import delayed  # noqa: PLC0415
 
     finished: list[int] = []
     lock = Lock()
@@ -54,8 +55,8 @@ def fan_out(
             progress(len(finished), len(arguments), unit)
         return result
 
-    tasks = [dask.delayed(told, pure=False)(index) for index in range(len(arguments))]
-    return list(dask.compute(*tasks, scheduler="threads", num_workers=threads(compute)))
+    tasks = [delayed(told, pure=False)(index) for index in range(len(arguments))]
+    return list(run(*tasks, scheduler="threads", num_workers=threads(compute)))
 
 
 def _on_cluster(

@@ -27,7 +27,12 @@ _REJECTS = "rejects.parquet"
 _BYTES_PER_ROW = 16
 """Rows of a Parquet block are reckoned at this many bytes."""
 
-FORMATS = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet", "pq": "parquet"}  # fmt: skip
+FORMATS = {
+    "csv": "csv",
+    **dict.fromkeys(("tsv", "tab"), "tsv"),
+    **dict.fromkeys(("jsonl", "ndjson", "json"), "jsonl"),
+    **dict.fromkeys(("parquet", "pq"), "parquet"),
+}
 """File name endings and the formats they mean."""
 
 
@@ -135,11 +140,13 @@ def format_of(log: LogFile) -> str:
 def _gathered(parts: Iterator[Records], rows: int) -> Iterator[Records]:
     """Join small neighbouring groups of records, as a damaged block leaves them, up to about `rows` rows."""
     waiting: list[Records] = []
+    count = 0
     for part in parts:
         waiting.append(part)
-        if sum(len(records.lines) for records in waiting) >= rows:
+        count += len(part.lines)
+        if count >= rows:
             yield _joined(waiting)
-            waiting = []
+            waiting, count = [], 0
     if waiting:
         yield _joined(waiting)
 

@@ -26,7 +26,7 @@ TOPICS_PER_PERSON = 3
 _NAMES = ("north", "east", "south", "west", "harbour", "hill", "island", "valley")
 _WEIGHTS = 1.5
 """Concentration of a person's weights over their topics: larger is more even."""
-_POPULARITY_SPREAD = 1.0
+_POPULARITY_SPREAD = 0.7
 _ACTIVITY_SPREAD = 0.6
 """Standard deviations of the logarithms of popularity and activity."""
 
@@ -163,7 +163,8 @@ def _activity(settings: WorldSettings, number: int) -> Numbers:
     users, _, interactions = sizes(settings, number)
     share = np.cumsum(draws(settings, "activity", number).lognormal(0.0, _ACTIVITY_SPREAD, users))
     until = np.floor(share / share[-1] * (interactions - users) + 0.5).astype(np.int64)
-    return 1 + np.diff(until, prepend=0)
+    counts: Numbers = 1 + np.diff(until, prepend=0)
+    return counts
 
 
 def _new_tastes(settings: WorldSettings, number: int, people: int) -> Tastes:

@@ -52,7 +52,9 @@ class Unreadable:
 class LineFormat(Protocol):
     """How lines of one file become fields."""
 
-    columns: Columns
+    @property
+    def columns(self) -> Columns:
+        """Wanted fields."""
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         """Fields of a block of `lines` lines, or None unless exactly one good record stands on each line."""

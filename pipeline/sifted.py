@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,10 @@ from data_contracts.contracts import REJECTS, SPLITS
 from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
-from pipeline.chunks import threads
-from pipeline.fanout import fan_out
+from pipeline.fanout import fan_out, threads
 from pipeline.logs import LogError, LogFile
 from pipeline.pieces import Job, Piece, cut, format_of, wanted_columns
-from pipeline.sifting import save, saved, sift
+from pipeline.sifting import DROPPED_SCHEMA, save, saved, sift
 
 _NOT_MALFORMED = ("rating", "leaked", "cold")
 _BLOCK_BYTES = (1 << 16, 1 << 24)
@@ -58,13 +57,14 @@ class SiftedLogs:
         draft.statistics |= {"raw_rows": self.raw_rows, "reasons": dict(sorted(self.reasons.items()))}
 
     def _rejects_of(self, number: int, piece: Piece) -> pa.Table:
-        columns = ["line", "reason", "text"]
-        dropped = [table.filter(pc.equal(table["file"], number)).select(columns) for table in self._dropped()]
-        rows = pa.concat_tables([piece.rejects(), *dropped]).sort_by("line")
+        dropped = self._dropped.filter(pc.equal(self._dropped["file"], number)).drop_columns("file")
+        rows = pa.concat_tables([piece.rejects(), dropped]).sort_by("line")
         return rows.add_column(0, "file", pa.repeat(piece.log.name, rows.num_rows)).cast(REJECTS.file_schema)
 
-    def _dropped(self) -> Iterator[pa.Table]:
-        return (saved(folder, "dropped") for folder in self.domains.values())
+    @cached_property
+    def _dropped(self) -> pa.Table:
+        tables = [saved(folder, "dropped") for folder in self.domains.values()]
+        return pa.concat_tables([DROPPED_SCHEMA.empty_table(), *tables])
 
     @property
     def raw_rows(self) -> int:
@@ -75,7 +75,7 @@ class SiftedLogs:
     def reasons(self) -> Counter[str]:
         """Reason → rejected rows."""
         counts: Counter[str] = Counter()
-        for table in (*(piece.rejects() for piece in self.pieces), *self._dropped()):
+        for table in (self._dropped, *(piece.rejects() for piece in self.pieces)):
             counts.update(_counts(table["reason"]))
         return counts
 

@@ -71,13 +71,14 @@ def random_split(pairs: Pairs, settings: SplitSettings) -> Codes:
 
 def time_split(pairs: Pairs, settings: SplitSettings) -> Codes:
     """Test from `test_from` on, validation from `valid_from` on, training before."""
-    assert settings.valid_from is not None and settings.test_from is not None
+    assert settings.valid_from is not None
+    assert settings.test_from is not None
     held_out = np.where(pairs.timestamp >= settings.valid_from, VALID_CODE, TRAIN_CODE)
     return np.where(pairs.timestamp >= settings.test_from, TEST_CODE, held_out).astype(np.int8)
 
 
 def leave_last_out(pairs: Pairs) -> Codes:
-    """A user's last pair for test, the last but one for validation; a user with fewer than three keeps all for training.
+    """A user's last pair for test, the last but one for validation; a user with fewer than three keeps all in train.
 
     Of pairs at the same time the one with the larger item id is later.
     """

@@ -26,11 +26,11 @@ _HEADER = b"user_id,item_id,timestamp\n"
 _FIRST_SECOND, _SECONDS = 1_672_531_200, 365 * 86_400
 """Interactions happen in the year 2023, UTC."""
 
-_REGION = 0.05
+_REGION = 0.07
 """Standard deviation of a person's choices around their centre of a topic, whose length is 1."""
 _REACH = 0.03
 """Half of the stretch around a choice from which an item is taken by popularity."""
-_WANDERING = 0.1
+_WANDERING = 0.05
 """Share of interactions with any item of the domain, by popularity alone."""
 
 _ROWS_PER_FILE = 500_000
