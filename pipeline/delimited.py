@@ -136,7 +136,7 @@ def _usual_width(block: bytes, delimiter: str, columns: Columns, *, quoted: bool
     lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
     records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)
     widths = Counter(len(record) for record in records if record is not None)
-    mapped = 1 + max(column for column in columns.values() if isinstance(column, int))
+    mapped = 1 + max((column for column in columns.values() if isinstance(column, int)), default=0)
     return max(widths, key=lambda width: (widths[width], width), default=mapped)
 
 

@@ -84,7 +84,7 @@ def leave_last_out(pairs: Pairs) -> Codes:
     """
     order = np.lexsort((pairs.item, pairs.timestamp, pairs.user))
     position, size = _places(pairs.user[order])
-    from_end = np.where(size >= 3, size - 1 - position, size)
+    from_end = np.where(size >= 3, size - 1 - position, -1)
     codes = np.where(from_end == 0, TEST_CODE, np.where(from_end == 1, VALID_CODE, TRAIN_CODE))
     return _back(codes, order)
 
