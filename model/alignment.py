@@ -1,0 +1,90 @@
+"""Alignment: pulling the mapped intra vectors of aligned pairs together, and watching that the maps do not collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_contracts.artifact import Artifact
+from model.edda import Edda
+from model.losses import pair_distance
+from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose
+from model.world import World
+
+
+@dataclass(frozen=True)
+class AlignedPairs:
+    """The aligned pairs of one ordered pair of domains.
+
+    Attributes:
+        source, target: positions of the domains.
+        source_rows, target_rows: int64, the distinct nodes among the pairs' sources and targets.
+        difference: for each pair its source's vector minus its target's, out of all sources' then all targets' vectors.
+    """
+
+    source: int
+    target: int
+    source_rows: Tensor
+    target_rows: Tensor
+    difference: Matrix
+
+    def to(self, device: torch.device) -> AlignedPairs:
+        """The pairs on a device."""
+        rows = self.source_rows.to(device), self.target_rows.to(device)
+        return AlignedPairs(self.source, self.target, *rows, self.difference.to(device))
+
+
+def load_pairs(pairs: Artifact, world: World) -> Iterator[AlignedPairs]:
+    """Every ordered pair of domains that has aligned pairs, in the world's order."""
+    for source, source_domain in enumerate(world.domains):
+        for target, target_domain in enumerate(world.domains):
+            table = pairs.read(
+                ["source_node", "target_node"], source_domain=source_domain.name, target_domain=target_domain.name
+            )
+            if table.num_rows:
+                yield _aligned(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
+
+
+def alignment_loss(model: Edda, pairs: AlignedPairs, multiply: Multiply) -> Tensor:
+    """Mean distance of the pairs' mapped layer-0 intra vectors [EDDA]; only the paired rows are touched."""
+    sources = _mapped(model, pairs.source, take_rows(model.intra[pairs.source], pairs.source_rows))
+    targets = _mapped(model, pairs.target, take_rows(model.intra[pairs.target], pairs.target_rows))
+    return pair_distance(product(pairs.difference, torch.cat([sources, targets]), multiply))
+
+
+@torch.no_grad()
+def map_health(model: Edda, domain: int) -> dict[str, float]:
+    """Signs of collapse: without negatives, a map of zeros is a trivial minimum of the alignment loss.
+
+    Returns:
+        `map_norm`, the Frobenius norm of the domain's map, and `map_spread`, the root mean square deviation of its
+        mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed.
+    """
+    table = model.intra[domain]
+    spread = _deviation(table)
+    mapped = _deviation(_mapped(model, domain, table))
+    norm = float(np.linalg.norm(model.maps[domain].cpu().numpy()))
+    return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}
+
+
+def _aligned(source: int, target: int, sources: np.ndarray, targets: np.ndarray) -> AlignedPairs:
+    source_rows, source_places = np.unique(sources, return_inverse=True)
+    target_rows, target_places = np.unique(targets, return_inverse=True)
+    columns = np.stack([source_places, target_places + source_rows.size], axis=1).ravel()
+    signs = np.tile(np.array([1.0, -1.0], np.float32), sources.size)
+    difference = csr(np.arange(0, columns.size + 1, 2), columns, signs, source_rows.size + target_rows.size)
+    rows = torch.from_numpy(source_rows.astype(np.int64)), torch.from_numpy(target_rows.astype(np.int64))
+    return AlignedPairs(source, target, *rows, with_transpose(difference))
+
+
+def _mapped(model: Edda, domain: int, vectors: Tensor) -> Tensor:
+    return torch.nn.functional.linear(vectors, model.maps[domain])
+
+
+def _deviation(vectors: Tensor) -> float:
+    array = vectors.cpu().numpy()
+    return float(np.sqrt(np.mean(np.var(array, axis=0, dtype=np.float64)))) if array.size else 0.0

@@ -1,0 +1,102 @@
+"""Positives, negatives and their order: what each training step of a domain looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_contracts.contracts import TRAIN
+from data_contracts.settings import Protocol
+from model.draws import draw_key, generator
+from model.kernels import draw_negatives, number_distinct
+from model.spmm import Matrix, csr, with_transpose
+from model.world import Domain, Ints, Longs, Rows
+
+
+@dataclass(frozen=True)
+class Positives:
+    """A domain's train interactions and what may not be drawn as their negatives.
+
+    Attributes:
+        domain: the domain's name.
+        users: int32, nodes of the users.
+        items: int32, numbers among the domain's items.
+        offset: node of item 0.
+        offered: items of the domain.
+        indptr, known: int64 (offset + 1) and int32, ascending items that are no negatives of each user.
+    """
+
+    domain: str
+    users: Ints
+    items: Ints
+    offset: int
+    offered: int
+    indptr: Longs
+    known: Ints
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's triples (user, positive, negative).
+
+    Attributes:
+        nodes: int32, the distinct nodes of the domain's graph among them, in the order first met.
+        counts: float32 (nodes), how often each occurs.
+        triples: picks the rows of all users, then all positives, then all negatives out of vectors of `nodes`.
+        size: number of triples.
+    """
+
+    nodes: Ints
+    counts: Tensor
+    triples: Matrix
+    size: int
+
+
+def positives_of(rows: Rows, domain: Domain, protocol: Protocol) -> Positives:
+    """What a domain trains on.
+
+    clean: each train pair once, negatives are items without a train interaction of the user; positives of a user who
+    knows every item have no negative and are left out. released: each pair as often as the logs repeat it,
+    negatives are any item [EDDA]. A domain without train rows has zero positives.
+    """
+    train = rows.of(TRAIN)
+    if protocol == "released":
+        users, items = np.repeat(train.users, train.count), np.repeat(train.items, train.count)
+        indptr, known = np.zeros(domain.users + 1, np.int64), np.zeros(0, np.int32)
+    else:
+        indptr = domain.indptr[: domain.users + 1]
+        known = domain.indices[: indptr[-1]] - np.int32(domain.users)
+        has_negative = np.diff(indptr)[train.users] < domain.items
+        users, items = train.users[has_negative], train.items[has_negative]
+    return Positives(domain.name, users, items, domain.users, domain.items, indptr, known)
+
+
+def negatives_of(positives: Positives, seed: int, epoch: int) -> Ints:
+    """One uniform negative item for every positive, redrawn each epoch."""
+    negatives = np.empty(positives.users.size, np.int32)
+    key = draw_key(seed, "negatives", positives.domain, epoch)
+    draw_negatives(positives.indptr, positives.known, positives.users, positives.offered, key, negatives)
+    return negatives
+
+
+def batches_of(positives: Positives, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+    """An epoch of a domain in its own random order; nothing where the domain has no positives."""
+    order = generator(seed, "order", positives.domain, epoch).permutation(positives.users.size)
+    negatives = negatives_of(positives, seed, epoch)
+    for start in range(0, order.size, batch_size):
+        chosen = order[start : start + batch_size]
+        offset = np.int32(positives.offset)
+        nodes = [positives.users[chosen], positives.items[chosen] + offset, negatives[chosen] + offset]
+        yield _batch(np.concatenate(nodes), positives.offset + positives.offered)
+
+
+def _batch(nodes: Ints, domain_nodes: int) -> Batch:
+    distinct, places, counts = np.empty_like(nodes), np.empty_like(nodes), np.empty_like(nodes)
+    met = number_distinct(nodes, np.full(domain_nodes, -1, np.int32), distinct, places, counts)
+    ones = np.ones(nodes.size, np.float32)
+    triples = with_transpose(csr(np.arange(nodes.size + 1), places, ones, int(met)))
+    return Batch(distinct[:met], torch.from_numpy(counts[:met].astype(np.float32)), triples, nodes.size // 3)

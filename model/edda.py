@@ -1,0 +1,119 @@
+"""The EDDA recommender: one table over all domains beside one per domain, and the maps that align domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.draws import generator
+from model.losses import bpr, half_squares
+from model.propagate import Fan, spread
+from model.spmm import Matrix, Multiply, product
+
+INITIAL_SPREAD = 0.1
+"""Standard deviation of the tables at the start [EDDA]."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What tables there are.
+
+    Attributes:
+        tables: inter, intra or both.
+        width: columns of each table.
+        nodes: rows of the inter table.
+        domains: rows of each domain's intra table, in the order of the world.
+        aligned: each domain has a map for alignment.
+    """
+
+    tables: Literal["both", "inter", "intra"]
+    width: int
+    nodes: int
+    domains: Mapping[str, int]
+    aligned: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one BPR step needs, all of it drawn and pruned before.
+
+    Attributes:
+        domain: position of the domain.
+        inter, intra: fans of the batch's nodes in the two tables; None where the table is absent.
+        triples: picks users, positives and negatives, one after another.
+        counts: float32 (nodes), how often each of the batch's nodes occurs.
+        size: number of triples.
+    """
+
+    domain: int
+    inter: Fan | None
+    intra: Fan | None
+    triples: Matrix
+    counts: Tensor
+    size: int
+
+
+class Edda(nn.Module):
+    """The tables and maps; propagation and the losses are functions of them [EDDA].
+
+    Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
+    its propagated inter vector beside its propagated intra vector, and a score the dot product of two.
+    """
+
+    def __init__(self, shape: Shape, seed: int) -> None:
+        super().__init__()
+        self.shape = shape
+        inter = [("inter", shape.nodes)] if shape.tables != "intra" else []
+        intra = shape.domains.items() if shape.tables != "inter" else []
+        self.inter = nn.ParameterList(_normal(rows, shape.width, seed, name) for name, rows in inter)
+        self.intra = nn.ParameterList(_normal(rows, shape.width, seed, "intra", name) for name, rows in intra)
+        self.maps = nn.ParameterList(_uniform(shape.width, seed, name) for name, _ in intra if shape.aligned)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters by name: `inter`, `intra/<domain>`, `map/<domain>`; they share memory with the module."""
+        named = [("inter", table) for table in self.inter]
+        for kind, tables in (("intra", self.intra), ("map", self.maps)):
+            domains = self.shape.domains if len(tables) else ()
+            named += [(f"{kind}/{name}", table) for name, table in zip(domains, tables, strict=True)]
+        return {name: table.detach() for name, table in named}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors named as by `tensors`.
+
+        Raises:
+            ValueError: other names or shapes than the module's.
+        """
+        own = self.tensors()
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        if found != expected:
+            raise ValueError(f"checkpoint: tensors are {found}, must be {expected}; train again")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+    def loss(self, step: Step, l2: float, multiply: Multiply) -> Tensor:
+        """BPR of a step's triples plus `l2` times half their layer-0 vectors' squared norms per triple [EDDA]."""
+        scores = torch.zeros(2, step.size, device=step.counts.device)
+        squares = torch.zeros((), device=step.counts.device)
+        for fan, tables, number in ((step.inter, self.inter, 0), (step.intra, self.intra, step.domain)):
+            if fan is not None:
+                output, layer0 = spread(fan, tables[number], multiply)
+                user, positive, negative = product(step.triples, output, multiply).chunk(3)
+                scores = scores + torch.stack([(user * positive).sum(dim=1), (user * negative).sum(dim=1)])
+                squares = squares + half_squares(layer0, step.counts)
+        return bpr(scores[0], scores[1]) + l2 * squares / step.size
+
+
+def _normal(rows: int, width: int, seed: int, *name: str) -> nn.Parameter:
+    draws = generator(seed, "table", *name).standard_normal((rows, width), dtype="float32")
+    return nn.Parameter(torch.from_numpy(draws) * INITIAL_SPREAD)
+
+
+def _uniform(width: int, seed: int, name: str) -> nn.Parameter:
+    """As nn.Linear begins: uniform within 1 / sqrt(inputs)."""
+    draws = generator(seed, "map", name).random((width, width), dtype="float32")
+    return nn.Parameter((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)

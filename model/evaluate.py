@@ -1,0 +1,153 @@
+"""Evaluation: checkpoints → metrics of every domain and their mean, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from scipy import stats
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import METRICS, TEST, VALID
+from data_contracts.progress import Progress, silent
+from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.store import Draft, Store
+from model.candidates import held_out, score_candidates
+from model.checkpoint import Checkpoint, checkpoint_roles, load_checkpoint
+from model.machine import device_of, torch_threads
+from model.metrics import (
+    Estimate,
+    candidate_statistics,
+    estimates,
+    mean_estimate,
+    resample_weights,
+    user_statistics,
+)
+from model.ranking import full_ranks
+from model.spmm import choose_engine
+from model.vectors import final_vectors, network_of
+from model.world import Domain, Rows, World, load_rows, load_world
+
+MACRO = "macro"
+
+Measured = dict[tuple[str, str, str], Estimate]
+"""Estimates by domain, split and metric."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every checkpoint is measured on: the rows of each domain of the world, under one protocol."""
+
+    settings: EvaluateSettings
+    world: World
+    rows: tuple[Rows, ...]
+
+
+def evaluate(
+    store: Store,
+    settings: EvaluateSettings,
+    parents: Mapping[str, Artifact],
+    compute: ComputeSettings,
+    progress: Progress = silent,
+) -> Artifact:
+    """Measure checkpoints on the validation and test splits.
+
+    auc and recall@k rank each held-out item against its candidates; full_recall@k, full_ndcg@k and full_mrr rank all
+    items of the domain for each user with held-out items (`model.metrics`, `model.ranking`). `low` and `high` are
+    percentiles 2.5 and 97.5 of a bootstrap over held-out rows with their candidates, for the full ranking over users.
+    `macro` is the unweighted mean over the domains that have the metric. With several checkpoints, rows with a null
+    seed hold the mean over seeds and its 95 % t interval.
+
+    Args:
+        store: where the artifact lives.
+        settings: protocol, candidates, cut-offs, resamples.
+        parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`.
+        compute: threads.
+        progress: told after each checkpoint.
+
+    Returns:
+        A `metrics` artifact; a domain and split without held-out rows has no row.
+    """
+
+    def write(draft: Draft) -> None:
+        with torch_threads(compute.threads):
+            _write(draft, settings, parents, progress)
+
+    return store.make(METRICS, settings.keyed(), parents, write)
+
+
+def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress) -> None:
+    world = load_world(parents["nodes"], parents["graph"])
+    rows = tuple(load_rows(parents["interactions"], domain, world) for domain in world.domains)
+    exam = Exam(settings, world, rows)
+    table: list[dict[str, Any]] = []
+    measured: list[Measured] = []
+    roles = checkpoint_roles(parents)
+    for done, role in enumerate(roles, start=1):
+        checkpoint = load_checkpoint(parents[role], world)
+        measured.append(_measure(exam, checkpoint))
+        for name, estimate in measured[-1].items():
+            interval = estimate.interval
+            table.append(_row((checkpoint.seed, checkpoint.epoch), name, (estimate.value, *interval), estimate.rows))
+        progress(done, len(roles), "checkpoints")
+    table += _means_over_seeds(measured) if len(measured) > 1 else []
+    draft.write(pa.Table.from_pylist(table, schema=METRICS.file_schema))
+
+
+def _measure(exam: Exam, checkpoint: Checkpoint) -> Measured:
+    device = device_of("auto")
+    _, multiply = choose_engine("auto", device)
+    network = network_of(exam.world, checkpoint.backbone, multiply)
+    vectors = final_vectors(checkpoint.model.to(device), network)
+    measured: Measured = {}
+    for domain, rows, own in zip(exam.world.domains, exam.rows, vectors, strict=True):
+        for split in (VALID, TEST):
+            for metric, estimate in _estimates(exam, domain, (rows, split), own).items():
+                measured[domain.name, split, metric] = estimate
+    return measured | _macro(measured)
+
+
+def _estimates(exam: Exam, domain: Domain, part: tuple[Rows, str], vectors: torch.Tensor) -> dict[str, Estimate]:
+    settings, (rows, split) = exam.settings, part
+    held = held_out(rows, domain, split, settings)
+    among = candidate_statistics(*score_candidates(held, vectors, domain.users), settings.recall_at)
+    users, ranks = full_ranks(vectors, domain, rows, split)
+    full = user_statistics(users, ranks, settings.full_at)
+    found: dict[str, Estimate] = {}
+    for unit, statistics, size in (("row", among, held.users.size), ("user", full, np.unique(users).size)):
+        name = (domain.name, split, unit)
+        weights = resample_weights(settings.candidate_seed, name, settings.resamples, size)
+        found |= estimates(statistics, weights, size, held.users.size)
+    return found
+
+
+def _macro(measured: Measured) -> Measured:
+    parts: dict[tuple[str, str, str], list[Estimate]] = {}
+    for (_, split, metric), estimate in measured.items():
+        parts.setdefault((MACRO, split, metric), []).append(estimate)
+    return {name: mean_estimate(estimated) for name, estimated in parts.items()}
+
+
+def _means_over_seeds(measured: list[Measured]) -> Iterator[dict[str, Any]]:
+    """Mean and t interval of every estimate over seeds: the spread of training, not of the held-out rows."""
+    spread = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
+    for name, estimate in measured[0].items():
+        values = np.array([estimates_of[name].value for estimates_of in measured])
+        mean, half = float(values.mean()), spread * float(values.std(ddof=1))
+        yield _row((None, None), name, (mean, mean - half, mean + half), estimate.rows)
+
+
+def _row(
+    trained: tuple[int | None, int | None], name: tuple[str, str, str], values: tuple[float, float, float], rows: int
+) -> dict[str, Any]:
+    seed, epoch = trained
+    domain, split, metric = name
+    value, low, high = values
+    return {
+        "seed": seed, "epoch": epoch, "domain": domain, "split": split, "metric": metric,
+        "value": value, "low": low, "high": high, "rows": rows,
+    }  # fmt: skip

@@ -1,0 +1,31 @@
+"""Losses: BPR with its penalty, and the distance of aligned pairs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, softplus
+
+_CHUNK = 1024
+
+
+def ordered_sum(values: Tensor) -> Tensor:
+    """Sum of a vector in an order that does not depend on the number of threads; 0 for an empty one."""
+    while values.numel() > 1:
+        values = pad(values, (0, -values.numel() % _CHUNK)).view(-1, _CHUNK).sum(dim=1)
+    return values.sum()
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean of softplus(negative - positive) over triples [EDDA]; scores of shape (triples,), at least one."""
+    return ordered_sum(softplus(negative - positive)) / positive.numel()
+
+
+def half_squares(layer0: Tensor, counts: Tensor) -> Tensor:
+    """Half the squared norms of layer-0 vectors (nodes, width), each as often as `counts` (nodes) says."""
+    return 0.5 * ordered_sum(layer0.square().sum(dim=1) * counts)
+
+
+def pair_distance(differences: Tensor) -> Tensor:
+    """Mean length (not squared) of the pairs' differences (pairs, width) [EDDA]; its gradient at length 0 is 0."""
+    return ordered_sum(torch.linalg.vector_norm(differences, dim=1)) / differences.shape[0]

@@ -1,0 +1,39 @@
+"""The machine a stage runs on: its device and, for as long as the stage runs, its threads."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+
+def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device a setting names; auto takes CUDA where there is one.
+
+    Raises:
+        RuntimeError: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
+    chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(chosen)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use so many threads (0 = as many as the process may use) until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_memory_mib() -> int:
+    """Largest resident size the process ever had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

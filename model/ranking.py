@@ -1,0 +1,95 @@
+"""Full ranking: all items of a domain for one block of users after another, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_contracts.contracts import SPLITS, TEST
+from model.candidates import known_items
+from model.kernels import best_items, count_at_least
+from model.ragged import pick_rows
+from model.world import Domain, Ints, Rows
+
+_BLOCK_BYTES = 32 * 2**20
+"""Scores in memory at once."""
+
+Floats32 = NDArray[np.float32]
+
+
+def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple[Ints, NDArray[np.int64]]:
+    """Rank every held-out item of a split among all items that may be recommended to its user.
+
+    Left out of the ranking are the user's train items, for test its validation items too; a held-out row that repeats
+    one of them is left out as well. A tie ranks the item last of the tied.
+
+    Args:
+        vectors: final vectors of the domain's nodes.
+        domain: the domain.
+        rows: all its interactions.
+        split: held-out split.
+
+    Returns:
+        User and rank, from 1, of each held-out row that is left, sorted by user; both empty where there is none.
+    """
+    indptr, masked = known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
+    held = rows.of(split)
+    new = ~np.isin(_pairs(held.users, held.items, domain), _pairs(_owners(indptr), masked, domain))
+    users, items = held.users[new], held.items[new]
+    distinct, place = np.unique(users, return_inverse=True)
+    ranks = np.empty(users.size, np.int64)
+    for block, scores in _scored(vectors, domain, distinct):
+        mine = slice(*np.searchsorted(place, [block.start, block.stop]))
+        block_indptr, block_masked = pick_rows(indptr, masked, distinct[block])
+        count_at_least(scores, place[mine] - block.start, items[mine], block_indptr, block_masked, ranks[mine])
+    return users, ranks
+
+
+def best_of_all(
+    vectors: Tensor, domain: Domain, rows: Rows, order: NDArray[np.int64], top: int
+) -> Iterator[tuple[range, Ints, Floats32]]:
+    """The best items of every user, train items left out; equal scores in the order given.
+
+    Args:
+        vectors: final vectors of the domain's nodes.
+        domain: the domain.
+        rows: its interactions.
+        order: the domain's item numbers in the order that breaks ties.
+        top: items per user.
+
+    Yields:
+        A range of users, their items (users, top), -1 where too few are left, and the items' scores.
+    """
+    column_of = np.empty(domain.items, np.int32)
+    column_of[order] = np.arange(domain.items, dtype=np.int32)
+    indptr, known = known_items(rows, domain.users, (SPLITS.index("train"),))
+    ordered = torch.cat([vectors[: domain.users], vectors[domain.users + torch.from_numpy(order).to(vectors.device)]])
+    for block, scores in _scored(ordered, domain, np.arange(domain.users, dtype=np.int32)):
+        block_indptr, masked = pick_rows(indptr, column_of[known], np.arange(block.start, block.stop))
+        columns = np.empty((scores.shape[0], top), np.int32)
+        best = np.empty((scores.shape[0], top), np.float32)
+        best_items(scores, block_indptr, masked, columns, best)
+        items = np.where(columns < 0, -1, order[np.maximum(columns, 0)]).astype(np.int32)
+        yield range(block.start, block.stop), items, best
+
+
+def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slice, Floats32]]:
+    """Blocks of `users` with their scores (block, items) of every item."""
+    items = vectors[domain.users :].T
+    height = max(1, _BLOCK_BYTES // (4 * max(domain.items, 1)))
+    for start in range(0, users.size if domain.items else 0, height):
+        block = slice(start, min(start + height, users.size))
+        chosen = torch.from_numpy(users[block].astype(np.int64)).to(vectors.device)
+        yield block, (vectors[chosen] @ items).cpu().numpy()
+
+
+def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+
+
+def _pairs(users: NDArray[np.integer], items: Ints, domain: Domain) -> NDArray[np.int64]:
+    return users.astype(np.int64) * domain.items + items

@@ -1,0 +1,143 @@
+"""The world as the model sees it: domains, their numbers, their train graphs, and who interacted with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import ITEM, SPLITS, USER
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain.
+
+    Attributes:
+        name: its name.
+        users, items: how many; node numbers are users first.
+        union: int32 (users + items), each node's number among the nodes of all domains, users before items.
+        indptr, indices: int64 (nodes + 1) and int32, the train graph in compressed rows, ascending in each row.
+    """
+
+    name: str
+    users: int
+    items: int
+    union: Ints
+    indptr: Longs
+    indices: Ints
+
+    @property
+    def nodes(self) -> int:
+        """Users and items."""
+        return self.users + self.items
+
+
+@dataclass(frozen=True)
+class World:
+    """All domains, in the order in which they are visited, and the sizes of their union."""
+
+    domains: tuple[Domain, ...]
+    users: int
+    items: int
+
+    @property
+    def nodes(self) -> int:
+        """Users and items of all domains."""
+        return self.users + self.items
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Interactions of one domain in its own numbers, sorted by user, item, split.
+
+    Attributes:
+        users: int32, node of the user.
+        items: int32, number of the item among the domain's items (node - users).
+        union_users, union_items: int32, their numbers over all domains.
+        split: int8, position in SPLITS.
+        count: int32, raw rows merged into each.
+    """
+
+    users: Ints
+    items: Ints
+    union_users: Ints
+    union_items: Ints
+    split: NDArray[np.int8]
+    count: Ints
+
+    def of(self, split: str) -> Rows:
+        """The rows of one split."""
+        wanted = self.split == SPLITS.index(split)
+        return Rows(*(getattr(self, name)[wanted] for name in self.__dataclass_fields__))
+
+
+def load_world(nodes: Artifact, graph: Artifact) -> World:
+    """Read every domain's numbers and train graph.
+
+    Raises:
+        ValueError: the graph's rows are not the nodes' rows.
+    """
+    tables = {p["domain"]: nodes.read(["kind", "node", "entity"], **p) for p in nodes.partitions()}
+    users = max((_entities(table, USER).max(initial=-1) for table in tables.values()), default=-1) + 1
+    items = max((_entities(table, ITEM).max(initial=-1) for table in tables.values()), default=-1) + 1
+    domains = tuple(_domain(name, table, graph, int(users)) for name, table in tables.items())
+    return World(domains, int(users), int(items))
+
+
+def load_rows(interactions: Artifact, domain: Domain, world: World) -> Rows:
+    """Read a domain's interactions; zero rows where it has none.
+
+    Raises:
+        ValueError: an interaction's user or item is no node of the domain.
+    """
+    table = interactions.read(["user", "item", "split", "count"], domain=domain.name)
+    user, item = _ints(table["user"]), _ints(table["item"])
+    code = pc.index_in(table["split"], pa.array(SPLITS))
+    users = _number(domain, domain.union[: domain.users], user, world.users)
+    items = _number(domain, domain.union[domain.users :] - world.users, item, world.items)
+    return Rows(users, items, user, item, _ints(code).astype(np.int8), _ints(table["count"]))
+
+
+def _domain(name: str, table: pa.Table, graph: Artifact, world_users: int) -> Domain:
+    users, items = _entities(table, USER), _entities(table, ITEM)
+    if not np.array_equal(_ints(table["node"]), np.arange(table.num_rows)):
+        raise ValueError(f"nodes: domain {name!r} is not numbered 0 … {table.num_rows - 1} in order; make nodes again")
+    indptr, indices = _compressed(graph.read(["neighbours"], domain=name)["neighbours"])
+    if indptr.size != table.num_rows + 1:
+        raise ValueError(
+            f"graph: domain {name!r} has {indptr.size - 1} rows, must be the {table.num_rows} of nodes; make it again"
+        )
+    return Domain(name, users.size, items.size, np.concatenate([users, items + np.int32(world_users)]), indptr, indices)
+
+
+def _compressed(lists: pa.ChunkedArray) -> tuple[Longs, Ints]:
+    lengths = _ints(pc.list_value_length(lists)).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(lengths)]), _ints(pc.list_flatten(lists))
+
+
+def _entities(table: pa.Table, kind: str) -> Ints:
+    return _ints(table.filter(pc.equal(table["kind"], kind))["entity"])
+
+
+def _number(domain: Domain, entities: Ints, wanted: Ints, size: int) -> Ints:
+    number = np.full(size, -1, np.int32)
+    number[entities] = np.arange(entities.size, dtype=np.int32)
+    found = np.where(wanted < size, number[np.minimum(wanted, size - 1)], -1) if size else np.full(wanted.size, -1)
+    if found.min(initial=0) < 0:
+        stranger = wanted[int(np.argmin(found))]
+        raise ValueError(f"interactions: {stranger} is no node of domain {domain.name!r}; make nodes again")
+    return found.astype(np.int32)
+
+
+def _ints(column: Any) -> Ints:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=np.int32)
