@@ -78,14 +78,17 @@ class Plan:
         return [role for role, step in self.steps.items() if stage in (None, step.stage) and role not in skipped]
 
     def missing(self, wanted: Collection[str]) -> list[str]:
-        """Roles that must be made to have the wanted ones, parents first; what exists needs no parents."""
+        """Roles that must be made to have the wanted ones, parents first; what exists needs no parents.
+
+        Rejects come with the interactions, from the same reading of the logs.
+        """
         needed: set[str] = set()
         waiting = list(wanted)
         while waiting:
             role = waiting.pop()
             if role not in needed and self.find(role) is None:
                 needed.add(role)
-                waiting += self.steps[role].parents
+                waiting += [*self.steps[role].parents, *([REJECTS.name] if role == INTERACTIONS.name else [])]
         return [role for role in self.steps if role in needed]
 
 

@@ -1,0 +1,193 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_stages import Stages, stages
+
+from flows.cli import main
+from flows.console import log_lines
+
+__all__ = ["stages"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDDA_STORE", raising=False)
+    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
+    return tmp_path
+
+
+def edda(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_a_run_prints_its_results_on_stdout_and_its_progress_on_stderr(here, stages: Stages, capsys):
+    assert edda("run", "r.toml", "--no-prefect") == 0
+    out, err = capsys.readouterr()
+    assert "books              2  0.750 (0.700–0.800)" in out
+    assert "\npairs " in out
+    assert "align: making pairs" in err
+
+
+def test_a_finished_run_says_so_and_shows_its_metrics(here, stages: Stages, capsys):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("run", "r.toml") == 0
+    out, err = capsys.readouterr()
+    assert err == "nothing to do, everything is up to date\n"
+    assert "0.750" in out
+
+
+def test_a_stage_that_is_up_to_date_imports_nothing_heavy(here):
+    (here / "log.csv").write_text("".join(f"u{n % 9},i{n % 5}\n" for n in range(45)))
+    columns = "header = false\ncolumns = { user = 0, item = 1 }"
+    (here / "r.toml").write_text(f'name = "r"\n[[logs]]\npath = "log.csv"\ndomain = "books"\n{columns}\n')
+    script = """
+import sys
+from flows.cli import main
+try:
+    main(["ingest", "r.toml", *sys.argv[1:]])
+except SystemExit as ended:
+    heavy = {"torch", "numba", "prefect", "dask", "scipy"}
+    print(ended.code, sorted({name.split(".")[0] for name in sys.modules} & heavy))
+"""
+    command = [sys.executable, "-c", script]
+    subprocess.run([*command, "--no-prefect"], capture_output=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "nothing to do, everything is up to date\n"
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_stage_command_makes_what_it_needs(here, stages: Stages, capsys):
+    assert edda("graph", "r.toml", "--no-prefect") == 0
+    assert set(stages.calls) == {"world", "rejects", "interactions", "nodes", "graph"}
+
+
+def test_overrides_and_store_are_taken_from_the_command_line(here, stages: Stages):
+    assert edda("run", "r.toml", "--no-prefect", "--set", "name=s", "--set", "train.seeds=[1]", "--store", "x y") == 0
+    assert (here / "x y/runs/s/checkpoint-1/manifest.json").exists()
+
+
+def test_a_failure_is_one_message_without_a_traceback_and_exit_1(here, stages: Stages, capsys):
+    stages.failures["nodes"] = [ValueError("interactions: no train row; lower split shares")]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "edda: interactions: no train row; lower split shares"
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(here, stages: Stages):
+    stages.failures["nodes"] = [ValueError("oops")]
+    with pytest.raises(ValueError, match="oops"):
+        main(["run", "r.toml", "--no-prefect", "--debug"])
+
+
+def test_mistakes_in_the_file_exit_1_and_are_all_told(here, capsys):
+    (here / "r.toml").write_text('name = "r"\n[world]\nuser = 1\n[train]\nepochs = 0\n')
+    assert edda("run", "r.toml") == 1
+    err = capsys.readouterr().err
+    assert "world.user is no known key; did you mean world.users?" in err
+    assert "train.epochs is 0, must be ≥ 1" in err
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run"], ["run", "a", "b"], ["recommend", "r", "--top", "x"]])
+def test_wrong_usage_exits_2(arguments, capsys):
+    assert edda(*arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(here, stages: Stages, capsys):
+    stages.failures["pairs"] = [KeyboardInterrupt()]
+    assert edda("run", "r.toml", "--no-prefect") == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["train"], ["inspect"], ["recommend"], ["demo"], ["config"]])
+def test_help_shows_examples(command, capsys):
+    assert edda(*command, "--help") == 0
+    assert "edda run my.toml --set train.epochs=5" in capsys.readouterr().out
+
+
+def test_version_is_the_distributions(capsys):
+    assert edda("--version") == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+def test_config_prints_a_valid_run(here, capsys, stages: Stages):
+    assert edda("config") == 0
+    (here / "all.toml").write_text(capsys.readouterr().out)
+    assert edda("ingest", "all.toml", "--no-prefect") == 0
+
+
+def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, capsys):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("inspect", "r/metrics", "--json", "--head", "1") == 0
+    found = json.loads(capsys.readouterr().out)
+    value = next(column for column in found["columns"] if column["name"] == "value")
+    assert (found["contract"], found["rows"], value["minimum"], value["maximum"]) == ("metrics", 4, 0.75, 0.9)
+    assert set(found["parents"]) == {"interactions", "nodes", "graph", "checkpoint-2022"}
+    assert all(parent["found"] for parent in found["parents"].values())
+    assert (found["violations"], len(found["head"])) == ([], 1)
+
+
+@pytest.mark.parametrize("place", ["r", "r.toml", "edda-store/runs/r/nodes", "r/nodes"])
+def test_inspect_takes_a_runs_name_its_file_or_an_artifacts_folder(here, stages: Stages, capsys, place):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("inspect", place) == 0
+    assert "nodes (contract version 1): Every user and item of a domain" in capsys.readouterr().out
+
+
+def test_inspect_finds_damage_and_exits_1(here, stages: Stages, capsys):
+    edda("run", "r.toml", "--no-prefect")
+    path = next((here / "edda-store/interactions").glob("*/domain=books/*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+    assert edda("inspect", "r/interactions") == 1
+    assert "VIOLATION: interactions/domain=books/part-00000.parquet: sha256" in capsys.readouterr().out
+
+
+def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
+    edda("ingest", "r.toml", "--no-prefect")
+    assert edda("inspect", "nope") == 1
+    assert "run 'nope' is not in" in (err := capsys.readouterr().err)
+    assert err.endswith("runs there: r\n")
+
+
+def test_recommend_prints_rank_item_and_score(here, stages: Stages, capsys):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "2") == 0
+    assert capsys.readouterr().out == "1\tj\t1.5000\n2\ti\t0.5000\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--domain", "films", "--user", "u"], "domain 'films' is unknown; known: books"),
+        (["--domain", "books", "--user", "x"], "user 'x' is not in domain 'books' (1 users); near: u"),
+        (["--domain", "books", "--user", "u", "--top", "21"], "--top is 21, must be from 1 to 20"),
+    ],
+)
+def test_recommend_names_what_is_unknown(here, stages: Stages, capsys, arguments, message):
+    edda("run", "r.toml", "--no-prefect")
+    assert edda("recommend", "r", *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_progress_lines_come_every_few_seconds():
+    seconds = iter([0.0, 1.0, 6.0, 6.0, 8.0, 12.0, 12.0])
+    told: list[str] = []
+    with log_lines(told.append, lambda: next(seconds))("train") as progress:
+        progress(1, 9, "batches")
+        progress(2, 9, "batches")
+        progress(3, 9, "batches")
+        progress(4000, 9000, "batches")
+    assert told == ["train: 2 of 9 batches", "train: 4,000 of 9,000 batches"]
