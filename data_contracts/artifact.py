@@ -106,7 +106,8 @@ class Artifact:
 
         Raises:
             ContractError: a file breaks the contract.
-            OSError: a page is damaged.
+            KeyError: a column is none of the contract's.
+            OSError: a file is missing or damaged.
         """
         tables = [self._read_file(path, columns) for path in self.files(**partition)]
         schema = self._schema(columns)
@@ -141,18 +142,25 @@ class Artifact:
                 yield Violation(self._label(path), "sha256", None, digest, entry.sha256)
 
     def _read_file(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+        schema = self._schema(columns)
         partition = partition_of(path.relative_to(self.path).as_posix())
         inside = None if columns is None else [name for name in columns if name not in partition]
-        table = pq.read_table(path, columns=inside, page_checksum_verification=True, partitioning=None)
-        if inside is None:
-            check_table(self.contract, table, self._label(path))
+        try:
+            table = pq.read_table(path, columns=inside, page_checksum_verification=True, partitioning=None)
+            if inside is None:
+                check_table(self.contract, table, self._label(path))
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise OSError(f"{path} is damaged: {error}; delete {self.path} to make it again") from error
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
-        return table.select(self._schema(columns).names).cast(self._schema(columns))
+        return table.select(schema.names).cast(schema)
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         types = {column.name: column for column in self.contract.columns}
         wanted = list(types) if columns is None else columns
+        for name in wanted:
+            if name not in types:
+                raise KeyError(f"{self.contract.name}: column {name!r} is unknown, must be one of {', '.join(types)}")
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
 
     def _tables(self) -> list[FileEntry]:

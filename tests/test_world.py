@@ -128,7 +128,7 @@ def test_many_twins_are_nearer_to_each_other_than_to_any_stranger(world: Artifac
     hits = 0
     for row in twins:
         own = north[row["source_user_id"]]
-        nearest = max(east, key=lambda user: len(own & east[user]) / len(own | east[user]))  # noqa: B023
+        nearest = max(east, key=lambda user: len(own & east[user]) / len(own | east[user]))
         hits += nearest == row["target_user_id"]
     assert hits >= 0.25 * len(twins)
 
