@@ -103,10 +103,12 @@ def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multipl
     Returns:
         (rows, width). Rows without edges are the table's rows times `backbone.isolated`.
     """
+    if backbone.layers == 0:
+        return table.clone()
     edgeless = 1.0 - np.diff(stack.member_indptr) / stack.graphs
     direct = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
     output = table * torch.from_numpy(direct.astype(np.float32)).to(table.device).unsqueeze(1)
-    for number in range(stack.graphs if backbone.layers else 0):
+    for number in range(stack.graphs):
         nodes, matrix = stack.graph(number)
         matrix, rows = matrix.to(table.device), torch.from_numpy(nodes.astype(np.int64)).to(table.device)
         layer = table.index_select(0, rows)

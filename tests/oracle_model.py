@@ -1,0 +1,93 @@
+"""Slow, obvious versions of what the model computes: dense matrices, loops, sorting."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.batches import Batch
+from model.edda import Edda
+from model.world import Domain, World
+
+
+def adjacency(domain: Domain) -> NDArray[np.float64]:
+    """Dense train graph of a domain."""
+    dense = np.zeros((domain.nodes, domain.nodes))
+    for node in range(domain.nodes):
+        dense[node, domain.indices[domain.indptr[node] : domain.indptr[node + 1]]] = 1.0
+    return dense
+
+
+def normalised(dense: NDArray[np.float64]) -> Tensor:
+    """D^-1/2 A D^-1/2, zero where a node has no edge."""
+    degree = dense.sum(axis=1)
+    root = np.where(degree > 0, 1.0 / np.sqrt(np.maximum(degree, 1.0)), 0.0)
+    return torch.from_numpy(root[:, None] * dense * root[None, :])
+
+
+def propagated(table: Tensor, dense: NDArray[np.float64], backbone: str, layers: int, residual: float) -> Tensor:
+    """GRec, LightGCN or nothing, by dense products in float64."""
+    matrix, layer = normalised(dense), table.double()
+    if backbone == "mf":
+        return layer
+    total = layer
+    for _ in range(layers):
+        layer = matrix @ layer if backbone == "lightgcn" else (1 - residual) * matrix @ layer + residual * layer
+        total = total + layer
+    return total / (layers + 1) if backbone == "lightgcn" else layer
+
+
+def inter_adjacencies(world: World) -> list[NDArray[np.float64]]:
+    """For each domain, the edges of any domain that touch its items, over the union's nodes."""
+    union = np.zeros((world.nodes, world.nodes))
+    for domain in world.domains:
+        union[np.ix_(domain.union, domain.union)] = np.maximum(
+            union[np.ix_(domain.union, domain.union)], adjacency(domain)
+        )
+    dense = []
+    for domain in world.domains:
+        offered = np.zeros(world.nodes, bool)
+        offered[domain.union[domain.users :]] = True
+        dense.append(union * (offered[:, None] | offered[None, :]))
+    return dense
+
+
+def final_vectors(model: Edda, world: World, number: int, backbone: str, layers: int, residual: float) -> Tensor:
+    """[inter | intra] of one domain's nodes, differentiable."""
+    domain = world.domains[number]
+    parts = []
+    for table in model.inter:
+        outputs = [propagated(table, dense, backbone, layers, residual) for dense in inter_adjacencies(world)]
+        parts.append(torch.stack(outputs).mean(dim=0)[torch.from_numpy(domain.union).long()])
+    if len(model.intra):
+        parts.append(propagated(model.intra[number], adjacency(domain), backbone, layers, residual))
+    return torch.cat(parts, dim=1)
+
+
+def bpr_loss(model: Edda, world: World, number: int, batch: Batch, vectors: Tensor, l2: float) -> Tensor:
+    """The batch's loss, triple by triple."""
+    domain = world.domains[number]
+    places = batch.triples.forward.indices.numpy().reshape(3, -1)
+    triples = batch.nodes[places].T
+    total = torch.zeros((), dtype=torch.float64)
+    for user, positive, negative in triples:
+        margin = vectors[user] @ vectors[positive] - vectors[user] @ vectors[negative]
+        total = total - torch.nn.functional.logsigmoid(margin)
+        for node in (user, positive, negative):
+            for table in model.inter:
+                total = total + l2 * 0.5 * table[int(domain.union[node])].double().square().sum()
+            if len(model.intra):
+                total = total + l2 * 0.5 * model.intra[number][int(node)].double().square().sum()
+    return total / len(triples)
+
+
+def pessimistic_rank(scores: NDArray[np.float64], item: int, masked: set[int]) -> int:
+    """Rank of an item among all unmasked ones when every tie goes against it."""
+    return sum(1 for other in range(scores.size) if other not in masked and scores[other] >= scores[item])
+
+
+def best_items(scores: NDArray[np.float64], masked: set[int], top: int) -> list[int]:
+    """Unmasked items by falling score, then by number."""
+    return sorted(set(range(scores.size)) - masked, key=lambda item: (-scores[item], item))[:top]

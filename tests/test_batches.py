@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from scipy import stats
+from tiny_world import Tiny, build
+
+from data_contracts.store import Store
+from model.batches import Positives, batches_of, negatives_of, positives_of
+from model.world import load_rows, load_world
+
+LOG = {
+    "a": [("u", "i", "train", 3), ("u", "j", "train"), ("v", "k", "train"), ("v", "l", "test"), ("w", "m", "train")],
+    "all": [("u", "i", "train"), ("u", "j", "train"), ("v", "i", "train")],
+    "held": [("u", "i", "valid")],
+}
+
+
+def positives(world: Tiny, name: str, protocol: str) -> Positives:
+    loaded = load_world(world.parents["nodes"], world.parents["graph"])
+    (domain,) = (domain for domain in loaded.domains if domain.name == name)
+    return positives_of(load_rows(world.parents["interactions"], domain, loaded), domain, protocol)
+
+
+@pytest.fixture
+def hand_made(store: Store) -> Tiny:
+    return build(store, LOG)
+
+
+def test_clean_positives_occur_once(hand_made: Tiny) -> None:
+    found = positives(hand_made, "a", "clean")
+    assert list(zip(found.users.tolist(), found.items.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 2), (2, 4)]
+
+
+def test_released_positives_repeat_as_in_the_logs(hand_made: Tiny) -> None:
+    found = positives(hand_made, "a", "released")
+    assert list(zip(found.users.tolist(), found.items.tolist(), strict=True)) == [(0, 0)] * 3 + [(0, 1), (1, 2), (2, 4)]
+
+
+def test_clean_negatives_are_never_known_train_items(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    known = set(zip(found.users.tolist(), found.items.tolist(), strict=True))
+    for epoch in range(1, 30):
+        negatives = negatives_of(found, 1, epoch)
+        assert not known & set(zip(found.users.tolist(), negatives.tolist(), strict=True))
+
+
+def test_clean_negatives_are_uniform_over_the_unknown_items(hand_made: Tiny) -> None:
+    found = positives(hand_made, "a", "clean")
+    drawn = np.array([negatives_of(found, 1, epoch)[0] for epoch in range(3000)])
+    counts = np.bincount(drawn, minlength=5)
+    assert counts[:2].tolist() == [0, 0]
+    assert stats.chisquare(counts[2:]).pvalue > 1e-4
+
+
+def test_released_negatives_are_any_item(hand_made: Tiny) -> None:
+    found = positives(hand_made, "a", "released")
+    drawn = np.array([negatives_of(found, 1, epoch)[0] for epoch in range(3000)])
+    assert stats.chisquare(np.bincount(drawn, minlength=5)).pvalue > 1e-4
+
+
+def test_a_user_who_knows_every_item_trains_on_nothing(hand_made: Tiny) -> None:
+    found = positives(hand_made, "all", "clean")
+    assert (found.users.tolist(), found.items.tolist()) == ([1], [0])
+
+
+def test_a_domain_without_train_rows_has_no_batch(hand_made: Tiny) -> None:
+    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, 4)) == []
+
+
+def triples(found: Positives, epoch: int, size: int) -> list[tuple[int, int, int]]:
+    rows: list[tuple[int, int, int]] = []
+    for batch in batches_of(found, 1, epoch, size):
+        nodes = batch.nodes[batch.triples.forward.indices.numpy()].reshape(3, -1).T
+        rows += [tuple(row) for row in nodes.tolist()]
+    return rows
+
+
+def test_an_epoch_visits_every_positive_once(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    visited = sorted((user, item - found.offset) for user, item, _ in triples(found, 1, 32))
+    assert visited == sorted(zip(found.users.tolist(), found.items.tolist(), strict=True))
+
+
+def test_the_batch_size_changes_neither_order_nor_negatives(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    assert triples(found, 1, 7) == triples(found, 1, 1000)
+
+
+def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    assert triples(found, 1, 1000) != triples(found, 2, 1000)
+
+
+def test_a_batch_counts_how_often_each_node_occurs(tiny_world: Tiny) -> None:
+    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, 1000)
+    places = batch.triples.forward.indices.numpy()
+    assert batch.counts.tolist() == np.bincount(places).tolist()
+    assert np.unique(batch.nodes).size == batch.nodes.size
