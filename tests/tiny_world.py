@@ -32,7 +32,7 @@ class Tiny:
 
 
 def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
-    """Artifacts of a log; pairs join what lives in two domains and, with `every_pair`, nodes of equal rank of a kind."""
+    """Artifacts of a log; pairs join what lives in two domains and, with `every_pair`, other nodes of equal rank."""
     compute = ComputeSettings(threads=1)
     parents = {"interactions": _interactions(store, log)}
     parents["nodes"] = number_nodes(store, GraphSettings(), parents, compute)
@@ -83,7 +83,9 @@ def _interactions(store: Store, log: Log) -> Artifact:
             ]  # fmt: skip
             draft.write(pa.Table.from_pylist(table, schema=INTERACTIONS.file_schema), domain=domain)
 
-    return store.make(INTERACTIONS, {"log": {name: [list(row) for row in part] for name, part in rows.items()}}, {}, write)
+    return store.make(
+        INTERACTIONS, {"log": {name: [list(row) for row in part] for name, part in rows.items()}}, {}, write
+    )
 
 
 def _pairs(store: Store, nodes: Artifact, domains: list[str], every_pair: bool) -> Artifact:

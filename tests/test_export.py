@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from tiny_world import Tiny
+
+from data_contracts.artifact import Artifact
+from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, TrainSettings
+from model.checkpoint import load_checkpoint
+from model.export import export_embeddings, export_recommendations, recommend
+from model.spmm import choose_engine
+from model.train import train
+from model.vectors import final_vectors, network_of
+from model.world import load_world
+
+ONE = ComputeSettings(threads=1)
+TOP = ExportSettings(top=6)
+
+
+@pytest.fixture
+def parents(tiny_world: Tiny) -> dict[str, Artifact]:
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+    trained = train(tiny_world.store, settings, 1, EvaluateSettings(candidates=5), tiny_world.parents, ONE)
+    return {**tiny_world.without_pairs(), "checkpoint": trained}
+
+
+def test_embeddings_are_the_final_vectors_under_the_logs_ids(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
+    world = load_world(parents["nodes"], parents["graph"])
+    checkpoint = load_checkpoint(parents["checkpoint"], world)
+    network = network_of(world, checkpoint.backbone, choose_engine("native", torch.device("cpu"))[1])
+    for domain, vectors in zip(world.domains, final_vectors(checkpoint.model, network), strict=True):
+        table = embeddings.read(domain=domain.name)
+        assert table.select(["kind", "id"]).equals(parents["nodes"].read(["kind", "id"], domain=domain.name))
+        np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors.numpy())
+
+
+def recommended(tiny_world: Tiny, parents: dict[str, Artifact], domain: str) -> dict[str, list[tuple[str, float]]]:
+    table = export_recommendations(tiny_world.store, TOP, parents, ONE).read(domain=domain)
+    found: dict[str, list[tuple[str, float]]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row["user_id"], []).append((row["item_id"], row["score"]))
+        assert row["rank"] == len(found[row["user_id"]])
+    return found
+
+
+def test_every_user_gets_the_best_items_without_those_of_training(
+    tiny_world: Tiny, parents: dict[str, Artifact]
+) -> None:
+    found = recommended(tiny_world, parents, "books")
+    rows = parents["interactions"].read(["user_id", "item_id", "split"], domain="books").to_pylist()
+    seen = {(row["user_id"], row["item_id"]) for row in rows if row["split"] == "train"}
+    assert set(found) == {row["user_id"] for row in rows}
+    for user, items in found.items():
+        assert not seen & {(user, item) for item, _ in items}
+        assert [score for _, score in items] == sorted((score for _, score in items), reverse=True)
+
+
+def test_recommending_to_one_user_agrees_with_the_table(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
+    artifacts = {"embeddings": embeddings, "interactions": parents["interactions"]}
+    for user, items in recommended(tiny_world, parents, "games").items():
+        one = recommend(artifacts, "games", user, 6).to_pylist()
+        assert [row["item_id"] for row in one] == [item for item, _ in items]
+        assert [row["score"] for row in one] == pytest.approx([score for _, score in items], rel=1e-5)
+
+
+def test_role_of_the_checkpoint_may_name_its_seed(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    renamed = {role: artifact for role, artifact in parents.items() if role != "checkpoint"}
+    renamed["checkpoint-1"] = parents["checkpoint"]
+    first, second = (export_embeddings(tiny_world.store, TOP, given, ONE) for given in (parents, renamed))
+    assert first.read().equals(second.read())
+
+
+def test_an_unknown_user_is_an_error_with_close_names(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
+    with pytest.raises(KeyError, match=r"no user of 'games' is 'u00001'; closest: 'u0001'"):
+        recommend({"embeddings": embeddings, "interactions": parents["interactions"]}, "games", "u00001", 3)
+
+
+def test_an_unknown_domain_is_an_error_with_close_names(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
+    with pytest.raises(KeyError, match=r"no domain is 'book'; closest: 'books'"):
+        recommend({"embeddings": embeddings, "interactions": parents["interactions"]}, "book", "u0001", 3)
