@@ -12,19 +12,23 @@ import scipy.sparse as sp
 
 from data_contracts.settings import ComputeSettings
 from pipeline.fanout import ranges, stream
-from pipeline.kernels import hash_rows, join_dense, join_sparse, spread_partners
+from pipeline.join_kernels import join_dense, join_sparse, spread_partners
+from pipeline.reach import distinct_rows
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+Triple = tuple[npt.NDArray[np.int64], IntArray, FloatArray]
+"""Compressed rows: indptr, indices, weights."""
 
-_SCATTER_COST, _MULTIPLY_COST, _SCAN_COST = 1.5, 0.03, 0.5
-"""Nanoseconds of one scattered addition, one addition of a matrix product, one scanned product: see `benchmarks/`."""
+_SCATTER_COST, _MULTIPLY_COST, _SCAN_COST = 0.7, 0.03, 0.5
+"""Nanoseconds of one scattered addition (of those that bounds do not save), one addition of a matrix product, one
+scanned product."""
 
 _DENSE_MARGIN = 1e-5
-"""More than any error of a float32 product of two unit rows summed over at most a few thousand columns at a time."""
+"""More than the float32 product of two unit rows is off."""
 
 _DENSE_ROWS = 256
-_SPARSE_ROWS = 2048
+_SPARSE_ROWS = 1024
 
 
 class Partners(NamedTuple):
@@ -41,68 +45,68 @@ class Partners(NamedTuple):
     sizes: IntArray
 
 
-class Groups(NamedTuple):
-    """Rows that are equal, found once.
+@dataclass(frozen=True)
+class Groups:
+    """Nodes by their row: equal rows are joined once.
 
     Attributes:
-        distinct: [groups, columns] the non-zero distinct rows, in the order of their first member.
-        group_of: int32 [rows], each row's group; -1 for zero rows.
-        members: (indptr, rows) of the groups, rows ascending.
+        rows: float32 [groups, columns] the non-zero distinct rows, in the order of their first node.
+        group_of: int32 [nodes], each node's group; -1 for zero rows.
     """
 
-    distinct: sp.csr_array
+    rows: sp.csr_array
     group_of: IntArray
-    members: tuple[npt.NDArray[np.int64], IntArray]
+
+    @classmethod
+    def of(cls, rows: sp.csr_array, row_of: npt.NDArray[np.int64] | None = None) -> Groups:
+        """Group nodes by equal rows.
+
+        Args:
+            rows: float32 [n, columns], indices sorted.
+            row_of: int64 [nodes], each node's row; by default node i has row i.
+        """
+        row_of = np.arange(rows.shape[0]) if row_of is None else row_of
+        used, first = np.unique(row_of, return_index=True)
+        ordered = used[np.argsort(first)]
+        filled = ordered[np.diff(rows.indptr)[ordered] > 0]
+        representatives, place = distinct_rows(rows[filled])
+        group_of_row = np.full(rows.shape[0], -1, np.int32)
+        group_of_row[filled] = place
+        return cls(rows[filled[representatives]], group_of_row[row_of])
+
+    def members(self) -> tuple[npt.NDArray[np.int64], IntArray]:
+        """(indptr, nodes) of the groups, nodes ascending."""
+        grouped = np.flatnonzero(self.group_of >= 0).astype(np.int32)
+        sizes = np.bincount(self.group_of[grouped], minlength=self.rows.shape[0])
+        by_group = grouped[np.argsort(self.group_of[grouped], kind="stable")]
+        return np.concatenate([[0], np.cumsum(sizes)]), by_group
 
 
-def nearest_rows(
-    queries: sp.csr_array, targets: sp.csr_array, skip: IntArray, k: int, compute: ComputeSettings
-) -> Partners:
-    """The k target rows most similar to each query row; rows of zero similarity are never among them.
+def nearest_nodes(queries: Groups, targets: Groups, skip: IntArray, k: int, compute: ComputeSettings) -> Partners:
+    """The k target nodes most similar to each query node; nodes of zero similarity are never among them.
 
     Args:
-        queries: float32 [n, columns], rows of length 1 or 0, indices sorted.
-        targets: float32 [m, columns], likewise.
-        skip: int32 [n], a target row that is left out for this query; -1 for none.
+        queries: the query nodes' rows, of length 1.
+        targets: the target nodes' rows, of length 1.
+        skip: int32 [query nodes], a target node that is left out for this query; -1 for none.
         k: partners per query.
         compute: threads.
 
     Returns:
-        Partners; equal for every number of threads and for both ways of multiplying.
+        Partners of every query node; equal for every number of threads and for both ways of multiplying.
     """
-    sources, found = equal_rows(queries), equal_rows(targets)
-    partners = _empty(queries.shape[0], k)
-    if found.distinct.shape[0] and sources.distinct.shape[0]:
-        of_groups = _join(sources.distinct, found.distinct, k + 1, compute)
-        spread_partners(sources.group_of, tuple(of_groups), found.members, skip, *partners)
+    partners = _empty(queries.group_of.size, k)
+    if queries.rows.shape[0] and targets.rows.shape[0]:
+        of_groups = _join(queries.rows, targets.rows, k + 1, compute)
+        spread_partners(queries.group_of, tuple(of_groups), targets.members(), skip, *partners)
     return partners
-
-
-def equal_rows(rows: sp.csr_array) -> Groups:
-    """Group equal rows. Equality is judged by two independent 64-bit hashes."""
-    hashes = np.empty((2, rows.shape[0]), np.uint64)
-    bits = rows.data.view(np.uint32)
-    for seed in range(2):
-        hash_rows(rows.indptr, rows.indices, bits, np.uint64(seed + 1), hashes[seed])
-    filled = np.flatnonzero(np.diff(rows.indptr))
-    _, first, inverse = np.unique(hashes[:, filled], axis=1, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    number = np.empty_like(order)
-    number[order] = np.arange(order.size)
-    group_of = np.full(rows.shape[0], -1, np.int32)
-    group_of[filled] = number[inverse.ravel()]
-    by_group = filled[np.argsort(group_of[filled], kind="stable")].astype(np.int32)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(group_of[filled], minlength=order.size))])
-    return Groups(rows[filled[first[order]]], group_of, (indptr, by_group))
 
 
 def _join(queries: sp.csr_array, targets: sp.csr_array, k: int, compute: ComputeSettings) -> Partners:
     sparse = _sparse_is_cheaper(queries, targets)
-    joiner: Callable[[range], Partners] = (
-        SparseJoin.of(queries, targets, k) if sparse else DenseJoin.of(queries, targets, k)
-    )
+    join: Callable[[range], Partners] = (SparseJoin if sparse else DenseJoin).of(queries, targets, k)
     chunks = ranges(queries.shape[0], _SPARSE_ROWS if sparse else _DENSE_ROWS)
-    parts = list(stream(joiner, chunks, compute))
+    parts = list(stream(join, chunks, compute))
     return Partners(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -117,7 +121,7 @@ def _empty(rows: int, k: int) -> Partners:
     return Partners(np.zeros((rows, k), np.int32), np.zeros((rows, k), np.float32), np.zeros(rows, np.int32))
 
 
-def _triple(rows: sp.csr_array) -> tuple[npt.NDArray[np.int64], IntArray, FloatArray]:
+def _triple(rows: sp.csr_array) -> Triple:
     return rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data
 
 
@@ -125,21 +129,22 @@ def _triple(rows: sp.csr_array) -> tuple[npt.NDArray[np.int64], IntArray, FloatA
 class SparseJoin:
     """Products through an inverted index over the target rows: cheap where rows share few columns."""
 
-    queries: tuple[npt.NDArray[np.int64], IntArray, FloatArray]
-    postings: tuple[npt.NDArray[np.int64], IntArray, FloatArray]
-    targets: int
+    queries: Triple
+    postings: Triple
+    targets: Triple
     k: int
 
     @classmethod
     def of(cls, queries: sp.csr_array, targets: sp.csr_array, k: int) -> SparseJoin:
         """Prepare a join of the rows of two matrices."""
-        return cls(_triple(queries), _triple(sp.csr_array(targets.T)), targets.shape[0], k)
+        return cls(_triple(queries), _triple(sp.csr_array(targets.T)), _triple(targets), k)
 
     def __call__(self, chunk: range) -> Partners:
         """Partners of the chunk's query rows."""
         partners = _empty(len(chunk), self.k)
-        scores, touched = np.zeros(self.targets, np.float64), np.empty(self.targets, np.int32)
-        join_sparse(self.queries, self.postings, chunk.start, scores, touched, *partners)
+        rows, columns = self.targets[0].size - 1, self.postings[0].size - 1
+        scratch = np.zeros(rows, np.float64), np.zeros(columns, np.float64), np.empty(rows, np.int32)
+        join_sparse(self.queries, self.postings, self.targets, chunk.start, scratch, *partners)
         return partners
 
 
@@ -147,20 +152,21 @@ class SparseJoin:
 class DenseJoin:
     """Products as blocks of a dense matrix product: cheap where rows are full; contenders are recomputed exactly."""
 
-    queries: sp.csr_array
-    targets: sp.csr_array
+    rows: sp.csr_array
+    queries: Triple
+    targets: Triple
     dense_targets: FloatArray
     k: int
 
     @classmethod
     def of(cls, queries: sp.csr_array, targets: sp.csr_array, k: int) -> DenseJoin:
         """Prepare a join of the rows of two matrices."""
-        return cls(queries, targets, np.ascontiguousarray(targets.toarray().T), k)
+        dense = np.ascontiguousarray(targets.toarray().T)
+        return cls(queries, _triple(queries), _triple(targets), dense, k)
 
     def __call__(self, chunk: range) -> Partners:
         """Partners of the chunk's query rows."""
-        products = self.queries[chunk.start : chunk.stop].toarray() @ self.dense_targets
+        products = self.rows[chunk.start : chunk.stop].toarray() @ self.dense_targets
         partners = _empty(len(chunk), self.k)
-        margin = np.float32(_DENSE_MARGIN)
-        join_dense(products, margin, _triple(self.queries), _triple(self.targets), chunk.start, *partners)
+        join_dense(products, np.float32(_DENSE_MARGIN), self.queries, self.targets, chunk.start, *partners)
         return partners

@@ -1,4 +1,4 @@
-"""Compiled kernels on plain arrays: random walks, kept weights, and the top-k cosine join.
+"""Compiled kernels on plain arrays: random walks, kept weights, hashes of rows.
 
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
@@ -133,9 +133,8 @@ def keep_largest(indptr, indices, weights, limit, kept_indptr, kept_indices, kep
         low, high = indptr[row], indptr[row + 1]
         threshold, equals = -np.inf, 0
         if high - low > limit:
-            ordered = np.sort(weights[low:high])
-            threshold = ordered[high - low - limit]
-            equals = limit - np.sum(ordered > threshold)
+            threshold = np.partition(weights[low:high], high - low - limit)[high - low - limit]
+            equals = limit - np.sum(weights[low:high] > threshold)
         for entry in range(low, high):
             if weights[entry] == threshold:
                 equals -= 1
@@ -162,130 +161,3 @@ def hash_rows(indptr, indices, weights, seed, hashes):
             word = (uint64(indices[entry]) << uint64(32)) | uint64(weights[entry])
             value = mix(value * _GOLDEN + mix(word + _GOLDEN))
         hashes[row] = value
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _insert(similarity, target, targets, similarities, size):
-    """Insert into a short list in descending similarity, then ascending target; returns its new size."""
-    limit = targets.size
-    place = size
-    while place > 0 and (
-        similarity > similarities[place - 1] or (similarity == similarities[place - 1] and target < targets[place - 1])
-    ):
-        place -= 1
-    if place == limit:
-        return size
-    for i in range(min(size, limit - 1), place, -1):
-        targets[i] = targets[i - 1]
-        similarities[i] = similarities[i - 1]
-    targets[place] = target
-    similarities[place] = similarity
-    return min(size + 1, limit)
-
-
-@njit(nogil=True, cache=True)
-def join_sparse(queries, postings, first, scores, touched, targets, similarities, sizes):
-    """Top-k dot products of sparse rows through an inverted index (Gustavson's row product).
-
-    Args:
-        queries: (indptr, indices, weights) of the query rows.
-        postings: (indptr, indices, weights) by column: the target rows in which it occurs.
-        first: first query row; as many follow as `sizes` has.
-        scores: float64 [target rows], zero on entry and on return.
-        touched: int32 [target rows], scratch.
-        targets, similarities: int32, float32 [n, k], filled in descending similarity, then ascending target.
-        sizes: int32 [n], filled with how many of each row are valid.
-    """
-    q_indptr, q_indices, q_weights = queries
-    p_indptr, p_indices, p_weights = postings
-    for i in range(sizes.size):
-        count = 0
-        for entry in range(q_indptr[first + i], q_indptr[first + i + 1]):
-            weight = np.float64(q_weights[entry])
-            column = q_indices[entry]
-            for posting in range(p_indptr[column], p_indptr[column + 1]):
-                target = p_indices[posting]
-                if scores[target] == 0.0:
-                    touched[count] = target
-                    count += 1
-                scores[target] += weight * np.float64(p_weights[posting])
-        size = 0
-        for j in range(count):
-            similarity = np.float32(min(scores[touched[j]], 1.0))
-            scores[touched[j]] = 0.0
-            size = _insert(similarity, touched[j], targets[i], similarities[i], size)
-        sizes[i] = size
-
-
-@njit(nogil=True, cache=True)
-def join_dense(products, margin, queries, rows, first, targets, similarities, sizes):
-    """Top-k from a block of approximate products, every contender recomputed as `join_sparse` computes it.
-
-    Args:
-        products: float32 [n, target rows], dot products within `margin` of the true ones.
-        margin: bound on the error of `products`.
-        queries, rows: (indptr, indices, weights) of query and target rows, indices ascending.
-        first: query row of products[0].
-        targets, similarities: int32, float32 [n, k], filled as by `join_sparse`.
-        sizes: int32 [n], filled.
-    """
-    k = targets.shape[1]
-    best = np.empty(k, np.float32)
-    ignored = np.empty(k, np.int32)
-    for i in range(sizes.size):
-        size = 0
-        for target in range(products.shape[1]):
-            if size < k or products[i, target] > best[k - 1]:
-                size = _insert(products[i, target], np.int32(target), ignored, best, size)
-        threshold = max(best[size - 1] - 2 * margin, 0.0) if size == k else 0.0
-        size = 0
-        for target in range(products.shape[1]):
-            if products[i, target] >= threshold and products[i, target] > 0.0:
-                similarity = np.float32(min(_dot(queries, first + i, rows, target), 1.0))
-                if similarity > 0.0:
-                    size = _insert(similarity, np.int32(target), targets[i], similarities[i], size)
-        sizes[i] = size
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _dot(left, i, right, j):
-    a, a_end = left[0][i], left[0][i + 1]
-    b, b_end = right[0][j], right[0][j + 1]
-    total = 0.0
-    while a < a_end and b < b_end:
-        if left[1][a] == right[1][b]:
-            total += np.float64(left[2][a]) * np.float64(right[2][b])
-            a += 1
-            b += 1
-        elif left[1][a] < right[1][b]:
-            a += 1
-        else:
-            b += 1
-    return total
-
-
-@njit(nogil=True, cache=True)
-def spread_partners(group_of, partners, members, skip, out_nodes, out_similarities, out_sizes):
-    """From partners of groups to partners of nodes: the k best members of the partner groups, one node left out.
-
-    Args:
-        group_of: int32 [n], each source's group of identical rows, -1 for none.
-        partners: (targets, similarities, sizes) of the groups, as the joins fill them, with k + 1 columns.
-        members: (indptr, nodes) of the target groups, nodes ascending; groups ordered by their first node.
-        skip: int32 [n], the target node that is the source itself, -1 for none.
-        out_nodes, out_similarities: int32, float32 [n, k], filled in descending similarity, then ascending node.
-        out_sizes: int32 [n], filled.
-    """
-    targets, similarities, sizes = partners
-    indptr, nodes = members
-    k = out_nodes.shape[1]
-    for i in range(group_of.size):
-        size = 0
-        if group_of[i] >= 0:
-            for j in range(sizes[group_of[i]]):
-                group = targets[group_of[i], j]
-                similarity = similarities[group_of[i], j]
-                for entry in range(indptr[group], min(indptr[group + 1], indptr[group] + k + 1)):
-                    if nodes[entry] != skip[i]:
-                        size = _insert(similarity, nodes[entry], out_nodes[i], out_similarities[i], size)
-        out_sizes[i] = size

@@ -9,12 +9,13 @@ reach to an arbitrary node; here kinds stay apart and zero similarity is never a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
@@ -23,9 +24,9 @@ from data_contracts.contracts import KINDS, PAIRS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, PairsSettings
 from data_contracts.store import Draft, Store
-from pipeline.join import Partners, nearest_rows
+from pipeline.join import Groups, Partners, nearest_nodes
 from pipeline.nodes import DomainNodes, IntArray, read_nodes
-from pipeline.reach import read_reach
+from pipeline.reach import distinct_rows, read_reach
 
 
 def align_domains(
@@ -51,16 +52,16 @@ def align_domains(
     nodes, reach = parents["nodes"], parents["reach"]
 
     def write(draft: Draft) -> None:
-        domains = [partition["domain"] for partition in nodes.partitions()]
-        ordered = list(permutations(domains, 2))
+        sides = Sides(nodes, reach, compute.memory_mib << 20)
+        both_ways = list(combinations([partition["domain"] for partition in nodes.partitions()], 2))
         coverage: list[dict[str, Any]] = []
-        for done, (source, target) in enumerate(ordered, start=1):
-            sides = [read_side(reach, read_nodes(nodes, domain)) for domain in (source, target)]
-            alignment = Alignment(sides[0], sides[1], settings)
-            table, report = alignment.pairs(compute)
-            draft.write(table, source_domain=source, target_domain=target)
-            coverage += [{"source_domain": source, "target_domain": target, **row} for row in report]
-            progress(done, len(ordered), "domain pairs")
+        for done, domains in enumerate(both_ways, start=1):
+            shared = shared_rows(sides.of(domains[0]), sides.of(domains[1]))
+            for (source, target), rows in zip(permutations(domains), permutations(shared), strict=True):
+                table, report = Alignment(rows[0], rows[1], settings).pairs(compute)
+                draft.write(table, source_domain=source, target_domain=target)
+                coverage += [{"source_domain": source, "target_domain": target, **row} for row in report]
+            progress(2 * done, 2 * len(both_ways), "domain pairs")
         draft.statistics["coverage"] = coverage
 
     return store.make(PAIRS, settings.keyed(), parents, write)
@@ -72,21 +73,58 @@ class Side:
 
     Attributes:
         nodes: its nodes.
-        reach: float32 [nodes, nodes] reach vectors.
+        rows: float32 [distinct, columns] their distinct reach vectors.
+        row_of: int64 [nodes], each node's vector among them.
     """
 
     nodes: DomainNodes
-    reach: sp.csr_array
+    rows: sp.csr_array
+    row_of: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, nodes: DomainNodes, reach: sp.csr_array) -> Side:
+        """A domain's nodes with their reach vectors, float32 [nodes, nodes], equal ones kept once."""
+        representatives, row_of = distinct_rows(reach)
+        return cls(nodes, reach[representatives], row_of)
+
+    def groups(self, kind: str) -> Groups:
+        """The nodes of a kind by their vector."""
+        return Groups.of(self.rows, self.row_of[self.nodes.of_kind(kind)])
 
 
-def read_side(reach: Artifact, nodes: DomainNodes) -> Side:
-    """A domain's nodes and reach vectors."""
-    return Side(nodes, read_reach(reach, nodes))
+class Sides:
+    """Domains read once and kept while they fit into memory, those used longest ago dropped first."""
+
+    def __init__(self, nodes: Artifact, reach: Artifact, memory_bytes: int) -> None:
+        self._artifacts = nodes, reach
+        self._memory_bytes = memory_bytes
+        self._kept: dict[str, Side] = {}
+
+    def of(self, domain: str) -> Side:
+        """One domain's side over all its anchors."""
+        if domain not in self._kept:
+            nodes, reach = self._artifacts
+            numbered = read_nodes(nodes, domain)
+            self._kept[domain] = Side.of(numbered, read_reach(reach, numbered))
+        side = self._kept[domain] = self._kept.pop(domain)
+        while len(self._kept) > 1 and sum(8 * kept.rows.nnz for kept in self._kept.values()) > self._memory_bytes:
+            del self._kept[next(iter(self._kept))]
+        return side
+
+
+def shared_rows(source: Side, target: Side) -> tuple[Side, Side]:
+    """Both domains' vectors over the anchors they share, scaled to length 1."""
+    anchors = shared_anchors(source.nodes, target.nodes)
+    first, second = (
+        Side(side.nodes, unit_rows(side.rows, columns), side.row_of)
+        for side, columns in zip((source, target), anchors, strict=True)
+    )
+    return first, second
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The pairs of one ordered pair of domains."""
+    """The pairs of one ordered pair of domains, from their unit vectors over shared anchors."""
 
     source: Side
     target: Side
@@ -94,27 +132,22 @@ class Alignment:
 
     def pairs(self, compute: ComputeSettings) -> tuple[pa.Table, list[dict[str, Any]]]:
         """Pairs of all kinds, sorted by source node and rank, and the coverage by kind."""
-        anchors = shared_anchors(self.source.nodes, self.target.nodes)
-        rows = [unit_rows(side.reach, nodes) for side, nodes in zip((self.source, self.target), anchors, strict=True)]
         tables, report = [], []
         for kind in KINDS:
-            table, coverage = self._pairs_of_kind(kind, rows[0], rows[1], compute)
+            table, coverage = self._pairs_of_kind(kind, compute)
             tables.append(table)
-            report.append({"kind": kind, "shared_anchors": int(anchors[0].size), **coverage})
+            report.append({"kind": kind, "shared_anchors": self.source.rows.shape[1], **coverage})
         return pa.concat_tables(tables), report
 
-    def _pairs_of_kind(
-        self, kind: str, source: sp.csr_array, target: sp.csr_array, compute: ComputeSettings
-    ) -> tuple[pa.Table, dict[str, Any]]:
+    def _pairs_of_kind(self, kind: str, compute: ComputeSettings) -> tuple[pa.Table, dict[str, Any]]:
         of_source, of_target = self.source.nodes.of_kind(kind), self.target.nodes.of_kind(kind)
         same = _same_entity(self.source.nodes.entity[of_source], self.target.nodes.entity[of_target])
         skip = same if self.settings.identity else np.full_like(same, -1)
-        partners = nearest_rows(source[of_source], target[of_target], skip, self.settings.k, compute)
-        table = _table(kind, of_source.start, of_target.start, partners, skip)
-        reaching = int(np.count_nonzero(np.diff(source[of_source].indptr)))
-        return table, {
+        queries = self.source.groups(kind)
+        partners = nearest_nodes(queries, self.target.groups(kind), skip, self.settings.k, compute)
+        return _table(kind, of_source.start, of_target.start, partners, skip), {
             "nodes": int(same.size),
-            "nodes_with_shared_reach": reaching,
+            "nodes_with_shared_reach": int(np.count_nonzero(queries.group_of >= 0)),
             "nodes_paired": int(np.count_nonzero(partners.sizes)),
             "identity_pairs": int(np.count_nonzero(skip >= 0)),
             "mean_best_similarity": _mean_best(partners),
@@ -185,9 +218,3 @@ def _table(kind: str, source_start: int, target_start: int, partners: Partners, 
 def _mean_best(partners: Partners) -> float | None:
     best = partners.similarities[partners.sizes > 0, 0]
     return round(float(best.mean(dtype=np.float64)), 4) if best.size else None
-
-
-def domain_pairs(pairs: Artifact) -> Iterator[tuple[str, str, pa.Table]]:
-    """Source domain, target domain and rows of each ordered pair of domains."""
-    for partition in pairs.partitions():
-        yield partition["source_domain"], partition["target_domain"], pairs.read(**partition)

@@ -28,14 +28,18 @@ from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.store import Draft, Store
 from pipeline.fanout import ranges, stream
 from pipeline.graph import DomainGraph, read_graph
-from pipeline.kernels import count_runs, keep_largest, walk_hits
+from pipeline.kernels import count_runs, hash_rows, keep_largest, walk_hits
 from pipeline.nodes import DomainNodes, IntArray, read_nodes
 from pipeline.ragged import ragged_arrays, ragged_tables
 
 _DENSE_FILL = 0.2
 """Above this share of non-zeros a block multiplies faster as a dense array."""
 
-_ROWS_PER_CHUNK = 4096
+_ROWS_PER_CHUNK = 256, 16_384
+"""Least and most rows of a chunk; in between, as many dense rows as an eighth of the memory holds."""
+
+_CHUNKS_PER_MEMORY = 8
+
 _ENTRIES_PER_FILE = 1 << 24
 
 
@@ -107,14 +111,16 @@ class Walker:
     def rows(self, compute: ComputeSettings) -> Iterator[sp.csr_array]:
         """float32 [chunk, nodes] reach vectors of consecutive chunks of nodes, each cut to its largest weights."""
         describe = self.exact() if self.settings.method == "exact" else self.walk
-        chunks = ranges(self.graph.nodes, _ROWS_PER_CHUNK)
-        for rows in stream(describe, [np.arange(r.start, r.stop) for r in chunks], compute):
-            yield keep_largest_weights(rows, self.settings.anchors_kept)
+        widest = max(1, int(np.count_nonzero(self.is_anchor)))
+        size = int(np.clip((compute.memory_mib << 20) // (_CHUNKS_PER_MEMORY * 4 * widest), *_ROWS_PER_CHUNK))
+        chunks = [np.arange(chunk.start, chunk.stop) for chunk in ranges(self.graph.nodes, size)]
+        return stream(describe, chunks, compute)
 
     def exact(self) -> Callable[[npt.NDArray[np.int64]], sp.csr_array]:
         """The expectation of the walks: a function from nodes to the anchor columns of P^3 + P^4 in their rows.
 
-        All steps but the last are taken here, for all nodes at once; the function takes the last for the nodes asked.
+        All steps but the last are taken here, for all nodes at once; the function takes the last for the nodes asked,
+        once for all nodes of equal neighbours.
         """
         transitions = self.graph.transitions()
         anchors = np.flatnonzero(self.is_anchor)
@@ -123,9 +129,13 @@ class Walker:
         before_last = _expected_visits(transitions, start, self.settings.steps)
 
         def last_step(nodes: npt.NDArray[np.int64]) -> sp.csr_array:
-            visits = sp.csr_array(transitions[nodes] @ before_last)
+            steps = transitions[nodes]
+            representatives, row_of = distinct_rows(steps)
+            visits = sp.csr_array(steps[representatives] @ before_last)
             visits.sort_indices()
-            return _on_nodes(visits, anchors, self.graph.nodes)
+            return _on_nodes(keep_largest_weights(visits, self.settings.anchors_kept), anchors, self.graph.nodes)[
+                row_of
+            ]
 
         return last_step
 
@@ -138,7 +148,8 @@ class Walker:
         rows, distinct, counts = np.empty_like(bounds), np.empty_like(hits), np.empty_like(hits)
         count_runs(hits, bounds, rows, distinct, counts)
         weights = (counts[: rows[-1]] / self.settings.walks).astype(np.float32)
-        return sp.csr_array((weights, distinct[: rows[-1]], rows), shape=(nodes.size, self.graph.nodes))
+        ends = sp.csr_array((weights, distinct[: rows[-1]], rows), shape=(nodes.size, self.graph.nodes))
+        return keep_largest_weights(ends, self.settings.anchors_kept)
 
     def _hits(self, sources: IntArray) -> tuple[npt.NDArray[np.int64], IntArray]:
         counts_step = np.zeros(max(self.settings.steps) + 1, np.bool_)
@@ -205,6 +216,25 @@ def _expected_visits(transitions: sp.csr_array, start: sp.csr_array, steps: tupl
 def _on_nodes(visits: sp.csr_array, anchors: npt.NDArray[np.int64], nodes: int) -> sp.csr_array:
     indices = anchors[visits.indices].astype(np.int32)
     return sp.csr_array((visits.data, indices, visits.indptr), shape=(visits.shape[0], nodes))
+
+
+def distinct_rows(rows: sp.csr_array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Equal rows found once, equality judged by two independent 64-bit hashes.
+
+    Returns:
+        int64 [distinct], the first row of each kind, ascending; int64 [rows], the place of each row's kind among them.
+    """
+    hashes = np.empty((rows.shape[0], 2), np.uint64)
+    bits = rows.data.view(np.uint32)
+    for seed in range(2):
+        column = np.empty(rows.shape[0], np.uint64)
+        hash_rows(rows.indptr, rows.indices, bits, np.uint64(seed + 1), column)
+        hashes[:, seed] = column
+    _, first, inverse = np.unique(hashes.view("V16").ravel(), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    return first[order], place[inverse]
 
 
 def keep_largest_weights(rows: sp.csr_array, limit: int) -> sp.csr_array:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from oracle_pipeline import brute_pairs, dense_reach, random_domain
 
 from data_contracts.settings import ComputeSettings, PairsSettings
-from pipeline.join import DenseJoin, SparseJoin, equal_rows, nearest_rows
+from pipeline.join import DenseJoin, Groups, SparseJoin, nearest_nodes
 from pipeline.nodes import DomainNodes
-from pipeline.pairs import Alignment, Side, shared_anchors, unit_rows
+from pipeline.pairs import Alignment, Side, shared_anchors, shared_rows, unit_rows
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
 NONE_SKIPPED = np.full(4, -1, np.int32)
@@ -16,7 +16,19 @@ NONE_SKIPPED = np.full(4, -1, np.int32)
 
 def side(seed: int, users: int, items: int, edges: int) -> Side:
     graph, nodes = random_domain(seed, users, items, edges)
-    return Side(nodes, sp.csr_array(dense_reach(graph, nodes.is_anchor, (3, 4)).astype(np.float32)))
+    return Side.of(nodes, sp.csr_array(dense_reach(graph, nodes.is_anchor, (3, 4)).astype(np.float32)))
+
+
+def vectors(of: Side) -> np.ndarray:
+    return of.rows[of.row_of].toarray()
+
+
+def align(source: Side, target: Side, compute=ONE, **options):
+    return Alignment(*shared_rows(source, target), PairsSettings(**options)).pairs(compute)
+
+
+def nearest_rows(queries, targets, skip, k, compute):
+    return nearest_nodes(Groups.of(queries), Groups.of(targets), skip, k, compute)
 
 
 def rows_of(table) -> list[tuple]:
@@ -28,8 +40,8 @@ def rows_of(table) -> list[tuple]:
 @given(st.integers(0, 5000), st.integers(1, 8), st.integers(1, 8), st.integers(0, 24), st.integers(1, 4))
 def test_pairs_equal_the_comparison_of_every_two_nodes(seed, users, items, edges, k):
     source, target = side(seed, users, items, edges), side(seed + 1, items, users, edges)
-    table, _ = Alignment(source, target, PairsSettings(k=k)).pairs(ONE)
-    expected = brute_pairs((source.nodes, source.reach.toarray()), (target.nodes, target.reach.toarray()), k)
+    table, _ = align(source, target, k=k)
+    expected = brute_pairs((source.nodes, vectors(source)), (target.nodes, vectors(target)), k)
     found = rows_of(table)
     assert [(s, r) for s, _, _, _, r in found] == [(s, r) for s, _, _, _, r in expected]
     np.testing.assert_allclose([row[3] for row in found], [row[3] for row in expected], atol=2e-6)
@@ -94,19 +106,19 @@ def _unit(draw: np.random.Generator, rows: int, columns: int, fill: float) -> sp
 
 def test_pairs_do_not_depend_on_threads_or_chunks(monkeypatch):
     source, target = side(3, 8, 9, 30), side(4, 9, 8, 30)
-    expected, _ = Alignment(source, target, PairsSettings()).pairs(ONE)
+    expected, _ = align(source, target)
     monkeypatch.setattr("pipeline.join._SPARSE_ROWS", 2)
     monkeypatch.setattr("pipeline.join._DENSE_ROWS", 2)
-    found, _ = Alignment(source, target, PairsSettings()).pairs(TWO)
+    found, _ = align(source, target, TWO)
     assert found.equals(expected)
 
 
 def test_equal_rows_share_a_group_and_zero_rows_have_none():
     rows = sp.csr_array(np.array([[0, 1], [0, 0], [1, 0], [0, 1]], np.float32))
-    groups = equal_rows(rows)
+    groups = Groups.of(rows)
     assert groups.group_of.tolist() == [0, -1, 1, 0]
-    assert [part.tolist() for part in groups.members] == [[0, 2, 3], [0, 3, 2]]
-    np.testing.assert_array_equal(groups.distinct.toarray(), [[0, 1], [1, 0]])
+    assert [part.tolist() for part in groups.members()] == [[0, 2, 3], [0, 3, 2]]
+    np.testing.assert_array_equal(groups.rows.toarray(), [[0, 1], [1, 0]])
 
 
 def test_shared_anchors_are_anchors_of_one_kind_and_entity_in_both_domains():
@@ -123,16 +135,16 @@ def test_unit_rows_have_length_one_over_the_chosen_anchors_only():
 @pytest.mark.parametrize("identity", [True, False])
 def test_identity_pairs_are_added_where_asked_and_counted(identity):
     source, target = side(3, 8, 9, 30), side(4, 9, 8, 30)
-    table, report = Alignment(source, target, PairsSettings(identity=identity)).pairs(ONE)
+    table, report = align(source, target, identity=identity)
     assert (sum(row["identity_pairs"] for row in report) > 0) == identity
     assert table["identity"].to_pylist().count(True) == sum(row["identity_pairs"] for row in report)
 
 
 def test_coverage_counts_nodes_that_reach_no_shared_anchor():
     source, target = side(3, 8, 9, 12), side(4, 9, 8, 12)
-    _, report = Alignment(source, target, PairsSettings()).pairs(ONE)
+    _, report = align(source, target)
     anchors, _ = shared_anchors(source.nodes, target.nodes)
     for row in report:
-        reach = source.reach[source.nodes.of_kind(row["kind"])].toarray()[:, anchors]
+        reach = vectors(source)[source.nodes.of_kind(row["kind"])][:, anchors]
         assert row["nodes_with_shared_reach"] == np.count_nonzero(reach.any(axis=1))
         assert row["nodes"] == reach.shape[0]

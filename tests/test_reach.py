@@ -70,7 +70,7 @@ def test_the_walks_of_a_node_differ_from_each_other():
 def test_reach_does_not_depend_on_threads_or_chunks(method, monkeypatch):
     one = walker(method=method)
     expected = whole(one.rows(ONE))
-    monkeypatch.setattr("pipeline.reach._ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr("pipeline.reach._ROWS_PER_CHUNK", (3, 3))
     np.testing.assert_array_equal(whole(one.rows(TWO)), expected)
 
 
