@@ -66,7 +66,7 @@ def _on_cluster(
 
     with Client(address, set_as_default=False) as client:
         futures = client.map(function, arguments, pure=False)
-        for done, future in enumerate(as_completed(futures), start=1):
+        for done, future in enumerate(as_completed(futures, loop=client.loop), start=1):
             future.result()
             progress(done, len(futures), unit)
         return list(client.gather(futures))

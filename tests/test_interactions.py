@@ -446,6 +446,18 @@ def test_result_does_not_depend_on_threads_or_blocks(
     assert fingerprint(second.ingest(messy_logs(second), ComputeSettings(threads=threads), **options)) == expected
 
 
+def test_result_does_not_depend_on_a_dask_cluster(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = World(tmp_path / "a"), World(tmp_path / "b")
+    expected = fingerprint(first.ingest(messy_logs(first)))
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
+        compute = ComputeSettings(dask_scheduler=cluster.scheduler_address)
+        assert fingerprint(second.ingest(messy_logs(second), compute)) == expected
+
+
 def test_result_does_not_depend_on_how_rows_are_spread_over_files(tmp_path: Path) -> None:
     lines = [f"u{n * 7 % 31},i{n * 13 % 47}\n" for n in range(300)]
     tables = []
