@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
 from flows.console import bars, log_lines, show_logs
@@ -113,7 +113,7 @@ def inspect(
     place: str,
     /,
     *,
-    head: int = 0,
+    head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
@@ -146,8 +146,14 @@ def inspect(
 
 @app.command(sort_key=3)
 def recommend(
-    run: str, /, *, domain: str, user: str, top: int = 10, options: Viewing = Viewing()
-) -> None:  # fmt: skip
+    run: str,
+    /,
+    *,
+    domain: str,
+    user: str,
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    options: Viewing = Viewing(),
+) -> None:
     """Print the best items for a user, those seen in training left out: rank, item, score.
 
     Parameters

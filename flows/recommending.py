@@ -28,19 +28,23 @@ def best_items(run: str, domain: str, user: str, top: int, store: Path | None) -
         store: folder of all artifacts; without it the file's, else the default.
 
     Raises:
-        UnknownError: the run has no recommendations, or not of this domain or user, or fewer than `top` a user.
+        UnknownError: the run has no recommendations, or none of this domain or user.
     """
     artifacts = find_run(run, store)[1]
     if RECOMMENDATIONS.name not in artifacts:
         raise UnknownError(f"run {run} has no recommendations yet; make them with: edda export RUN.toml")
-    recommendations = artifacts[RECOMMENDATIONS.name]
-    kept = recommendations.manifest.settings["top"]
-    if not 1 <= top <= kept:
-        raise UnknownError(
-            f"--top is {top}, must be from 1 to {kept}; more: edda export RUN.toml --set export.top={top}"
-        )
-    rows = _rows(recommendations, domain, user)
+    rows = _rows(artifacts[RECOMMENDATIONS.name], domain, user)
+    if top > artifacts[RECOMMENDATIONS.name].manifest.settings["top"]:
+        rows = _scored(artifacts, domain, user, top)
     return [(row["rank"], row["item_id"], row["score"]) for row in rows[:top]]
+
+
+def _scored(artifacts: dict[str, Artifact], domain: str, user: str, top: int) -> list[dict[str, Any]]:
+    """More than was exported: from the embeddings."""
+    from model.export import recommend
+
+    found: list[dict[str, Any]] = recommend(artifacts, domain, user, top).to_pylist()
+    return found
 
 
 def _rows(recommendations: Artifact, domain: str, user: str) -> list[dict[str, Any]]:

@@ -95,7 +95,10 @@ def test_mistakes_in_the_file_exit_1_and_are_all_told(here, capsys):
     assert "train.epochs is 0, must be ≥ 1" in err
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run"], ["run", "a", "b"], ["recommend", "r", "--top", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["run"], ["run", "a", "b"], ["recommend", "r", "--top", "x"], ["inspect", "r", "--head", "-1"]],
+)
 def test_wrong_usage_exits_2(arguments, capsys):
     assert edda(*arguments) == 2
     assert capsys.readouterr().out == ""
@@ -168,12 +171,18 @@ def test_recommend_prints_rank_item_and_score(here, stages: Stages, capsys):
     assert capsys.readouterr().out == "1\tj\t1.5000\n2\ti\t0.5000\n"
 
 
+def test_recommend_scores_anew_what_was_not_exported(here, stages: Stages, capsys):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "21") == 0
+    assert capsys.readouterr().out == "1\tscored\t21.0000\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--domain", "films", "--user", "u"], "domain 'films' is unknown; known: books"),
         (["--domain", "books", "--user", "x"], "user 'x' is not in domain 'books' (1 users); near: u"),
-        (["--domain", "books", "--user", "u", "--top", "21"], "--top is 21, must be from 1 to 20"),
     ],
 )
 def test_recommend_names_what_is_unknown(here, stages: Stages, capsys, arguments, message):
