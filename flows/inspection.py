@@ -139,12 +139,18 @@ def _column_line(column: Mapping[str, Any]) -> str:
     return f"{column['name']:<16} {column['type']:<20} {'; '.join([limits, *extra])} – {column['meaning']}{unit}"
 
 
-def _outline(value: Any, indent: str = "") -> Iterator[str]:
-    """Nested values, one per line; lists of mappings as one line each."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if isinstance(inner, dict) and inner:
-                yield f"{indent}{key}:"
-                yield from _outline(inner, indent + "  ")
-            else:
-                yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
+def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested values, one per line; a list of mappings as a line for each."""
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield f"{indent}{key}:"
+            yield from _outline(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            yield f"{indent}{key}:"
+            yield from (f"{indent}  {_flat(row)}" for row in inner)
+        else:
+            yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
+
+
+def _flat(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in row.items())
