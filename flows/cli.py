@@ -85,12 +85,12 @@ def run_all(run: Path, /, *, options: Options = Options()) -> None:
     run:
         TOML file of the run.
     """
-    _show(_up_to_date(run, options, None))
+    _show(*_up_to_date([(run, options.overrides)], options))
 
 
 def _stage_command(stage: str, does: str) -> Callable[..., None]:
     def command(run: Path, /, *, options: Options = Options()) -> None:
-        _show(_up_to_date(run, options, stage))
+        _show(*_up_to_date([(run, options.overrides)], options, stage))
 
     command.__doc__ = f"{does} Makes what this needs first.\n\nParameters\n----------\nrun:\n    TOML file of the run."
     return command
@@ -177,30 +177,16 @@ def recommend(
 def demo(*, options: Options = Options()) -> None:
     """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
     from flows.config import load_config
-    from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table
+    from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table, what_next
     from flows.summary import artifacts_table
 
     runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
-    together, alone = _all_up_to_date(runs, None, options.prefect)
+    together, alone = _up_to_date(runs, options)
     _answer(artifacts_table(together.config.name, together.artifacts, together.made).plain() + "\n")
     if "pairs" in together.artifacts:
         _answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
     _answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
-    _answer(_what_next(together))
-
-
-def _what_next(outcome: Outcome) -> str:
-    folder = _short(outcome.plan.store.root / "runs" / outcome.config.name)
-    table = outcome.artifacts["recommendations"].read(["domain", "user_id"])
-    domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
-    store = "" if outcome.plan.store.root == Path.cwd() / "edda-store" else f" --store {outcome.plan.store.root}"
-    return f"""\
-What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
-  edda inspect demo/pairs --head 5{store}
-  edda recommend demo --domain {domain} --user {user} --top 5{store}
-  python -c "import duckdb; duckdb.sql(\\"select kind, rank, count(*), avg(similarity) from \
-read_parquet('{folder}/pairs/*/*/*.parquet') group by all order by all\\").show()"
-  edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
+    _answer(what_next(together.plan.store.root, together.artifacts["recommendations"]))
 
 
 @app.command(sort_key=3)
@@ -244,42 +230,15 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
-def _up_to_date(run: Path, options: Options, stage: str | None) -> Outcome:
-    return _all_up_to_date([(run, options.overrides)], stage, options.prefect)[0]
-
-
-def _all_up_to_date(runs: Sequence[tuple[Path, list[str]]], stage: str | None, prefect: bool) -> list[Outcome]:
-    """Bring runs up to date, one after another; nothing heavy is imported where there is nothing to do."""
-    from flows.config import load_config
-    from flows.plan import make_plan
-    from flows.running import Outcome, is_finished, record
-
-    outcomes = []
-    for path, overrides in runs:
-        settings = load_config(path, overrides)
-        plan = make_plan(settings)
-        if not is_finished(plan, stage):
-            return _work(runs, stage, prefect)
-        outcomes.append(Outcome(plan, plan.found(), []))
-        record(outcomes[-1])
-    _tell("nothing to do, everything is up to date")
-    return outcomes
-
-
-def _work(runs: Sequence[tuple[Path, list[str]]], stage: str | None, prefect: bool) -> list[Outcome]:
-    from flows.config import load_config
-    from flows.running import run_stages, watch
+def _up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:
+    from flows.update import bring_up_to_date
 
     console = Console(stderr=True)
-    token = watch.set(bars(console) if console.is_terminal else log_lines(log.info))
-    try:
-        if prefect:
-            from flows.embedded import run_flows
-
-            return run_flows(runs, stage)
-        return [run_stages(load_config(path, overrides), stage) for path, overrides in runs]
-    finally:
-        watch.reset(token)
+    watcher = bars(console) if console.is_terminal else log_lines(log.info)
+    outcomes = bring_up_to_date(runs, stage, watcher, prefect=options.prefect)
+    if not any(outcome.made for outcome in outcomes):
+        _tell("nothing to do, everything is up to date")
+    return outcomes
 
 
 def _show(outcome: Outcome) -> None:
@@ -288,10 +247,6 @@ def _show(outcome: Outcome) -> None:
     _answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
     if "metrics" in outcome.artifacts:
         _answer("\n" + metrics_table(outcome.artifacts).plain())
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _answer(text: str) -> None:

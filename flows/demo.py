@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import NODES, PAIRS, USER, WORLD
+from flows.config import DEFAULT_STORE
 from flows.summary import MACRO, Table, domain_sizes, metric_names, metric_values, ordered_domains
 
 INTRA_ONLY = ("name=demo-intra", "train.tables=intra", "train.alignment=0")
@@ -64,6 +65,22 @@ def twins_table(artifacts: Mapping[str, Artifact], k: int) -> Table:
         rows.append((f"{source} → {target}", f"{planted.num_rows:,}", f"{targets:,}", *cells))
     header = ("direction", "twins", "candidates", *(f"first {rank}" for rank in range(1, k + 1)))
     return Table("Planted twins found by the aligned pairs", header, tuple(rows))
+
+
+def what_next(store: Path, recommendations: Artifact) -> str:
+    """Commands to try on the finished demo."""
+    table = recommendations.read(["domain", "user_id"])
+    domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
+    here = store.is_relative_to(Path.cwd())
+    folder = (store.relative_to(Path.cwd()) if here else store) / "runs" / "demo"
+    option = "" if store == Path.cwd() / DEFAULT_STORE else f" --store {store}"
+    return f"""\
+What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
+  edda inspect demo/pairs --head 5{option}
+  edda recommend demo --domain {domain} --user {user} --top 5{option}
+  python -c "import duckdb; duckdb.sql(\\"select kind, rank, count(*), avg(similarity) from \
+read_parquet('{folder}/pairs/*/*/*.parquet') group by all order by all\\").show()"
+  edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
 
 
 def _users(nodes: Artifact) -> pa.Table:

@@ -1,0 +1,52 @@
+"""Bring runs up to date the cheapest way: nothing heavy is imported where there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.config import load_config
+from flows.console import Watch
+from flows.plan import make_plan
+from flows.running import Outcome, is_finished, record, run_stages, watch
+
+Runs = Sequence[tuple[Path, list[str]]]
+"""TOML files with their overrides."""
+
+
+def bring_up_to_date(runs: Runs, stage: str | None, watcher: Watch, *, prefect: bool) -> list[Outcome]:
+    """Make what is missing of each run.
+
+    Args:
+        runs: the runs, made one after another.
+        stage: one stage and what it needs; all by default.
+        watcher: is told how far the work is.
+        prefect: work as a Prefect flow, else as plain functions.
+
+    Returns:
+        What each run has, in the same order; `made` is empty where there was nothing to do.
+    """
+    finished = _finished(runs, stage)
+    if finished is not None:
+        return finished
+    token = watch.set(watcher)
+    try:
+        if prefect:
+            from flows.embedded import run_flows
+
+            return run_flows(runs, stage)
+        return [run_stages(load_config(path, overrides), stage) for path, overrides in runs]
+    finally:
+        watch.reset(token)
+
+
+def _finished(runs: Runs, stage: str | None) -> list[Outcome] | None:
+    """The runs' outcomes where nothing is missing, else None."""
+    outcomes = []
+    for path, overrides in runs:
+        plan = make_plan(load_config(path, overrides))
+        if not is_finished(plan, stage):
+            return None
+        outcomes.append(Outcome(plan, plan.found(), []))
+        record(outcomes[-1])
+    return outcomes
