@@ -52,7 +52,9 @@ def test_where_fewer_items_remain_all_of_them_are_candidates(store: Store) -> No
 
 def test_candidates_of_a_row_do_not_depend_on_the_other_rows(store: Store) -> None:
     items = [("x", f"j{n}", "train") for n in range(30)]
-    more = build(store, {"a": [("t", "j1", "test"), ("u", "j2", "test"), ("v", "j3", "valid"), ("v", "j3", "train"), *items]})
+    more = build(
+        store, {"a": [("t", "j1", "test"), ("u", "j2", "test"), ("v", "j3", "valid"), ("v", "j3", "train"), *items]}
+    )
     fewer = build(store, {"a": [("t", "j1", "train"), ("u", "j2", "test"), ("v", "j3", "train"), *items]})
     many = held_out(*rows_of(more, "a"), "test", CLEAN)
     few = held_out(*rows_of(fewer, "a"), "test", CLEAN)

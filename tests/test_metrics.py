@@ -86,4 +86,8 @@ def test_a_bootstrap_interval_covers_the_standard_error_of_a_share() -> None:
 def test_macro_is_the_unweighted_mean_resample_by_resample() -> None:
     parts = [Estimate(0.5, np.array([0.4, 0.6]), 10), Estimate(0.9, np.array([0.8, 1.0]), 1)]
     mean = mean_estimate(parts)
-    assert (mean.value, mean.resamples.tolist(), mean.rows) == (pytest.approx(0.7), [pytest.approx(0.6), pytest.approx(0.8)], 11)
+    assert (mean.value, mean.resamples.tolist(), mean.rows) == (
+        pytest.approx(0.7),
+        [pytest.approx(0.6), pytest.approx(0.8)],
+        11,
+    )

@@ -43,7 +43,7 @@ def test_exact_reach_equals_the_oracle_on_any_graph(seed, users, items, edges):
 
 def test_two_steps_on_a_path_are_the_chances_worked_by_hand():
     exact = Walker(path_of_three(), np.array([True, True, False, False]), ReachSettings(steps=(2,)))
-    # From user 0: to item 2, then back to either user. From user 1: item 2 (½) then either user, or item 3 (½) and back.
+    # From user 0: item 2, then either user. From user 1: item 2 (½) then either user, or item 3 (½) and back.
     by_hand = [[0.5, 0.5, 0, 0], [0.25, 0.75, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(whole(exact.rows(ONE)), by_hand)
 
