@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from data_contracts.settings import ComputeSettings
 from pipeline.fanout import ranges, stream
 from pipeline.join_kernels import join_dense, join_sparse, spread_partners
-from pipeline.reach import distinct_rows
+from pipeline.ragged import distinct_rows
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]

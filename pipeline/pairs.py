@@ -26,7 +26,8 @@ from data_contracts.settings import ComputeSettings, PairsSettings
 from data_contracts.store import Draft, Store
 from pipeline.join import Groups, Partners, nearest_nodes
 from pipeline.nodes import DomainNodes, IntArray, read_nodes
-from pipeline.reach import distinct_rows, read_reach
+from pipeline.ragged import distinct_rows
+from pipeline.reach import read_reach
 
 
 def align_domains(

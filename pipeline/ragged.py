@@ -1,4 +1,4 @@
-"""Ragged arrays: rows of different length as (indptr, values), to and from Arrow lists."""
+"""Ragged rows: compressed rows to and from Arrow lists, put together, cut short, and found equal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import scipy.sparse as sp
+
+from pipeline.kernels import hash_rows, keep_largest
 
 Array = npt.NDArray[Any]
 
@@ -61,3 +64,46 @@ def _elements(column: pa.ChunkedArray) -> Array:
     chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
     empty = np.empty(0, column.type.value_type.to_pandas_dtype())
     return np.concatenate([empty, *chunks])
+
+
+def coalesced(chunks: Iterator[sp.csr_array], entries: int) -> Iterator[sp.csr_array]:
+    """Consecutive rows put together until they hold `entries` entries, so that files are few and memory bounded."""
+    waiting: list[sp.csr_array] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        if sum(rows.nnz for rows in waiting) >= entries:
+            yield sp.csr_array(sp.vstack(waiting))
+            waiting = []
+    if waiting:
+        yield sp.csr_array(sp.vstack(waiting))
+
+
+def keep_largest_weights(rows: sp.csr_array, limit: int) -> sp.csr_array:
+    """Each row cut to its `limit` largest weights, ties to the smaller column."""
+    lengths = np.diff(rows.indptr)
+    if not lengths.size or lengths.max() <= limit:
+        return rows
+    entries = int(np.minimum(lengths, limit).sum())
+    indptr, indices = np.empty(lengths.size + 1, np.int64), np.empty(entries, np.int32)
+    weights = np.empty(entries, np.float32)
+    keep_largest(rows.indptr, rows.indices, rows.data, limit, indptr, indices, weights)
+    return sp.csr_array((weights, indices, indptr), shape=rows.shape)
+
+
+def distinct_rows(rows: sp.csr_array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Equal rows found once, equality judged by two independent 64-bit hashes.
+
+    Returns:
+        int64 [distinct], the first row of each kind, ascending; int64 [rows], the place of each row's kind among them.
+    """
+    hashes = np.empty((rows.shape[0], 2), np.uint64)
+    bits = rows.data.view(np.uint32)
+    for seed in range(2):
+        column = np.empty(rows.shape[0], np.uint64)
+        hash_rows(rows.indptr, rows.indices, bits, np.uint64(seed + 1), column)
+        hashes[:, seed] = column
+    _, first, inverse = np.unique(hashes.view("V16").ravel(), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    return first[order], place[inverse]

@@ -28,9 +28,9 @@ from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.store import Draft, Store
 from pipeline.fanout import ranges, stream
 from pipeline.graph import DomainGraph, read_graph
-from pipeline.kernels import count_runs, hash_rows, keep_largest, walk_hits
+from pipeline.kernels import count_runs, walk_hits
 from pipeline.nodes import DomainNodes, IntArray, read_nodes
-from pipeline.ragged import ragged_arrays, ragged_tables
+from pipeline.ragged import coalesced, distinct_rows, keep_largest_weights, ragged_arrays, ragged_tables
 
 _DENSE_FILL = 0.2
 """Above this share of non-zeros a block multiplies faster as a dense array."""
@@ -189,18 +189,6 @@ class Walker:
         return anchors_only
 
 
-def coalesced(chunks: Iterator[sp.csr_array], entries: int) -> Iterator[sp.csr_array]:
-    """Consecutive rows put together until they hold `entries` entries, so that files are few and memory bounded."""
-    waiting: list[sp.csr_array] = []
-    for chunk in chunks:
-        waiting.append(chunk)
-        if sum(rows.nnz for rows in waiting) >= entries:
-            yield sp.csr_array(sp.vstack(waiting))
-            waiting = []
-    if waiting:
-        yield sp.csr_array(sp.vstack(waiting))
-
-
 def _expected_visits(transitions: sp.csr_array, start: sp.csr_array, steps: tuple[int, ...]) -> sp.csr_array:
     """Σ over steps of P^(step - 1) · start, by Horner's rule, dense once the rows fill up."""
     visits = start
@@ -216,37 +204,6 @@ def _expected_visits(transitions: sp.csr_array, start: sp.csr_array, steps: tupl
 def _on_nodes(visits: sp.csr_array, anchors: npt.NDArray[np.int64], nodes: int) -> sp.csr_array:
     indices = anchors[visits.indices].astype(np.int32)
     return sp.csr_array((visits.data, indices, visits.indptr), shape=(visits.shape[0], nodes))
-
-
-def distinct_rows(rows: sp.csr_array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Equal rows found once, equality judged by two independent 64-bit hashes.
-
-    Returns:
-        int64 [distinct], the first row of each kind, ascending; int64 [rows], the place of each row's kind among them.
-    """
-    hashes = np.empty((rows.shape[0], 2), np.uint64)
-    bits = rows.data.view(np.uint32)
-    for seed in range(2):
-        column = np.empty(rows.shape[0], np.uint64)
-        hash_rows(rows.indptr, rows.indices, bits, np.uint64(seed + 1), column)
-        hashes[:, seed] = column
-    _, first, inverse = np.unique(hashes.view("V16").ravel(), return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
-    return first[order], place[inverse]
-
-
-def keep_largest_weights(rows: sp.csr_array, limit: int) -> sp.csr_array:
-    """Each row cut to its `limit` largest weights, ties to the smaller column."""
-    lengths = np.diff(rows.indptr)
-    if not lengths.size or lengths.max() <= limit:
-        return rows
-    entries = int(np.minimum(lengths, limit).sum())
-    indptr, indices = np.empty(lengths.size + 1, np.int64), np.empty(entries, np.int32)
-    weights = np.empty(entries, np.float32)
-    keep_largest(rows.indptr, rows.indices, rows.data, limit, indptr, indices, weights)
-    return sp.csr_array((weights, indices, indptr), shape=rows.shape)
 
 
 def name_seed(seed: int, *names: str) -> int:

@@ -7,7 +7,8 @@ from oracle_pipeline import dense_reach, random_domain
 
 from data_contracts.settings import ComputeSettings, ReachSettings
 from pipeline.graph import DomainGraph
-from pipeline.reach import Walker, coalesced, keep_largest_weights
+from pipeline.ragged import coalesced, keep_largest_weights
+from pipeline.reach import Walker
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
 
