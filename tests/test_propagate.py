@@ -171,3 +171,13 @@ def test_dropout_leaves_the_expectation_of_a_layer_unchanged() -> None:
         for turn in range(2000)
     ]
     assert np.mean(drawn) == pytest.approx(whole, abs=4 * np.std(drawn) / 2000**0.5)
+
+
+def test_dropout_leaves_the_expectation_of_two_stacked_layers_unchanged() -> None:
+    """Layers are dropped independently, so the mean over masks of a linear propagation is the undropped one."""
+    world, backbone = two_domains(3, 0.6), backbone_for("grec", 2)
+    stack, wanted, table = inter_stack(world), np.arange(world.nodes, dtype=np.int32), table_of(world.nodes).detach()
+    whole = spread(fan_of(stack, wanted, backbone, undropped(2)), table, MULTIPLY)[0].numpy()
+    drops = [Dropout(0.5, (draw_key(1, turn, 1), draw_key(1, turn, 2))) for turn in range(1500)]
+    drawn = np.stack([spread(fan_of(stack, wanted, backbone, drop), table, MULTIPLY)[0].numpy() for drop in drops])
+    assert np.all(np.abs(drawn.mean(axis=0) - whole) <= 5 * drawn.std(axis=0) / 1500**0.5 + 1e-6)
