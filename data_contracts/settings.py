@@ -139,6 +139,8 @@ class TrainSettings(Settings):
     """inter: one table over all domains; intra: one per domain; both: side by side."""
     width: int = Field(64, ge=1)
     """Columns of each table."""
+    initial_spread: float = Field(0.05, gt=0.0)
+    """Standard deviation of the tables at the start; 0.1 in the released code."""
     layers: int = Field(2, ge=0, le=8)
     """Propagation layers of grec and lightgcn."""
     residual: Share = 0.1

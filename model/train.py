@@ -89,7 +89,7 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
     settings, seed = lesson.settings, lesson.seed
     domains = {domain.name: domain.nodes for domain in lesson.network.world.domains}
     shape = Shape(settings.tables, settings.width, lesson.network.world.nodes, domains, bool(lesson.pairs))
-    model = Edda(shape, seed).to(lesson.device)
+    model = Edda(shape, seed, settings.initial_spread).to(lesson.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     training = resume(draft.scratch, model, optimiser)
     seconds = []
