@@ -22,7 +22,7 @@ import torch
 PACKAGES = ("torch-scatter==2.1.2", "torch-sparse==0.6.18")
 FILES_TO_COMPILE = 30
 """Of both packages for the CPU, roughly: for the progress line only."""
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 20.0
 COMPILED = re.compile(r"-o \S+\.o\b")
 
 
@@ -93,23 +93,20 @@ def build(folder: Path) -> None:
 
 def watch(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
     """Run the build, its output into a log file, with a line every few seconds on how far it is."""
-    started = told = time.monotonic()
-    compiled, tail = 0, ""
+    started = time.monotonic()
     with (
         log.open("w") as record,
-        subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as build,
+        subprocess.Popen(command, env=environment, stdout=record, stderr=subprocess.STDOUT) as build,
     ):
-        for line in build.stdout or ():
-            record.write(line)
-            tail = line.strip() or tail
-            compiled += bool(COMPILED.search(line))
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
-                print(f"  {told - started:4.0f} s, {compiled} of about {FILES_TO_COMPILE} files compiled", flush=True)
+        while build.poll() is None:
+            try:
+                build.wait(SECONDS_BETWEEN_LINES)
+            except subprocess.TimeoutExpired:
+                files = len(COMPILED.findall(log.read_text(errors="replace")))
+                print(f"  {time.monotonic() - started:4.0f} s, file {files} of about {FILES_TO_COMPILE}", flush=True)
     if build.returncode:
-        sys.exit(f"the build failed with {build.returncode}: {tail}\nall of its output: {log}")
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        sys.exit(f"the build failed with {build.returncode}; its last lines, of {log}:\n{tail}")
     print(f"  built in {time.monotonic() - started:.0f} s")
 
 
