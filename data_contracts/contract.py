@@ -183,7 +183,7 @@ def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterat
                 if row >= 0:
                     yield _repeated(key, table, row + 1, label)
     if key and not by_sort:
-        counts = table.select(key).group_by(list(key)).aggregate([([], "count_all")])
+        counts = table.select(key).group_by(list(key), use_threads=False).aggregate([([], "count_all")])
         if counts.num_rows < table.num_rows:
             row = pc.index(pc.greater(counts["count_all"], 1), True).as_py()
             yield _repeated(key, counts, row, label, row_known=False)

@@ -206,6 +206,7 @@ RECOMMENDATIONS = Contract(
         Column("rank", pa.int32(), "1 = best", minimum=1),
     ),
     key=("domain", "user_id", "rank"),
+    sorted_by=("user_id", "rank"),
     partitioned_by=("domain",),
 )
 

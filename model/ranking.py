@@ -78,13 +78,14 @@ def best_of_all(
 
 
 def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slice, Floats32]]:
-    """Blocks of `users` with their scores (block, items) of every item."""
+    """Blocks of `users` with their scores (block, items) of every item, which the next block overwrites."""
     items = vectors[domain.users :].T
     height = max(1, _BLOCK_BYTES // (4 * max(domain.items, 1)))
+    buffer = torch.empty(min(height, users.size), domain.items, device=vectors.device)
     for start in range(0, users.size if domain.items else 0, height):
         block = slice(start, min(start + height, users.size))
         chosen = torch.from_numpy(users[block].astype(np.int64)).to(vectors.device)
-        yield block, (vectors[chosen] @ items).cpu().numpy()
+        yield block, torch.mm(vectors[chosen], items, out=buffer[: chosen.numel()]).cpu().numpy()
 
 
 def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
