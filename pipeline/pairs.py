@@ -172,12 +172,10 @@ def unit_rows(reach: sp.csr_array, anchors: IntArray) -> sp.csr_array:
     column = np.full(reach.shape[1], -1, np.int32)
     column[anchors] = np.arange(anchors.size, dtype=np.int32)
     kept = column[reach.indices] >= 0
-    lengths = np.add.reduceat(np.append(kept, False), np.minimum(reach.indptr[:-1], kept.size), dtype=np.int64)
-    lengths[np.diff(reach.indptr) == 0] = 0
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    owner = np.repeat(np.arange(reach.shape[0]), np.diff(reach.indptr))[kept]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=reach.shape[0]))])
     weights = reach.data[kept].astype(np.float64)
-    owner = np.repeat(np.arange(lengths.size), lengths)
-    norms = np.sqrt(np.bincount(owner, weights * weights, minlength=lengths.size))
+    norms = np.sqrt(np.bincount(owner, weights * weights, minlength=reach.shape[0]))
     unit = (weights / norms[owner]).astype(np.float32)
     rows = sp.csr_array((unit, column[reach.indices[kept]], indptr), shape=(reach.shape[0], anchors.size))
     rows.sort_indices()
