@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 
 from data_contracts.contract import (
     Contract,
-    ContractError,
     Violation,
     check_table,
     reference_violations,
@@ -185,9 +184,3 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def require(found: Sequence[Violation]) -> None:
-    """Raise ContractError where there are violations."""
-    if found:
-        raise ContractError(tuple(found))

@@ -18,10 +18,6 @@ from flows.config import load_config, store_folder
 from flows.plan import make_plan
 
 
-class NotFoundError(LookupError):
-    """Nothing of that name: what was looked for, and what there is."""
-
-
 def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
     """A run's name and artifacts, from its TOML file or its name in the store.
 
