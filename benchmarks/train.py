@@ -47,7 +47,9 @@ from data_contracts.store import Store
 
 OURS = ("edda", "edda, torch-sparse")
 LIBRARIES = {"edda, torch-sparse": "torch_sparse", "dgl": "dgl", "torch": "torch"}
-RELEASED = TrainSettings(engine="native", device="cpu", initial_spread=0.1)
+RELEASED = TrainSettings(
+    engine="native", device="cpu", initial_spread=0.1, negatives=1, order="sequential", learning_rate=1e-3
+)
 PARTS = ("bpr", "alignment", "epoch")
 PARITY = (
     "{}: without dropout losses differ by {:.1e}, gradients by {:.1e} of the largest; with dropout ours is {:.5f}, "

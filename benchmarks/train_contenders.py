@@ -17,7 +17,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.settings import EvaluateSettings, TrainSettings
 from data_contracts.store import Store
 from model import train as training
-from model.batches import Batch, Positives, batches_of, positives_of
+from model.batches import Batch, BatchSizes, Positives, batches_of, positives_of
 from model.edda import Edda, Shape
 from model.machine import peak_memory_mib
 from model.train import Lesson
@@ -45,7 +45,7 @@ class Contest:
 
     def batches(self, number: int) -> Iterator[Batch]:
         """The first epoch of a domain."""
-        return batches_of(self.positives[number], SEED, 1, self.settings.batch_size)
+        return batches_of(self.positives[number], SEED, 1, BatchSizes(self.settings.batch_size, 1))
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""
@@ -143,14 +143,13 @@ def floor_of(lesson: Lesson) -> dict:
     """Fewest bytes and multiply-adds of an epoch, and the seconds that this machine takes for them."""
     row = 4 * lesson.settings.width
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
-    for number, domain in enumerate(lesson.network.world.domains):
-        for step in training._steps(lesson, number, 1):
-            for fan, rows in ((step.inter, lesson.network.world.nodes), (step.intra, domain.nodes)):
-                edges = sum(layer.forward.indices.numel() for layer in fan.layers)
-                touched = fan.rows.numel()
-                moved = 8 * touched * row, (2 * touched + 6 * rows) * row
-                sizes["bpr"] += (moved[0] + 8 * edges, moved[1] + 8 * edges, 4 * edges * lesson.settings.width)
     nodes = [domain.nodes for domain in lesson.network.world.domains]
+    for step in training._steps(lesson, 1):
+        for fan, rows in ((step.inter, lesson.network.world.nodes), (step.intra, nodes[step.domain])):
+            edges = sum(layer.forward.indices.numel() for layer in fan.layers)
+            touched = fan.rows.numel()
+            moved = 8 * touched * row, (2 * touched + 6 * rows) * row
+            sizes["bpr"] += (moved[0] + 8 * edges, moved[1] + 8 * edges, 4 * edges * lesson.settings.width)
     for pairs in lesson.pairs:
         touched, rows = pairs.source_rows.numel() + pairs.target_rows.numel(), nodes[pairs.source] + nodes[pairs.target]
         edges = pairs.difference.forward.indices.numel()

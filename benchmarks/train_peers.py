@@ -162,7 +162,8 @@ def has_peer(name: str) -> bool:
 
 def triples_of(batch: Batch) -> Tensor:
     """Users, positives and negatives of a batch (3, size), as nodes of its domain."""
-    return torch.from_numpy(batch.nodes[batch.triples.forward.indices.numpy()].astype(np.int64)).view(3, -1)
+    users, items = batch.pairing.users.forward.indices, batch.pairing.items.indices.view(batch.size, -1)
+    return torch.from_numpy(batch.nodes)[torch.stack([users, items[:, 0], items[:, 1]]).long()].long()
 
 
 def pairs_of(artifact: Artifact, world: World) -> list[Pairs]:

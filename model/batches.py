@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from data_contracts.contracts import TRAIN
 from data_contracts.settings import Protocol
 from model.draws import draw_key, generator
-from model.kernels import draw_negatives, number_distinct
-from model.spmm import Matrix, csr, with_transpose
+from model.kernels import draw_negatives, number_distinct, share_negatives
+from model.pairing import Pairing, pairing_of
 from model.world import Domain, Ints, Longs, Rows
 
 
@@ -39,21 +40,31 @@ class Positives:
     known: Ints
 
 
+class BatchSizes(NamedTuple):
+    """Triples of a batch, at most, and negatives that each is compared with."""
+
+    triples: int
+    negatives: int
+
+
 @dataclass(frozen=True)
 class Batch:
-    """One step's triples (user, positive, negative).
+    """One step's triples (user, positive, negative), and the negatives that they share.
 
     Attributes:
         nodes: int32, the distinct nodes of the domain's graph among them, in the order first met.
-        counts: float32 (nodes), how often each occurs.
-        triples: picks the rows of all users, then all positives, then all negatives out of vectors of `nodes`.
-        size: number of triples.
+        counts: float32 (nodes), how often each occurs in the triples.
+        pairing: each triple's user with its positive, its own negative and those of other triples, among `nodes`.
     """
 
     nodes: Ints
     counts: Tensor
-    triples: Matrix
-    size: int
+    pairing: Pairing
+
+    @property
+    def size(self) -> int:
+        """Number of triples."""
+        return self.pairing.rows
 
 
 def positives_of(rows: Rows, domain: Domain, protocol: Protocol) -> Positives:
@@ -83,20 +94,29 @@ def negatives_of(positives: Positives, seed: int, epoch: int) -> Ints:
     return negatives
 
 
-def batches_of(positives: Positives, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
-    """An epoch of a domain in its own random order; nothing where the domain has no positives."""
+def batches_of(positives: Positives, seed: int, epoch: int, sizes: BatchSizes) -> Iterator[Batch]:
+    """An epoch of a domain in its own random order; nothing where the domain has no positives.
+
+    Beyond its own negative, a positive is compared with negatives drawn for others of its batch: more comparisons
+    without more nodes to propagate to.
+    """
     order = generator(seed, "order", positives.domain, epoch).permutation(positives.users.size)
     negatives = negatives_of(positives, seed, epoch)
-    for start in range(0, order.size, batch_size):
-        chosen = order[start : start + batch_size]
-        offset = np.int32(positives.offset)
-        nodes = [positives.users[chosen], positives.items[chosen] + offset, negatives[chosen] + offset]
-        yield _batch(np.concatenate(nodes), positives.offset + positives.offered)
+    for place, start in enumerate(range(0, order.size, sizes.triples)):
+        chosen = order[start : start + sizes.triples]
+        draws = generator(seed, "shared", positives.domain, epoch, place)
+        shifts = draws.integers(0, chosen.size, sizes.negatives - 1)
+        yield _batch(positives, chosen, negatives[chosen], shifts)
 
 
-def _batch(nodes: Ints, domain_nodes: int) -> Batch:
+def _batch(positives: Positives, chosen: Longs, negatives: Ints, shifts: Longs) -> Batch:
+    users, offset = positives.users[chosen], np.int32(positives.offset)
+    nodes = np.concatenate([users, positives.items[chosen] + offset, negatives + offset])
     distinct, places, counts = np.empty_like(nodes), np.empty_like(nodes), np.empty_like(nodes)
-    met = number_distinct(nodes, np.full(domain_nodes, -1, np.int32), distinct, places, counts)
-    ones = np.ones(nodes.size, np.float32)
-    triples = with_transpose(csr(np.arange(nodes.size + 1), places, ones, int(met)))
-    return Batch(distinct[:met], torch.from_numpy(counts[:met].astype(np.float32)), triples, nodes.size // 3)
+    unmet = np.full(positives.offset + positives.offered, -1, np.int32)
+    met = int(number_distinct(nodes, unmet, distinct, places, counts))
+    owners = np.empty((chosen.size, 1 + shifts.size), np.int32)
+    share_negatives(positives.indptr, positives.known, users, negatives, shifts, owners)
+    user, positive, negative = places.reshape(3, -1)
+    items = np.concatenate([positive[:, None], negative[owners]], axis=1)
+    return Batch(distinct[:met], torch.from_numpy(counts[:met].astype(np.float32)), pairing_of(user, items, met))

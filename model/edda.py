@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from model.draws import generator
 from model.losses import bpr, half_squares
+from model.pairing import Pairing, pair_scores
 from model.propagate import Fan, spread
-from model.spmm import Matrix, Multiply, product
+from model.spmm import Multiply
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,20 @@ class Step:
     Attributes:
         domain: position of the domain.
         inter, intra: fans of the batch's nodes in the two tables; None where the table is absent.
-        triples: picks users, positives and negatives, one after another.
-        counts: float32 (nodes), how often each of the batch's nodes occurs.
-        size: number of triples.
+        pairing: each triple's user with its positive and its negatives.
+        counts: float32 (nodes), how often each of the batch's nodes occurs in its triples.
     """
 
     domain: int
     inter: Fan | None
     intra: Fan | None
-    triples: Matrix
+    pairing: Pairing
     counts: Tensor
-    size: int
+
+    @property
+    def size(self) -> int:
+        """Number of triples."""
+        return self.pairing.rows
 
 
 class Edda(nn.Module):
@@ -97,15 +101,13 @@ class Edda(nn.Module):
 
     def loss(self, step: Step, l2: float, multiply: Multiply) -> Tensor:
         """BPR of a step's triples plus `l2` times half their layer-0 vectors' squared norms per triple [EDDA]."""
-        scores = torch.zeros(2, step.size, device=step.counts.device)
-        squares = torch.zeros((), device=step.counts.device)
+        scores = squares = torch.zeros((), device=step.counts.device)
         for fan, tables, number in ((step.inter, self.inter, 0), (step.intra, self.intra, step.domain)):
             if fan is not None:
                 output, layer0 = spread(fan, tables[number], multiply)
-                user, positive, negative = product(step.triples, output, multiply).chunk(3)
-                scores = scores + torch.stack([(user * positive).sum(dim=1), (user * negative).sum(dim=1)])
+                scores = scores + pair_scores(step.pairing, output, multiply)
                 squares = squares + half_squares(layer0, step.counts)
-        return bpr(scores[0], scores[1]) + l2 * squares / step.size
+        return bpr(scores) + l2 * squares / step.size
 
 
 def _normal(shape: tuple[int, int], spread: float, seed: int, *name: str) -> nn.Parameter:

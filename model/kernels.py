@@ -145,6 +145,27 @@ def draw_negatives(indptr, known, users, items, key, negatives):
 
 
 @njit(nogil=True, cache=True)
+def share_negatives(indptr, known, users, negatives, shifts, owners):
+    """For each triple whose negative it is compared with: its own, then those of the triples `shifts` further on.
+
+    A negative that the user knows is no negative of theirs; the triple's own stands in for it.
+
+    Args:
+        indptr, known: ascending items that are no negatives, by user.
+        users, negatives: int32, of each triple; its own negative is none that the user knows.
+        shifts: int64, at least 0.
+        owners: int32 (triples, 1 + shifts), filled with triples.
+    """
+    for i in range(users.size):
+        first, last = indptr[users[i]], indptr[users[i] + 1]
+        owners[i, 0] = i
+        for j in range(shifts.size):
+            other = (i + shifts[j]) % users.size
+            place = first + np.searchsorted(known[first:last], negatives[other])
+            owners[i, j + 1] = i if place < last and known[place] == negatives[other] else other
+
+
+@njit(nogil=True, cache=True)
 def draw_candidates(indptr, known, rows, row_keys, items, stamp, candidates):
     """For each row distinct uniform items outside `known[rows[i]]`, by Floyd's algorithm; -1 where none is left.
 

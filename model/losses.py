@@ -16,9 +16,14 @@ def ordered_sum(values: Tensor) -> Tensor:
     return values.sum()
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean of softplus(negative - positive) over triples [EDDA]; scores of shape (triples,), at least one."""
-    return ordered_sum(softplus(negative - positive)) / positive.numel()
+def bpr(scores: Tensor) -> Tensor:
+    """Mean of softplus(negative - positive) over rows and negatives [EDDA].
+
+    Args:
+        scores: (rows, 1 + negatives), the positive's first; at least one row and one negative.
+    """
+    margins = scores[:, 1:] - scores[:, :1]
+    return ordered_sum(softplus(margins).flatten()) / margins.numel()
 
 
 def half_squares(layer0: Tensor, counts: Tensor) -> Tensor:

@@ -41,6 +41,15 @@ class Csr:
         """Number of rows."""
         return self.indptr.numel() - 1
 
+    def sparse(self) -> Tensor:
+        """The matrix as torch's own."""
+        size = self.rows, self.columns
+        return torch.sparse_csr_tensor(self.indptr, self.indices, self.values, size=size, check_invariants=False)
+
+    def valued(self, values: Tensor) -> Csr:
+        """The same entries with other values."""
+        return replace(self, values=values)
+
     def to(self, device: torch.device) -> Csr:
         """The matrix on a device."""
         if self.values.device == device:
@@ -151,14 +160,7 @@ def _native_engine() -> Multiply:
 def _native(matrix: Csr, dense: Tensor) -> Tensor:
     if matrix.indices.numel() == 0 or dense.numel() == 0:
         return dense.new_zeros(matrix.rows, dense.shape[1])
-    sparse = torch.sparse_csr_tensor(
-        matrix.indptr,
-        matrix.indices,
-        matrix.values,
-        size=(matrix.rows, matrix.columns),
-        check_invariants=False,
-    )
-    return sparse @ dense
+    return matrix.sparse() @ dense
 
 
 def _torch_sparse_engine() -> Multiply:

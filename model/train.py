@@ -18,10 +18,10 @@ from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings, checkpoint_inputs
 from data_contracts.store import Draft, Store
 from model.alignment import AlignedPairs, alignment_loss, load_pairs, map_health
-from model.batches import Batch, Positives, batches_of, positives_of
+from model.batches import Batch, BatchSizes, Positives, batches_of, positives_of
 from model.candidates import HeldOut, held_out, score_candidates
 from model.checkpoint import Measure, resume, save_state, write_checkpoint
-from model.draws import draw_key
+from model.draws import draw_key, generator
 from model.edda import Edda, Shape, Step
 from model.machine import device_of, peak_memory_mib, torch_threads
 from model.metrics import candidate_statistics
@@ -137,14 +137,14 @@ def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch:
     """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
     settings, multiply = lesson.settings, lesson.network.multiply
     measures: list[Measure] = []
-    for number, domain in enumerate(lesson.network.world.domains):
-        total, triples = 0.0, 0
-        for step in _ahead(_steps(lesson, number, epoch)):
-            loss = model.loss(step, settings.l2, multiply)
-            _descend(optimiser, loss)
-            total, triples = total + float(loss.detach()) * step.size, triples + step.size
-        if triples:
-            measures.append((epoch, domain.name, "loss", total / triples))
+    losses: dict[int, list[tuple[float, int]]] = {}
+    for step in _ahead(_steps(lesson, epoch)):
+        loss = model.loss(step, settings.l2, multiply)
+        _descend(optimiser, loss)
+        losses.setdefault(step.domain, []).append((float(loss.detach()), step.size))
+    for number, of in sorted(losses.items()):
+        mean = math.fsum(loss * size for loss, size in of) / sum(size for _, size in of)
+        measures.append((epoch, lesson.network.world.domains[number].name, "loss", mean))
     for pairs in lesson.pairs:
         loss = alignment_loss(model, pairs, multiply)
         _descend(optimiser, settings.alignment * loss)
@@ -162,9 +162,16 @@ def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimiser.step()
 
 
-def _steps(lesson: Lesson, number: int, epoch: int) -> Iterator[Step]:
-    batches = batches_of(lesson.positives[number], lesson.seed, epoch, lesson.settings.batch_size)
-    for place, batch in enumerate(batches):
+def _steps(lesson: Lesson, epoch: int) -> Iterator[Step]:
+    """An epoch's steps of all domains, one domain after another or mixed at random."""
+    sizes = BatchSizes(lesson.settings.batch_size, lesson.settings.negatives)
+    batches = [enumerate(batches_of(of, lesson.seed, epoch, sizes)) for of in lesson.positives]
+    steps = [-(-of.users.size // sizes.triples) for of in lesson.positives]
+    turns = np.repeat(np.arange(len(steps)), steps)
+    if lesson.settings.order == "mixed":
+        turns = generator(lesson.seed, "turns", epoch).permutation(turns)
+    for number in turns.tolist():
+        place, batch = next(batches[number])
         yield _step(lesson, number, batch, (epoch, place))
 
 
@@ -184,8 +191,7 @@ def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> S
         inter = inter.to(lesson.device)
     if settings.tables != "inter":
         intra = fan_of(network.intra[number], batch.nodes, network.backbone, dropout("intra")).to(lesson.device)
-    triples, counts = batch.triples.to(lesson.device), batch.counts.to(lesson.device)
-    return Step(number, inter, intra, triples, counts, batch.size)
+    return Step(number, inter, intra, batch.pairing.to(lesson.device), batch.counts.to(lesson.device))
 
 
 def _ahead(steps: Iterator[Step]) -> Iterator[Step]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tiny_world import rows_of
 from torch import Tensor
 
 from model.batches import Batch
@@ -67,20 +68,19 @@ def final_vectors(model: Edda, world: World, number: int, backbone: str, layers:
 
 
 def bpr_loss(model: Edda, world: World, number: int, batch: Batch, vectors: Tensor, l2: float) -> Tensor:
-    """The batch's loss, triple by triple."""
+    """The batch's loss, row by row; its penalty counts a row's user, positive and own negative."""
     domain = world.domains[number]
-    places = batch.triples.forward.indices.numpy().reshape(3, -1)
-    triples = batch.nodes[places].T
     total = torch.zeros((), dtype=torch.float64)
-    for user, positive, negative in triples:
-        margin = vectors[user] @ vectors[positive] - vectors[user] @ vectors[negative]
-        total = total - torch.nn.functional.logsigmoid(margin)
-        for node in (user, positive, negative):
+    for user, positive, *negatives in rows_of(batch):
+        for negative in negatives:
+            margin = vectors[user] @ vectors[positive] - vectors[user] @ vectors[negative]
+            total = total - torch.nn.functional.logsigmoid(margin) / len(negatives)
+        for node in (user, positive, negatives[0]):
             for table in model.inter:
                 total = total + l2 * 0.5 * table[int(domain.union[node])].double().square().sum()
             if len(model.intra):
                 total = total + l2 * 0.5 * model.intra[number][int(node)].double().square().sum()
-    return total / len(triples)
+    return total / batch.size
 
 
 def pessimistic_rank(scores: NDArray[np.float64], item: int, masked: set[int]) -> int:

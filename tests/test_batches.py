@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_world import Tiny, build
+from tiny_world import Tiny, build, rows_of
 
 from data_contracts.store import Store
-from model.batches import Positives, batches_of, negatives_of, positives_of
+from model.batches import BatchSizes, Positives, batches_of, negatives_of, positives_of
 from model.world import load_rows, load_world
 
 LOG = {
@@ -63,35 +63,49 @@ def test_a_user_who_knows_every_item_trains_on_nothing(hand_made: Tiny) -> None:
 
 
 def test_a_domain_without_train_rows_has_no_batch(hand_made: Tiny) -> None:
-    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, 4)) == []
+    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, BatchSizes(4, 2))) == []
 
 
-def triples(found: Positives, epoch: int, size: int) -> list[tuple[int, int, int]]:
-    rows: list[tuple[int, int, int]] = []
-    for batch in batches_of(found, 1, epoch, size):
-        nodes = batch.nodes[batch.triples.forward.indices.numpy()].reshape(3, -1).T
-        rows += [tuple(row) for row in nodes.tolist()]
-    return rows
+def rows(found: Positives, epoch: int, triples: int, negatives: int = 1) -> list[list[int]]:
+    return [row for batch in batches_of(found, 1, epoch, BatchSizes(triples, negatives)) for row in rows_of(batch)]
 
 
 def test_an_epoch_visits_every_positive_once(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
-    visited = sorted((user, item - found.offset) for user, item, _ in triples(found, 1, 32))
+    visited = sorted((user, item - found.offset) for user, item, _ in rows(found, 1, 32))
     assert visited == sorted(zip(found.users.tolist(), found.items.tolist(), strict=True))
 
 
-def test_the_batch_size_changes_neither_order_nor_negatives(tiny_world: Tiny) -> None:
+def test_the_batch_size_changes_neither_order_nor_own_negatives(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
-    assert triples(found, 1, 7) == triples(found, 1, 1000)
+    assert rows(found, 1, 7) == rows(found, 1, 1000)
 
 
 def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
-    assert triples(found, 1, 1000) != triples(found, 2, 1000)
+    assert rows(found, 1, 1000) != rows(found, 2, 1000)
 
 
-def test_a_batch_counts_how_often_each_node_occurs(tiny_world: Tiny) -> None:
-    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, 1000)
-    places = batch.triples.forward.indices.numpy()
-    assert batch.counts.tolist() == np.bincount(places).tolist()
+def test_further_negatives_are_those_of_the_batchs_other_positives(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    for batch in batches_of(found, 1, 1, BatchSizes(50, 4)):
+        own = {row[2] for row in rows_of(batch)}
+        assert {node for row in rows_of(batch) for node in row[3:]} <= own
+    assert [row[:3] for row in rows(found, 1, 50, 4)] == rows(found, 1, 50)
+    further = [row for row in rows(found, 1, 50, 4) if len(set(row[2:])) > 1]
+    assert len(further) > found.users.size / 2
+
+
+def test_no_negative_that_is_shared_is_known_to_the_user(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    known = set(zip(found.users.tolist(), (found.items + found.offset).tolist(), strict=True))
+    for epoch in range(1, 30):
+        shared = {(row[0], node) for row in rows(found, epoch, 64, 5) for node in row[2:]}
+        assert not known & shared
+
+
+def test_a_batch_counts_how_often_each_node_occurs_in_its_triples(tiny_world: Tiny) -> None:
+    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, BatchSizes(1000, 3))
+    nodes = [node for row in rows_of(batch) for node in row[:3]]
+    assert batch.counts.tolist() == np.bincount(nodes)[batch.nodes].tolist()
     assert np.unique(batch.nodes).size == batch.nodes.size

@@ -5,7 +5,7 @@ import torch
 from tiny_world import Tiny
 
 from data_contracts.settings import TrainSettings
-from model.batches import batches_of, positives_of
+from model.batches import BatchSizes, batches_of, positives_of
 from model.edda import Edda, Shape, Step
 from model.propagate import Dropout, backbone_of, fan_of
 from model.spmm import choose_engine
@@ -30,12 +30,12 @@ def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
     blocks = backbone_of(TrainSettings(backbone=backbone, layers=layers))
     network = network_of(world, blocks, MULTIPLY)
     positives = positives_of(load_rows(tiny_world.parents["interactions"], domain, world), domain, "clean")
-    batch = next(batches_of(positives, 1, 1, 32))
+    batch = next(batches_of(positives, 1, 1, BatchSizes(32, 3)))
     nothing = Dropout(0.0, (np.uint64(0),) * layers)
     inter = fan_of(network.inter, domain.union[batch.nodes], blocks, nothing) if tables != "intra" else None
     intra = fan_of(network.intra[number], batch.nodes, blocks, nothing) if tables != "inter" else None
     pruned, dense = model_of(world, tables), model_of(world, tables)
-    found = pruned.loss(Step(number, inter, intra, batch.triples, batch.counts, batch.size), 0.01, MULTIPLY)
+    found = pruned.loss(Step(number, inter, intra, batch.pairing, batch.counts), 0.01, MULTIPLY)
     vectors = oracle_model.final_vectors(dense, world, number, backbone, layers, 0.1)
     expected = oracle_model.bpr_loss(dense, world, number, batch, vectors, 0.01)
     found.backward()
@@ -62,11 +62,11 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     network = network_of(world, backbone_of(TrainSettings()), MULTIPLY)
     model, domain = model_of(world, "both"), world.domains[0]
     positives = positives_of(load_rows(tiny_world.parents["interactions"], domain, world), domain, "clean")
-    batch = next(batches_of(positives, 1, 1, 32))
+    batch = next(batches_of(positives, 1, 1, BatchSizes(32, 3)))
     nothing = Dropout(0.0, (np.uint64(0),) * 2)
     inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, nothing)
     intra = fan_of(network.intra[0], batch.nodes, network.backbone, nothing)
-    model.loss(Step(0, inter, intra, batch.triples, batch.counts, batch.size), 0.0, MULTIPLY).backward()
+    model.loss(Step(0, inter, intra, batch.pairing, batch.counts), 0.0, MULTIPLY).backward()
     assert [table.grad is None for table in model.intra] == [False, True, True]
 
 

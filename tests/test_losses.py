@@ -7,12 +7,17 @@ from model.losses import bpr, half_squares, ordered_sum, pair_distance
 
 
 def test_bpr_is_the_mean_softplus_of_negative_minus_positive() -> None:
-    found = bpr(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
+    found = bpr(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
     assert found.item() == pytest.approx((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2)
 
 
+def test_bpr_is_the_mean_over_a_positives_negatives() -> None:
+    each = [bpr(torch.tensor([[0.5, negative]])).item() for negative in (-1.0, 0.0, 3.0)]
+    assert bpr(torch.tensor([[0.5, -1.0, 0.0, 3.0]])).item() == pytest.approx(sum(each) / 3)
+
+
 def test_bpr_stays_finite_for_hopeless_scores() -> None:
-    assert bpr(torch.tensor([-1e4]), torch.tensor([1e4])).item() == pytest.approx(2e4)
+    assert bpr(torch.tensor([[-1e4, 1e4]])).item() == pytest.approx(2e4)
 
 
 def test_half_squares_count_a_vector_as_often_as_it_occurs() -> None:

@@ -13,7 +13,9 @@ from model.alignment import alignment_loss, load_pairs
 from model.machine import torch_threads
 from model.spmm import choose_engine
 
-SMALL = TrainSettings(width=8, batch_size=32, initial_spread=0.1, engine="native", device="cpu")
+SMALL = TrainSettings(
+    width=8, batch_size=32, initial_spread=0.1, negatives=1, order="sequential", engine="native", device="cpu"
+)
 
 
 @pytest.fixture

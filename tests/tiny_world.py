@@ -13,6 +13,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.contracts import INTERACTIONS, PAIRS
 from data_contracts.settings import ComputeSettings, GraphSettings
 from data_contracts.store import Draft, Store
+from model.batches import Batch
 from pipeline.graph import build_graph
 from pipeline.nodes import number_nodes
 
@@ -58,6 +59,12 @@ def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str
         names = [(_name("u", u, place), _name("i", i, place), str(s)) for (u, i), s in zip(pairs, split, strict=True)]
         log[domain] = names
     return log
+
+
+def rows_of(batch: Batch) -> list[list[int]]:
+    """Nodes of each row of a batch: the user, the positive, its negatives."""
+    users = batch.pairing.users.forward.indices.numpy()[:, None]
+    return batch.nodes[np.concatenate([users, batch.pairing.items.indices.numpy().reshape(users.size, -1)], 1)].tolist()
 
 
 def _name(kind: str, number: int, place: int) -> str:
