@@ -32,6 +32,9 @@ from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
 
+_HALF_TRUSTED_ROWS = 1000
+"""Validation rows with which a domain counts half as much as a large one when epochs are selected."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -104,7 +107,7 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
         seconds.append(round(time.perf_counter() - started, 3))
         progress(training.epoch, settings.epochs, "epochs")
         shown = "none" if score is None else f"{score:.4f}"
-        log.info("epoch %d: validation AUC %s, best epoch %s", training.epoch, shown, training.best_epoch)
+        log.info("epoch %d: validation score %s, best epoch %s", training.epoch, shown, training.best_epoch)
     write_checkpoint(draft, training, shape, lesson.network.backbone, seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
@@ -204,9 +207,14 @@ def _ahead(steps: Iterator[Step]) -> Iterator[Step]:
 
 
 def _validate(model: Edda, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
-    """Validation measures of each domain and their mean, and the score that epochs are selected by: macro AUC."""
+    """Validation measures of each domain and their mean, and the score that epochs are selected by.
+
+    The score is the mean of the domains' AUC, each weighed by rows / (rows + 1000): where a domain has so few
+    held-out rows that its AUC is mostly chance, chance shall not choose the epoch.
+    """
     measures: list[Measure] = []
     by_metric: dict[str, list[float]] = {}
+    weights = []
     world = lesson.network.world
     for domain, held, vectors in zip(world.domains, lesson.held, final_vectors(model, lesson.network), strict=True):
         statistics = candidate_statistics(*score_candidates(held, vectors, domain.users), lesson.recall_at)
@@ -214,6 +222,9 @@ def _validate(model: Edda, lesson: Lesson, epoch: int) -> tuple[list[Measure], f
             value = of(np.ones(held.users.size))
             measures.append((epoch, domain.name, metric, value))
             by_metric.setdefault(metric, []).append(value)
-    means = {metric: math.fsum(values) / len(values) for metric, values in by_metric.items()}
-    measures += [(epoch, "macro", metric, value) for metric, value in means.items()]
-    return measures, means.get("auc")
+        weights += [held.users.size / (held.users.size + _HALF_TRUSTED_ROWS)] if statistics else []
+    measures += [(epoch, "macro", metric, math.fsum(of) / len(of)) for metric, of in by_metric.items()]
+    if not weights:
+        return measures, None
+    score = float(np.average(by_metric["auc"], weights=weights))
+    return [*measures, (epoch, "macro", "score", score)], score

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_world import Tiny, build, random_log
@@ -53,14 +54,28 @@ def test_history_holds_losses_alignment_and_validation_of_every_domain(tiny_worl
     assert of_books == {
         "loss", "alignment to films", "alignment to games", "map_norm", "map_spread", "auc", "recall@1", "recall@3",
     }  # fmt: skip
-    assert {metric for domain, metric in found if domain == "macro"} == {"auc", "recall@1", "recall@3"}
+    assert {metric for domain, metric in found if domain == "macro"} == {"auc", "recall@1", "recall@3", "score"}
     assert all(len(values) == 3 for values in found.values())
 
 
-def test_the_epoch_with_the_best_mean_validation_auc_is_kept(tiny_world: Tiny) -> None:
+def test_the_score_weighs_a_domain_less_the_fewer_rows_it_has(tiny_world: Tiny) -> None:
+    found = history(fitted(tiny_world))
+    rows = {
+        domain: sum(
+            split == "valid"
+            for split in tiny_world.parents["interactions"].read(["split"], domain=domain)["split"].to_pylist()
+        )
+        for domain in ("books", "films", "games")
+    }
+    weights = [count / (count + 1000) for count in rows.values()]
+    expected = np.average([found[domain, "auc"][0] for domain in rows], weights=weights)
+    assert found["macro", "score"][0] == pytest.approx(expected)
+
+
+def test_the_epoch_with_the_best_validation_score_is_kept(tiny_world: Tiny) -> None:
     settings = SMALL.model_copy(update={"epochs": 8, "learning_rate": 0.1})
     checkpoint = fitted(tiny_world, settings)
-    scores = history(checkpoint)["macro", "auc"]
+    scores = history(checkpoint)["macro", "score"]
     assert checkpoint.statistics["epoch"] == 1 + scores.index(max(scores))
     short = fitted(tiny_world, settings.model_copy(update={"epochs": checkpoint.statistics["epoch"]}))
     assert content(short)["model.safetensors"] == content(checkpoint)["model.safetensors"]
