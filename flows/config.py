@@ -82,7 +82,7 @@ class RunConfig(Settings):
     @property
     def aligns(self) -> bool:
         """Training reads the aligned pairs."""
-        return self.train.alignment > 0 and self.train.tables != "inter"
+        return self.train.aligns
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -6,8 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,34 +17,61 @@ from data_contracts.contracts import CHECKPOINT, VALID
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings, checkpoint_inputs
 from data_contracts.store import Draft, Store
-from model.alignment import AlignedPairs, alignment_loss, load_pairs, map_health
-from model.batches import Batch, Positives, batches_of, positives_of
-from model.candidates import HeldOut, held_out, score_candidates
-from model.checkpoint import Measure, resume, save_state, write_checkpoint
+from model.alignment import alignment_loss, load_pairs, map_health
+from model.baselines import UnionLightGcn, baseline_of, on_union_graph
+from model.batches import Batch, batches_of, positives_of
+from model.candidates import held_out, score_candidates
+from model.checkpoint import resume, save_state, write_checkpoint
 from model.draws import draw_key
 from model.edda import Edda, Shape, Step
+from model.learner import Learner, Lesson, Measure, ahead, descend
 from model.machine import device_of, peak_memory_mib, torch_threads
 from model.metrics import candidate_statistics
 from model.propagate import Dropout, backbone_of, fan_of
 from model.spmm import choose_engine
-from model.vectors import Network, final_vectors, network_of
+from model.vectors import final_vectors, network_of
 from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What training needs beside the model: by domain what to learn from and what to validate on, and the pairs."""
+class EddaLearner:
+    """EDDA in training: its tables and maps, Adam, and what it learns from."""
 
-    settings: TrainSettings
-    seed: int
-    network: Network
-    positives: tuple[Positives, ...]
-    held: tuple[HeldOut, ...]
-    recall_at: tuple[int, ...]
-    pairs: tuple[AlignedPairs, ...]
-    device: torch.device
+    model: Edda
+    optimiser: torch.optim.Optimizer
+    lesson: Lesson
+
+    @property
+    def epochs(self) -> int:
+        """As set."""
+        return self.lesson.settings.epochs
+
+    def learn(self, epoch: int) -> list[Measure]:
+        """Every domain's batches, then the alignment steps."""
+        return _learn(self.model, self.optimiser, self.lesson, epoch)
+
+    def vectors(self) -> Iterator[torch.Tensor]:
+        """Propagated tables, side by side."""
+        return final_vectors(self.model, self.lesson.network)
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Tables and maps."""
+        return self.model.tensors()
+
+    def description(self) -> dict[str, Any]:
+        """Which tables there are and what they are propagated by."""
+        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": asdict(self.lesson.network.backbone)}
+
+    def state(self) -> dict[str, Any]:
+        """Tables, maps and Adam's moments."""
+        return {"tensors": self.model.tensors(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Fill model and optimiser."""
+        self.model.load(state["tensors"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def train(
@@ -87,27 +114,43 @@ def train(
 
 def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
     settings, seed = lesson.settings, lesson.seed
-    domains = {domain.name: domain.nodes for domain in lesson.network.world.domains}
-    shape = Shape(settings.tables, settings.width, lesson.network.world.nodes, domains, bool(lesson.pairs))
-    model = Edda(shape, seed, settings.initial_spread).to(lesson.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    training = resume(draft.scratch, model, optimiser)
+    learner = _learner(lesson)
+    training = resume(draft.scratch, learner)
     seconds = []
-    while training.epoch < settings.epochs and training.epoch - training.best_epoch < settings.patience:
+    while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
         started = time.perf_counter()
         training.epoch += 1
-        losses = _learn(model, optimiser, lesson, training.epoch)
-        measures, score = _validate(model, lesson, training.epoch)
+        losses = learner.learn(training.epoch)
+        measures, score = _validate(learner, lesson, training.epoch)
         training.history += [*losses, *measures]
-        training.judge(model, score)
-        save_state(draft.scratch, training, model, optimiser)
+        training.judge(learner, score)
+        save_state(draft.scratch, training, learner)
         seconds.append(round(time.perf_counter() - started, 3))
-        progress(training.epoch, settings.epochs, "epochs")
+        progress(training.epoch, learner.epochs, "epochs")
         shown = "none" if score is None else f"{score:.4f}"
         log.info("epoch %d: validation AUC %s, best epoch %s", training.epoch, shown, training.best_epoch)
-    write_checkpoint(draft, training, shape, lesson.network.backbone, seed)
+    write_checkpoint(draft, training, learner, seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+
+
+def _learner(lesson: Lesson) -> Learner:
+    """The learner of the model that the settings name."""
+    if lesson.settings.model == "edda":
+        return _edda(lesson)
+    if lesson.settings.model == "union-lightgcn":
+        return UnionLightGcn(_edda(on_union_graph(lesson)), lesson)
+    return baseline_of(lesson)
+
+
+def _edda(lesson: Lesson) -> EddaLearner:
+    """EDDA before its first epoch."""
+    settings, network = lesson.settings, lesson.network
+    domains = {domain.name: domain.nodes for domain in network.world.domains}
+    shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
+    model = Edda(shape, lesson.seed, settings.initial_spread).to(lesson.device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    return EddaLearner(model, optimiser, lesson)
 
 
 def _lesson(
@@ -119,8 +162,7 @@ def _lesson(
     network = network_of(world, backbone_of(settings), multiply)
     rows = [load_rows(parents["interactions"], domain, world) for domain in world.domains]
     both = list(zip(rows, world.domains, strict=True))
-    aligns = settings.alignment > 0 and settings.tables != "inter"
-    pairs = load_pairs(parents["pairs"], world) if aligns else ()
+    pairs = load_pairs(parents["pairs"], world) if settings.aligns else ()
     return Lesson(
         settings,
         seed,
@@ -139,27 +181,21 @@ def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch:
     measures: list[Measure] = []
     for number, domain in enumerate(lesson.network.world.domains):
         total, triples = 0.0, 0
-        for step in _ahead(_steps(lesson, number, epoch)):
+        for step in ahead(_steps(lesson, number, epoch)):
             loss = model.loss(step, settings.l2, multiply)
-            _descend(optimiser, loss)
+            descend(optimiser, loss)
             total, triples = total + float(loss.detach()) * step.size, triples + step.size
         if triples:
             measures.append((epoch, domain.name, "loss", total / triples))
     for pairs in lesson.pairs:
         loss = alignment_loss(model, pairs, multiply)
-        _descend(optimiser, settings.alignment * loss)
+        descend(optimiser, settings.alignment * loss)
         names = [lesson.network.world.domains[number].name for number in (pairs.source, pairs.target)]
         measures.append((epoch, names[0], f"alignment to {names[1]}", float(loss.detach())))
     for number in sorted({pairs.source for pairs in lesson.pairs}):
         name = lesson.network.world.domains[number].name
         measures += [(epoch, name, metric, value) for metric, value in map_health(model, number).items()]
     return measures
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
 
 
 def _steps(lesson: Lesson, number: int, epoch: int) -> Iterator[Step]:
@@ -188,21 +224,12 @@ def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> S
     return Step(number, inter, intra, triples, counts, batch.size)
 
 
-def _ahead(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same steps, each prepared in another thread while the one before is learned from."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, steps, None)
-        while (step := coming.result()) is not None:
-            coming = pool.submit(next, steps, None)
-            yield step
-
-
-def _validate(model: Edda, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
+def _validate(learner: Learner, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
     """Validation measures of each domain and their mean, and the score that epochs are selected by: macro AUC."""
     measures: list[Measure] = []
     by_metric: dict[str, list[float]] = {}
     world = lesson.network.world
-    for domain, held, vectors in zip(world.domains, lesson.held, final_vectors(model, lesson.network), strict=True):
+    for domain, held, vectors in zip(world.domains, lesson.held, learner.vectors(), strict=True):
         statistics = candidate_statistics(*score_candidates(held, vectors, domain.users), lesson.recall_at)
         for metric, of in statistics.items():
             value = of(np.ones(held.users.size))

@@ -47,6 +47,13 @@ def network_of(world: World, backbone: Backbone, multiply: Multiply) -> Network:
     )
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """Each domain's final vectors (nodes, width), in the world's order: what a model other than EDDA leaves."""
+
+    by_domain: tuple[Tensor, ...]
+
+
 @torch.no_grad()
 def final_vectors(model: Edda, network: Network) -> Iterator[Tensor]:
     """Each domain's final vectors (nodes, 1 or 2 times width), inter part first; one domain at a time in memory."""

@@ -1,0 +1,34 @@
+"""Other recommenders under EDDA's protocol: same positives, negatives, validation, candidates and checkpoints.
+
+They are learners (`model.learner`) whose checkpoints hold each domain's final vectors, so that evaluation and export
+need not know them. Matrix factorisation, LightGCN and GRec of each domain alone are settings of EDDA itself
+(`train.tables = "intra"`); `flows.baselines` names them all.
+"""
+
+from collections.abc import Callable, Mapping
+
+from model.baselines.ials import Ials
+from model.baselines.popularity import Popularity
+from model.baselines.two_tower import TwoTower
+from model.baselines.union_lightgcn import UnionLightGcn, on_union_graph
+from model.learner import Learner, Lesson
+
+__all__ = ["UnionLightGcn", "baseline_of", "on_union_graph"]
+
+_BASELINES: Mapping[str, Callable[[Lesson], Learner]] = {
+    "popularity": Popularity,
+    "ials": Ials,
+    "shared-bottom": TwoTower,
+    "mmoe": TwoTower,
+    "ple": TwoTower,
+    "star": TwoTower,
+}
+
+
+def baseline_of(lesson: Lesson) -> Learner:
+    """The baseline that the settings name, before its first epoch.
+
+    Raises:
+        KeyError: it is none of these.
+    """
+    return _BASELINES[lesson.settings.model](lesson)
