@@ -25,7 +25,7 @@ from model.checkpoint import resume, save_state, write_checkpoint
 from model.draws import draw_key
 from model.edda import Edda, Shape, Step
 from model.learner import Learner, Lesson, Measure, ahead, descend
-from model.machine import device_of, peak_memory_mib, torch_threads
+from model.machine import device_of, peak_memory_mib, resident_memory, torch_threads
 from model.metrics import candidate_statistics
 from model.propagate import Dropout, backbone_of, fan_of
 from model.spmm import choose_engine
@@ -106,8 +106,9 @@ def train(
     """
 
     def write(draft: Draft) -> None:
-        with torch_threads(compute.threads):
+        with torch_threads(compute.threads), resident_memory() as peak:
             _write(draft, _lesson(settings, seed, validation, parents), progress)
+        draft.statistics["memory_mib"] = peak()
 
     return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
 
