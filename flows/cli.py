@@ -213,6 +213,27 @@ def compare(
         _answer(f"\nCAUTION: {caution}")
 
 
+@app.command(sort_key=3)
+def tune(*runs: Path, options: Options = Options()) -> None:
+    """Search for the settings that validate best; several runs are judged by their mean. Goes on where it stopped.
+
+    Parameters
+    ----------
+    runs:
+        TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
+    """
+    from flows.tuning import as_options, best_of, search_settings, trials_table
+
+    if not runs:
+        raise ValueError("edda tune: there must be at least one run's TOML file")
+    trials = search_settings([(run, options.overrides) for run in runs], _watcher())
+    best = best_of(trials)
+    _answer(trials_table(trials).plain())
+    _answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    for run in runs:
+        _answer(f"  edda run {run} {as_options(best.values)}")
+
+
 def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, options: Options) -> list[Compared]:
     from data_contracts.store import Store
     from flows.baselines import baseline_runs, variant_run

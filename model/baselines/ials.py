@@ -37,7 +37,7 @@ class Ials(Baseline):
         if importlib.util.find_spec("implicit") is None:
             raise ModuleNotFoundError(
                 "train.model 'ials': the library implicit is not installed; "
-                "run `pip install 'edda-recsys[baselines]'` or choose another model"
+                "run `pip install -e '.[baselines]'` or choose another model"
             )
         self._factors = [self._start(positives) for positives in lesson.positives]
 
