@@ -48,7 +48,14 @@ from data_contracts.store import Store
 OURS = ("edda", "edda, torch-sparse")
 LIBRARIES = {"edda, torch-sparse": "torch_sparse", "dgl": "dgl", "torch": "torch"}
 RELEASED = TrainSettings(
-    engine="native", device="cpu", initial_spread=0.1, negatives=1, order="sequential", learning_rate=1e-3
+    engine="native",
+    device="cpu",
+    initial_spread=0.1,
+    negatives=1,
+    order="sequential",
+    inter_graph="by-domain",
+    l2=1e-4,
+    learning_rate=1e-3,
 )
 PARTS = ("bpr", "alignment", "epoch")
 PARITY = (

@@ -16,8 +16,8 @@ from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
 from data_contracts.artifact import Artifact
 from data_contracts.settings import EvaluateSettings, TrainSettings
 from data_contracts.store import Store
-from model import train as training
-from model.batches import Batch, BatchSizes, Positives, batches_of, positives_of
+from model import learning, train
+from model.batches import Batch, Batching, Positives, batches_of, positives_of
 from model.edda import Edda, Shape
 from model.machine import peak_memory_mib
 from model.train import Lesson
@@ -45,7 +45,7 @@ class Contest:
 
     def batches(self, number: int) -> Iterator[Batch]:
         """The first epoch of a domain."""
-        return batches_of(self.positives[number], SEED, 1, BatchSizes(self.settings.batch_size, 1))
+        return batches_of(self.positives[number], SEED, 1, Batching(self.settings.batch_size, 1))
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""
@@ -53,7 +53,7 @@ class Contest:
 
     def lesson(self) -> Lesson:
         """What our training stage learns from."""
-        return training._lesson(self.settings, SEED, EvaluateSettings(), self.artifacts)
+        return train._lesson(self.settings, SEED, EvaluateSettings(), self.artifacts)
 
     def start(self) -> Edda:
         """The tables and maps that everybody starts from."""
@@ -90,7 +90,7 @@ def edda_cost(contest: Contest, contender: str) -> dict:
     costs = {}
     for epoch in (1, 2):
         for part, of in (("bpr", replace(lesson, pairs=())), ("alignment", replace(lesson, positives=without))):
-            cpu, wall = clocked(lambda of=of, epoch=epoch: training._learn(model, optimiser, of, epoch))
+            cpu, wall = clocked(lambda of=of, epoch=epoch: learning._learn(model, optimiser, of, epoch))
             costs |= {f"{part}_cpu": cpu, f"{part}_wall": wall}
     costs |= {"peak_mib": peak_memory_mib(), "share": "all"}
     return costs | {"floor": floor_of(lesson)}
@@ -144,7 +144,7 @@ def floor_of(lesson: Lesson) -> dict:
     row = 4 * lesson.settings.width
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
     nodes = [domain.nodes for domain in lesson.network.world.domains]
-    for step in training._steps(lesson, 1):
+    for step in learning._steps(lesson, 1):
         for fan, rows in ((step.inter, lesson.network.world.nodes), (step.intra, nodes[step.domain])):
             edges = sum(layer.forward.indices.numel() for layer in fan.layers)
             touched = fan.rows.numel()
@@ -237,7 +237,7 @@ def learner_of(contest: Contest, contender: str) -> Learner:
     lesson, model = contest.changed(engine=ENGINES[contender]).lesson(), contest.start()
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:
-        step = training._step(lesson, number, batch, turn)
+        step = learning._step(lesson, number, batch, turn)
         return model.loss(step, settings.l2, lesson.network.multiply)
 
     return Learner(model, loss)

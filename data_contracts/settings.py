@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+ModelName = Literal["edda", "popularity", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
 
 class Settings(BaseModel):
@@ -154,10 +156,15 @@ class PairsSettings(Settings):
 class TrainSettings(Settings):
     """Graph and pairs → checkpoint."""
 
+    model: ModelName = "edda"
+    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. ials needs the extra `baselines`."""
     backbone: Literal["grec", "lightgcn", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
     """inter: one table over all domains; intra: one per domain; both: side by side."""
+    inter_graph: Literal["union", "by-domain"] = "union"
+    """Under the inter table, union: one graph of all train interactions; by-domain: for each domain those with its
+    items, the outputs averaged over domains [EDDA]."""
     width: int = Field(64, ge=1)
     """Columns of each table."""
     initial_spread: float = Field(0.05, gt=0.0)
@@ -180,16 +187,31 @@ class TrainSettings(Settings):
     """mixed: the domains' batches in random order; sequential: one domain after another [EDDA]."""
     learning_rate: float = Field(1e-2, gt=0.0)
     """Adam's step size; 1e-3 in the released code."""
-    l2: float = Field(1e-4, ge=0.0)
-    """Weight of half the squared norm of a batch's layer-0 vectors, per positive."""
+    l2: float = Field(1e-2, ge=0.0)
+    """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""
     alignment: float = Field(0.3, ge=0.0)
     """Weight of the alignment loss; 0 switches it off."""
+    confidence: float = Field(10.0, gt=0.0)
+    """ials: weight of an interaction, where the absence of one weighs 1."""
+    hidden: int = Field(128, ge=1)
+    """shared-bottom, mmoe, ple, star: units of each hidden layer."""
+    experts: int = Field(3, ge=1)
+    """mmoe: experts; ple: experts of each domain and as many shared ones, in each of its two levels."""
     seeds: tuple[Seed, ...] = Field((2022,), min_length=1)
     """One checkpoint is trained for each."""
     engine: Literal["auto", "native", "torch-sparse"] = "auto"
     """Sparse products by torch's own CSR or torch-sparse; auto: native on CPU, torch-sparse on CUDA where installed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+
+    @property
+    def aligns(self) -> bool:
+        """Training reads the aligned pairs."""
+        return self.model == "edda" and self.alignment > 0 and self.tables != "inter"
+
+    def keyed(self) -> dict[str, Any]:
+        """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
+        return self.model_dump(mode="json", exclude={"seeds", *_NOT_READ[self.model]})
 
 
 class EvaluateSettings(Settings):
@@ -260,7 +282,26 @@ class ComputeSettings(Settings):
     """Address of a Dask scheduler; threads of this process without one."""
 
 
+_OF_NETWORKS = {"hidden", "experts"}
+_OF_EDDA = {"backbone", "tables", "inter_graph", "residual", "alignment"}
+_OF_GRAPHS = {"layers", "edge_dropout", "engine"}
+_OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_NOT_READ: Mapping[ModelName, set[str]] = {
+    "edda": {"confidence", *_OF_NETWORKS},
+    "popularity": {
+        "confidence", "width", "l2", "epochs", "patience", "device",
+        *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
+    },
+    "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
+    "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
+    "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
+    "ple": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
+    "star": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
+}  # fmt: skip
+"""Keys of [train] that a model does not look at; a key not named here enters the checkpoint's key."""
+
+
 def checkpoint_inputs(train: TrainSettings, seed: int, validation: EvaluateSettings) -> dict[str, Any]:
     """What enters a checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
     ranking = validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
-    return {**train.model_dump(mode="json", exclude={"seeds"}), "seed": seed, "validation": ranking}
+    return {**train.keyed(), "seed": seed, "validation": ranking}

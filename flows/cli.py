@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
-from flows.console import bars, log_lines, show_logs
+from flows.console import Watch, bars, log_lines, show_logs
 
 if TYPE_CHECKING:
+    from flows.comparison import Compared
     from flows.running import Outcome
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ Examples:
     edda inspect my-run
     edda inspect my-run/pairs --head 5
     edda recommend my-run --domain books --user u17 --top 5
+    edda compare my.toml --baselines
 """
 
 app = App(
@@ -173,6 +176,81 @@ def recommend(
         _answer(f"{rank}\t{item}\t{score:.4f}")
 
 
+@app.command(sort_key=3)
+def compare(
+    *runs: str,
+    variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    baselines: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+    markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Options = Options(),
+) -> None:
+    """Bring runs up to date and print their test metrics side by side, and what sets them apart from the first.
+
+    Parameters
+    ----------
+    runs:
+        TOML files, or names of runs that the store has.
+    variant:
+        further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
+    baselines:
+        compare the first file's run with all baselines.
+    json_:
+        print JSON.
+    markdown:
+        print Markdown.
+    """
+    from flows.comparison import as_json, cautions
+    from flows.comparison_tables import comparison_tables
+
+    found = _compared(runs, variant, baselines, options)
+    if json_:
+        _answer(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+        return
+    tables = comparison_tables(found)
+    _answer("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
+    for caution in cautions(found):
+        _answer(f"\nCAUTION: {caution}")
+
+
+@app.command(sort_key=3)
+def tune(*runs: Path, options: Options = Options()) -> None:
+    """Search for the settings that validate best; several runs are judged by their mean. Goes on where it stopped.
+
+    Parameters
+    ----------
+    runs:
+        TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
+    """
+    from flows.tuning import as_options, best_of, search_settings, trials_table
+
+    if not runs:
+        raise ValueError("edda tune: there must be at least one run's TOML file")
+    trials = search_settings([(run, options.overrides) for run in runs], _watcher())
+    best = best_of(trials)
+    _answer(trials_table(trials).plain())
+    _answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    for run in runs:
+        _answer(f"  edda run {run} {as_options(best.values)}")
+
+
+def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, options: Options) -> list[Compared]:
+    from data_contracts.store import Store
+    from flows.baselines import baseline_runs, variant_run
+    from flows.comparison import finished, recorded
+    from flows.config import store_folder
+
+    files = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
+    if not runs or (not files and (variants or baselines)):
+        raise ValueError("edda compare: there must be a run's TOML file, or, without --variant and --baselines, a name")
+    more = [variant_run(files[0], shlex.split(variant)) for variant in variants]
+    more += baseline_runs(files[0]) if baselines else []
+    made = iter(_up_to_date([*files, *more], options, "evaluate") if files else ())
+    store = Store(options.store or store_folder())
+    found = [finished(next(made)) if run.endswith(".toml") else recorded(run, store) for run in runs]
+    return [*found, *map(finished, made)]
+
+
 @app.command(sort_key=0)
 def demo(*, options: Options = Options()) -> None:
     """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
@@ -233,12 +311,15 @@ def _message(error: Exception) -> str:
 def _up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:
     from flows.update import bring_up_to_date
 
-    console = Console(stderr=True)
-    watcher = bars(console) if console.is_terminal else log_lines(log.info)
-    outcomes = bring_up_to_date(runs, stage, watcher, prefect=options.prefect)
+    outcomes = bring_up_to_date(runs, stage, _watcher(), prefect=options.prefect)
     if not any(outcome.made for outcome in outcomes):
         _tell("nothing to do, everything is up to date")
     return outcomes
+
+
+def _watcher() -> Watch:
+    console = Console(stderr=True)
+    return bars(console) if console.is_terminal else log_lines(log.info)
 
 
 def _show(outcome: Outcome) -> None:

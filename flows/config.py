@@ -27,6 +27,7 @@ from data_contracts.settings import (
     WorldSettings,
 )
 from flows.mistakes import dotted, mistakes
+from flows.search_space import TuneSettings
 
 DEFAULT_STORE = "edda-store"
 
@@ -71,6 +72,8 @@ class RunConfig(Settings):
     """Checkpoint → embeddings and recommendations."""
     compute: ComputeSettings = ComputeSettings()
     """How the run uses the machine; no result depends on it."""
+    tune: TuneSettings = TuneSettings()
+    """Search for the settings that validate best: `edda tune`."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -82,7 +85,7 @@ class RunConfig(Settings):
     @property
     def aligns(self) -> bool:
         """Training reads the aligned pairs."""
-        return self.train.alignment > 0 and self.train.tables != "inter"
+        return self.train.aligns
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,7 +34,9 @@ def dotted(place: Place) -> str:
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside an annotation such as `X`, `X | None` or `tuple[X, ...]`."""
+    """The settings class inside an annotation such as `X`, `X | None` or `tuple[X, ...]`, not one by free keys."""
+    if get_origin(annotation) is dict:
+        return None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := nested_model(inner))), None)

@@ -70,6 +70,9 @@ def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
         return " or ".join(describe_type(choice, schemas) for choice in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(json.dumps(value) for value in schema["enum"])
+    if schema.get("type") == "object":
+        inner = schema["additionalProperties"]
+        return f"table of: {describe_type(inner, schemas)}" if isinstance(inner, dict) else "table"
     if schema.get("type") == "array":
         return f"list of: {describe_type(schema['items'], schemas)}"
     limits = [text.format(schema[key]) for key, text in _LIMITS.items() if key in schema]

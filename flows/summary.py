@@ -16,23 +16,25 @@ MACRO = "macro"
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of text: a title, a header, rows; first column left, the others right."""
+    """A small table of text: a title, a header, rows; first column left, the others right, unless all are `left`."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    left: bool = False
 
     def plain(self) -> str:
         """Aligned columns for a terminal or a log."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        text = ["  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        text = ["  ".join(_aligned(cell, width, i and not self.left)
+                          for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
                 for line in lines]  # fmt: skip
         return "\n".join([self.title, *(line.rstrip() for line in text)])
 
     def markdown(self) -> str:
         """A Markdown table under its title."""
-        rule = ("---", *("---:" for _ in self.header[1:]))
+        rule = ("---", *("---" if self.left else "---:" for _ in self.header[1:]))
         lines = ("| " + " | ".join(line) + " |" for line in (self.header, rule, *self.rows))
         return "\n".join([f"**{self.title}**", "", *lines])
 
@@ -114,5 +116,5 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
+def _aligned(cell: str, width: int, right: bool | int) -> str:
+    return cell.rjust(width) if right else cell.ljust(width)

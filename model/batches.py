@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_contracts.contracts import TRAIN
-from data_contracts.settings import Protocol
+from data_contracts.settings import Protocol, TrainSettings
 from model.draws import draw_key, generator
 from model.kernels import draw_negatives, number_distinct, share_negatives
 from model.pairing import Pairing, pairing_of
@@ -40,11 +40,17 @@ class Positives:
     known: Ints
 
 
-class BatchSizes(NamedTuple):
-    """Triples of a batch, at most, and negatives that each is compared with."""
+class Batching(NamedTuple):
+    """Triples of a batch, at most; negatives that each is compared with; domains in random order or one by one."""
 
     triples: int
     negatives: int
+    mixed: bool = False
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> Self:
+        """As set."""
+        return cls(settings.batch_size, settings.negatives, settings.order == "mixed")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def negatives_of(positives: Positives, seed: int, epoch: int) -> Ints:
     return negatives
 
 
-def batches_of(positives: Positives, seed: int, epoch: int, sizes: BatchSizes) -> Iterator[Batch]:
+def batches_of(positives: Positives, seed: int, epoch: int, batching: Batching) -> Iterator[Batch]:
     """An epoch of a domain in its own random order; nothing where the domain has no positives.
 
     Beyond its own negative, a positive is compared with negatives drawn for others of its batch: more comparisons
@@ -102,11 +108,24 @@ def batches_of(positives: Positives, seed: int, epoch: int, sizes: BatchSizes) -
     """
     order = generator(seed, "order", positives.domain, epoch).permutation(positives.users.size)
     negatives = negatives_of(positives, seed, epoch)
-    for place, start in enumerate(range(0, order.size, sizes.triples)):
-        chosen = order[start : start + sizes.triples]
+    for place, start in enumerate(range(0, order.size, batching.triples)):
+        chosen = order[start : start + batching.triples]
         draws = generator(seed, "shared", positives.domain, epoch, place)
-        shifts = draws.integers(0, chosen.size, sizes.negatives - 1)
+        shifts = draws.integers(0, chosen.size, batching.negatives - 1)
         yield _batch(positives, chosen, negatives[chosen], shifts)
+
+
+def mixed_batches(
+    positives: Sequence[Positives], seed: int, epoch: int, batching: Batching
+) -> Iterator[tuple[int, int, Batch]]:
+    """An epoch of all domains: (position of the domain, which of its batches, from 0, the batch)."""
+    batches = [enumerate(batches_of(of, seed, epoch, batching)) for of in positives]
+    turns = np.repeat(np.arange(len(batches)), [-(-of.users.size // batching.triples) for of in positives])
+    if batching.mixed:
+        turns = generator(seed, "turns", epoch).permutation(turns)
+    for number in turns.tolist():
+        place, batch = next(batches[number])
+        yield number, place, batch
 
 
 def _batch(positives: Positives, chosen: Longs, negatives: Ints, shifts: Longs) -> Batch:

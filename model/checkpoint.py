@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT
 from data_contracts.store import Draft
 from model.edda import Edda, Shape
+from model.learner import Learner, Measure
+from model.machine import device_of
 from model.propagate import Backbone
+from model.spmm import choose_engine
+from model.vectors import Vectors, final_vectors, network_of
 from model.world import World
 
 STATE = "state.pt"
 MODEL, DESCRIPTION = "model.safetensors", "model.json"
-
-Measure = tuple[int, str, str, float]
-"""Epoch, domain, metric, value."""
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Training:
         epoch: epochs done.
         best_epoch: the epoch that validated best; 0 before the first.
         best_score: its validation score; None where nothing can be validated.
-        best: its tensors.
+        best: what is kept of it.
         history: every measure of every epoch.
     """
 
@@ -46,20 +47,19 @@ class Training:
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[Measure] = field(default_factory=list)
 
-    def judge(self, model: Edda, score: float | None) -> None:
-        """Keep the model's tensors if its epoch scores better than every one before, or if nothing can be scored."""
+    def judge(self, learner: Learner, score: float | None) -> None:
+        """Keep the learner if its epoch scores better than every one before, or if nothing can be scored."""
         if score is None or self.best_score is None or score > self.best_score:
             self.best_epoch, self.best_score = self.epoch, score
-            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in model.tensors().items()}
+            self.best = _copies(learner)
 
 
-def save_state(folder: Path, training: Training, model: Edda, optimiser: torch.optim.Optimizer) -> None:
+def save_state(folder: Path, training: Training, learner: Learner) -> None:
     """Replace the state of the epoch before, so that a kill at any moment leaves one of the two, whole."""
     state = {
         **{name: value for name, value in vars(training).items() if name != "best"},
         "best": training.best if training.best_epoch != training.epoch else {},
-        "tensors": model.tensors(),
-        "optimiser": optimiser.state_dict(),
+        "learner": learner.state(),
     }
     temporary = folder / f".{STATE}.new"
     with temporary.open("wb") as stream:
@@ -69,20 +69,19 @@ def save_state(folder: Path, training: Training, model: Edda, optimiser: torch.o
     temporary.replace(folder / STATE)
 
 
-def resume(folder: Path, model: Edda, optimiser: torch.optim.Optimizer) -> Training:
-    """Continue where a killed training stopped: fills model and optimiser; a fresh Training where nothing was kept."""
+def resume(folder: Path, learner: Learner) -> Training:
+    """Continue where a killed training stopped: restores the learner; a fresh Training where nothing was kept."""
     if not (folder / STATE).exists():
         return Training()
     state = torch.load(folder / STATE, weights_only=True)
-    model.load(state.pop("tensors"))
-    optimiser.load_state_dict(state.pop("optimiser"))
+    learner.restore(state.pop("learner"))
     training = Training(**state)
     if training.best_epoch == training.epoch:
-        training.best = {name: tensor.to("cpu", copy=True) for name, tensor in model.tensors().items()}
+        training.best = _copies(learner)
     return training
 
 
-def write_checkpoint(draft: Draft, training: Training, shape: Shape, backbone: Backbone, seed: int) -> None:
+def write_checkpoint(draft: Draft, training: Training, learner: Learner, seed: int) -> None:
     """Write the best epoch's tensors, what is needed to use them, and the history of all epochs."""
     save_file({name: tensor.contiguous() for name, tensor in training.best.items()}, draft.folder / MODEL)
     description = {
@@ -90,12 +89,11 @@ def write_checkpoint(draft: Draft, training: Training, shape: Shape, backbone: B
         "epoch": training.best_epoch,
         "epochs": training.epoch,
         "score": training.best_score,
-        "shape": asdict(shape),
-        "backbone": asdict(backbone),
+        **learner.description(),
     }
     (draft.folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False))
-    columns = zip(*sorted(training.history), strict=True)
     schema = CHECKPOINT.file_schema
+    columns = list(zip(*sorted(training.history), strict=True)) or [()] * len(schema)
     arrays = [pa.array(column, type_) for column, type_ in zip(columns, schema.types, strict=True)]
     draft.write(pa.table(arrays, schema=schema))
 
@@ -105,14 +103,14 @@ class Checkpoint:
     """A trained model and how it came about.
 
     Attributes:
-        model: its tables.
-        backbone: the building block it was trained with.
+        model: its tables, or the final vectors that a model other than EDDA left.
+        backbone: the building block of the tables; None where the vectors are final.
         seed: the seed it was trained with.
         epoch: the epoch that validated best.
     """
 
-    model: Edda
-    backbone: Backbone
+    model: Edda | Vectors
+    backbone: Backbone | None
     seed: int
     epoch: int
 
@@ -124,16 +122,30 @@ def load_checkpoint(artifact: Artifact, world: World) -> Checkpoint:
         ValueError: it was trained on another world than the given one.
     """
     description: Mapping[str, Any] = json.loads((artifact.path / DESCRIPTION).read_text())
-    shape = Shape(**description["shape"])
+    trained, seed = description["shape"], description["seed"]
     found = {domain.name: domain.nodes for domain in world.domains}
-    if (dict(shape.domains), shape.nodes) != (found, world.nodes):
+    if (trained["domains"], trained["nodes"]) != (found, world.nodes):
         raise ValueError(
-            f"checkpoint {artifact.key}: trained on {dict(shape.domains)}, {shape.nodes} nodes in all; "
+            f"checkpoint {artifact.key}: trained on {trained['domains']}, {trained['nodes']} nodes in all; "
             f"nodes has {found}, {world.nodes} in all; train again on these nodes"
         )
-    model = Edda(shape, description["seed"])
-    model.load(load_file(artifact.path / MODEL))
-    return Checkpoint(model, Backbone(**description["backbone"]), description["seed"], description["epoch"])
+    tensors = load_file(artifact.path / MODEL)
+    if description["model"] != "edda":
+        vectors = Vectors(tuple(tensors[f"vectors/{name}"] for name in found))
+        return Checkpoint(vectors, None, seed, description["epoch"])
+    model = Edda(Shape(**trained), seed)
+    model.load(tensors)
+    return Checkpoint(model, Backbone(**description["backbone"]), seed, description["epoch"])
+
+
+def checkpoint_vectors(checkpoint: Checkpoint, world: World) -> Iterator[Tensor]:
+    """Each domain's final vectors (nodes, width), in the world's order, on the best device there is."""
+    device = device_of("auto")
+    if isinstance(checkpoint.model, Vectors):
+        return (vectors.to(device) for vectors in checkpoint.model.by_domain)
+    _, multiply = choose_engine("auto", device)
+    assert checkpoint.backbone is not None
+    return final_vectors(checkpoint.model.to(device), network_of(world, checkpoint.backbone, multiply))
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:
@@ -146,3 +158,7 @@ def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:
     if not roles:
         raise KeyError(f"parents are {', '.join(parents)}; there must be a checkpoint among them")
     return sorted(roles, key=lambda role: int(role.partition("-")[2] or 0))
+
+
+def _copies(learner: Learner) -> dict[str, Tensor]:
+    return {name: tensor.to("cpu", copy=True) for name, tensor in learner.kept().items()}

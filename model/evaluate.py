@@ -17,8 +17,8 @@ from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
 from model.candidates import held_out, score_candidates
-from model.checkpoint import Checkpoint, checkpoint_roles, load_checkpoint
-from model.machine import device_of, torch_threads
+from model.checkpoint import Checkpoint, checkpoint_roles, checkpoint_vectors, load_checkpoint
+from model.machine import torch_threads
 from model.metrics import (
     Estimate,
     candidate_statistics,
@@ -28,8 +28,6 @@ from model.metrics import (
     user_statistics,
 )
 from model.ranking import full_ranks
-from model.spmm import choose_engine
-from model.vectors import final_vectors, network_of
 from model.world import Domain, Rows, World, load_rows, load_world
 
 MACRO = "macro"
@@ -99,10 +97,7 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
 
 
 def _measure(exam: Exam, checkpoint: Checkpoint) -> Measured:
-    device = device_of("auto")
-    _, multiply = choose_engine("auto", device)
-    network = network_of(exam.world, checkpoint.backbone, multiply)
-    vectors = final_vectors(checkpoint.model.to(device), network)
+    vectors = checkpoint_vectors(checkpoint, exam.world)
     measured: Measured = {}
     for domain, rows, own in zip(exam.world.domains, exam.rows, vectors, strict=True):
         for split in (VALID, TEST):

@@ -16,11 +16,9 @@ from data_contracts.contracts import EMBEDDINGS, ITEM, RECOMMENDATIONS, TRAIN, U
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
-from model.checkpoint import checkpoint_roles, load_checkpoint
-from model.machine import device_of, torch_threads
+from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint
+from model.machine import torch_threads
 from model.ranking import best_of_all
-from model.spmm import choose_engine
-from model.vectors import final_vectors, network_of
 from model.world import Domain, World, load_rows, load_world
 
 _FILE_ROWS = 262_144
@@ -127,10 +125,7 @@ def _vectors(world: World, parents: Mapping[str, Artifact]) -> Iterator[tuple[Do
     """Every domain with its final vectors on the CPU."""
     (role,) = checkpoint_roles(parents)
     checkpoint = load_checkpoint(parents[role], world)
-    device = device_of("auto")
-    _, multiply = choose_engine("auto", device)
-    network = network_of(world, checkpoint.backbone, multiply)
-    for domain, vectors in zip(world.domains, final_vectors(checkpoint.model.to(device), network), strict=True):
+    for domain, vectors in zip(world.domains, checkpoint_vectors(checkpoint, world), strict=True):
         yield domain, vectors.cpu()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import psutil
 import torch
 
 
@@ -32,6 +34,28 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def resident_memory(interval_seconds: float = 0.05) -> Iterator[Callable[[], int]]:
+    """Watch the process's resident size until the block ends; call what is yielded for the largest seen, in MiB.
+
+    Other than `peak_memory_mib` it forgets what the process did before.
+    """
+    process, ended = psutil.Process(), threading.Event()
+    seen = [process.memory_info().rss]
+
+    def watch() -> None:
+        while not ended.wait(interval_seconds):
+            seen[0] = max(seen[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: seen[0] // 2**20
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def peak_memory_mib() -> int:

@@ -29,12 +29,14 @@ class Backbone:
         layers: how often neighbours are mixed.
         own, neighbours: weights of a node's previous layer and of its normalised neighbours in the next.
         averaged: the output is the mean of layers 0 … `layers`, else the last one.
+        union: under the inter table lies one graph of all interactions, else one for each domain's items.
     """
 
     layers: int
     own: float
     neighbours: float
     averaged: bool
+    union: bool = False
 
     @property
     def isolated(self) -> float:
@@ -84,11 +86,12 @@ class Fan:
 
 def backbone_of(settings: TrainSettings) -> Backbone:
     """The backbone that the settings name."""
+    union = settings.inter_graph == "union"
     if settings.backbone == "mf":
-        return Backbone(0, 0.0, 0.0, averaged=False)
+        return Backbone(0, 0.0, 0.0, averaged=False, union=union)
     if settings.backbone == "lightgcn":
-        return Backbone(settings.layers, 0.0, 1.0, averaged=True)
-    return Backbone(settings.layers, settings.residual, 1.0 - settings.residual, averaged=False)
+        return Backbone(settings.layers, 0.0, 1.0, averaged=True, union=union)
+    return Backbone(settings.layers, settings.residual, 1.0 - settings.residual, averaged=False, union=union)
 
 
 def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multiply) -> Tensor:

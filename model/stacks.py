@@ -64,6 +64,11 @@ def inter_stack(world: World) -> Stack:
     return _stacked((_touching(domain, users, items, world) for domain in world.domains), world.nodes)
 
 
+def union_stack(world: World) -> Stack:
+    """The train interactions of all domains as one graph over the nodes of all domains."""
+    return _stacked([_between(*_union_edges(world), world)], world.nodes)
+
+
 def _union_edges(world: World) -> tuple[Ints, Ints]:
     """Distinct train interactions of all domains, as numbers of the union's users and items."""
     keys = [np.zeros(0, np.int64)]
@@ -79,7 +84,12 @@ def _touching(domain: Domain, users: Ints, items: Ints, world: World) -> tuple[L
     offered = np.zeros(world.items, bool)
     offered[domain.union[domain.users :] - world.users] = True
     kept = offered[items]
-    users, items = users[kept], items[kept] + np.int32(world.users)
+    return _between(users[kept], items[kept], world)
+
+
+def _between(users: Ints, items: Ints, world: World) -> tuple[Longs, Ints]:
+    """Edges in both directions, in compressed rows over the union's nodes."""
+    items = items + np.int32(world.users)
     both = np.concatenate([users, items]), np.concatenate([items, users])
     matrix = sparse.csr_matrix((np.ones(both[0].size, np.int8), both), shape=(world.nodes, world.nodes))
     matrix.sort_indices()

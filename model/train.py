@@ -5,49 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT, VALID
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings, checkpoint_inputs
 from data_contracts.store import Draft, Store
-from model.alignment import AlignedPairs, alignment_loss, load_pairs, map_health
-from model.batches import Batch, BatchSizes, Positives, batches_of, positives_of
-from model.candidates import HeldOut, held_out, score_candidates
-from model.checkpoint import Measure, resume, save_state, write_checkpoint
-from model.draws import draw_key, generator
-from model.edda import Edda, Shape, Step
-from model.machine import device_of, peak_memory_mib, torch_threads
+from model.alignment import load_pairs
+from model.baselines import baseline_of
+from model.batches import positives_of
+from model.candidates import held_out, score_candidates
+from model.checkpoint import resume, save_state, write_checkpoint
+from model.learner import Learner, Lesson, Measure
+from model.learning import edda_of
+from model.machine import device_of, peak_memory_mib, resident_memory, torch_threads
 from model.metrics import candidate_statistics
-from model.propagate import Dropout, backbone_of, fan_of
+from model.propagate import backbone_of
 from model.spmm import choose_engine
-from model.vectors import Network, final_vectors, network_of
+from model.vectors import network_of
 from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
 
 _HALF_TRUSTED_ROWS = 1000
 """Validation rows with which a domain counts half as much as a large one when epochs are selected."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What training needs beside the model: by domain what to learn from and what to validate on, and the pairs."""
-
-    settings: TrainSettings
-    seed: int
-    network: Network
-    positives: tuple[Positives, ...]
-    held: tuple[HeldOut, ...]
-    recall_at: tuple[int, ...]
-    pairs: tuple[AlignedPairs, ...]
-    device: torch.device
 
 
 def train(
@@ -82,33 +66,31 @@ def train(
     """
 
     def write(draft: Draft) -> None:
-        with torch_threads(compute.threads):
+        with torch_threads(compute.threads), resident_memory() as peak:
             _write(draft, _lesson(settings, seed, validation, parents), progress)
+        draft.statistics["memory_mib"] = peak()
 
     return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
 
 
 def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
     settings, seed = lesson.settings, lesson.seed
-    domains = {domain.name: domain.nodes for domain in lesson.network.world.domains}
-    shape = Shape(settings.tables, settings.width, lesson.network.world.nodes, domains, bool(lesson.pairs))
-    model = Edda(shape, seed, settings.initial_spread).to(lesson.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    training = resume(draft.scratch, model, optimiser)
+    learner = edda_of(lesson) if settings.model == "edda" else baseline_of(lesson)
+    training = resume(draft.scratch, learner)
     seconds = []
-    while training.epoch < settings.epochs and training.epoch - training.best_epoch < settings.patience:
+    while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
         started = time.perf_counter()
         training.epoch += 1
-        losses = _learn(model, optimiser, lesson, training.epoch)
-        measures, score = _validate(model, lesson, training.epoch)
+        losses = learner.learn(training.epoch)
+        measures, score = _validate(learner, lesson, training.epoch)
         training.history += [*losses, *measures]
-        training.judge(model, score)
-        save_state(draft.scratch, training, model, optimiser)
+        training.judge(learner, score)
+        save_state(draft.scratch, training, learner)
         seconds.append(round(time.perf_counter() - started, 3))
-        progress(training.epoch, settings.epochs, "epochs")
+        progress(training.epoch, learner.epochs, "epochs")
         shown = "none" if score is None else f"{score:.4f}"
         log.info("epoch %d: validation score %s, best epoch %s", training.epoch, shown, training.best_epoch)
-    write_checkpoint(draft, training, shape, lesson.network.backbone, seed)
+    write_checkpoint(draft, training, learner, seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
 
@@ -122,8 +104,7 @@ def _lesson(
     network = network_of(world, backbone_of(settings), multiply)
     rows = [load_rows(parents["interactions"], domain, world) for domain in world.domains]
     both = list(zip(rows, world.domains, strict=True))
-    aligns = settings.alignment > 0 and settings.tables != "inter"
-    pairs = load_pairs(parents["pairs"], world) if aligns else ()
+    pairs = load_pairs(parents["pairs"], world) if settings.aligns else ()
     return Lesson(
         settings,
         seed,
@@ -136,77 +117,7 @@ def _lesson(
     )
 
 
-def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch: int) -> list[Measure]:
-    """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
-    settings, multiply = lesson.settings, lesson.network.multiply
-    measures: list[Measure] = []
-    losses: dict[int, list[tuple[float, int]]] = {}
-    for step in _ahead(_steps(lesson, epoch)):
-        loss = model.loss(step, settings.l2, multiply)
-        _descend(optimiser, loss)
-        losses.setdefault(step.domain, []).append((float(loss.detach()), step.size))
-    for number, of in sorted(losses.items()):
-        mean = math.fsum(loss * size for loss, size in of) / sum(size for _, size in of)
-        measures.append((epoch, lesson.network.world.domains[number].name, "loss", mean))
-    for pairs in lesson.pairs:
-        loss = alignment_loss(model, pairs, multiply)
-        _descend(optimiser, settings.alignment * loss)
-        names = [lesson.network.world.domains[number].name for number in (pairs.source, pairs.target)]
-        measures.append((epoch, names[0], f"alignment to {names[1]}", float(loss.detach())))
-    for number in sorted({pairs.source for pairs in lesson.pairs}):
-        name = lesson.network.world.domains[number].name
-        measures += [(epoch, name, metric, value) for metric, value in map_health(model, number).items()]
-    return measures
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-
-
-def _steps(lesson: Lesson, epoch: int) -> Iterator[Step]:
-    """An epoch's steps of all domains, one domain after another or mixed at random."""
-    sizes = BatchSizes(lesson.settings.batch_size, lesson.settings.negatives)
-    batches = [enumerate(batches_of(of, lesson.seed, epoch, sizes)) for of in lesson.positives]
-    steps = [-(-of.users.size // sizes.triples) for of in lesson.positives]
-    turns = np.repeat(np.arange(len(steps)), steps)
-    if lesson.settings.order == "mixed":
-        turns = generator(lesson.seed, "turns", epoch).permutation(turns)
-    for number in turns.tolist():
-        place, batch = next(batches[number])
-        yield _step(lesson, number, batch, (epoch, place))
-
-
-def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> Step:
-    """Prune one batch; edges are dropped by (seed, table, domain, epoch, batch, layer, edge)."""
-    settings, network = lesson.settings, lesson.network
-    domain = network.world.domains[number]
-    layers = range(1, network.backbone.layers + 1)
-
-    def dropout(table: str) -> Dropout:
-        keys = (draw_key(lesson.seed, "dropout", table, domain.name, *turn, layer) for layer in layers)
-        return Dropout(settings.edge_dropout, tuple(keys))
-
-    inter = intra = None
-    if settings.tables != "intra":
-        inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, dropout("inter"))
-        inter = inter.to(lesson.device)
-    if settings.tables != "inter":
-        intra = fan_of(network.intra[number], batch.nodes, network.backbone, dropout("intra")).to(lesson.device)
-    return Step(number, inter, intra, batch.pairing.to(lesson.device), batch.counts.to(lesson.device))
-
-
-def _ahead(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same steps, each prepared in another thread while the one before is learned from."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, steps, None)
-        while (step := coming.result()) is not None:
-            coming = pool.submit(next, steps, None)
-            yield step
-
-
-def _validate(model: Edda, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
+def _validate(learner: Learner, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
     """Validation measures of each domain and their mean, and the score that epochs are selected by.
 
     The score is the mean of the domains' AUC, each weighed by rows / (rows + 1000): where a domain has so few
@@ -216,7 +127,7 @@ def _validate(model: Edda, lesson: Lesson, epoch: int) -> tuple[list[Measure], f
     by_metric: dict[str, list[float]] = {}
     weights = []
     world = lesson.network.world
-    for domain, held, vectors in zip(world.domains, lesson.held, final_vectors(model, lesson.network), strict=True):
+    for domain, held, vectors in zip(world.domains, lesson.held, learner.vectors(), strict=True):
         statistics = candidate_statistics(*score_candidates(held, vectors, domain.users), lesson.recall_at)
         for metric, of in statistics.items():
             value = of(np.ones(held.users.size))

@@ -11,7 +11,7 @@ from torch import Tensor
 from model.edda import Edda
 from model.propagate import Backbone, propagate
 from model.spmm import Multiply
-from model.stacks import Stack, inter_stack, intra_stack
+from model.stacks import Stack, inter_stack, intra_stack, union_stack
 from model.world import World
 
 
@@ -42,9 +42,15 @@ def network_of(world: World, backbone: Backbone, multiply: Multiply) -> Network:
     """
     if not world.domains:
         raise ValueError("nodes: there is no domain, must be at least one; ingest logs with interactions")
-    return Network(
-        world, inter_stack(world), tuple(intra_stack(domain) for domain in world.domains), backbone, multiply
-    )
+    inter = union_stack(world) if backbone.union else inter_stack(world)
+    return Network(world, inter, tuple(intra_stack(domain) for domain in world.domains), backbone, multiply)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Each domain's final vectors (nodes, width), in the world's order: what a model other than EDDA leaves."""
+
+    by_domain: tuple[Tensor, ...]
 
 
 @torch.no_grad()

@@ -55,12 +55,20 @@ def inter_adjacencies(world: World) -> list[NDArray[np.float64]]:
     return dense
 
 
-def final_vectors(model: Edda, world: World, number: int, backbone: str, layers: int, residual: float) -> Tensor:
+def union_adjacency(world: World) -> NDArray[np.float64]:
+    """All domains' edges over the union's nodes."""
+    return np.maximum.reduce(inter_adjacencies(world))
+
+
+def final_vectors(
+    model: Edda, world: World, number: int, backbone: str, layers: int, residual: float, *, union: bool = False
+) -> Tensor:
     """[inter | intra] of one domain's nodes, differentiable."""
     domain = world.domains[number]
+    graphs = [union_adjacency(world)] if union else inter_adjacencies(world)
     parts = []
     for table in model.inter:
-        outputs = [propagated(table, dense, backbone, layers, residual) for dense in inter_adjacencies(world)]
+        outputs = [propagated(table, dense, backbone, layers, residual) for dense in graphs]
         parts.append(torch.stack(outputs).mean(dim=0)[torch.from_numpy(domain.union).long()])
     if len(model.intra):
         parts.append(propagated(model.intra[number], adjacency(domain), backbone, layers, residual))

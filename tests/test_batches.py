@@ -4,7 +4,7 @@ from scipy import stats
 from tiny_world import Tiny, build, rows_of
 
 from data_contracts.store import Store
-from model.batches import BatchSizes, Positives, batches_of, negatives_of, positives_of
+from model.batches import Batching, Positives, batches_of, negatives_of, positives_of
 from model.world import load_rows, load_world
 
 LOG = {
@@ -63,11 +63,11 @@ def test_a_user_who_knows_every_item_trains_on_nothing(hand_made: Tiny) -> None:
 
 
 def test_a_domain_without_train_rows_has_no_batch(hand_made: Tiny) -> None:
-    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, BatchSizes(4, 2))) == []
+    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, Batching(4, 2))) == []
 
 
 def rows(found: Positives, epoch: int, triples: int, negatives: int = 1) -> list[list[int]]:
-    return [row for batch in batches_of(found, 1, epoch, BatchSizes(triples, negatives)) for row in rows_of(batch)]
+    return [row for batch in batches_of(found, 1, epoch, Batching(triples, negatives)) for row in rows_of(batch)]
 
 
 def test_an_epoch_visits_every_positive_once(tiny_world: Tiny) -> None:
@@ -88,7 +88,7 @@ def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:
 
 def test_further_negatives_are_those_of_the_batchs_other_positives(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
-    for batch in batches_of(found, 1, 1, BatchSizes(50, 4)):
+    for batch in batches_of(found, 1, 1, Batching(50, 4)):
         own = {row[2] for row in rows_of(batch)}
         assert {node for row in rows_of(batch) for node in row[3:]} <= own
     assert [row[:3] for row in rows(found, 1, 50, 4)] == rows(found, 1, 50)
@@ -105,7 +105,7 @@ def test_no_negative_that_is_shared_is_known_to_the_user(tiny_world: Tiny) -> No
 
 
 def test_a_batch_counts_how_often_each_node_occurs_in_its_triples(tiny_world: Tiny) -> None:
-    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, BatchSizes(1000, 3))
+    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, Batching(1000, 3))
     nodes = [node for row in rows_of(batch) for node in row[:3]]
     assert batch.counts.tolist() == np.bincount(nodes)[batch.nodes].tolist()
     assert np.unique(batch.nodes).size == batch.nodes.size

@@ -6,51 +6,51 @@ import torch
 
 from model.checkpoint import STATE, Training, resume, save_state
 from model.edda import Edda, Shape
+from model.train import EddaLearner
 
 SHAPE = Shape("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
 
 
-def trained(steps: int) -> tuple[Edda, torch.optim.Adam]:
+def trained(steps: int) -> EddaLearner:
     model = Edda(SHAPE, 1)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
     for step in range(steps):
         optimiser.zero_grad()
         (model.intra[step % 2].square().sum() + model.inter[0].sum()).backward()
         optimiser.step()
-    return model, optimiser
+    return EddaLearner(model, optimiser, lesson=None)
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    model, optimiser = trained(3)
+    learner, again = trained(3), trained(0)
     training = Training(3, history=[(1, "a", "loss", 0.1)])
-    training.judge(model, 0.75)
-    save_state(tmp_path, training, model, optimiser)
-    again, other = trained(0)
-    found = resume(tmp_path, again, other)
+    training.judge(learner, 0.75)
+    save_state(tmp_path, training, learner)
+    found = resume(tmp_path, again)
     assert (found.epoch, found.best_epoch, found.best_score, found.history) == (3, 3, 0.75, [(1, "a", "loss", 0.1)])
-    assert all(torch.equal(tensor, found.best[name]) for name, tensor in model.tensors().items())
-    assert all(torch.equal(x, y) for x, y in zip(model.parameters(), again.parameters(), strict=True))
-    for mine, theirs in zip(optimiser.state.values(), other.state.values(), strict=True):
+    assert all(torch.equal(tensor, found.best[name]) for name, tensor in learner.kept().items())
+    assert all(torch.equal(x, y) for x, y in zip(learner.model.parameters(), again.model.parameters(), strict=True))
+    for mine, theirs in zip(learner.optimiser.state.values(), again.optimiser.state.values(), strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
 
 
 def test_the_best_tensors_survive_later_epochs(tmp_path: Path) -> None:
-    model, optimiser = trained(1)
+    learner = trained(1)
     training = Training(1)
-    training.judge(model, 0.75)
-    best = {name: tensor.clone() for name, tensor in model.tensors().items()}
-    model.inter[0].data += 1
+    training.judge(learner, 0.75)
+    best = {name: tensor.clone() for name, tensor in learner.kept().items()}
+    learner.model.inter[0].data += 1
     training.epoch = 2
-    training.judge(model, 0.7)
-    save_state(tmp_path, training, model, optimiser)
-    found = resume(tmp_path, *trained(0))
+    training.judge(learner, 0.7)
+    save_state(tmp_path, training, learner)
+    found = resume(tmp_path, trained(0))
     assert found.best_epoch == 1
     assert all(torch.equal(found.best[name], tensor) for name, tensor in best.items())
 
 
 def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, optimiser = trained(1)
-    save_state(tmp_path, Training(1), model, optimiser)
+    learner = trained(1)
+    save_state(tmp_path, Training(1), learner)
     whole = (tmp_path / STATE).read_bytes()
 
     def cut_short(state: object, stream: io.BufferedWriter) -> None:
@@ -59,16 +59,16 @@ def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(torch, "save", cut_short)
     with pytest.raises(OSError, match="no space"):
-        save_state(tmp_path, Training(2), model, optimiser)
+        save_state(tmp_path, Training(2), learner)
     assert (tmp_path / STATE).read_bytes() == whole
 
 
 def test_without_a_score_the_last_epoch_is_kept() -> None:
-    training, model = Training(), Edda(SHAPE, 1)
+    training, learner = Training(), trained(0)
     for training.epoch in (1, 2):
-        training.judge(model, None)
+        training.judge(learner, None)
     assert training.best_epoch == 2
 
 
 def test_nothing_kept_means_a_fresh_start(tmp_path: Path) -> None:
-    assert resume(tmp_path, *trained(0)) == Training()
+    assert resume(tmp_path, trained(0)) == Training()

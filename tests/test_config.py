@@ -31,7 +31,7 @@ def test_a_name_and_a_world_are_enough(tmp_path):
 
 def test_an_unknown_key_names_file_key_and_the_nearest_known_key(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\n[world]\n[train]\nepoch = 5\n')
-    assert problem.startswith("FILE: train.epoch is no known key; did you mean train.epochs? (known here: backbone, ")
+    assert problem.startswith("FILE: train.epoch is no known key; did you mean train.epochs? (known here: model, ")
 
 
 def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from tiny_world import Tiny
 
 from data_contracts.settings import TrainSettings
-from model.batches import BatchSizes, batches_of, positives_of
+from model.batches import Batching, batches_of, positives_of
 from model.edda import Edda, Shape, Step
 from model.propagate import Dropout, backbone_of, fan_of
 from model.spmm import choose_engine
@@ -13,7 +13,15 @@ from model.vectors import final_vectors, network_of
 from model.world import load_rows, load_world
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
-CASES = [("grec", 2, "both"), ("grec", 2, "inter"), ("grec", 1, "intra"), ("lightgcn", 3, "both"), ("mf", 2, "both")]
+CASES = [
+    ("grec", 2, "both", "by-domain"),
+    ("grec", 2, "both", "union"),
+    ("grec", 2, "inter", "by-domain"),
+    ("grec", 1, "intra", "union"),
+    ("lightgcn", 3, "both", "by-domain"),
+    ("lightgcn", 3, "both", "union"),
+    ("mf", 2, "both", "union"),
+]
 
 
 def model_of(world, tables: str) -> Edda:
@@ -21,22 +29,22 @@ def model_of(world, tables: str) -> Edda:
     return Edda(Shape(tables, 6, world.nodes, domains, aligned=tables != "inter"), 3)
 
 
-@pytest.mark.parametrize(("backbone", "layers", "tables"), CASES)
+@pytest.mark.parametrize(("backbone", "layers", "tables", "inter_graph"), CASES)
 def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
-    tiny_world: Tiny, backbone: str, layers: int, tables: str
+    tiny_world: Tiny, backbone: str, layers: int, tables: str, inter_graph: str
 ) -> None:
     world = load_world(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     number, domain = 1, world.domains[1]
-    blocks = backbone_of(TrainSettings(backbone=backbone, layers=layers))
+    blocks = backbone_of(TrainSettings(backbone=backbone, layers=layers, inter_graph=inter_graph))
     network = network_of(world, blocks, MULTIPLY)
     positives = positives_of(load_rows(tiny_world.parents["interactions"], domain, world), domain, "clean")
-    batch = next(batches_of(positives, 1, 1, BatchSizes(32, 3)))
+    batch = next(batches_of(positives, 1, 1, Batching(32, 3)))
     nothing = Dropout(0.0, (np.uint64(0),) * layers)
     inter = fan_of(network.inter, domain.union[batch.nodes], blocks, nothing) if tables != "intra" else None
     intra = fan_of(network.intra[number], batch.nodes, blocks, nothing) if tables != "inter" else None
     pruned, dense = model_of(world, tables), model_of(world, tables)
     found = pruned.loss(Step(number, inter, intra, batch.pairing, batch.counts), 0.01, MULTIPLY)
-    vectors = oracle_model.final_vectors(dense, world, number, backbone, layers, 0.1)
+    vectors = oracle_model.final_vectors(dense, world, number, backbone, layers, 0.1, union=inter_graph == "union")
     expected = oracle_model.bpr_loss(dense, world, number, batch, vectors, 0.01)
     found.backward()
     expected.backward()
@@ -47,13 +55,17 @@ def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
             torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("backbone", "layers", "tables"), CASES)
-def test_final_vectors_equal_dense_matrices(tiny_world: Tiny, backbone: str, layers: int, tables: str) -> None:
+@pytest.mark.parametrize(("backbone", "layers", "tables", "inter_graph"), CASES)
+def test_final_vectors_equal_dense_matrices(
+    tiny_world: Tiny, backbone: str, layers: int, tables: str, inter_graph: str
+) -> None:
     world = load_world(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     model = model_of(world, tables)
-    network = network_of(world, backbone_of(TrainSettings(backbone=backbone, layers=layers)), MULTIPLY)
+    network = network_of(
+        world, backbone_of(TrainSettings(backbone=backbone, layers=layers, inter_graph=inter_graph)), MULTIPLY
+    )
     for number, found in enumerate(final_vectors(model, network)):
-        expected = oracle_model.final_vectors(model, world, number, backbone, layers, 0.1)
+        expected = oracle_model.final_vectors(model, world, number, backbone, layers, 0.1, union=inter_graph == "union")
         torch.testing.assert_close(found, expected.detach().float())
 
 
@@ -62,7 +74,7 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     network = network_of(world, backbone_of(TrainSettings()), MULTIPLY)
     model, domain = model_of(world, "both"), world.domains[0]
     positives = positives_of(load_rows(tiny_world.parents["interactions"], domain, world), domain, "clean")
-    batch = next(batches_of(positives, 1, 1, BatchSizes(32, 3)))
+    batch = next(batches_of(positives, 1, 1, Batching(32, 3)))
     nothing = Dropout(0.0, (np.uint64(0),) * 2)
     inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, nothing)
     intra = fan_of(network.intra[0], batch.nodes, network.backbone, nothing)

@@ -14,7 +14,15 @@ from model.machine import torch_threads
 from model.spmm import choose_engine
 
 SMALL = TrainSettings(
-    width=8, batch_size=32, initial_spread=0.1, negatives=1, order="sequential", engine="native", device="cpu"
+    width=8,
+    batch_size=32,
+    initial_spread=0.1,
+    negatives=1,
+    order="sequential",
+    inter_graph="by-domain",
+    l2=1e-4,
+    engine="native",
+    device="cpu",
 )
 
 

@@ -1,0 +1,59 @@
+"""Named presets: every baseline as overrides of a run, so that all else stays the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flows.config import RunConfig, load_config
+
+_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
+"""Every domain learns from its own interactions."""
+
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    "popularity": ("train.model=popularity",),
+    "ials": ("train.model=ials", "train.l2=10.0"),
+    "mf-bpr": (*_ALONE, "train.backbone=mf"),
+    "lightgcn": (*_ALONE, "train.backbone=lightgcn"),
+    "grec": (*_ALONE, "train.backbone=grec"),
+    "union-lightgcn": (
+        "train.model=edda",
+        "train.tables=inter",
+        "train.inter_graph=union",
+        "train.backbone=lightgcn",
+    ),
+    "shared-bottom": ("train.model=shared-bottom",),
+    "mmoe": ("train.model=mmoe",),
+    "ple": ("train.model=ple",),
+    "star": ("train.model=star",),
+}
+"""By name: what is set beside the run's own settings."""
+
+Run = tuple[Path, list[str]]
+"""A TOML file with its overrides."""
+
+
+def baseline_runs(run: Run) -> list[Run]:
+    """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own."""
+    path, overrides = run
+    config = load_config(path, overrides)
+    width = f"train.width={_final_width(config)}"
+    return [(path, [*overrides, width, *preset, f"name={_named(config, name)}"]) for name, preset in BASELINES.items()]
+
+
+def variant_run(run: Run, changes: Sequence[str]) -> Run:
+    """The run with further overrides, named after the run and what they change."""
+    path, overrides = run
+    name = _named(load_config(path, overrides), *(change.rpartition(".")[2] for change in changes))
+    return path, [*overrides, *changes, f"name={name}"]
+
+
+def _final_width(config: RunConfig) -> int:
+    both = config.train.model == "edda" and config.train.tables == "both"
+    return config.train.width * (2 if both else 1)
+
+
+def _named(config: RunConfig, *parts: str) -> str:
+    """A run's name and more, in the letters that names may have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.name, *parts])).strip("-")[:100]

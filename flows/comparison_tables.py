@@ -1,0 +1,79 @@
+"""A comparison as tables: one for each domain, small domains first, then costs and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows.comparison import Compared, changes, cost, difference
+from flows.summary import MACRO, Table, domain_sizes, metric_names, ordered_domains
+
+SIGNIFICANT = 0.05
+"""Differences with a smaller p are marked."""
+
+_HIDDEN = ("full_mrr",)
+"""Metrics that the tables leave out; JSON has them."""
+
+
+def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
+    """A table for each domain, small ones first, then for their mean; then costs and settings.
+
+    Raises:
+        ValueError: two runs have one name.
+    """
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two runs are called {name!r}; names must differ: set `name` in one of them")
+    domains = [_domain_table(domain, runs) for domain in _small_first(runs[0])]
+    return [*domains, _cost_table(runs), _settings_table(runs)]
+
+
+def _domain_table(domain: str, runs: Sequence[Compared]) -> Table:
+    first = runs[0]
+    names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
+    rows = [(run.name, *(cell for name in names for cell in _cells(run, first, (domain, name)))) for run in runs]
+    header = ("run", *(text for name in names for text in (name, "Δ ")))
+    return Table(_domain_title(domain, first, names), header, tuple(rows))
+
+
+def _domain_title(domain: str, first: Compared, names: Sequence[str]) -> str:
+    sizes = domain_sizes(first.artifacts)
+    rows = int(first.values[domain, names[0]]["rows"]) if names else 0
+    of = "mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
+    seeds = len(first.checkpoints)
+    over = "over held-out rows" if seeds < 2 else f"over {seeds} seeds"
+    told = "one seed: no test" if seeds < 2 else f"* where p < {SIGNIFICANT} paired by seed"
+    return f"{of}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({told})"
+
+
+def _cells(run: Compared, first: Compared, place: tuple[str, str]) -> tuple[str, str]:
+    if place not in run.values:
+        return "–", ""
+    found = run.values[place]
+    value = f"{found['value']:.4f} ±{(found['high'] - found['low']) / 2:.4f}"
+    against = None if run is first else difference(run, first, place)
+    if against is None:
+        return value, ""
+    return value, f"{against.value:+.4f}{'*' if against.p is not None and against.p < SIGNIFICANT else ' '}"
+
+
+def _cost_table(runs: Sequence[Compared]) -> Table:
+    rows = tuple((run.name, *(_number(value) for value in cost(run).values())) for run in runs)
+    header = ("run", "seeds", "best epoch", "epochs", "seconds", "s/epoch", "memory MiB", "checkpoint MiB")
+    return Table("Training, mean over seeds; memory: the process's, at its largest while training", header, rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _settings_table(runs: Sequence[Compared]) -> Table:
+    differing = [changes(run, runs[0]) for run in runs[1:]]
+    texts = ("  ".join(f"{key}={value}" for key, value in of.items()) or "nothing" for of in differing)
+    rows = tuple(zip((run.name for run in runs[1:]), texts, strict=True))
+    return Table(f"What differs from {runs[0].name}", ("run", "settings"), rows, left=True)
+
+
+def _small_first(run: Compared) -> list[str]:
+    *domains, macro = ordered_domains(run.values, domain_sizes(run.artifacts))
+    return [*reversed(domains), macro]

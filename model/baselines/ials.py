@@ -1,0 +1,88 @@
+"""iALS: weighted matrix factorisation of each domain alone by alternating least squares.
+
+Every (user, item) of the domain counts: an interaction has preference 1 and weight `train.confidence`, its absence
+preference 0 and weight 1; `train.l2` times the squared norm of every vector is added. The sweeps are those of the
+library `implicit` (three steps of conjugate gradients for each vector).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from model.baselines.baseline import Baseline
+from model.batches import Positives
+from model.draws import generator
+from model.learner import Lesson, Measure
+
+Floats32 = NDArray[np.float32]
+
+_START = 0.01
+"""Vectors start uniform between 0 and this, as in the library."""
+
+
+class Ials(Baseline):
+    """One epoch is one sweep of every domain: all its users from its items, then all its items from its users."""
+
+    def __init__(self, lesson: Lesson) -> None:
+        super().__init__(lesson)
+        if importlib.util.find_spec("implicit") is None:
+            raise ModuleNotFoundError(
+                "train.model 'ials': the library implicit is not installed; "
+                "run `pip install -e '.[baselines]'` or choose another model"
+            )
+        self._factors = [self._start(positives) for positives in lesson.positives]
+
+    def learn(self, epoch: int) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
+        """Sweep every domain; where it has no positives its vectors stay as they are."""
+        for positives, factors in zip(self.lesson.positives, self._factors, strict=True):
+            if positives.users.size:
+                self._sweep(positives, factors)
+        return []
+
+    def vectors(self) -> Iterator[Tensor]:
+        """Users' vectors, then items'."""
+        for factors in self._factors:
+            yield torch.from_numpy(factors.copy()).to(self.lesson.device)
+
+    def state(self) -> dict[str, Any]:
+        """All vectors."""
+        return {"factors": [torch.from_numpy(factors) for factors in self._factors]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """All vectors."""
+        self._factors = [factors.numpy() for factors in state["factors"]]
+
+    def _start(self, positives: Positives) -> Floats32:
+        draws = generator(self.lesson.seed, "ials", positives.domain)
+        size = positives.offset + positives.offered, self.lesson.settings.width
+        return draws.random(size, dtype=np.float32) * np.float32(_START)
+
+    def _sweep(self, positives: Positives, factors: Floats32) -> None:
+        """Improve the vectors of a domain in place.
+
+        The matrix of inner products goes through BLAS, on one thread, so that its bits do not depend on their number.
+        """
+        from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - an extra
+
+        settings = self.lesson.settings
+        threads = torch.get_num_threads()
+        with threadpool_limits(1, "blas"):
+            als = AlternatingLeastSquares(settings.width, settings.l2, 1.0, iterations=1, num_threads=threads)
+            als.user_factors, als.item_factors = factors[: positives.offset], factors[positives.offset :]
+            als.fit(_weights(positives, settings.confidence), show_progress=False)
+
+
+def _weights(positives: Positives, confidence: float) -> Any:
+    """Weight of every pair that occurs, (users, items), float32; a pair that occurs twice has twice the weight."""
+    values = np.full(positives.users.size, confidence, np.float32)
+    shape = positives.offset, positives.offered
+    return sparse.csr_matrix((values, (positives.users, positives.items)), shape=shape)

@@ -1,0 +1,114 @@
+"""Two-tower forms of multi-domain networks: an embedding and the domain go in, a final vector comes out.
+
+Users and items of all domains have one embedding each; one network turns users' embeddings into vectors, another
+items'. A score is the dot product of two vectors, so that all items can be ranked and exported as for EDDA.
+
+Differs: the networks come from click models, which see user and item at once; here they meet in the dot product only,
+and learn from the same triples by the same BPR loss as EDDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_contracts.settings import TrainSettings
+from model.baselines.baseline import Baseline
+from model.baselines.mmoe import Mmoe
+from model.baselines.networks import Design
+from model.baselines.ple import Ple
+from model.baselines.shared_bottom import SharedBottom
+from model.baselines.star import Star
+from model.batches import Batch, Batching, mixed_batches
+from model.draws import generator
+from model.learner import Lesson, Measure, ahead, descend, mean_losses
+from model.losses import bpr, half_squares
+from model.machine import torch_threads
+from model.pairing import pair_scores
+from model.spmm import take_rows
+from model.world import Ints, World
+
+_NETWORKS: Mapping[str, Callable[[Design], nn.Module]] = {
+    "shared-bottom": SharedBottom,
+    "mmoe": Mmoe,
+    "ple": Ple,
+    "star": Star,
+}
+
+
+class Towers(nn.Module):
+    """One embedding for each node of the union, one network for users and one for items."""
+
+    def __init__(self, settings: TrainSettings, world: World, seed: int) -> None:
+        super().__init__()
+        draws = generator(seed, "embeddings").standard_normal((world.nodes, settings.width), dtype="float32")
+        self.embeddings = nn.Parameter(torch.from_numpy(draws) * settings.initial_spread)
+        network = _NETWORKS[settings.model]
+        designs = [Design(settings, len(world.domains), seed, kind) for kind in ("user", "item")]
+        self.users, self.items = (network(design) for design in designs)
+
+    def forward(self, embeddings: Tensor, users: int, domain: int) -> Tensor:
+        """Final vectors in a domain; the first `users` of the embeddings are users', the rest items'."""
+        return torch.cat([self.users(embeddings[:users], domain), self.items(embeddings[users:], domain)])
+
+
+class TwoTower(Baseline):
+    """Embeddings and networks in training, by Adam.
+
+    On one thread: the order of summation in torch's products of small matrices depends on the number of threads.
+    """
+
+    def __init__(self, lesson: Lesson) -> None:
+        super().__init__(lesson)
+        self.towers = Towers(lesson.settings, lesson.network.world, lesson.seed).to(lesson.device)
+        self._optimiser = torch.optim.Adam(self.towers.parameters(), lr=lesson.settings.learning_rate, fused=True)
+
+    def learn(self, epoch: int) -> list[Measure]:
+        """Every domain's batches."""
+        lesson = self.lesson
+        losses: dict[int, list[tuple[float, int]]] = {}
+        with torch_threads(1):
+            batches = mixed_batches(lesson.positives, lesson.seed, epoch, Batching.of(lesson.settings))
+            for number, _, batch in ahead(batches):
+                loss = self.loss(batch, number)
+                descend(self._optimiser, loss)
+                losses.setdefault(number, []).append((float(loss.detach()), batch.size))
+        return mean_losses(losses, lesson, epoch)
+
+    def loss(self, batch: Batch, number: int) -> Tensor:
+        """BPR of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
+
+        A batch's distinct nodes are in the order in which its triples name them: users before items.
+        """
+        domain, device = self.lesson.network.world.domains[number], self.lesson.device
+        embeddings = take_rows(self.towers.embeddings, _rows(domain.union[batch.nodes], device))
+        vectors = self.towers(embeddings, int(np.sum(batch.nodes < domain.users)), number)
+        scores = pair_scores(batch.pairing.to(device), vectors, self.lesson.network.multiply)
+        squares = half_squares(embeddings, batch.counts.to(device))
+        return bpr(scores) + self.lesson.settings.l2 * squares / batch.size
+
+    @torch.no_grad()
+    def vectors(self) -> Iterator[Tensor]:
+        """What the networks make of every node of a domain."""
+        for number, domain in enumerate(self.lesson.network.world.domains):
+            embeddings = self.towers.embeddings[_rows(domain.union, self.lesson.device)]
+            with torch_threads(1):
+                vectors = self.towers(embeddings, domain.users, number)
+            yield vectors
+
+    def state(self) -> dict[str, Any]:
+        """Embeddings, networks and Adam's moments."""
+        return {"towers": self.towers.state_dict(), "optimiser": self._optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Fill towers and optimiser."""
+        self.towers.load_state_dict(state["towers"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+def _rows(nodes: Ints, device: torch.device) -> Tensor:
+    return torch.from_numpy(nodes.astype(np.int64)).to(device)

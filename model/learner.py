@@ -1,0 +1,85 @@
+"""Learners: what training's loop drives, EDDA and baselines alike, and what a learner is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from data_contracts.settings import TrainSettings
+from model.alignment import AlignedPairs
+from model.batches import Positives
+from model.candidates import HeldOut
+from model.vectors import Network
+
+Measure = tuple[int, str, str, float]
+"""Epoch, domain, metric, value."""
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What training needs beside the model: by domain what to learn from and what to validate on, and the pairs."""
+
+    settings: TrainSettings
+    seed: int
+    network: Network
+    positives: tuple[Positives, ...]
+    held: tuple[HeldOut, ...]
+    recall_at: tuple[int, ...]
+    pairs: tuple[AlignedPairs, ...]
+    device: torch.device
+
+
+class Learner(Protocol):
+    """A model in training: learns epoch by epoch, can be scored after each, saved and continued to the same bits."""
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs that it makes sense to learn."""
+
+    def learn(self, epoch: int) -> list[Measure]:
+        """Learn one epoch, counted from 1; its losses and whatever else its history should hold."""
+
+    def vectors(self) -> Iterator[Tensor]:
+        """Each domain's final vectors (nodes, width), in the world's order; a score is the dot product of two."""
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """What a checkpoint keeps of it; may share memory with it."""
+
+    def description(self) -> Mapping[str, Any]:
+        """What is needed beside the kept tensors to use them, as JSON."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser along a loss."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def mean_losses(losses: Mapping[int, list[tuple[float, int]]], lesson: Lesson, epoch: int) -> list[Measure]:
+    """Each domain's mean loss over the triples of its steps, given (mean loss, triples) of each."""
+    means = {n: math.fsum(loss * size for loss, size in of) / sum(size for _, size in of) for n, of in losses.items()}
+    return [(epoch, lesson.network.world.domains[number].name, "loss", means[number]) for number in sorted(means)]
+
+
+def ahead(steps: Iterator[Prepared]) -> Iterator[Prepared]:
+    """The same steps, each prepared in another thread while the one before is learned from."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, steps, None)
+        while (step := coming.result()) is not None:
+            coming = pool.submit(next, steps, None)
+            yield step

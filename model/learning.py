@@ -1,0 +1,110 @@
+"""EDDA learns: every domain's batches, pruned and scored, then its alignment steps, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from model.alignment import alignment_loss, map_health
+from model.batches import Batch, Batching, mixed_batches
+from model.draws import draw_key
+from model.edda import Edda, Shape, Step
+from model.learner import Lesson, Measure, ahead, descend, mean_losses
+from model.propagate import Dropout, fan_of
+from model.vectors import final_vectors
+
+
+@dataclass(frozen=True)
+class EddaLearner:
+    """EDDA in training: its tables and maps, Adam, and what it learns from."""
+
+    model: Edda
+    optimiser: torch.optim.Optimizer
+    lesson: Lesson
+
+    @property
+    def epochs(self) -> int:
+        """As set."""
+        return self.lesson.settings.epochs
+
+    def learn(self, epoch: int) -> list[Measure]:
+        """Every domain's batches, then the alignment steps."""
+        return _learn(self.model, self.optimiser, self.lesson, epoch)
+
+    def vectors(self) -> Iterator[torch.Tensor]:
+        """Propagated tables, side by side."""
+        return final_vectors(self.model, self.lesson.network)
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Tables and maps."""
+        return self.model.tensors()
+
+    def description(self) -> dict[str, Any]:
+        """Which tables there are and what they are propagated by."""
+        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": asdict(self.lesson.network.backbone)}
+
+    def state(self) -> dict[str, Any]:
+        """Tables, maps and Adam's moments."""
+        return {"tensors": self.model.tensors(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Fill model and optimiser."""
+        self.model.load(state["tensors"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def edda_of(lesson: Lesson) -> EddaLearner:
+    """EDDA before its first epoch."""
+    settings, network = lesson.settings, lesson.network
+    domains = {domain.name: domain.nodes for domain in network.world.domains}
+    shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
+    model = Edda(shape, lesson.seed, settings.initial_spread).to(lesson.device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    return EddaLearner(model, optimiser, lesson)
+
+
+def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch: int) -> list[Measure]:
+    """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
+    settings, multiply = lesson.settings, lesson.network.multiply
+    losses: dict[int, list[tuple[float, int]]] = {}
+    for step in ahead(_steps(lesson, epoch)):
+        loss = model.loss(step, settings.l2, multiply)
+        descend(optimiser, loss)
+        losses.setdefault(step.domain, []).append((float(loss.detach()), step.size))
+    measures = mean_losses(losses, lesson, epoch)
+    for pairs in lesson.pairs:
+        loss = alignment_loss(model, pairs, multiply)
+        descend(optimiser, settings.alignment * loss)
+        names = [lesson.network.world.domains[number].name for number in (pairs.source, pairs.target)]
+        measures.append((epoch, names[0], f"alignment to {names[1]}", float(loss.detach())))
+    for number in sorted({pairs.source for pairs in lesson.pairs}):
+        name = lesson.network.world.domains[number].name
+        measures += [(epoch, name, metric, value) for metric, value in map_health(model, number).items()]
+    return measures
+
+
+def _steps(lesson: Lesson, epoch: int) -> Iterator[Step]:
+    for number, place, batch in mixed_batches(lesson.positives, lesson.seed, epoch, Batching.of(lesson.settings)):
+        yield _step(lesson, number, batch, (epoch, place))
+
+
+def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> Step:
+    """Prune one batch; edges are dropped by (seed, table, domain, epoch, batch, layer, edge)."""
+    settings, network = lesson.settings, lesson.network
+    domain = network.world.domains[number]
+    layers = range(1, network.backbone.layers + 1)
+
+    def dropout(table: str) -> Dropout:
+        keys = (draw_key(lesson.seed, "dropout", table, domain.name, *turn, layer) for layer in layers)
+        return Dropout(settings.edge_dropout, tuple(keys))
+
+    inter = intra = None
+    if settings.tables != "intra":
+        inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, dropout("inter"))
+        inter = inter.to(lesson.device)
+    if settings.tables != "inter":
+        intra = fan_of(network.intra[number], batch.nodes, network.backbone, dropout("intra")).to(lesson.device)
+    return Step(number, inter, intra, batch.pairing.to(lesson.device), batch.counts.to(lesson.device))
