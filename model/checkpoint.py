@@ -17,6 +17,7 @@ from torch import Tensor
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT
 from data_contracts.store import Draft
+from model.divergence import check_kept
 from model.edda import Edda, Shape
 from model.propagate import Backbone
 from model.world import World
@@ -70,10 +71,15 @@ def save_state(folder: Path, training: Training, model: Edda, optimiser: torch.o
 
 
 def resume(folder: Path, model: Edda, optimiser: torch.optim.Optimizer) -> Training:
-    """Continue where a killed training stopped: fills model and optimiser; a fresh Training where nothing was kept."""
+    """Continue where a killed training stopped: fills model and optimiser; a fresh Training where nothing was kept.
+
+    Raises:
+        DivergedError: a kept table holds NaN or infinity.
+    """
     if not (folder / STATE).exists():
         return Training()
     state = torch.load(folder / STATE, weights_only=True)
+    check_kept(state["tensors"], f"epoch {state['epoch']} in {folder / STATE}")
     model.load(state.pop("tensors"))
     optimiser.load_state_dict(state.pop("optimiser"))
     training = Training(**state)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from data_contracts.store import Draft, Store
 from model.alignment import AlignedPairs, alignment_loss, load_pairs, map_health
 from model.batches import Batch, Positives, batches_of, positives_of
 from model.candidates import HeldOut, held_out, score_candidates
-from model.checkpoint import Measure, resume, save_state, write_checkpoint
+from model.checkpoint import STATE, Measure, Training, resume, save_state, write_checkpoint
+from model.divergence import Course
 from model.draws import draw_key
 from model.edda import Edda, Shape, Step
 from model.machine import device_of, peak_memory_mib, torch_threads
@@ -76,6 +78,7 @@ def train(
 
     Raises:
         ValueError: there is no domain.
+        DivergedError: a loss or a table is no finite number any more; the epoch before is kept.
     """
 
     def write(draft: Draft) -> None:
@@ -96,7 +99,8 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
     while training.epoch < settings.epochs and training.epoch - training.best_epoch < settings.patience:
         started = time.perf_counter()
         training.epoch += 1
-        losses = _learn(model, optimiser, lesson, training.epoch)
+        course = _course(lesson, training, draft.scratch / STATE)
+        losses = _learn(model, optimiser, lesson, course)
         measures, score = _validate(model, lesson, training.epoch)
         training.history += [*losses, *measures]
         training.judge(model, score)
@@ -133,16 +137,22 @@ def _lesson(
     )
 
 
-def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch: int) -> list[Measure]:
+def _course(lesson: Lesson, training: Training, kept: Path) -> Course:
+    return Course(lesson.seed, training.epoch, str(kept), training.best_epoch, lesson.settings.learning_rate)
+
+
+def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
     """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
-    settings, multiply = lesson.settings, lesson.network.multiply
+    settings, multiply, epoch = lesson.settings, lesson.network.multiply, course.epoch
     measures: list[Measure] = []
     for number, domain in enumerate(lesson.network.world.domains):
         total, triples = 0.0, 0
-        for step in _ahead(_steps(lesson, number, epoch)):
+        for place, step in enumerate(_ahead(_steps(lesson, number, epoch))):
             loss = model.loss(step, settings.l2, multiply)
             _descend(optimiser, loss)
-            total, triples = total + float(loss.detach()) * step.size, triples + step.size
+            found = float(loss.detach())
+            course.check_loss(found, domain.name, f"batch {place}")
+            total, triples = total + found * step.size, triples + step.size
         if triples:
             measures.append((epoch, domain.name, "loss", total / triples))
     for pairs in lesson.pairs:
@@ -150,6 +160,8 @@ def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch:
         _descend(optimiser, settings.alignment * loss)
         names = [lesson.network.world.domains[number].name for number in (pairs.source, pairs.target)]
         measures.append((epoch, names[0], f"alignment to {names[1]}", float(loss.detach())))
+        course.check_loss(measures[-1][-1], names[0], f"alignment to {names[1]}")
+    course.check_tables(model.tensors())
     for number in sorted({pairs.source for pairs in lesson.pairs}):
         name = lesson.network.world.domains[number].name
         measures += [(epoch, name, metric, value) for metric, value in map_health(model, number).items()]
