@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -52,6 +53,14 @@ class Training:
         if score is None or self.best_score is None or score > self.best_score:
             self.best_epoch, self.best_score = self.epoch, score
             self.best = {name: tensor.to("cpu", copy=True) for name, tensor in model.tensors().items()}
+
+    def note(self, score: float | None) -> str:
+        """The last epoch in words: `loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)`; means over domains."""
+        losses = [value for epoch, _, metric, value in self.history if (epoch, metric) == (self.epoch, "loss")]
+        words = [f"loss {math.fsum(losses) / len(losses):.3g}"] if losses else []
+        if score is not None:
+            words.append(f"validation AUC {score:.4f} (best {self.best_score:.4f} at {self.best_epoch})")
+        return ", ".join(words) or "nothing to learn from"
 
 
 def save_state(folder: Path, training: Training, model: Edda, optimiser: torch.optim.Optimizer) -> None:

@@ -106,9 +106,9 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
         training.judge(model, score)
         save_state(draft.scratch, training, model, optimiser)
         seconds.append(round(time.perf_counter() - started, 3))
-        progress(training.epoch, settings.epochs, "epochs")
-        shown = "none" if score is None else f"{score:.4f}"
-        log.info("epoch %d: validation AUC %s, best epoch %s", training.epoch, shown, training.best_epoch)
+        note = training.note(score)
+        progress(training.epoch, settings.epochs, "epochs", note)
+        log.info("epoch %d: %s", training.epoch, note)
     write_checkpoint(draft, training, shape, lesson.network.backbone, seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
