@@ -79,20 +79,6 @@ def check_kept(tensors: Mapping[str, Tensor], place: str) -> None:
         raise DivergedError(f"train: {name} of {place} holds {found}, must be finite; delete that file to train anew")
 
 
-def check_kept(tensors: Mapping[str, Tensor], place: str) -> None:
-    """Go on only from a state whose tables are finite.
-
-    Args:
-        tensors: the state's tables and maps.
-        place: which epoch's they are, and where.
-
-    Raises:
-        DivergedError: a tensor holds NaN or infinity.
-    """
-    for name, found in not_finite(tensors).items():
-        raise DivergedError(f"train: {name} of {place} holds {found}, must be finite; delete that file to train anew")
-
-
 def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Names of the tensors that hold NaN or infinity, each with one such value; one reading pass, no copy."""
     found = {}
