@@ -256,6 +256,15 @@ class ComputeSettings(Settings):
     """Address of a Dask scheduler; threads of this process without one."""
 
 
+class TrackingSettings(Settings):
+    """Where training shows its measures while it runs. Never part of a key."""
+
+    tensorboard: str | None = None
+    """Folder of TensorBoard event files, relative to the run's file; needs the package tensorboard."""
+    mlflow: str | None = None
+    """Tracking URI of MLflow, e.g. a server's address; needs the package mlflow."""
+
+
 def checkpoint_inputs(train: TrainSettings, seed: int, validation: EvaluateSettings) -> dict[str, Any]:
     """What enters a checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
     ranking = validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})

@@ -98,10 +98,12 @@ def _pairs(job: Job) -> Artifact:
 
 
 def _checkpoint(job: Job) -> Artifact:
+    from model.tracking import Tracking
     from model.train import train
 
-    config = job.plan.config
-    return train(job.plan.store, config.train, job.step.settings["seed"], config.evaluate, *job.rest)
+    config, step = job.plan.config, job.step
+    tracking = Tracking(config.tracking, config.name, f"{step.role}-{step.key}")
+    return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, tracking)
 
 
 def _metrics(job: Job) -> Artifact:

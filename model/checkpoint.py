@@ -54,12 +54,13 @@ class Training:
             self.best_epoch, self.best_score = self.epoch, score
             self.best = {name: tensor.to("cpu", copy=True) for name, tensor in model.tensors().items()}
 
-    def note(self, score: float | None) -> str:
+    def note(self) -> str:
         """The last epoch in words: `loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)`; means over domains."""
-        losses = [value for epoch, _, metric, value in self.history if (epoch, metric) == (self.epoch, "loss")]
+        last = [measure[1:] for measure in self.history if measure[0] == self.epoch]
+        losses = [value for _, metric, value in last if metric == "loss"]
         words = [f"loss {math.fsum(losses) / len(losses):.3g}"] if losses else []
-        if score is not None:
-            words.append(f"validation AUC {score:.4f} (best {self.best_score:.4f} at {self.best_epoch})")
+        scores = [value for domain, metric, value in last if (domain, metric) == ("macro", "auc")]
+        words += [f"validation AUC {score:.4f} (best {self.best_score:.4f} at {self.best_epoch})" for score in scores]
         return ", ".join(words) or "nothing to learn from"
 
 

@@ -29,6 +29,7 @@ from model.machine import device_of, peak_memory_mib, torch_threads
 from model.metrics import candidate_statistics
 from model.propagate import Dropout, backbone_of, fan_of
 from model.spmm import choose_engine
+from model.tracking import NOWHERE, Tracking, tracked
 from model.vectors import Network, final_vectors, network_of
 from model.world import load_rows, load_world
 
@@ -57,6 +58,7 @@ def train(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    tracking: Tracking = NOWHERE,
 ) -> Artifact:
     """Train the EDDA recommender and keep the epoch that validates best [EDDA].
 
@@ -71,6 +73,7 @@ def train(
         parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`.
         compute: threads.
         progress: told after each epoch.
+        tracking: where the measures of each epoch are shown at once.
 
     Returns:
         A `checkpoint` artifact. Killed and run again, it continues after the last finished epoch and ends with the
@@ -83,35 +86,46 @@ def train(
 
     def write(draft: Draft) -> None:
         with torch_threads(compute.threads):
-            _write(draft, _lesson(settings, seed, validation, parents), progress)
+            _write(draft, _lesson(settings, seed, validation, parents), progress, tracking)
 
     return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
 
 
-def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
-    settings, seed = lesson.settings, lesson.seed
+def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking) -> None:
+    settings, backbone = lesson.settings, lesson.network.backbone
     domains = {domain.name: domain.nodes for domain in lesson.network.world.domains}
     shape = Shape(settings.tables, settings.width, lesson.network.world.nodes, domains, bool(lesson.pairs))
-    model = Edda(shape, seed, settings.initial_spread).to(lesson.device)
+    model = Edda(shape, lesson.seed, settings.initial_spread).to(lesson.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     training = resume(draft.scratch, model, optimiser)
     seconds = []
-    while training.epoch < settings.epochs and training.epoch - training.best_epoch < settings.patience:
-        started = time.perf_counter()
-        training.epoch += 1
-        course = _course(lesson, training, draft.scratch / STATE)
-        losses = _learn(model, optimiser, lesson, course)
-        measures, score = _validate(model, lesson, training.epoch)
-        training.history += [*losses, *measures]
-        training.judge(model, score)
-        save_state(draft.scratch, training, model, optimiser)
-        seconds.append(round(time.perf_counter() - started, 3))
-        note = training.note(score)
-        progress(training.epoch, settings.epochs, "epochs", note)
-        log.info("epoch %d: %s", training.epoch, note)
-    write_checkpoint(draft, training, shape, lesson.network.backbone, seed)
+    with tracked(tracking, training.history) as track:
+        while training.epoch < settings.epochs and training.epoch - training.best_epoch < settings.patience:
+            started = time.perf_counter()
+            measures = _epoch(model, optimiser, lesson, training, draft.scratch)
+            seconds.append(round(time.perf_counter() - started, 3))
+            track(measures)
+            log.info("epoch %d: %s", training.epoch, training.note())
+            progress(training.epoch, settings.epochs, "epochs", training.note())
+    write_checkpoint(draft, training, shape, backbone, lesson.seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+
+
+def _epoch(
+    model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, training: Training, scratch: Path
+) -> list[Measure]:
+    """Learn and validate once more and keep the state: what was measured."""
+    training.epoch += 1
+    course = Course(
+        lesson.seed, training.epoch, str(scratch / STATE), training.best_epoch, lesson.settings.learning_rate
+    )
+    losses = _learn(model, optimiser, lesson, course)
+    measures, score = _validate(model, lesson, training.epoch)
+    training.history += [*losses, *measures]
+    training.judge(model, score)
+    save_state(scratch, training, model, optimiser)
+    return [*losses, *measures]
 
 
 def _lesson(
@@ -135,10 +149,6 @@ def _lesson(
         tuple(pair.to(device) for pair in pairs),
         device,
     )
-
-
-def _course(lesson: Lesson, training: Training, kept: Path) -> Course:
-    return Course(lesson.seed, training.epoch, str(kept), training.best_epoch, lesson.settings.learning_rate)
 
 
 def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:

@@ -76,7 +76,8 @@ def test_nothing_kept_means_a_fresh_start(tmp_path: Path) -> None:
 
 def test_an_epochs_note_has_its_loss_its_score_and_the_best() -> None:
     history = [(9, "a", "loss", 0.1), (12, "a", "loss", 0.2), (12, "b", "loss", 0.226), (12, "a", "auc", 0.9)]
-    training = Training(12, best_epoch=9, best_score=0.842, history=history)
-    assert training.note(0.8412) == "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
-    assert training.note(None) == "loss 0.213"
-    assert Training(1).note(None) == "nothing to learn from"
+    score = (12, "macro", "auc", 0.8412)
+    training = Training(12, best_epoch=9, best_score=0.842, history=[*history, score])
+    assert training.note() == "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
+    assert Training(12, history=history).note() == "loss 0.213"
+    assert Training(1).note() == "nothing to learn from"
