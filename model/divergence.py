@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +47,16 @@ class Course:
         if not math.isfinite(loss):
             raise DivergedError(self._told(f", domain {domain}, {what}: loss is {loss}"))
 
-    def check_tables(self, tensors: Mapping[str, Tensor]) -> None:
+    def check_tables(self, wrong: Iterable[Mapping[str, float]]) -> None:
         """Go on only from finite tables and maps.
 
+        Args:
+            wrong: `not_finite` of every process.
+
         Raises:
-            DivergedError: a tensor holds NaN or infinity.
+            DivergedError: there is one.
         """
-        for name, found in not_finite(tensors).items():
+        for name, found in itertools.chain.from_iterable(each.items() for each in wrong):
             raise DivergedError(self._told(f": {name} holds {found}"))
 
     def _told(self, found: str) -> str:
@@ -76,7 +80,7 @@ def check_kept(tensors: Mapping[str, Tensor], place: str) -> None:
         DivergedError: a tensor holds NaN or infinity.
     """
     for name, found in not_finite(tensors).items():
-        raise DivergedError(f"train: {name} of {place} holds {found}, must be finite; delete that file to train anew")
+        raise DivergedError(f"train: {name} of {place} holds {found}, must be finite; delete that folder to train anew")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, float]:
