@@ -104,10 +104,10 @@ def resume(folder: Path, model: Edda, optimiser: torch.optim.Optimizer) -> Train
     if not epoch:
         return Training()
     if ranks == columns.ranks:
-        state = torch.load(state_path(folder, epoch, columns.rank, ranks), weights_only=True)
+        state = torch.load(state_path(folder, epoch, columns.rank, ranks), "cpu", weights_only=True)
     else:
         paths = [state_path(folder, epoch, rank, ranks) for rank in range(ranks)]
-        states = [torch.load(path, weights_only=True, mmap=True) for path in paths]
+        states = [torch.load(path, "cpu", weights_only=True, mmap=True) for path in paths]
         state = _cut_anew(states, list(_overlaps(model, ranks)))
     check_kept(state["tensors"], f"epoch {epoch} in {folder}")
     model.load(state.pop("tensors"))
