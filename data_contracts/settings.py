@@ -249,7 +249,7 @@ class ComputeSettings(Settings):
     """How a run uses the machine. Never part of a key: no result depends on it."""
 
     threads: int = Field(0, ge=0)
-    """Threads for pipeline and training; 0 = as many as the process may use."""
+    """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
     """Working memory that blocks of the pipeline are sized for, per worker."""
     dask_scheduler: str | None = None

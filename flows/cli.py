@@ -102,7 +102,7 @@ for _stage, _does in {
     "graph": "Number users and items and build each domain's train graph.",
     "walk": "Describe each user and item by the anchors that random walks reach.",
     "align": "Pair users and items of different domains that reach the same anchors.",
-    "train": "Train a checkpoint per seed; continues where an interrupted training stopped.",
+    "train": "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
     "evaluate": "Measure the checkpoints on held-out interactions.",
     "export": "Write embeddings and recommendations with the logs' own ids.",
 }.items():

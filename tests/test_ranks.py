@@ -39,7 +39,14 @@ EPOCH = ": loss "
 
 
 def launched(folder: Path, store: str, *overrides: str) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        "--nproc-per-node=2",
+    ]
     command = [*torchrun, "-m", "flows.cli", "train", str(folder / "run.toml"), "--store", str(folder / store)]
     settings = [part for override in overrides for part in ("--set", override)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
