@@ -162,7 +162,7 @@ def _lesson(
     seed: int,
     validation: EvaluateSettings,
     parents: Mapping[str, Artifact],
-    columns: Columns,
+    columns: Columns = ALONE,
 ) -> Lesson:
     device = device_of(settings.device)
     _, multiply = choose_engine(settings.engine, device)

@@ -14,9 +14,9 @@ RUN = """
 name = "killed"
 [world]
 domains = 3
-users = 120
+users = 150
 items = 80
-interactions = 2000
+interactions = 2500
 [reach]
 compared_nodes = 5
 [train]
@@ -24,7 +24,9 @@ epochs = 60
 patience = 60
 width = 8
 batch_size = 256
-learning_rate = 0.01
+learning_rate = 0.02
+initial_spread = 0.1
+alignment = 0.05
 [evaluate]
 resamples = 20
 [compute]
