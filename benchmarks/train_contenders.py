@@ -18,6 +18,7 @@ from data_contracts.settings import EvaluateSettings, TrainSettings
 from data_contracts.store import Store
 from model import learning, train
 from model.batches import Batch, Batching, Positives, batches_of, positives_of
+from model.divergence import Course
 from model.edda import Edda, Shape
 from model.machine import peak_memory_mib
 from model.train import Lesson
@@ -90,7 +91,8 @@ def edda_cost(contest: Contest, contender: str) -> dict:
     costs = {}
     for epoch in (1, 2):
         for part, of in (("bpr", replace(lesson, pairs=())), ("alignment", replace(lesson, positives=without))):
-            cpu, wall = clocked(lambda of=of, epoch=epoch: learning._learn(model, optimiser, of, epoch))
+            course = Course(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
+            cpu, wall = clocked(lambda of=of, course=course: learning._learn(model, optimiser, of, course))
             costs |= {f"{part}_cpu": cpu, f"{part}_wall": wall}
     costs |= {"peak_mib": peak_memory_mib(), "share": "all"}
     return costs | {"floor": floor_of(lesson)}

@@ -21,20 +21,20 @@ class Unit(str):
 
 
 class Progress(Protocol):
-    """Called with the units done so far and in all."""
+    """Called with the units done so far and in all, and what else there is to say of them."""
 
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        """Tell; a `Unit` also says what speed is measured in."""
+    def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
+        """Tell; a `Unit` also says what speed is measured in, a note how good the work is: `loss 0.213`."""
 
 
-def silent(done: int, total: int, unit: str) -> None:
+def silent(done: int, total: int, unit: str, note: str = "") -> None:
     """Nobody listens."""
 
 
 def after(progress: Progress, before: int, of_all: int) -> Progress:
     """Progress of one part of the work, after `before` units of `of_all`."""
 
-    def told(done: int, total: int, unit: str) -> None:  # noqa: ARG001 - the part's own total
-        progress(before + done, of_all, unit)
+    def told(done: int, total: int, unit: str, note: str = "") -> None:  # noqa: ARG001 - the part's own total
+        progress(before + done, of_all, unit, note)
 
     return told

@@ -275,11 +275,20 @@ class ComputeSettings(Settings):
     """How a run uses the machine. Never part of a key: no result depends on it."""
 
     threads: int = Field(0, ge=0)
-    """Threads for pipeline and training; 0 = as many as the process may use."""
+    """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
     """Working memory that blocks of the pipeline are sized for, per worker."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
+
+
+class TrackingSettings(Settings):
+    """Where training shows its measures while it runs. Never part of a key."""
+
+    tensorboard: str | None = None
+    """Folder of TensorBoard event files, relative to the run's file; needs the package tensorboard."""
+    mlflow: str | None = None
+    """Tracking URI of MLflow, e.g. a server's address; needs the package mlflow."""
 
 
 _OF_NETWORKS = {"hidden", "experts"}

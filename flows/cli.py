@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 
 from flows.console import Watch, bars, log_lines, show_logs
+from flows.ranks import are_several, in_ranks, is_first
 
 if TYPE_CHECKING:
     from flows.comparison import Compared
@@ -104,7 +105,7 @@ for _stage, _does in {
     "graph": "Number users and items and build each domain's train graph.",
     "walk": "Describe each user and item by the anchors that random walks reach.",
     "align": "Pair users and items of different domains that reach the same anchors.",
-    "train": "Train a checkpoint per seed; continues where an interrupted training stopped.",
+    "train": "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
     "evaluate": "Measure the checkpoints on held-out interactions.",
     "export": "Write embeddings and recommendations with the logs' own ids.",
 }.items():
@@ -279,14 +280,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO)
+    first = is_first(os.environ)
+    show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
     try:
-        result = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
+        result = in_ranks(lambda: _obeyed(arguments))
     except CycloptsError:
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        _tell("interrupted; what was finished is kept, the same command goes on from there")
+        if first:
+            _tell("interrupted; what was finished is kept, the same command goes on from there")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -297,6 +300,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(f"edda: {_message(error)}")
         sys.exit(FAILURE)
     sys.exit(result or 0)
+
+
+def _obeyed(arguments: Sequence[str]) -> int | None:
+    result: int | None = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
+    return result
 
 
 def _message(error: Exception) -> str:
@@ -311,7 +319,8 @@ def _message(error: Exception) -> str:
 def _up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:
     from flows.update import bring_up_to_date
 
-    outcomes = bring_up_to_date(runs, stage, _watcher(), prefect=options.prefect)
+    prefect = options.prefect and not are_several(os.environ)
+    outcomes = bring_up_to_date(runs, stage, _watcher(), prefect=prefect)
     if not any(outcome.made for outcome in outcomes):
         _tell("nothing to do, everything is up to date")
     return outcomes
@@ -336,3 +345,9 @@ def _answer(text: str) -> None:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    from flows.cli import main as command  # under its own name, so that its log lines are the project's
+
+    command()

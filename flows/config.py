@@ -23,6 +23,7 @@ from data_contracts.settings import (
     Protocol,
     ReachSettings,
     Settings,
+    TrackingSettings,
     TrainSettings,
     WorldSettings,
 )
@@ -72,6 +73,8 @@ class RunConfig(Settings):
     """Checkpoint → embeddings and recommendations."""
     compute: ComputeSettings = ComputeSettings()
     """How the run uses the machine; no result depends on it."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Curves of training while it runs; each checkpoint has the same measures as Parquet afterwards."""
     tune: TuneSettings = TuneSettings()
     """Search for the settings that validate best: `edda tune`."""
 
@@ -184,6 +187,8 @@ def _expand(raw: dict[str, Any], path: Path) -> list[str]:
     places = [("store", raw)]
     if isinstance(logs, list):
         places += [(f"logs[{i}].path", log) for i, log in enumerate(logs) if isinstance(log, dict)]
+    if isinstance(raw.get("tracking"), dict):
+        places.append(("tracking.tensorboard", raw["tracking"]))
     problems = []
     for key, table in places:
         name = key.rsplit(".", 1)[-1]

@@ -41,9 +41,9 @@ class Pace:
         self._calls: deque[tuple[float, int]] = deque()
         self._first = self._last = clock()
 
-    def told(self, done: int, total: int, unit: str) -> str:
-        """`12,000 of 96,510 nodes, 35.1 k nodes/s, 3 s left`; without what is not known."""
-        words = [f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}"]
+    def told(self, done: int, total: int, unit: str, note: str = "") -> str:
+        """`12,000 of 96,510 nodes, 35.1 k nodes/s, 3 s left`, the note before the speed; without what is not known."""
+        words = [f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}", *([note] if note else [])]
         speed = self._speed(done, total, unit)
         if speed:
             parts, part = (unit.parts, unit.part) if isinstance(unit, Unit) else (1, unit)
@@ -97,9 +97,9 @@ def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.m
     def watch(role: str) -> Iterator[Progress]:
         pace, last = Pace(clock), clock()
 
-        def progress(done: int, total: int, unit: str) -> None:
+        def progress(done: int, total: int, unit: str, note: str = "") -> None:
             nonlocal last
-            told = pace.told(done, total, unit)
+            told = pace.told(done, total, unit, note)
             if clock() - last >= SECONDS_BETWEEN_LINES:
                 last = clock()
                 tell(f"{role}: {told}")
@@ -120,8 +120,8 @@ def bars(console: Console) -> Watch:
         with RichProgress(*columns, console=console, transient=True) as display:
             task = display.add_task(role, total=None, told="")
 
-            def progress(done: int, total: int, unit: str) -> None:
-                display.update(task, completed=done, total=total or None, told=pace.told(done, total, unit))
+            def progress(done: int, total: int, unit: str, note: str = "") -> None:
+                display.update(task, completed=done, total=total or None, told=pace.told(done, total, unit, note))
 
             yield progress
 

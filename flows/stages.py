@@ -22,6 +22,7 @@ from data_contracts.contracts import (
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
 from flows.plan import Plan, Step
+from flows.ranks import columns
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,13 @@ def _pairs(job: Job) -> Artifact:
 
 
 def _checkpoint(job: Job) -> Artifact:
+    from model.columns import ALONE
+    from model.tracking import Tracking
     from model.train import train
 
-    config = job.plan.config
-    return train(job.plan.store, config.train, job.step.settings["seed"], config.evaluate, *job.rest)
+    config, step = job.plan.config, job.step
+    seen = Tracking(config.tracking, config.name, f"{step.role}-{step.key}"), columns.get() or ALONE
+    return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, *seen)
 
 
 def _metrics(job: Job) -> Artifact:

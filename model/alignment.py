@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import linear
 
 from data_contracts.artifact import Artifact
 from model.edda import Edda
@@ -64,10 +66,11 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
         `map_norm`, the Frobenius norm of the domain's map, and `map_spread`, the root mean square deviation of its
         mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed.
     """
-    table = model.intra[domain]
-    spread = _deviation(table)
-    mapped = _deviation(_mapped(model, domain, table))
-    norm = float(np.linalg.norm(model.maps[domain].cpu().numpy()))
+    columns, table, weights = model.columns, model.intra[domain], model.maps[domain]
+    spread = _deviation(columns.every(_variances(table)))
+    outputs = (weights[part] for part in columns.parts(model.shape.width))
+    mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])
+    norm = float(np.linalg.norm(np.concatenate(columns.every(weights.cpu().numpy()), axis=1)))
     return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}
 
 
@@ -82,9 +85,15 @@ def _aligned(source: int, target: int, sources: np.ndarray, targets: np.ndarray)
 
 
 def _mapped(model: Edda, domain: int, vectors: Tensor) -> Tensor:
-    return torch.nn.functional.linear(vectors, model.maps[domain])
+    return model.columns.total(linear(vectors, model.maps[domain]))
 
 
-def _deviation(vectors: Tensor) -> float:
+def _variances(vectors: Tensor) -> NDArray[np.float64]:
+    """Variance of each column; none of an empty table."""
     array = vectors.cpu().numpy()
-    return float(np.sqrt(np.mean(np.var(array, axis=0, dtype=np.float64)))) if array.size else 0.0
+    return np.var(array, axis=0, dtype=np.float64) if array.size else np.empty(0)
+
+
+def _deviation(variances: Sequence[NDArray[np.float64]]) -> float:
+    every = np.concatenate(variances)
+    return float(np.sqrt(np.mean(every))) if every.size else 0.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.settings import EvaluateSettings
+from model.columns import ALONE, Columns
 from model.draws import draw_key
 from model.kernels import draw_candidates, name_rows
 from model.world import Domain, Ints, Longs, Rows
@@ -50,13 +51,16 @@ def held_out(rows: Rows, domain: Domain, split: str, settings: EvaluateSettings)
     return HeldOut(held.users, held.items, candidates)
 
 
-def score_candidates(held: HeldOut, vectors: Tensor, users: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def score_candidates(
+    held: HeldOut, vectors: Tensor, users: int, columns: Columns = ALONE
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores of the held-out items (rows,) and of their candidates (rows, candidates); NaN where there is none.
 
     Args:
         held: rows to score.
         vectors: final vectors of the domain's nodes.
         users: users of the domain: the node of item 0.
+        columns: which columns of the vectors this process holds.
     """
     wanted = np.concatenate([held.items[:, None], held.candidates], axis=1)
     scores = np.empty(wanted.shape, np.float32)
@@ -64,7 +68,7 @@ def score_candidates(held: HeldOut, vectors: Tensor, users: int) -> tuple[NDArra
         block = slice(start, start + _BLOCK)
         nodes = torch.from_numpy(np.maximum(wanted[block], 0).astype(np.int64) + users).to(vectors.device)
         user = torch.from_numpy(held.users[block].astype(np.int64)).to(vectors.device)
-        dots = (vectors[nodes.T] * vectors[user]).sum(dim=2)
+        dots = columns.total((vectors[nodes.T] * vectors[user]).sum(dim=2))
         scores[block] = dots.T.cpu().numpy()
     scores[wanted < 0] = np.nan
     return scores[:, 0], scores[:, 1:]

@@ -9,11 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from model.columns import ALONE, Columns
 from model.draws import generator
 from model.losses import bpr, half_squares
 from model.pairing import Pairing, pair_scores
 from model.propagate import Fan, spread
 from model.spmm import Multiply
+
+_BLOCK = 65_536
+"""Rows of a table that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,23 @@ class Edda(nn.Module):
 
     Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
     its propagated inter vector beside its propagated intra vector, and a score the dot product of two. Tables start
-    normal with standard deviation `initial_spread`, 0.1 in [EDDA].
+    normal with standard deviation `initial_spread`, 0.1 in [EDDA]. Of each table, and of the inputs of each map, the
+    module holds the process's own `columns`.
     """
 
-    def __init__(self, shape: Shape, seed: int, initial_spread: float = 0.1) -> None:
+    def __init__(self, shape: Shape, seed: int, initial_spread: float = 0.1, columns: Columns = ALONE) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.columns = shape, columns
+        own = columns.own(shape.width)
         inter = [("inter", shape.nodes)] if shape.tables != "intra" else []
         intra = shape.domains.items() if shape.tables != "inter" else []
-        self.inter = nn.ParameterList(_normal((rows, shape.width), initial_spread, seed, name) for name, rows in inter)
-        self.intra = nn.ParameterList(
-            _normal((rows, shape.width), initial_spread, seed, "intra", name) for name, rows in intra
+        self.inter = nn.ParameterList(
+            _normal((rows, shape.width), own, initial_spread, seed, name) for name, rows in inter
         )
-        self.maps = nn.ParameterList(_uniform(shape.width, seed, name) for name, _ in intra if shape.aligned)
+        self.intra = nn.ParameterList(
+            _normal((rows, shape.width), own, initial_spread, seed, "intra", name) for name, rows in intra
+        )
+        self.maps = nn.ParameterList(_uniform(shape.width, own, seed, name) for name, _ in intra if shape.aligned)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters by name: `inter`, `intra/<domain>`, `map/<domain>`; they share memory with the module."""
@@ -107,15 +115,21 @@ class Edda(nn.Module):
                 output, layer0 = spread(fan, tables[number], multiply)
                 scores = scores + pair_scores(step.pairing, output, multiply)
                 squares = squares + half_squares(layer0, step.counts)
+        scores, squares = self.columns.totals(scores, squares)
         return bpr(scores) + l2 * squares / step.size
 
 
-def _normal(shape: tuple[int, int], spread: float, seed: int, *name: str) -> nn.Parameter:
-    draws = generator(seed, "table", *name).standard_normal(shape, dtype="float32")
-    return nn.Parameter(torch.from_numpy(draws) * spread)
+def _normal(shape: tuple[int, int], own: slice, spread: float, seed: int, *name: str) -> nn.Parameter:
+    """Own columns of one stream of draws, block by block of rows, so that nobody ever holds the other columns."""
+    draws, (rows, width) = generator(seed, "table", *name), shape
+    table = torch.empty(rows, own.stop - own.start)
+    for block in torch.split(table, _BLOCK):
+        whole = torch.from_numpy(draws.standard_normal((block.shape[0], width), dtype="float32"))
+        torch.mul(whole[:, own], spread, out=block)
+    return nn.Parameter(table)
 
 
-def _uniform(width: int, seed: int, name: str) -> nn.Parameter:
+def _uniform(width: int, own: slice, seed: int, name: str) -> nn.Parameter:
     """As nn.Linear begins: uniform within 1 / sqrt(inputs)."""
     draws = generator(seed, "map", name).random((width, width), dtype="float32")
-    return nn.Parameter((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)
+    return nn.Parameter(((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)[:, own].contiguous())

@@ -15,6 +15,8 @@ from data_contracts.settings import TrainSettings
 from model.alignment import AlignedPairs
 from model.batches import Positives
 from model.candidates import HeldOut
+from model.columns import Columns
+from model.divergence import Course
 from model.vectors import Network
 
 Measure = tuple[int, str, str, float]
@@ -35,6 +37,7 @@ class Lesson:
     recall_at: tuple[int, ...]
     pairs: tuple[AlignedPairs, ...]
     device: torch.device
+    columns: Columns
 
 
 class Learner(Protocol):
@@ -44,8 +47,16 @@ class Learner(Protocol):
     def epochs(self) -> int:
         """Most epochs that it makes sense to learn."""
 
-    def learn(self, epoch: int) -> list[Measure]:
-        """Learn one epoch, counted from 1; its losses and whatever else its history should hold."""
+    @property
+    def columns(self) -> Columns:
+        """Of every table, those of this process."""
+
+    def learn(self, course: Course) -> list[Measure]:
+        """Learn the course's epoch, counted from 1; its losses and whatever else its history should hold.
+
+        Raises:
+            DivergedError: a loss is no finite number.
+        """
 
     def vectors(self) -> Iterator[Tensor]:
         """Each domain's final vectors (nodes, width), in the world's order; a score is the dot product of two."""

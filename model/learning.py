@@ -10,6 +10,8 @@ import torch
 
 from model.alignment import alignment_loss, map_health
 from model.batches import Batch, Batching, mixed_batches
+from model.columns import Columns
+from model.divergence import Course
 from model.draws import draw_key
 from model.edda import Edda, Shape, Step
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
@@ -30,9 +32,14 @@ class EddaLearner:
         """As set."""
         return self.lesson.settings.epochs
 
-    def learn(self, epoch: int) -> list[Measure]:
+    @property
+    def columns(self) -> Columns:
+        """Of every table, those of this process."""
+        return self.model.columns
+
+    def learn(self, course: Course) -> list[Measure]:
         """Every domain's batches, then the alignment steps."""
-        return _learn(self.model, self.optimiser, self.lesson, epoch)
+        return _learn(self.model, self.optimiser, self.lesson, course)
 
     def vectors(self) -> Iterator[torch.Tensor]:
         """Propagated tables, side by side."""
@@ -61,28 +68,40 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     settings, network = lesson.settings, lesson.network
     domains = {domain.name: domain.nodes for domain in network.world.domains}
     shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
-    model = Edda(shape, lesson.seed, settings.initial_spread).to(lesson.device)
+    model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns).to(lesson.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     return EddaLearner(model, optimiser, lesson)
 
 
-def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, epoch: int) -> list[Measure]:
+def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
     """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
-    settings, multiply = lesson.settings, lesson.network.multiply
+    names = [domain.name for domain in lesson.network.world.domains]
     losses: dict[int, list[tuple[float, int]]] = {}
-    for step in ahead(_steps(lesson, epoch)):
-        loss = model.loss(step, settings.l2, multiply)
+    for step in ahead(_steps(lesson, course.epoch)):
+        model.columns.begin("batch")
+        loss = model.loss(step, lesson.settings.l2, lesson.network.multiply)
         descend(optimiser, loss)
-        losses.setdefault(step.domain, []).append((float(loss.detach()), step.size))
-    measures = mean_losses(losses, lesson, epoch)
+        of_domain = losses.setdefault(step.domain, [])
+        course.check_loss(float(loss.detach()), names[step.domain], f"batch {len(of_domain)}")
+        of_domain.append((float(loss.detach()), step.size))
+    return mean_losses(losses, lesson, course.epoch) + _align(model, optimiser, lesson, course)
+
+
+def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
+    """The alignment steps of an epoch, and how the maps are after them."""
+    names = [domain.name for domain in lesson.network.world.domains]
+    measures: list[Measure] = []
     for pairs in lesson.pairs:
-        loss = alignment_loss(model, pairs, multiply)
-        descend(optimiser, settings.alignment * loss)
-        names = [lesson.network.world.domains[number].name for number in (pairs.source, pairs.target)]
-        measures.append((epoch, names[0], f"alignment to {names[1]}", float(loss.detach())))
+        model.columns.begin("alignment")
+        loss = alignment_loss(model, pairs, lesson.network.multiply)
+        descend(optimiser, lesson.settings.alignment * loss)
+        source, metric = names[pairs.source], f"alignment to {names[pairs.target]}"
+        course.check_loss(float(loss.detach()), source, metric)
+        measures.append((course.epoch, source, metric, float(loss.detach())))
+    model.columns.begin("map health")
     for number in sorted({pairs.source for pairs in lesson.pairs}):
-        name = lesson.network.world.domains[number].name
-        measures += [(epoch, name, metric, value) for metric, value in map_health(model, number).items()]
+        health = map_health(model, number)
+        measures += [(course.epoch, names[number], metric, value) for metric, value in health.items()]
     return measures
 
 

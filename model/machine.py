@@ -22,14 +22,14 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(chosen)
+    return torch.device(chosen, torch.cuda.current_device()) if chosen == "cuda" else torch.device(chosen)
 
 
 @contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch use so many threads (0 = as many as the process may use) until the block ends."""
+def torch_threads(threads: int, beside: int = 1) -> Iterator[None]:
+    """Let torch use so many threads until the block ends; 0: this process's share of those that `beside` may use."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // beside))
     try:
         yield
     finally:

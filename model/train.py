@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -18,13 +19,17 @@ from model.alignment import load_pairs
 from model.baselines import baseline_of
 from model.batches import positives_of
 from model.candidates import held_out, score_candidates
-from model.checkpoint import resume, save_state, write_checkpoint
+from model.checkpoint import Training, resume, save_state, write_checkpoint, write_tensors
+from model.columns import ALONE, Columns
+from model.divergence import Course, not_finite
 from model.learner import Learner, Lesson, Measure
 from model.learning import edda_of
 from model.machine import device_of, peak_memory_mib, resident_memory, torch_threads
 from model.metrics import candidate_statistics
 from model.propagate import backbone_of
+from model.shares import Share
 from model.spmm import choose_engine
+from model.tracking import NOWHERE, Tracking, tracked
 from model.vectors import network_of
 from model.world import load_rows, load_world
 
@@ -42,6 +47,8 @@ def train(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    tracking: Tracking = NOWHERE,
+    columns: Columns = ALONE,
 ) -> Artifact:
     """Train the EDDA recommender and keep the epoch that validates best [EDDA].
 
@@ -56,47 +63,91 @@ def train(
         parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`.
         compute: threads.
         progress: told after each epoch.
+        tracking: where the measures of each epoch are shown at once.
+        columns: the columns of this process, the first; the others are in `take_part`.
 
     Returns:
         A `checkpoint` artifact. Killed and run again, it continues after the last finished epoch and ends with the
         same bytes. Where no domain has validation rows, the last epoch is kept.
 
     Raises:
-        ValueError: there is no domain.
+        ValueError: there is no domain; a baseline in several processes; fewer columns than processes.
+        DivergedError: a loss or a table is no finite number any more; the epoch before is kept.
+        ConnectionError: another process of the training has ended; the epoch before is kept.
     """
 
+    if columns.ranks > 1 and settings.model != "edda":
+        raise ValueError(f"train.model is {settings.model!r}, must be 'edda' with several processes; start one alone")
+    columns.parts(settings.width)  # refuse it before the others begin
+
     def write(draft: Draft) -> None:
-        with torch_threads(compute.threads), resident_memory() as peak:
-            _write(draft, _lesson(settings, seed, validation, parents), progress)
+        paths = {role: str(parent.path) for role, parent in parents.items()}
+        columns.agreed(Share(settings, seed, validation, paths, compute, str(draft.scratch)).as_text())
+        with torch_threads(compute.threads, columns.beside), resident_memory() as peak:
+            _write(draft, _lesson(settings, seed, validation, parents, columns), progress, tracking)
         draft.statistics["memory_mib"] = peak()
 
     return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
 
 
-def _write(draft: Draft, lesson: Lesson, progress: Progress) -> None:
-    settings, seed = lesson.settings, lesson.seed
-    learner = edda_of(lesson) if settings.model == "edda" else baseline_of(lesson)
-    training = resume(draft.scratch, learner)
-    seconds = []
-    while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
-        started = time.perf_counter()
-        training.epoch += 1
-        losses = learner.learn(training.epoch)
-        measures, score = _validate(learner, lesson, training.epoch)
-        training.history += [*losses, *measures]
-        training.judge(learner, score)
-        save_state(draft.scratch, training, learner)
-        seconds.append(round(time.perf_counter() - started, 3))
-        progress(training.epoch, learner.epochs, "epochs")
-        shown = "none" if score is None else f"{score:.4f}"
-        log.info("epoch %d: validation score %s, best epoch %s", training.epoch, shown, training.best_epoch)
-    write_checkpoint(draft, training, learner, seed)
+def take_part(share: Share, columns: Columns) -> None:
+    """Do another process's share of the training that the first one leads; its columns end in that one's artifact."""
+    with torch_threads(share.compute.threads, columns.beside):
+        lesson = _lesson(share.settings, share.seed, share.validation, share.artifacts(), columns)
+        _, training, _ = _trained(lesson, Path(share.scratch), silent, NOWHERE)
+        write_tensors(None, training.best, columns)
+        columns.every(peak_memory_mib())
+
+
+def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking) -> None:
+    learner, training, seconds = _trained(lesson, draft.scratch, progress, tracking)
+    write_checkpoint(draft, training, learner, lesson.seed)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
-    draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+    peaks = lesson.columns.every(peak_memory_mib())
+    draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": max(peaks)}
+    if len(peaks) > 1:
+        draft.statistics |= {"memory_mib_by_process": peaks, "bytes_by_step": lesson.columns.bytes_by_step()}
+
+
+def _trained(
+    lesson: Lesson, scratch: Path, progress: Progress, tracking: Tracking
+) -> tuple[Learner, Training, list[float]]:
+    settings, columns = lesson.settings, lesson.columns
+    learner = edda_of(lesson) if settings.model == "edda" else baseline_of(lesson)
+    training = resume(scratch, learner)
+    seconds: list[float] = []
+    with tracked(tracking, training.history) as track:
+        while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
+            started = time.perf_counter()
+            measures = _epoch(learner, lesson, training, scratch)
+            seconds.append(round(time.perf_counter() - started, 3))
+            track(measures)
+            log.info("epoch %d: %s", training.epoch, training.note())
+            if len(seconds) == 1 and columns.ranks > 1:
+                log.info("%d processes; bytes that each gives to sums, by step: %s", columns.ranks, columns.told())
+            progress(training.epoch, learner.epochs, "epochs", training.note())
+    return learner, training, seconds
+
+
+def _epoch(learner: Learner, lesson: Lesson, training: Training, scratch: Path) -> list[Measure]:
+    """Learn and validate once more and keep the state: what was measured."""
+    training.epoch += 1
+    course = Course(lesson.seed, training.epoch, str(scratch), training.best_epoch, lesson.settings.learning_rate)
+    losses = learner.learn(course)
+    course.check_tables(learner.columns.every(not_finite(learner.kept())))
+    measures, score = _validate(learner, lesson, training.epoch)
+    training.history += [*losses, *measures]
+    training.judge(learner, lesson.columns.agreed(score))
+    save_state(scratch, training, learner)
+    return [*losses, *measures]
 
 
 def _lesson(
-    settings: TrainSettings, seed: int, validation: EvaluateSettings, parents: Mapping[str, Artifact]
+    settings: TrainSettings,
+    seed: int,
+    validation: EvaluateSettings,
+    parents: Mapping[str, Artifact],
+    columns: Columns = ALONE,
 ) -> Lesson:
     device = device_of(settings.device)
     _, multiply = choose_engine(settings.engine, device)
@@ -114,6 +165,7 @@ def _lesson(
         validation.recall_at,
         tuple(pair.to(device) for pair in pairs),
         device,
+        columns,
     )
 
 
@@ -127,8 +179,11 @@ def _validate(learner: Learner, lesson: Lesson, epoch: int) -> tuple[list[Measur
     by_metric: dict[str, list[float]] = {}
     weights = []
     world = lesson.network.world
+    learner.columns.begin("validation")
     for domain, held, vectors in zip(world.domains, lesson.held, learner.vectors(), strict=True):
-        statistics = candidate_statistics(*score_candidates(held, vectors, domain.users), lesson.recall_at)
+        statistics = candidate_statistics(
+            *score_candidates(held, vectors, domain.users, learner.columns), lesson.recall_at
+        )
         for metric, of in statistics.items():
             value = of(np.ones(held.users.size))
             measures.append((epoch, domain.name, metric, value))

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import STATE, Training, resume, save_state
+from model.checkpoint import Training, resume, save_state, state_path
 from model.edda import Edda, Shape
-from model.train import EddaLearner
+from model.learning import EddaLearner
 
 SHAPE = Shape("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
 
@@ -51,7 +51,7 @@ def test_the_best_tensors_survive_later_epochs(tmp_path: Path) -> None:
 def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = trained(1)
     save_state(tmp_path, Training(1), learner)
-    whole = (tmp_path / STATE).read_bytes()
+    whole = state_path(tmp_path, 1).read_bytes()
 
     def cut_short(state: object, stream: io.BufferedWriter) -> None:
         stream.write(whole[:100])
@@ -60,7 +60,7 @@ def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch, "save", cut_short)
     with pytest.raises(OSError, match="no space"):
         save_state(tmp_path, Training(2), learner)
-    assert (tmp_path / STATE).read_bytes() == whole
+    assert resume(tmp_path, trained(0)).epoch == 1
 
 
 def test_without_a_score_the_last_epoch_is_kept() -> None:
@@ -72,3 +72,12 @@ def test_without_a_score_the_last_epoch_is_kept() -> None:
 
 def test_nothing_kept_means_a_fresh_start(tmp_path: Path) -> None:
     assert resume(tmp_path, trained(0)) == Training()
+
+
+def test_an_epochs_note_has_its_loss_its_score_and_the_best() -> None:
+    history = [(9, "a", "loss", 0.1), (12, "a", "loss", 0.2), (12, "b", "loss", 0.226), (12, "a", "auc", 0.9)]
+    score = (12, "macro", "score", 0.8412)
+    training = Training(12, best_epoch=9, best_score=0.842, history=[*history, score])
+    assert training.note() == "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
+    assert Training(12, history=history).note() == "loss 0.213"
+    assert Training(1).note() == "nothing to learn from"

@@ -137,6 +137,12 @@ def test_paths_are_relative_to_the_runs_file_and_take_environment_variables(tmp_
     assert store_folder(config) == tmp_path / "artifacts"
 
 
+def test_the_folder_of_event_files_is_relative_to_the_runs_file_and_an_address_is_not(tmp_path):
+    text = 'name = "a"\n[world]\n[tracking]\ntensorboard = "curves"\nmlflow = "http://localhost:5000"\n'
+    tracking = load_config(write(tmp_path, text)).tracking
+    assert (tracking.tensorboard, tracking.mlflow) == (str(tmp_path / "curves"), "http://localhost:5000")
+
+
 def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
     monkeypatch.delenv("EDDA_DATA", raising=False)
     (problem,) = problems(tmp_path, 'name = "a"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n')

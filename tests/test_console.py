@@ -83,6 +83,14 @@ def test_tasks_that_finish_side_by_side_count_for_the_time_they_took(clock):
     assert told(clock, (0, 0), (10, 5), (10.001, 10), total=20) == "10 of 20 nodes, 1 nodes/s, 10 s left"
 
 
+def test_a_note_stands_before_the_speed(clock):
+    pace = Pace(clock)
+    pace.told(0, 100, "epochs")
+    clock.now += 36
+    note = "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
+    assert pace.told(12, 100, "epochs", note) == f"12 of 100 epochs, {note}, 20 epochs/min, 4 min left"
+
+
 def test_another_count_starts_a_new_measurement(clock):
     pace = Pace(clock)
     pace.told(0, 10, "files")
@@ -139,12 +147,12 @@ def test_lines_come_every_few_seconds(clock):
     ]
 
 
-def on_screen(width: int) -> str:
+def on_screen(width: int, note: str = "") -> str:
     """What a terminal was sent, without control codes."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, legacy_windows=False)
     with bars(console)("interactions") as progress:
-        progress(12_000, 96_510, "nodes")
+        progress(12_000, 96_510, "nodes", note)
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
 
 
@@ -155,3 +163,9 @@ def test_a_bar_shows_what_is_told_on_one_line_of_any_terminal(width):
     assert shown
     assert all(line.startswith("interactions ") and "12,000 of 96,510 nodes" in line for line in shown)
     assert all(len(line.rstrip()) <= min(width, 100) for line in lines)
+
+
+def test_a_bar_shows_the_note_where_there_is_room():
+    assert "12,000 of 96,510 nodes, loss 0.213" in on_screen(80, "loss 0.213")
+    lines = re.split(r"[\r\n]+", on_screen(60, "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"))
+    assert all(len(line.rstrip()) <= 60 for line in lines)

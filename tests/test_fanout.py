@@ -89,7 +89,7 @@ def test_a_task_that_kills_its_workers_is_told_with_a_remedy(cluster, monkeypatc
 def test_a_scheduler_that_is_lost_in_the_middle_is_told():
     with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
 
-        def lose(done: int, total: int, unit: str) -> None:
+        def lose(done: int, total: int, unit: str, note: str = "") -> None:
             if done == 1:
                 cluster.close()
 

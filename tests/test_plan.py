@@ -50,6 +50,7 @@ def test_a_finished_run_makes_nothing(tmp_path, stages: Stages):
         ("export.top=3", ["embeddings", "recommendations"]),
         ("train.seeds=[2022, 1]", ["checkpoint-1", "metrics"]),
         ("compute.threads=1", []),
+        ("tracking.tensorboard=curves", []),
         ("name=other", []),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.columns import ALONE, Columns
 from model.learner import Lesson
 
 
@@ -21,6 +22,11 @@ class Baseline(ABC):
     def epochs(self) -> int:
         """As set."""
         return self.lesson.settings.epochs
+
+    @property
+    def columns(self) -> Columns:
+        """All of them: a baseline is learned by one process."""
+        return ALONE
 
     @abstractmethod
     def vectors(self) -> Iterator[Tensor]:

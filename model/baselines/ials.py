@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model.baselines.baseline import Baseline
 from model.batches import Positives
+from model.divergence import Course
 from model.draws import generator
 from model.learner import Lesson, Measure
 
@@ -41,7 +42,7 @@ class Ials(Baseline):
             )
         self._factors = [self._start(positives) for positives in lesson.positives]
 
-    def learn(self, epoch: int) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
+    def learn(self, course: Course) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
         """Sweep every domain; where it has no positives its vectors stay as they are."""
         for positives, factors in zip(self.lesson.positives, self._factors, strict=True):
             if positives.users.size:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.baselines.baseline import Baseline
+from model.divergence import Course
 from model.learner import Measure
 
 
@@ -21,7 +22,7 @@ class Popularity(Baseline):
         """One: another would change nothing."""
         return 1
 
-    def learn(self, epoch: int) -> list[Measure]:  # noqa: ARG002 - nothing to learn
+    def learn(self, course: Course) -> list[Measure]:  # noqa: ARG002 - nothing to learn
         """Nothing."""
         return []
 

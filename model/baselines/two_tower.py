@@ -24,6 +24,7 @@ from model.baselines.ple import Ple
 from model.baselines.shared_bottom import SharedBottom
 from model.baselines.star import Star
 from model.batches import Batch, Batching, mixed_batches
+from model.divergence import Course
 from model.draws import generator
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
 from model.losses import bpr, half_squares
@@ -67,17 +68,18 @@ class TwoTower(Baseline):
         self.towers = Towers(lesson.settings, lesson.network.world, lesson.seed).to(lesson.device)
         self._optimiser = torch.optim.Adam(self.towers.parameters(), lr=lesson.settings.learning_rate, fused=True)
 
-    def learn(self, epoch: int) -> list[Measure]:
+    def learn(self, course: Course) -> list[Measure]:
         """Every domain's batches."""
         lesson = self.lesson
         losses: dict[int, list[tuple[float, int]]] = {}
         with torch_threads(1):
-            batches = mixed_batches(lesson.positives, lesson.seed, epoch, Batching.of(lesson.settings))
-            for number, _, batch in ahead(batches):
+            batches = mixed_batches(lesson.positives, lesson.seed, course.epoch, Batching.of(lesson.settings))
+            for number, place, batch in ahead(batches):
                 loss = self.loss(batch, number)
                 descend(self._optimiser, loss)
+                course.check_loss(float(loss.detach()), lesson.network.world.domains[number].name, f"batch {place}")
                 losses.setdefault(number, []).append((float(loss.detach()), batch.size))
-        return mean_losses(losses, lesson, epoch)
+        return mean_losses(losses, lesson, course.epoch)
 
     def loss(self, batch: Batch, number: int) -> Tensor:
         """BPR of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
