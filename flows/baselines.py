@@ -13,7 +13,7 @@ _ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "popularity": ("train.model=popularity",),
-    "ials": ("train.model=ials", "train.l2=10.0"),
+    "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
     "mf-bpr": (*_ALONE, "train.backbone=mf"),
     "lightgcn": (*_ALONE, "train.backbone=lightgcn"),
     "grec": (*_ALONE, "train.backbone=grec"),

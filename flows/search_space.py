@@ -76,8 +76,8 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "edda": {**_DESCENT, **_GRAPH},
     "popularity": {},
     "ials": {
-        "train.l2": Axis(low=1e-2, high=1e3, log=True),
-        "train.confidence": Axis(low=1.0, high=100.0, log=True),
+        "train.l2": Axis(low=1e-1, high=1e4, log=True),
+        "train.confidence": Axis(low=1.0, high=1000.0, log=True),
         "train.width": Axis(choices=(32, 64, 128, 256)),
     },
     "shared-bottom": _NETWORK,
