@@ -177,7 +177,7 @@ class TrainSettings(Settings):
     """Share of edges dropped from each layer of each step."""
     epochs: int = Field(100, ge=1)
     """Most epochs to train."""
-    patience: int = Field(50, ge=1)
+    patience: int = Field(20, ge=1)
     """Epochs without a better validation score before training stops."""
     batch_size: int = Field(8192, ge=1)
     """Positives per step."""

@@ -12,6 +12,22 @@ _ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns from its own interactions."""
 
 BASELINES: Mapping[str, tuple[str, ...]] = {
+    "released": (
+        "graph.anchor_kinds=['user']",
+        "reach.method=walk",
+        "train.model=edda",
+        "train.tables=both",
+        "train.width=64",
+        "train.inter_graph=by-domain",
+        "train.initial_spread=0.1",
+        "train.learning_rate=1e-3",
+        "train.l2=1e-4",
+        "train.alignment=0.3",
+        "train.negatives=1",
+        "train.order=sequential",
+        "train.epochs=300",
+        "train.patience=50",
+    ),
     "popularity": ("train.model=popularity",),
     "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
     "mf-bpr": (*_ALONE, "train.backbone=mf"),

@@ -57,9 +57,10 @@ class Columns:
         return self.parts(width)[self.rank]
 
     def begin(self, purpose: str) -> None:
-        """A step begins: what is summed up from now on is counted as its."""
-        self._purpose = purpose
-        self.steps[purpose] += 1
+        """A step begins: what is summed up from now on is counted as its; alone there is nothing to count."""
+        if self.ranks > 1:
+            self._purpose = purpose
+            self.steps[purpose] += 1
 
     def bytes_by_step(self) -> dict[str, dict[str, int]]:
         """By purpose, how many steps there were and the bytes that this process gave to their sums."""

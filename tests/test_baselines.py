@@ -196,7 +196,7 @@ def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path:
 
 @pytest.mark.parametrize("model", ["ials", *NETWORKS])
 def test_an_interrupted_baseline_continues_to_the_same_bytes(tiny_world: Tiny, tmp_path: Path, model: str) -> None:
-    def stop(done: int, total: int, unit: str) -> None:
+    def stop(done: int, total: int, unit: str, note: str = "") -> None:
         raise KeyboardInterrupt
 
     other = Store(tmp_path / "other")

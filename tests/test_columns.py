@@ -8,6 +8,7 @@ from model.checkpoint import Training, resume, save_state, state_path
 from model.columns import ALONE, Columns
 from model.draws import generator
 from model.edda import Edda, Shape
+from model.learning import EddaLearner
 
 SHAPE = Shape("both", 7, 9, {"a": 5, "b": 6}, aligned=True)
 
@@ -22,24 +23,24 @@ class Apart(Columns):
         return [value]
 
 
-def trained(columns: Columns, steps: int = 3) -> tuple[Edda, torch.optim.Adam]:
-    """A model of which every column has learnt, alike in whichever process it is."""
+def trained(columns: Columns, steps: int = 3) -> EddaLearner:
+    """A learner of which every column has learnt, alike in whichever process it is."""
     model = Edda(SHAPE, 1, columns=columns)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
     for _ in range(steps):
         optimiser.zero_grad()
         torch.stack([table.square().sum() for table in model.parameters()]).sum().backward()
         optimiser.step()
-    return model, optimiser
+    return EddaLearner(model, optimiser, lesson=None)
 
 
 def kept(folder: Path, ranks: int, epoch: int) -> None:
     """The states of all processes after an epoch."""
     for rank in reversed(range(ranks)):
-        model, optimiser = trained(Apart(rank, ranks))
+        learner = trained(Apart(rank, ranks))
         training = Training(epoch, history=[(epoch, "a", "loss", 0.5)])
-        training.judge(model, 0.75)
-        save_state(folder, training, model, optimiser)
+        training.judge(learner, 0.75)
+        save_state(folder, training, learner)
 
 
 @pytest.mark.parametrize(("width", "ranks"), [(64, 1), (64, 2), (7, 3), (5, 5)])
@@ -80,20 +81,18 @@ def test_tables_that_are_drawn_in_blocks_begin_as_if_drawn_at_once(monkeypatch: 
 def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path, before: int, now: int) -> None:
     kept(tmp_path, before, 4)
     for rank in range(now):
-        model, optimiser = trained(Apart(rank, now), 0)
-        found = resume(tmp_path, model, optimiser)
-        expected, steps = trained(Apart(rank, now))
+        learner, expected = trained(Apart(rank, now), 0), trained(Apart(rank, now))
+        found = resume(tmp_path, learner)
         assert (found.epoch, found.best_score, found.history) == (4, 0.75, [(4, "a", "loss", 0.5)])
-        torch.testing.assert_close(model.tensors(), expected.tensors())
-        torch.testing.assert_close(found.best, expected.tensors())
-        torch.testing.assert_close(list(optimiser.state.values()), list(steps.state.values()))
+        torch.testing.assert_close(learner.kept(), expected.kept())
+        torch.testing.assert_close(found.best, expected.kept())
+        torch.testing.assert_close(list(learner.optimiser.state.values()), list(expected.optimiser.state.values()))
 
 
 def test_an_epoch_that_not_every_process_has_kept_does_not_count(tmp_path: Path) -> None:
     kept(tmp_path, 2, 4)
-    model, optimiser = trained(Apart(1, 2))
-    save_state(tmp_path, Training(5), model, optimiser)
-    assert resume(tmp_path, *trained(Apart(0, 2), 0)).epoch == 4
+    save_state(tmp_path, Training(5), trained(Apart(1, 2)))
+    assert resume(tmp_path, trained(Apart(0, 2), 0)).epoch == 4
 
 
 def test_the_epoch_before_is_deleted_whoever_kept_it(tmp_path: Path) -> None:
