@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
@@ -34,6 +35,9 @@ def in_ranks(lead: Callable[[], T]) -> T | None:
     from model.shares import dismiss, follow
     from model.train import take_part
 
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # how torchrun ends the rest: end with a word, not at once
     with grouped(os.environ) as own:
         if own.rank:
             follow(own, take_part)
