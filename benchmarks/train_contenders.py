@@ -20,6 +20,7 @@ from model import learning, train
 from model.batches import Batch, Batching, Positives, batches_of, positives_of
 from model.divergence import Course
 from model.edda import Edda, Shape
+from model.learner import descend
 from model.machine import peak_memory_mib
 from model.train import Lesson
 from model.world import World, load_rows, load_world
@@ -126,14 +127,6 @@ def clocked(work: Callable) -> tuple[float, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     work()
     return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    """One step; the loss before it."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return float(loss.detach())
 
 
 def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -35,9 +35,8 @@ def in_ranks(lead: Callable[[], T]) -> T | None:
     from model.shares import dismiss, follow
     from model.train import take_part
 
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # how torchrun ends the rest: end with a word, not at once
+    # By SIGTERM torchrun ends what is left of a job: as an interruption it is told, not the end at once.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with grouped(os.environ) as own:
         if own.rank:
             follow(own, take_part)

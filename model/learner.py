@@ -74,11 +74,12 @@ class Learner(Protocol):
         """Continue from a state."""
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of an optimiser along a loss."""
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
+    """One step of an optimiser along a loss; the loss before it."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
+    return float(loss.detach())
 
 
 def mean_losses(losses: Mapping[int, list[tuple[float, int]]], lesson: Lesson, epoch: int) -> list[Measure]:

@@ -79,11 +79,10 @@ def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
         model.columns.begin("batch")
-        loss = model.loss(step, lesson.settings.l2, lesson.network.multiply)
-        descend(optimiser, loss)
+        loss = descend(optimiser, model.loss(step, lesson.settings.l2, lesson.network.multiply))
         of_domain = losses.setdefault(step.domain, [])
-        course.check_loss(float(loss.detach()), names[step.domain], f"batch {len(of_domain)}")
-        of_domain.append((float(loss.detach()), step.size))
+        course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
+        of_domain.append((loss, step.size))
     return mean_losses(losses, lesson, course.epoch) + _align(model, optimiser, lesson, course)
 
 
@@ -95,9 +94,9 @@ def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
         model.columns.begin("alignment")
         loss = alignment_loss(model, pairs, lesson.network.multiply)
         descend(optimiser, lesson.settings.alignment * loss)
-        source, metric = names[pairs.source], f"alignment to {names[pairs.target]}"
-        course.check_loss(float(loss.detach()), source, metric)
-        measures.append((course.epoch, source, metric, float(loss.detach())))
+        source, metric, distance = names[pairs.source], f"alignment to {names[pairs.target]}", float(loss.detach())
+        course.check_loss(distance, source, metric)
+        measures.append((course.epoch, source, metric, distance))
     course.check_tables(model.columns.every(not_finite(model.tensors())))
     model.columns.begin("map health")
     for number in sorted({pairs.source for pairs in lesson.pairs}):

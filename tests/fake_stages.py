@@ -14,6 +14,7 @@ import pytest
 
 from data_contracts.contracts import CONTRACTS
 from data_contracts.settings import LogSource, checkpoint_inputs
+from flows.cli import main
 
 ROWS: dict[str, dict[str, list[Any]]] = {
     "interactions": {
@@ -57,6 +58,22 @@ def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
 
 def _find_logs(sources: Any, folder: Path) -> list[Any]:
     return [SimpleNamespace(sha256=hashlib.sha256(Path(source.path).read_bytes()).hexdigest()) for source in sources]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own with one run, and no store but its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDDA_STORE", raising=False)
+    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
+    return tmp_path
+
+
+def edda(*arguments: str) -> int:
+    """The exit status of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
 
 
 @pytest.fixture

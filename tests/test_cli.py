@@ -1,28 +1,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from fake_stages import Stages, stages
+from fake_stages import Stages, edda, here, stages
 
 from flows.cli import main
 
-__all__ = ["stages"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EDDA_STORE", raising=False)
-    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
-    return tmp_path
-
-
-def edda(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
+__all__ = ["here", "stages"]
 
 
 def test_a_run_prints_its_results_on_stdout_and_its_progress_on_stderr(here, stages: Stages, capsys):

@@ -5,20 +5,19 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fake_stages import Stages, stages
+from fake_stages import Stages, edda, here, stages
 from tiny_world import build
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import METRICS
 from data_contracts.store import Draft, Store
 from flows.baselines import BASELINES, baseline_runs, variant_run
-from flows.cli import main
 from flows.comparison import Compared, cautions, changes, difference
 from flows.comparison_tables import comparison_tables
 from flows.config import load_config
 from flows.plan import make_plan
 
-__all__ = ["stages"]
+__all__ = ["here", "stages"]
 
 LOG = {"big": [("u", "i", "train"), ("v", "j", "train"), ("w", "j", "test")], "small": [("u", "i", "test")]}
 
@@ -111,20 +110,6 @@ def test_other_candidates_or_interactions_are_told(store: Store) -> None:
         "b was measured on other candidates or metrics than a",
     ]
     assert cautions([first, first]) == []
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EDDA_STORE", raising=False)
-    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
-    return tmp_path
-
-
-def edda(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages: Stages) -> None:

@@ -34,6 +34,14 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.
     monkeypatch.setattr(owner, name, spoilt)
 
 
+def diverged(world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that met a loss that is no number in epoch 3, and whose cause is gone now."""
+    with monkeypatch.context() as spoilt:
+        spoiling(spoilt, "alignment_loss", lambda loss: loss * torch.nan)
+        with pytest.raises(DivergedError):
+            fitted(world)
+
+
 def kept_epoch(world: Tiny) -> int:
     return int(torch.load(next(world.store.root.rglob("state*.pt")), weights_only=True)["epoch"])
 
@@ -79,20 +87,14 @@ def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
 def test_training_goes_on_from_the_kept_epoch_when_the_cause_is_gone(
     tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as spoilt:
-        spoiling(spoilt, "alignment_loss", lambda loss: loss * torch.nan)
-        with pytest.raises(DivergedError):
-            fitted(tiny_world)
+    diverged(tiny_world, monkeypatch)
     assert len(fitted(tiny_world).statistics["epoch_seconds"]) == 2  # type: ignore[attr-defined]
 
 
 def test_a_state_with_tables_that_are_no_numbers_is_not_gone_on_from(
     tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as spoilt:
-        spoiling(spoilt, "alignment_loss", lambda loss: loss * torch.nan)
-        with pytest.raises(DivergedError):
-            fitted(tiny_world)
+    diverged(tiny_world, monkeypatch)
     path: Path = next(tiny_world.store.root.rglob("state*.pt"))
     state = torch.load(path, weights_only=True)
     state["learner"]["tensors"]["inter"][1, 2] = torch.nan

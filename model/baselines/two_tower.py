@@ -75,10 +75,9 @@ class TwoTower(Baseline):
         with torch_threads(1):
             batches = mixed_batches(lesson.positives, lesson.seed, course.epoch, Batching.of(lesson.settings))
             for number, place, batch in ahead(batches):
-                loss = self.loss(batch, number)
-                descend(self._optimiser, loss)
-                course.check_loss(float(loss.detach()), lesson.network.world.domains[number].name, f"batch {place}")
-                losses.setdefault(number, []).append((float(loss.detach()), batch.size))
+                loss = descend(self._optimiser, self.loss(batch, number))
+                course.check_loss(loss, lesson.network.world.domains[number].name, f"batch {place}")
+                losses.setdefault(number, []).append((loss, batch.size))
         return mean_losses(losses, lesson, course.epoch)
 
     def loss(self, batch: Batch, number: int) -> Tensor:
