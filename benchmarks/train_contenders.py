@@ -21,7 +21,8 @@ from model.batches import Batch, Batching, Positives, batches_of, positives_of
 from model.divergence import Course
 from model.edda import Edda, Shape
 from model.learner import descend
-from model.machine import peak_memory_mib
+from model.machine import keep_freed_memory, peak_memory_mib
+from model.row_adam import RowAdam
 from model.train import Lesson
 from model.world import World, load_rows, load_world
 
@@ -86,6 +87,7 @@ def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Conte
 
 def edda_cost(contest: Contest, contender: str) -> dict:
     """Cost of our second epoch, and the floor."""
+    keep_freed_memory()
     lesson, model = contest.changed(engine=ENGINES[contender]).lesson(), contest.start()
     optimiser = adam(model, contest.settings)
     without = tuple(replace(part, users=part.users[:0], items=part.items[:0]) for part in lesson.positives)
@@ -130,8 +132,10 @@ def clocked(work: Callable) -> tuple[float, float]:
 
 
 def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam over all tables and maps; fused for all but DGL."""
-    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=getattr(model, "peer", None) != "dgl")
+    """Adam over all tables and maps: the stage's for edda, torch's for peers, fused for all but DGL."""
+    if isinstance(model, Edda):
+        return RowAdam(model.parameters(), settings.learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=model.peer != "dgl")
 
 
 def floor_of(lesson: Lesson) -> dict:
@@ -205,8 +209,11 @@ def trajectory(learner: Learner, contest: Contest, steps: int, draw: int) -> tup
     optimiser = adam(learner.model, contest.settings)
     losses, gradients = [], []
     for place, (number, batch) in enumerate(turns(contest, steps)):
+        if not gradients:
+            learner.loss(number, batch, (draw, place)).backward()
+            gradients = gradients_of(learner.model)
+            torch.manual_seed(draw)
         losses.append(descend(optimiser, learner.loss(number, batch, (draw, place))))
-        gradients = gradients or gradients_of(learner.model)
     return losses, gradients
 
 
@@ -220,7 +227,7 @@ def turns(contest: Contest, steps: int) -> Iterator[tuple[int, Batch]]:
 def gradients_of(model: Edda | Plain) -> list[torch.Tensor]:
     """Gradients of the inter table and of the intra table that has one."""
     inter = model.inter if isinstance(model, Plain) else model.inter[0]
-    return [table.grad.clone() for table in (inter, *model.intra) if table.grad is not None]
+    return [table.grad.to_dense().clone() for table in (inter, *model.intra) if table.grad is not None]
 
 
 def learner_of(contest: Contest, contender: str) -> Learner:

@@ -200,7 +200,8 @@ class TrainSettings(Settings):
     seeds: tuple[Seed, ...] = Field((2022,), min_length=1)
     """One checkpoint is trained for each."""
     engine: Literal["auto", "native", "torch-sparse"] = "auto"
-    """Sparse products by torch's own CSR or torch-sparse; auto: native on CPU, torch-sparse on CUDA where installed."""
+    """Sparse products by native code (compiled loops on CPU, torch's CSR on CUDA) or by torch-sparse; auto: native on
+    CPU, torch-sparse on CUDA where installed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
 

@@ -17,6 +17,9 @@ from model.losses import pair_distance
 from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose
 from model.world import World
 
+_LOOKED_AT = 4096
+"""Rows of a table that are mapped to see how its map is, at most."""
+
 
 @dataclass(frozen=True)
 class AlignedPairs:
@@ -64,9 +67,11 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
 
     Returns:
         `map_norm`, the Frobenius norm of the domain's map, and `map_spread`, the root mean square deviation of its
-        mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed.
+        mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed. Of a large
+        table every so many rows are looked at.
     """
     columns, table, weights = model.columns, model.intra[domain], model.maps[domain]
+    table = table[:: -(-table.shape[0] // _LOOKED_AT) or 1]
     spread = _deviation(columns.every(_variances(table)))
     outputs = (weights[part] for part in columns.parts(model.shape.width))
     mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])

@@ -41,7 +41,8 @@ def expand_rows(
         own_weight, scale: float32.
         threshold, key: uint64.
         position: int32, -1 for every meaning; left as found.
-        frontier: int32, its first `seeded` entries are the meanings numbered before any is met; filled.
+        frontier: int32, its first `seeded` entries are the meanings numbered before any is met; filled. It has one
+            entry more than can be met.
         out_indptr, out_indices, out_values: the cut-out rows; columns are positions in `frontier`.
 
     Returns:
@@ -63,20 +64,70 @@ def expand_rows(
             out_indices[entries] = position[column]
             out_values[entries] = own_weight
             entries += 1
-        for slot in range(indptr[row], indptr[row + 1]):
-            if mix(key, slot) >= threshold:
-                column = column_of[indices[slot]]
-                if position[column] < 0:
-                    position[column] = met
-                    frontier[met] = column
-                    met += 1
-                out_indices[entries] = position[column]
-                out_values[entries] = values[slot] * scale
-                entries += 1
+        kept = entries
+        for slot in range(indptr[row], indptr[row + 1]):  # no branch depends on a draw: processors cannot guess them
+            out_indices[kept] = slot - indptr[row]
+            kept += mix(key, slot) >= threshold
+        for place in range(entries, kept):
+            slot = indptr[row] + out_indices[place]
+            column = column_of[indices[slot]]
+            known = position[column]
+            number = known if known >= 0 else met
+            position[column] = number
+            frontier[met] = column
+            met += known < 0
+            out_indices[place] = number
+            out_values[place] = values[slot] * scale
+        entries = kept
         out_indptr[i + 1] = entries
     for i in range(met):
         position[frontier[i]] = -1
     return met, entries
+
+
+@njit(nogil=True, cache=True)
+def multiply_rows(first, last, indptr, indices, values, dense, product):
+    """Rows first … last - 1 of a CSR matrix times `dense`, into `product`; a row adds up in its entries' order."""
+    for row in range(first, last):
+        start, stop = indptr[row], indptr[row + 1]
+        total = product[row]
+        if start == stop:
+            total[:] = 0
+            continue
+        value, vector = values[start], dense[indices[start]]
+        for j in range(total.size):
+            total[j] = value * vector[j]
+        for slot in range(start + 1, stop):
+            value, vector = values[slot], dense[indices[slot]]
+            for j in range(total.size):
+                total[j] += value * vector[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")  # Python's check of each division would cost four times as much
+def adam_rows(first, last, place, gradient, rates, table, mean, square):
+    """A step of Adam on rows first … last - 1 of a table, whose gradient is zero but in some rows.
+
+    Args:
+        place: int32, where in `gradient` a row's gradient is; -1 where it is zero.
+        gradient: float32 (rows with a gradient, width).
+        rates: float32, what is kept of the mean and what of the slope is added to it, the same of the square, the
+            step's size over the mean's bias, one over the root of the square's bias, and epsilon.
+        table, mean, square: float32 (rows, width), the table and its moments; changed.
+    """
+    keep_mean, add_mean, keep_square, add_square, size, unbias, epsilon = rates
+    for row in range(first, last):
+        values, means, squares = table[row], mean[row], square[row]
+        if place[row] >= 0:
+            slopes = gradient[place[row]]
+            for j in range(values.size):
+                means[j] = keep_mean * means[j] + add_mean * slopes[j]
+                squares[j] = keep_square * squares[j] + add_square * slopes[j] * slopes[j]
+                values[j] -= size * means[j] / (np.sqrt(squares[j]) * unbias + epsilon)
+        else:
+            for j in range(values.size):
+                means[j] *= keep_mean
+                squares[j] *= keep_square
+                values[j] -= size * means[j] / (np.sqrt(squares[j]) * unbias + epsilon)
 
 
 @njit(nogil=True, cache=True)

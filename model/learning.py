@@ -16,6 +16,7 @@ from model.draws import draw_key
 from model.edda import Edda, Shape, Step
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
 from model.propagate import Dropout, fan_of
+from model.row_adam import RowAdam
 from model.vectors import final_vectors
 
 
@@ -69,7 +70,7 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     domains = {domain.name: domain.nodes for domain in network.world.domains}
     shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
     model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns).to(lesson.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    optimiser = RowAdam(model.parameters(), settings.learning_rate)
     return EddaLearner(model, optimiser, lesson)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, softplus
@@ -33,4 +35,21 @@ def half_squares(layer0: Tensor, counts: Tensor) -> Tensor:
 
 def pair_distance(differences: Tensor) -> Tensor:
     """Mean length (not squared) of the pairs' differences (pairs, width) [EDDA]; its gradient at length 0 is 0."""
-    return ordered_sum(torch.linalg.vector_norm(differences, dim=1)) / differences.shape[0]
+    return ordered_sum(_Lengths.apply(differences)) / differences.shape[0]  # type: ignore[no-untyped-call]
+
+
+class _Lengths(torch.autograd.Function):
+    """Lengths of rows; torch's own gradient passes over them three times as often."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+        ctx.save_for_backward(rows, lengths)
+        return lengths
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        rows, lengths = ctx.saved_tensors
+        scale: Tensor = torch.where(lengths > 0, gradients[0] / lengths, 0.0)
+        gradient: Tensor = scale.unsqueeze(1) * rows
+        return gradient

@@ -170,7 +170,7 @@ def _layer(stack: Stack, rows: Ints, layer: int, backbone: Backbone, plan: _Plan
     seeds = plan.wanted if first else rows
     width = stack.table_rows if first else stack.nodes.size
     entries = int((stack.indptr[rows.astype(np.int64) + 1] - stack.indptr[rows]).sum()) + rows.size
-    frontier = np.empty(min(seeds.size + entries, width), np.int32)
+    frontier = np.empty(min(seeds.size + entries, width) + 1, np.int32)
     frontier[: seeds.size] = seeds
     cut = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32), np.empty(entries, np.float32)
     met, kept = expand_rows(

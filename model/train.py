@@ -24,7 +24,7 @@ from model.columns import ALONE, Columns
 from model.divergence import Course
 from model.learner import Learner, Lesson, Measure
 from model.learning import edda_of
-from model.machine import device_of, peak_memory_mib, resident_memory, torch_threads
+from model.machine import device_of, keep_freed_memory, peak_memory_mib, resident_memory, torch_threads
 from model.metrics import candidate_statistics
 from model.propagate import backbone_of
 from model.shares import Share
@@ -83,6 +83,7 @@ def train(
     def write(draft: Draft) -> None:
         paths = {role: str(parent.path) for role, parent in parents.items()}
         columns.agreed(Share(settings, seed, validation, paths, compute, str(draft.scratch)).as_text())
+        keep_freed_memory()
         with torch_threads(compute.threads, columns.beside), resident_memory() as peak:
             _write(draft, _lesson(settings, seed, validation, parents, columns), progress, tracking)
         draft.statistics["memory_mib"] = peak()
@@ -92,6 +93,7 @@ def train(
 
 def take_part(share: Share, columns: Columns) -> None:
     """Do another process's share of the training that the first one leads; its columns end in that one's artifact."""
+    keep_freed_memory()
     with torch_threads(share.compute.threads, columns.beside):
         lesson = _lesson(share.settings, share.seed, share.validation, share.artifacts(), columns)
         _, training, _ = _trained(lesson, Path(share.scratch), silent, NOWHERE)

@@ -30,6 +30,7 @@ from model.learner import Lesson, Measure, ahead, descend, mean_losses
 from model.losses import bpr, half_squares
 from model.machine import torch_threads
 from model.pairing import pair_scores
+from model.row_adam import RowAdam
 from model.spmm import take_rows
 from model.world import Ints, World
 
@@ -66,7 +67,7 @@ class TwoTower(Baseline):
     def __init__(self, lesson: Lesson) -> None:
         super().__init__(lesson)
         self.towers = Towers(lesson.settings, lesson.network.world, lesson.seed).to(lesson.device)
-        self._optimiser = torch.optim.Adam(self.towers.parameters(), lr=lesson.settings.learning_rate, fused=True)
+        self._optimiser = RowAdam(self.towers.parameters(), lesson.settings.learning_rate)
 
     def learn(self, course: Course) -> list[Measure]:
         """Every domain's batches."""

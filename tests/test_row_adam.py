@@ -1,0 +1,40 @@
+import torch
+
+from model.row_adam import RowAdam
+from model.spmm import take_rows
+
+DRAWS = torch.Generator().manual_seed(1)
+START = torch.randn(50, 6, generator=DRAWS)
+WEIGHTS = torch.randn(20, 50, 6, generator=DRAWS)
+
+
+def losses(table: torch.Tensor, other: torch.Tensor, step: int) -> torch.Tensor:
+    """Some rows of one table, all of another, in every third step the second alone."""
+    rows = torch.randperm(50, generator=torch.Generator().manual_seed(step))[: 5 + step]
+    taken = take_rows(table, rows) if isinstance(table, torch.nn.Parameter) else table[rows]
+    own = (other * WEIGHTS[step]).sum()
+    return own if step % 3 == 2 else own + (taken * WEIGHTS[step, : rows.numel()]).square().sum()
+
+
+def test_steps_along_rows_are_those_of_adam_along_dense_gradients() -> None:
+    tables = [torch.nn.Parameter(START.clone()) for _ in range(2)]
+    plain = [torch.nn.Parameter(START.clone()) for _ in range(2)]
+    ours, adam = RowAdam(tables, 0.1), torch.optim.Adam(plain, lr=0.1, fused=True)
+    for step in range(20):
+        for optimiser, (table, other) in ((ours, tables), (adam, [plain[0] * 1.0, plain[1]])):
+            optimiser.zero_grad()
+            losses(table, other, step).backward()
+            optimiser.step()
+    assert not torch.equal(tables[0], START)
+    torch.testing.assert_close(tables, plain, atol=1e-6, rtol=1e-5)
+
+
+def test_its_state_is_adams() -> None:
+    table = torch.nn.Parameter(START.clone())
+    ours = RowAdam([table], 0.1)
+    take_rows(table, torch.tensor([3])).sum().backward()
+    ours.step()
+    assert table.grad is None
+    again = torch.optim.Adam([torch.nn.Parameter(START.clone())], lr=0.1, fused=True)
+    again.load_state_dict(ours.state_dict())
+    assert again.state_dict()["state"][0]["exp_avg"][3, 0].item() != 0.0
