@@ -6,7 +6,8 @@
 An epoch is every domain's batches and then one alignment step for every ordered pair of domains, at the released
 settings. All contenders take the same batches, negatives and pairs, each in a process of its own.
 
-    edda                as the stage trains: drawing batches, pruning them (in a second thread), learning
+    edda                as the stage trains: drawing batches, pruning them (in a second thread), learning; freed memory
+                        is kept for the next step, as the stage tells glibc to
     edda, torch-sparse  the same, with products by torch-sparse
     dgl                 the plain formulation (`train_peers.py`) on DGL's message passing, with Adam as torch has it
     torch               the same on torch's CSR with int32 indices, with fused Adam

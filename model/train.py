@@ -19,7 +19,7 @@ from model.alignment import load_pairs
 from model.baselines import baseline_of
 from model.batches import positives_of
 from model.candidates import held_out, score_candidates
-from model.checkpoint import Training, resume, save_state, write_checkpoint, write_tensors
+from model.checkpoint import write_checkpoint, write_tensors
 from model.columns import ALONE, Columns
 from model.divergence import Course
 from model.learner import Learner, Lesson, Measure
@@ -29,6 +29,7 @@ from model.metrics import candidate_statistics
 from model.propagate import backbone_of
 from model.shares import Share
 from model.spmm import choose_engine
+from model.state import Training, resume, save_state
 from model.tracking import NOWHERE, Tracking, tracked
 from model.vectors import network_of
 from model.world import load_rows, load_world

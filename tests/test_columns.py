@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint import Training, resume, save_state, state_path
 from model.columns import ALONE, Columns
 from model.draws import generator
 from model.edda import Edda, Shape
 from model.learning import EddaLearner
+from model.state import Training, resume, save_state, state_path
 
 SHAPE = Shape("both", 7, 9, {"a": 5, "b": 6}, aligned=True)
 

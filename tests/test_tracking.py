@@ -11,7 +11,7 @@ from tiny_world import Tiny
 from data_contracts.artifact import Artifact
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrackingSettings, TrainSettings
 from data_contracts.store import Store
-from model.checkpoint import Measure
+from model.learner import Measure
 from model.tracking import Tracking, tracked
 from model.train import train
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import Training, resume, save_state, state_path
 from model.edda import Edda, Shape
 from model.learning import EddaLearner
+from model.state import Training, resume, save_state, state_path
 
 SHAPE = Shape("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
 
