@@ -58,7 +58,7 @@ class Batch:
     """One step's triples (user, positive, negative), and the negatives that they share.
 
     Attributes:
-        nodes: int32, the distinct nodes of the domain's graph among them, in the order first met.
+        nodes: int32, the distinct nodes of the domain's graph among them, ascending.
         counts: float32 (nodes), how often each occurs in the triples.
         pairing: each triple's user with its positive, its own negative and those of other triples, among `nodes`.
     """

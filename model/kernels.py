@@ -29,7 +29,7 @@ def expand_rows(
     indptr, indices, values, column_of, rows, own_weight, scale, threshold, key,
     position, frontier, seeded, out_indptr, out_indices, out_values,
 ):  # fmt: skip
-    """Cut `rows` out of a square CSR matrix, keep each entry by its own hash, and number the columns met.
+    """Cut `rows` out of a square CSR matrix, keep each entry by its own hash, and number the columns met, ascending.
 
     Entry `slot` is kept where `mix(key, slot)` reaches `threshold`. Row r becomes, in this order, its own column
     with `own_weight` (left out where that is 0) and its kept entries times `scale`.
@@ -80,9 +80,32 @@ def expand_rows(
             out_values[place] = values[slot] * scale
         entries = kept
         out_indptr[i + 1] = entries
-    for i in range(met):
-        position[frontier[i]] = -1
+    renumber(position, frontier, seeded, met, out_indices[:entries])
     return met, entries
+
+
+@njit(nogil=True, cache=True)
+def renumber(position, distinct, fixed, met, places):
+    """Number what was met anew, ascending but for the first `fixed`: who reads it in this order reads memory in order.
+
+    Args:
+        position: int32, the number of each of `distinct[:met]`, -1 elsewhere; all -1 afterwards.
+        distinct: int32, what was met, in the order of its numbers; put into the new order.
+        places: int32, numbers; changed into the new ones.
+    """
+    numbers = np.empty(met, np.int32)
+    for i in range(fixed):
+        numbers[i] = i
+        position[distinct[i]] = -1
+    number = fixed
+    for i in range(position.size):
+        if position[i] >= 0:
+            numbers[position[i]] = number
+            distinct[number] = i
+            position[i] = -1
+            number += 1
+    for i in range(places.size):
+        places[i] = numbers[places[i]]
 
 
 @njit(nogil=True, cache=True)
@@ -151,7 +174,7 @@ def transpose(indptr, indices, values, out_indptr, out_indices, out_values):
 
 @njit(nogil=True, cache=True)
 def number_distinct(nodes, position, distinct, places, counts):
-    """Number the distinct nodes in the order met: `distinct[places[i]] == nodes[i]`; returns how many.
+    """Number the distinct nodes, ascending: `distinct[places[i]] == nodes[i]`; returns how many.
 
     `position` is -1 for every node and left as found; `counts` is filled with how often each was met.
     """
@@ -161,12 +184,12 @@ def number_distinct(nodes, position, distinct, places, counts):
         if position[node] < 0:
             position[node] = met
             distinct[met] = node
-            counts[met] = 0
             met += 1
         places[i] = position[node]
+    renumber(position, distinct, 0, met, places)
+    counts[:met] = 0
+    for i in range(nodes.size):
         counts[places[i]] += 1
-    for i in range(met):
-        position[distinct[i]] = -1
     return met
 
 

@@ -84,7 +84,7 @@ class TwoTower(Baseline):
     def loss(self, batch: Batch, number: int) -> Tensor:
         """BPR of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
 
-        A batch's distinct nodes are in the order in which its triples name them: users before items.
+        A batch's distinct nodes are ascending: users before items.
         """
         domain, device = self.lesson.network.world.domains[number], self.lesson.device
         embeddings = take_rows(self.towers.embeddings, _rows(domain.union[batch.nodes], device))
