@@ -7,10 +7,12 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -19,6 +21,8 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     Raises:
         RuntimeError: CUDA is asked for and not there.
     """
+    import torch  # noqa: PLC0415 - whoever only watches memory shall not carry torch in it
+
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,6 +32,8 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 @contextmanager
 def torch_threads(threads: int, beside: int = 1) -> Iterator[None]:
     """Let torch use so many threads until the block ends; 0: this process's share of those that `beside` may use."""
+    import torch  # noqa: PLC0415 - as above
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // beside))
     try:
