@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig, load_config
 from flows.plan import make_plan
@@ -38,13 +38,14 @@ def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
-    from flows import edda
+    from flows.edda import edda, several
 
     if len(runs) > 1 and stage is None:
-        edda.several([(str(path), overrides) for path, overrides in runs])
+        several([(str(path), overrides) for path, overrides in runs])
     else:
+        wanted: Any = stage or "full"
         for path, overrides in runs:
-            getattr(edda, stage or "full")(str(path), overrides)
+            edda(str(path), overrides=overrides, stage=wanted)
     return [_recorded(load_config(path, overrides)) for path, overrides in runs]
 
 

@@ -6,19 +6,23 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
-from flows.config import RunConfig
+from data_contracts.store import Store
+from flows.config import RunConfig, store_folder
 from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
 from flows.stages import make_step
+from model.machine import resident_memory
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,14 @@ Work = Callable[[Plan, str, list[str]], dict[str, Artifact]]
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a stage took: seconds, and the process's largest resident size meanwhile, without a cluster's workers."""
+
+    seconds: float
+    memory_mib: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run has and what of it is new."""
 
@@ -44,8 +56,8 @@ class Outcome:
     """Every artifact of the run that exists, by role."""
     made: list[str]
     """Roles that were made just now, in order."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → seconds it took just now."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    """Stage → what it cost the last time that the run's name made its artifacts."""
 
     @property
     def config(self) -> RunConfig:
@@ -58,8 +70,12 @@ def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
     made = {}
     for role in roles:
         log.info("%s: making %s", stage, role)
-        with watch.get()(role) as progress:
-            made[role] = make_step(plan, role, progress)
+        try:
+            with watch.get()(role) as progress:
+                made[role] = make_step(plan, role, progress)
+        except Exception as error:
+            error.add_note(f"{stage} of run {plan.config.name!r} stopped while making {role}")
+            raise
     return made
 
 
@@ -77,21 +93,44 @@ def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_ro
         stage: its name as in `STAGES`; all of them by default.
         work: does the work of one stage; a scheduler wraps its own task around `make_roles` here.
     """
-    seconds: dict[str, float] = {}
+    with _only_one(Store(store_folder(config)), config.name):
+        return _run_stages(config, stage, work)
+
+
+def _run_stages(config: RunConfig, stage: str | None, work: Work) -> Outcome:
+    costs: dict[str, Cost] = {}
     made: list[str] = []
     plan = make_plan(config)
     if config.world is not None:
-        _do(plan, WORLD.name, plan.missing([WORLD.name]), work, seconds)
+        _do(plan, WORLD.name, plan.missing([WORLD.name]), work, costs)
         made += [] if len(plan.steps) > 1 else [WORLD.name]
         plan = make_plan(config)
     missing = plan.missing(plan.roles(stage))
     for name in stages_needed(plan, stage):
         roles = [role for role in missing if plan.steps[role].stage == name]
-        _do(plan, name, roles, work, seconds)
+        _do(plan, name, roles, work, costs)
         made += roles
-    outcome = Outcome(plan, plan.found(), made, seconds)
+    found = plan.found()
+    outcome = Outcome(plan, found, made, _costs_before(plan, found) | costs)
     record(outcome)
     return outcome
+
+
+@contextmanager
+def _only_one(store: Store, name: str) -> Iterator[None]:
+    """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
+    folder = store.root / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another run named %r, which works in %s", name, store.root)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def stages_needed(plan: Plan, stage: str | None) -> list[str]:
@@ -121,9 +160,20 @@ def record(outcome: Outcome) -> Path:
         "config": outcome.config.model_dump(mode="json"),
         "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         "made": outcome.made,
+        "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
         "peak_memory_mib": peak_memory_mib(),
     }
     return store.link_run(name, outcome.artifacts, details)
+
+
+def _costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
+    """What stages had cost when the run's name was last recorded, where their artifacts are the same."""
+    if not (plan.store.root / "runs" / plan.config.name / "run.json").exists():
+        return {}
+    before, details = plan.store.run(plan.config.name)
+    same = {role for role, artifact in found.items() if role in before and before[role].path == artifact.path}
+    other = {plan.steps[role].stage for role in found if role not in same}
+    return {stage: Cost(**cost) for stage, cost in details.get("costs", {}).items() if stage not in other}
 
 
 def peak_memory_mib() -> int:
@@ -132,8 +182,9 @@ def peak_memory_mib() -> int:
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def _do(plan: Plan, stage: str, roles: list[str], work: Work, seconds: dict[str, float]) -> None:
+def _do(plan: Plan, stage: str, roles: list[str], work: Work, costs: dict[str, Cost]) -> None:
     started = time.monotonic()
-    work(plan, stage, roles)
+    with resident_memory() as peak:
+        work(plan, stage, roles)
     if roles:
-        seconds[stage] = round(time.monotonic() - started, 1)
+        costs[stage] = Cost(round(time.monotonic() - started, 1), peak())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact, partition_of
 from data_contracts.contracts import INTERACTIONS, METRICS, TEST
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
 
 MACRO = "macro"
 
@@ -99,11 +103,34 @@ def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable
     return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
 
 
-def markdown_summary(name: str, artifacts: Mapping[str, Artifact], made: Sequence[str]) -> str:
-    """The page a scheduler shows for a run: metrics where there are any, then every artifact."""
+def costs_table(outcome: Outcome) -> Table:
+    """What each stage of a run took, the last time that it had something to do; memory is unknown of another run's."""
+    stages: dict[str, list[str]] = {}
+    for role in outcome.artifacts:
+        stages.setdefault(outcome.plan.steps[role].stage, []).append(role)
+    rows = []
+    for stage, roles in stages.items():
+        cost = outcome.costs.get(stage)
+        taken = cost.seconds if cost else sum(outcome.artifacts[role].manifest.made["seconds"] for role in roles)
+        state = "made" if set(roles) & set(outcome.made) else "kept"
+        rows.append((stage, ", ".join(roles), f"{taken:.1f}", f"{cost.memory_mib:,}" if cost else "–", state))
+    return Table("Time and peak memory by stage", ("stage", "artifacts", "seconds", "MiB", "state"), tuple(rows))
+
+
+def markdown_summary(outcome: Outcome, curve: str | None = None) -> str:
+    """The page a scheduler shows for a run: metrics and learning curve where there are any, then costs and artifacts.
+
+    Args:
+        outcome: of the run.
+        curve: address of the learning curve's picture.
+    """
+    name, artifacts = outcome.config.name, outcome.artifacts
     parts = [f"# EDDA run `{name}`"]
     parts += [metrics_table(artifacts).markdown()] if METRICS.name in artifacts else []
-    return "\n\n".join([*parts, artifacts_table(name, artifacts, made).markdown()])
+    parts += [f"![Loss and validation AUC by epoch]({curve})"] if curve else []
+    return "\n\n".join(
+        [*parts, costs_table(outcome).markdown(), artifacts_table(name, artifacts, outcome.made).markdown()]
+    )
 
 
 def _interval(found: Mapping[str, float] | None) -> str:

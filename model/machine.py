@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENAS = -1, -2, -3, -8
 """Options of mallopt(3), as malloc.h has them."""
@@ -27,6 +29,8 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     Raises:
         RuntimeError: CUDA is asked for and not there.
     """
+    import torch  # noqa: PLC0415 - whoever only watches memory shall not carry torch in it
+
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,6 +40,8 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 @contextmanager
 def torch_threads(threads: int, beside: int = 1) -> Iterator[None]:
     """Let torch use so many threads until the block ends; 0: this process's share of those that `beside` may use."""
+    import torch  # noqa: PLC0415 - as above
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // beside))
     try:

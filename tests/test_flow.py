@@ -1,14 +1,19 @@
 import errno
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_stages import Stages, stages
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
+from prefect.utilities.callables import parameter_schema
 
 from flows.console import log_lines
-from flows.edda import as_overrides, full, is_passing, several, walk, work_on_stage
+from flows.edda import edda, several, work_on_stage
+from flows.failures import in_one_line, is_passing
+from flows.page import shown_progress
 from flows.running import watch
 
 __all__ = ["stages"]
@@ -24,7 +29,7 @@ def prefect_api() -> Iterator[None]:
 
 @pytest.fixture
 def run(tmp_path: Path, stages: Stages, prefect_api, monkeypatch) -> str:
-    monkeypatch.setattr(work_on_stage, "retry_delay_seconds", [0, 0])
+    monkeypatch.setattr(work_on_stage, "retry_delay_seconds", [0, 0, 0])
     path = tmp_path / "r.toml"
     path.write_text('name = "r"\nstore = "store"\n[world]\n')
     return str(path)
@@ -39,38 +44,94 @@ def last_tasks() -> list[tuple[str, str]]:
     return [(task.name, task.state_name or "") for task in sorted(mine, key=lambda task: str(task.start_time))]
 
 
+def last_message() -> str | None:
+    """What the flow run that started last says of its state."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0].state
+    return state.message if state else None
+
+
 def artifacts() -> dict[str, str]:
     with get_client(sync_client=True) as client:
         response = client._client.post("/artifacts/latest/filter", json={})
     return {artifact["key"]: f"{artifact['data']}\n{artifact['description']}" for artifact in response.json()}
 
 
+def bars() -> list[tuple[float, str]]:
+    with get_client(sync_client=True) as client:
+        response = client._client.post("/artifacts/filter", json={"artifacts": {"type": {"any_": ["progress"]}}})
+    found = [(artifact["data"], artifact["description"]) for artifact in response.json()]
+    return [(percent, text) for percent, text in found if text.startswith("told")]
+
+
 def test_each_stage_is_a_task_and_is_skipped_the_second_time(run, stages: Stages):
-    full(run)
+    edda(run)
     assert last_tasks() == [("world", "Completed"), *((stage, "Completed") for stage in STAGES)]
-    full(run)
+    edda(run)
     assert last_tasks() == [("world", "Skipped"), *((stage, "Skipped") for stage in STAGES)]
     assert set(stages.calls.values()) == {1}
 
 
 def test_a_stages_flow_has_only_the_tasks_it_stands_on(run):
-    walk(run)
+    edda(run, stage="walk")
     assert [name for name, _ in last_tasks()] == ["world", "ingest", "graph", "walk"]
 
 
 def test_an_override_remakes_what_depends_on_it(run):
-    full(run)
-    full(run, {"pairs.k": 2})
+    edda(run)
+    edda(run, overrides=["pairs.k=2"])
     made = [name for name, state in last_tasks() if state == "Completed"]
     assert made == ["align", "train", "evaluate", "export"]
 
 
 def test_artifacts_link_to_folders_and_a_summary_shows_the_metrics(run, tmp_path):
-    full(run)
+    edda(run)
     found = artifacts()
     assert f"{tmp_path.as_uri()}/store/nodes/" in found["r-nodes"]
     assert "0 rows. Every user and item of a domain" in found["r-nodes"]
     assert "| books | 2 | 0.750 (0.700–0.800) |" in found["edda-r"]
+
+
+def test_costs_are_a_table_and_training_a_picture(run):
+    edda(run)
+    edda(run, overrides=["pairs.k=2"])
+    found = artifacts()
+    costs = {row["stage"]: row for row in json.loads(found["edda-r-costs"].splitlines()[0])}
+    assert list(costs) == ["world", *STAGES]
+    assert {stage: row["state"] for stage, row in costs.items() if row["state"] == "made"}.keys() == {*STAGES[3:]}
+    assert all(int(row["MiB"].replace(",", "")) > 0 for row in costs.values())
+    assert found["edda-r-curve"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
+    monkeypatch.setattr("flows.console.SECONDS_BETWEEN_LINES", 0)
+    seen = []
+
+    @flow(name="shows")
+    def shows() -> None:
+        with shown_progress("told") as progress:
+            progress(1, 4, "nodes")
+            seen.extend(bars())
+        seen.extend(bars())
+
+    shows()
+    assert seen == [(25.0, "told: 1 of 4 nodes"), (100.0, "told is made")]
+
+
+def test_a_seed_remakes_training_and_what_follows(run):
+    edda(run)
+    edda(run, seed=7)
+    assert [name for name, state in last_tasks() if state == "Completed"] == ["train", "evaluate", "export"]
+
+
+def test_parameters_are_fields_of_a_form():
+    fields = parameter_schema(edda.fn).properties
+    assert list(fields) == ["run", "seed", "overrides", "stage"]
+    assert fields["run"]["type"] == "string"
+    assert fields["seed"]["anyOf"][0] == {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**32}
+    assert (fields["overrides"]["type"], fields["overrides"]["items"]) == ("array", {"type": "string"})
+    assert fields["stage"]["enum"] == ["full", *STAGES]
+    assert all(field["description"] for field in fields.values())
 
 
 def test_several_runs_share_one_flow_run(run, stages: Stages):
@@ -81,23 +142,35 @@ def test_several_runs_share_one_flow_run(run, stages: Stages):
 
 def test_a_passing_error_is_tried_again(run, stages: Stages):
     stages.failures["nodes"] = [OSError(errno.EIO, "input/output error")]
-    full(run)
+    edda(run)
     assert stages.calls["nodes"] == 2
 
 
 def test_wrong_input_is_not_tried_again_and_keeps_its_words(run, stages: Stages):
     stages.failures["nodes"] = [ValueError("no train row")]
     with pytest.raises(ValueError, match="no train row"):
-        full(run)
+        edda(run)
     assert stages.calls["nodes"] == 1
     assert last_tasks()[-1] == ("graph", "Failed")
+    assert last_message() == (
+        "graph of run 'r' stopped while making nodes: no train row — "
+        "put that right and start it again, what was finished is kept"
+    )
+
+
+def test_an_error_that_does_not_pass_is_tried_three_times_more(run, stages: Stages):
+    stages.failures["nodes"] = [TimeoutError("no answer") for _ in range(5)]
+    with pytest.raises(TimeoutError, match="no answer"):
+        edda(run)
+    assert stages.calls["nodes"] == 4
+    assert last_message().endswith("no answer — it may have passed: start it again, what was finished is kept")
 
 
 def test_whoever_watches_the_process_is_told_of_the_flows_work(run):
     told: list[str] = []
     token = watch.set(lambda role: told.append(role) or log_lines(told.append)(role))
     try:
-        full(run)
+        edda(run)
     finally:
         watch.reset(token)
     assert "nodes" in told
@@ -118,11 +191,7 @@ def test_only_errors_that_may_pass_are_passing(error, passing):
     assert is_passing(error) is passing
 
 
-def test_overrides_are_texts_or_a_mapping():
-    assert as_overrides({"train.seeds": [1, 2], "train.tables": "intra", "pairs.identity": False}) == [
-        "train.seeds=[1, 2]",
-        "train.tables=intra",
-        "pairs.identity=false",
-    ]
-    assert as_overrides(["a=1"]) == ["a=1"]
-    assert as_overrides(None) == []
+def test_a_failure_is_one_line():
+    error = ValueError("a is 1\nb is 2")
+    assert in_one_line(error) == "a is 1; b is 2 — put that right and start it again, what was finished is kept"
+    assert in_one_line(ZeroDivisionError("no")).startswith("ZeroDivisionError: no — ")

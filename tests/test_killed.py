@@ -1,14 +1,20 @@
 """A run as people start it, killed without warning and started again: what comes out is what would have come out."""
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+from data_contracts.artifact import file_digest
 from data_contracts.store import Store
+from flows.config import load_config
+from flows.running import run_stages
 
 RUN = """
 name = "killed"
@@ -75,3 +81,61 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_tensors_and_metrics(
     killed(again, "evaluate: making", 1, moments.uniform(0, 0.02))
     subprocess.run(again, check=True, capture_output=True)
     assert results(tmp_path / "again") == results(tmp_path / "whole")
+
+
+SLOW_TO_IMPORT = [
+    *("pipeline.world", "pipeline.interactions", "pipeline.graph", "pipeline.reach", "pipeline.pairs", "dask.delayed"),
+    *("model.train", "model.evaluate", "model.export", "torch._dynamo"),
+]
+SMALL_RUN = (
+    RUN.replace("domains = 3", "domains = 2")
+    .replace("150", "50")
+    .replace("2500", "500")
+    .replace("epochs = 60", "epochs = 2")
+)
+
+
+def run_until(file: Path, store: Path, last: int, told: Any) -> None:
+    """Make a run; a process of its own ends as kill -9 ends it before its so manieth step on the store's files."""
+    steps = 0
+
+    def step(_event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal steps
+        if any(isinstance(path, str) and path.startswith(str(store)) for path in arguments[:2]):
+            steps += 1
+            if steps == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(step)
+    run_stages(load_config(file, [f"store={store}"]))
+    told.value = steps
+
+
+def ended(file: Path, store: Path, last: int = 0) -> tuple[int | None, int]:
+    """Exit status of such a process, and how many steps it took where it was not killed."""
+    servant = get_context("forkserver")  # one that has imported what is slow to import
+    servant.set_forkserver_preload(SLOW_TO_IMPORT)
+    told = servant.Value("i", 0)
+    process = servant.Process(target=run_until, args=(file, store, last, told))
+    process.start()
+    process.join()
+    return process.exitcode, told.value
+
+
+def every_file(root: Path) -> dict[str, str]:
+    """What each file of the run's artifacts hashes to."""
+    artifacts, _ = Store(root).run("killed")
+    return {f"{role}/{entry.path}": file_digest(artifact.path / entry.path)
+            for role, artifact in artifacts.items() for entry in artifact.manifest.files}  # fmt: skip
+
+
+def test_a_run_killed_at_any_of_ten_moments_ends_with_the_same_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(SMALL_RUN)
+    status, steps = ended(file, tmp_path / "whole")
+    assert status == 0
+    for moment in random.Random(11).sample(range(1, steps + 1), 10):
+        store = tmp_path / f"killed-{moment}"
+        assert ended(file, store, moment)[0] == -signal.SIGKILL
+        assert ended(file, store)[0] == 0
+        assert every_file(store) == every_file(tmp_path / "whole"), f"killed before step {moment} of {steps}"

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,23 +23,8 @@ BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.server
 
-TINY_RUN = """
-name = "tiny"
-store = "store"
-[world]
-domains = 2
-users = 60
-items = 40
-interactions = 900
-[reach]
-compared_nodes = 5
-[train]
-epochs = 2
-width = 8
-batch_size = 256
-[evaluate]
-resamples = 5
-"""
+POOLS = ("edda-process", "edda-train")
+STAGES = ("world", "ingest", "graph", "walk", "align", "train", "evaluate", "export")
 
 
 def free_port() -> int:
@@ -96,15 +82,17 @@ class Deployment:
         }
         command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         self.server = started(command, self.environment, folder / "server.log")
-        self.worker: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start_worker(self) -> None:
-        """Create the work pool, register every deployment, start a worker."""
+    def start_workers(self) -> None:
+        """Create the work pools, register every deployment, start a worker for each pool."""
         wait_for(f"{self.url}/health", self.server, 180)
-        assert self.prefect("work-pool", "create", "edda-process", "--type", "process", "--overwrite") == 0
+        for pool in POOLS:
+            assert self.prefect("work-pool", "create", pool, "--type", "process", "--overwrite") == 0
         assert self.prefect("--no-prompt", "deploy", "--all") == 0
-        command = [str(BIN / "prefect"), "worker", "start", "--pool", "edda-process"]
-        self.worker = started(command, self.environment, self.folder / "worker.log")
+        for pool in POOLS:
+            command = [str(BIN / "prefect"), "worker", "start", "--pool", pool]
+            self.workers.append(started(command, self.environment, self.folder / f"worker-{pool}.log"))
 
     def prefect(self, *arguments: str) -> int:
         """Exit status of a prefect command."""
@@ -119,27 +107,36 @@ class Deployment:
         texts = [part for name, value in parameters.items() for part in ("--param", f"{name}={json.dumps(value)}")]
         return self.prefect("deployment", "run", f"edda/{deployment}", *texts, "--watch")
 
-    def states(self) -> dict[str, str]:
-        """State of each task of the flow run that started last."""
-        flow_run = self._ask("flow_runs", {"limit": 1, "sort": "START_TIME_DESC"})[0]
-        tasks = self._ask("task_runs", {"flow_runs": {"id": {"any_": [flow_run["id"]]}}})
-        return {task["name"]: task["state_name"] for task in tasks}
+    def last_run(self) -> dict[str, Any]:
+        """The flow run that started last."""
+        return self.ask("flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC"})[0]
+
+    def made(self) -> list[str]:
+        """Stages that the flow run that started last did not skip; of the others it says so."""
+        tasks = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [self.last_run()["id"]]}}})
+        states = {task["name"]: task["state_name"] for task in tasks}
+        assert set(states.values()) <= {"Completed", "Skipped"}, self.logs()
+        return [stage for stage in STAGES if states.get(stage) == "Completed"]
+
+    def shown(self) -> dict[str, str]:
+        """What the page shows: the data of each artifact, by key."""
+        return {found["key"]: found["data"] for found in self.ask("artifacts/latest/filter", {})}
 
     def stop(self) -> list[psutil.Process]:
-        """Stop the worker, then the server; what is left running."""
-        left = stop(self.worker) if self.worker else []
-        return left + stop(self.server)
+        """Stop the workers, then the server; what is left running."""
+        return [left for process in (*self.workers, self.server) for left in stop(process)]
 
     def logs(self) -> str:
         """What all parties said."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
 
-    def _ask(self, what: str, body: dict[str, object]) -> list[dict[str, str]]:
+    def ask(self, what: str, body: dict[str, object]) -> list[dict[str, Any]]:
+        """What the server answers."""
         request = urllib.request.Request(
-            f"{self.url}/{what}/filter", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.url}/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
-            found: list[dict[str, str]] = json.load(answer)
+            found: list[dict[str, Any]] = json.load(answer)
         return found
 
 
@@ -152,16 +149,32 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
         deployment.stop()
 
 
-def test_a_deployed_run_makes_artifacts_and_the_next_one_skips_every_stage(deployment: Deployment, tmp_path: Path):
-    run = tmp_path / "tiny.toml"
-    run.write_text(TINY_RUN)
-    deployment.start_worker()
-    assert deployment.run("full", run=str(run)) == 0, deployment.logs()
-    stages = ("world", "ingest", "graph", "walk", "align", "train", "evaluate", "export")
-    assert deployment.states() == dict.fromkeys(stages, "Completed")
-    assert (tmp_path / "store/runs/tiny/recommendations/manifest.json").exists()
-    assert deployment.run("full", run=str(run)) == 0, deployment.logs()
-    assert deployment.states() == dict.fromkeys(stages, "Skipped")
-    assert deployment.run("align", run=str(run), overrides=["pairs.k=0"]) == 1
+def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Deployment, tmp_path: Path):
+    deployment.start_workers()
+    schedules = [schedule for found in deployment.ask("deployments/filter", {}) for schedule in found["schedules"]]
+    assert [schedule["active"] for schedule in schedules] == [False]
+    short = [f"store={tmp_path / 'store'}", "train.epochs=2", "evaluate.resamples=20"]
+
+    assert deployment.run("full", overrides=short) == 0, deployment.logs()
+    assert deployment.made() == list(STAGES)
+    assert (tmp_path / "store/runs/demo/recommendations/manifest.json").exists()
+    shown = deployment.shown()
+    assert "| macro |" in shown["edda-demo"]
+    assert shown["edda-demo-curve"].startswith("data:image/png;base64,")
+    assert f"({shown['edda-demo-curve']})" in shown["edda-demo"]
+    costs = {row["stage"]: row for row in json.loads(shown["edda-demo-costs"])}
+    assert int(costs["train"]["MiB"].replace(",", "")) > 0
+
+    assert deployment.run("train", overrides=short, seed=7) == 0, deployment.logs()
+    assert deployment.made() == ["train"]
+    assert deployment.last_run()["work_pool_name"] == "edda-train"
+    assert deployment.run("train", overrides=short, seed=7) == 0, deployment.logs()
+    assert deployment.made() == []
+    assert deployment.run("full", overrides=short, seed=7) == 0, deployment.logs()
+    assert deployment.made() == ["evaluate", "export"]
+
+    assert deployment.run("align", overrides=[*short, "pairs.k=0"]) == 1
+    told = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — put that right and start it again, what was finished is kept"
+    assert deployment.last_run()["state"]["message"] == told
     assert deployment.stop() == []
     assert deployment.server.poll() is not None

@@ -1,0 +1,60 @@
+"""The learning curve: a training's loss and validation AUC by epoch, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import CHECKPOINT
+from flows.summary import MACRO
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
+    """Loss and validation AUC by epoch, each the mean over domains, a line for each seed; the kept epoch is marked.
+
+    Args:
+        artifacts: of a run, by role.
+
+    Returns:
+        A PNG; None where the run has no checkpoint.
+    """
+    from matplotlib.figure import Figure
+
+    checkpoints = {role: found for role, found in artifacts.items() if found.contract is CHECKPOINT}
+    if not checkpoints:
+        return None
+    figure = Figure(figsize=(9, 3.4), dpi=80, layout="constrained")
+    losses, measures = figure.subplots(1, 2)
+    for role, checkpoint in checkpoints.items():
+        table, seed = checkpoint.read(), role.partition("-")[2]
+        kept = int(checkpoint.statistics.get("epoch", 0))
+        _line(losses, _mean(table.filter(pc.equal(table["metric"], "loss"))), kept, seed)
+        auc = pc.and_(pc.equal(table["metric"], "auc"), pc.equal(table["domain"], MACRO))
+        _line(measures, _mean(table.filter(auc)), kept, seed)
+    for axes, title in ((losses, "Training loss"), (measures, "Validation AUC")):
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    losses.legend(title="seed")
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def _mean(table: pa.Table) -> dict[int, float]:
+    """Epoch → the mean of its values, in order."""
+    means = table.group_by("epoch").aggregate([("value", "mean")]).sort_by("epoch")
+    return dict(zip(means["epoch"].to_pylist(), means["value_mean"].to_pylist(), strict=True))
+
+
+def _line(axes: Axes, values: Mapping[int, float], kept: int, seed: str) -> None:
+    (line,) = axes.plot(list(values), list(values.values()), label=seed)
+    if kept in values:
+        axes.plot([kept], [values[kept]], "o", color=line.get_color())

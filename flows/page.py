@@ -1,0 +1,79 @@
+"""What a Prefect server's page shows of a run: links, metrics, costs, the learning curve, progress."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from httpx import HTTPError
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from data_contracts.artifact import Artifact
+from data_contracts.progress import Progress
+from flows.console import log_lines
+from flows.curve import learning_curve
+from flows.running import Outcome
+from flows.summary import costs_table, markdown_summary
+
+
+def link_artifact(run: str, role: str, artifact: Artifact) -> None:
+    """Link an artifact's folder."""
+    create_link_artifact(
+        link=artifact.path.absolute().as_uri(),
+        link_text=f"{role} {artifact.key}",
+        key=_key(run, role),
+        description=f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}",
+    )
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Show a run's metrics, artifacts and costs as a page, its costs as a table, its training as a picture."""
+    name, costs = outcome.config.name, costs_table(outcome)
+    create_table_artifact(
+        [dict(zip(costs.header, row, strict=True)) for row in costs.rows],
+        key=_key("edda", name, "costs"),
+        description=costs.title,
+    )
+    picture = learning_curve(outcome.artifacts)
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else None
+    if url:
+        create_image_artifact(url, key=_key("edda", name, "curve"), description=f"Training of EDDA run {name}")
+    create_markdown_artifact(markdown_summary(outcome, url), key=_key("edda", name), description=f"EDDA run {name}")
+
+
+@contextmanager
+def shown_progress(role: str) -> Iterator[Progress]:
+    """Without a terminal that watches, progress goes to the flow run's log and to a bar on the stage's page."""
+    log, percent = get_run_logger(), 0.0
+    bar: Any = create_progress_artifact(percent, description=role)
+
+    def show(line: str) -> None:
+        log.info(line)
+        with suppress(HTTPError):  # a server that is away for a moment stops no stage
+            update_progress_artifact(bar, percent, line)
+
+    with log_lines(show)(role) as logged:
+
+        def progress(done: int, total: int, unit: str, note: str = "") -> None:
+            nonlocal percent
+            percent = 100 * done / total if total else percent
+            logged(done, total, unit, note)
+
+        yield progress
+    update_progress_artifact(bar, 100.0, f"{role} is made")
+
+
+def _key(*names: str) -> str:
+    """Prefect allows lower-case letters, digits and dashes."""
+    text = "-".join(names).lower()
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
