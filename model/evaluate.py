@@ -18,7 +18,6 @@ from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
 from model.candidates import held_out, score_candidates
 from model.checkpoint import Checkpoint, checkpoint_roles, checkpoint_vectors, load_checkpoint
-from model.machine import torch_threads
 from model.metrics import (
     Estimate,
     candidate_statistics,
@@ -28,6 +27,7 @@ from model.metrics import (
     user_statistics,
 )
 from model.ranking import full_ranks
+from model.threads import torch_threads
 from model.world import Domain, Rows, World, load_rows, load_world
 
 MACRO = "macro"

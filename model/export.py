@@ -17,8 +17,8 @@ from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
 from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint
-from model.machine import torch_threads
 from model.ranking import best_of_all
+from model.threads import torch_threads
 from model.world import Domain, World, load_rows, load_world
 
 _FILE_ROWS = 262_144

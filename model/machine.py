@@ -1,13 +1,11 @@
-"""The machine a stage runs on: its device and, for as long as the stage runs, its threads."""
+"""The machine a stage runs on: its device and its memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENAS = -1, -2, -3, -8
 """Options of mallopt(3), as malloc.h has them."""
-
-_WORTH_SHARING = 1 << 22
-"""Operations from which threads gain more than starting them costs."""
 
 
 def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -35,33 +30,6 @@ def device_of(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(chosen, torch.cuda.current_device()) if chosen == "cuda" else torch.device(chosen)
-
-
-@contextmanager
-def torch_threads(threads: int, beside: int = 1) -> Iterator[None]:
-    """Let torch use so many threads until the block ends; 0: this process's share of those that `beside` may use."""
-    import torch  # noqa: PLC0415 - as above
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // beside))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def share_rows(rows: int, operations: int, work: Callable[[int, int], None]) -> None:
-    """Share rows out among as many threads as torch may use: `work(first, last)` does rows first … last - 1.
-
-    It must let go of the interpreter's lock, and rows must not depend on each other.
-    """
-    parts = torch.get_num_threads() if operations >= _WORTH_SHARING else 1
-    bounds = [rows * part // parts for part in range(parts + 1)]
-    if parts == 1:
-        work(0, rows)
-        return
-    with ThreadPoolExecutor(parts) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from model.kernels import adam_rows
-from model.machine import share_rows
+from model.threads import share_rows
 
 
 class RowAdam(torch.optim.Adam):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.kernels import multiply_rows, transpose
-from model.machine import share_rows
+from model.threads import share_rows
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,13 @@ from model.columns import ALONE, Columns
 from model.divergence import Course
 from model.learner import Learner, Lesson, Measure
 from model.learning import edda_of
-from model.machine import device_of, keep_freed_memory, peak_memory_mib, resident_memory, torch_threads
+from model.machine import device_of, keep_freed_memory, peak_memory_mib, resident_memory
 from model.metrics import candidate_statistics
 from model.propagate import backbone_of
 from model.shares import Share
 from model.spmm import choose_engine
 from model.state import Training, resume, save_state
+from model.threads import torch_threads
 from model.tracking import NOWHERE, Tracking, tracked
 from model.vectors import network_of
 from model.world import load_rows, load_world

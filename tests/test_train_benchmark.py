@@ -10,8 +10,8 @@ from tiny_world import Tiny
 
 from data_contracts.settings import TrainSettings
 from model.alignment import alignment_loss, load_pairs
-from model.machine import torch_threads
 from model.spmm import choose_engine
+from model.threads import torch_threads
 
 SMALL = TrainSettings(
     width=8,

@@ -28,10 +28,10 @@ from model.divergence import Course
 from model.draws import generator
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
 from model.losses import bpr, half_squares
-from model.machine import torch_threads
 from model.pairing import pair_scores
 from model.row_adam import RowAdam
 from model.spmm import take_rows
+from model.threads import torch_threads
 from model.world import Ints, World
 
 _NETWORKS: Mapping[str, Callable[[Design], nn.Module]] = {

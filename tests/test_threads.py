@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flows.ranks import are_several, in_ranks, is_first
-from model.machine import torch_threads
+from model.threads import share_rows, torch_threads
 
 
 def test_processes_beside_each_other_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,11 @@ def test_the_first_of_several_processes_is_known_by_torchruns_environment(enviro
 def test_one_process_just_runs_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert in_ranks(lambda: 3) == 3
+
+
+@pytest.mark.parametrize("operations", [1, 10**9])
+def test_rows_are_shared_out_once_each(operations: int) -> None:
+    done: list[int] = []
+    with torch_threads(3):
+        share_rows(10, operations, lambda first, last: done.extend(range(first, last)))
+    assert sorted(done) == list(range(10))
