@@ -1,4 +1,4 @@
-"""Commands that look at what there is: `inspect`, `recommend`, `config`."""
+"""Commands that look at what there is, `inspect`, `recommend`, `config`, and one that clears it up, `gc`."""
 
 from __future__ import annotations
 
@@ -79,3 +79,29 @@ def config() -> None:
     from flows.reference import reference
 
     answer(reference())
+
+
+def gc(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Viewing = Viewing(),
+) -> None:
+    """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
+
+    What a run's last record or its links name stays, with all its parents; so does whatever a running command uses.
+    An interrupted command has recorded nothing: let it finish first, or what it had made is made again.
+
+    Parameters
+    ----------
+    dry_run:
+        say what would go, and remove nothing.
+    """
+    from data_contracts.garbage import collect_garbage, find_garbage
+    from flows.config import store_folder
+
+    root = options.store or store_folder()
+    garbage = find_garbage(root) if dry_run else collect_garbage(root)
+    for found in garbage:
+        answer(f"{found.size:>15,}  {found.path}")
+    size = sum(found.size for found in garbage)
+    answer(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {root}")
