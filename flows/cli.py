@@ -37,6 +37,9 @@ Examples:
     edda compare my.toml --baselines
 """
 
+NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""Nothing that a command starts calls home, unless the environment says otherwise."""
+
 app = App(
     name="edda",
     help="Recommend in many domains at once: raw logs → graph → aligned pairs → embeddings → recommendations.",
@@ -105,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     first = is_first(os.environ)
     show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
+        os.environ.setdefault(name, value)
     try:
         result = in_ranks(lambda: _obeyed(arguments))
     except CycloptsError:

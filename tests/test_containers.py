@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.cli import NO_TELEMETRY
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
@@ -86,5 +88,5 @@ def test_every_process_that_works_sees_the_store_and_the_logs():
 
 
 def test_no_image_calls_home():
-    for setting in ("DO_NOT_TRACK=1", "PREFECT_SERVER_ANALYTICS_ENABLED=false"):
-        assert setting in stages()["python"]
+    for name, value in NO_TELEMETRY.items():
+        assert f"{name}={value}" in stages()["python"]
