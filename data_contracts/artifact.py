@@ -71,8 +71,18 @@ class Artifact:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What the artifact holds and what it was made from."""
-        return Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
+        """What the artifact holds and what it was made from.
+
+        Raises:
+            ValueError: the artifact keeps another version of the contract than this program knows.
+        """
+        found = Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
+        if found.version != self.contract.version:
+            raise ValueError(
+                f"{self.path}: contract version of {self.contract.name} is {found.version}, must be "
+                f"{self.contract.version}; run its TOML file again, or read it with edda {found.made.get('edda')}"
+            )
+        return found
 
     @property
     def key(self) -> str:

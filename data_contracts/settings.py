@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -290,6 +291,14 @@ class TrackingSettings(Settings):
     """Folder of TensorBoard event files, relative to the run's file; needs the package tensorboard."""
     mlflow: str | None = None
     """Tracking URI of MLflow, e.g. a server's address; needs the package mlflow."""
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_password(cls, uri: str | None) -> str | None:
+        """A run's settings are kept in the store, for everybody to read."""
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError("has a password in it, which would be kept in the store; set MLFLOW_TRACKING_PASSWORD")
+        return uri
 
 
 _OF_NETWORKS = {"hidden", "experts"}

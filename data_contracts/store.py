@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest, artifact_key, file_digest, partition_folder
+from data_contracts.claims import Claims
 from data_contracts.contract import Contract, check_table
 from data_contracts.contracts import CONTRACTS
 
 log = logging.getLogger(__name__)
 
-_STAGING = ".staging"
+STAGING = ".staging"
+"""Folder of a store with what is in the making."""
 
 
 class Draft:
@@ -116,13 +118,17 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        self._claims = Claims(self.root / STAGING)
 
     def find(self, contract: Contract, key: str) -> Artifact | None:
         """The finished artifact of a key, or None. Sizes are compared with the manifest's.
 
+        The key is claimed: no garbage collection removes its artifact while this store object lives.
+
         Raises:
             OSError: files of a finished artifact are missing or have another size.
         """
+        self._claims.add_if_allowed([key])
         artifact = Artifact(contract, self.root / contract.name / key)
         if not (artifact.path / MANIFEST).exists():
             return None
@@ -154,8 +160,9 @@ class Store:
         key = artifact_key(contract, settings, parent_keys)
         if found := self.find(contract, key):
             return found
-        staging = self.root / _STAGING / contract.name / key
+        staging = self.root / STAGING / contract.name / key
         staging.mkdir(parents=True, exist_ok=True)
+        self._claims.add([key, *parent_keys.values()])
         with _locked(staging.with_suffix(".lock")):
             if found := self.find(contract, key):
                 return found

@@ -1,8 +1,9 @@
-"""What a person sees while a run works: bars on a terminal, a plain line every few seconds elsewhere."""
+"""What a person sees: bars on a terminal while a run works, a plain line every few seconds elsewhere; answers."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from data_contracts.progress import Progress, Unit
+
+log = logging.getLogger(__name__)
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
 """From a role that is about to be made to whoever is told how far it is."""
@@ -128,6 +131,12 @@ def bars(console: Console) -> Watch:
     return watch
 
 
+def watcher() -> Watch:
+    """Bars where standard error is a terminal, log lines elsewhere."""
+    console = Console(stderr=True)
+    return bars(console) if console.is_terminal else log_lines(log.info)
+
+
 class ConsoleLines(logging.Handler):
     """Log records as lines of a console, above the bars."""
 
@@ -148,3 +157,13 @@ def show_logs(console: Console, level: int = logging.INFO) -> None:
         logger.setLevel(level)
         logger.handlers = [ConsoleLines(console)]
         logger.propagate = False
+
+
+def answer(text: str) -> None:
+    """Print what a command was asked for."""
+    print(text)
+
+
+def tell(text: str) -> None:
+    """Print what a person wants to know beside the answer."""
+    print(text, file=sys.stderr)

@@ -66,6 +66,15 @@ def test_unknown_column_is_named(nodes: Artifact) -> None:
         nodes.read(["colour"])
 
 
+def test_another_version_of_the_contract_is_refused_with_a_remedy(nodes: Artifact) -> None:
+    path = nodes.path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 0}))
+    with pytest.raises(
+        ValueError, match=r"contract version of nodes is 0, must be 1; run its TOML file again, or .* 0\.1"
+    ):
+        open_artifact(nodes.path).read()
+
+
 def test_flipped_bit_in_a_page_is_refused_on_read(nodes: Artifact) -> None:
     path = nodes.files(domain="d")[0]
     whole = path.read_bytes()

@@ -137,6 +137,13 @@ def test_paths_are_relative_to_the_runs_file_and_take_environment_variables(tmp_
     assert store_folder(config) == tmp_path / "artifacts"
 
 
+def test_a_password_for_mlflow_is_refused_and_not_repeated(tmp_path):
+    (found,) = problems(tmp_path, 'name = "a"\n[world]\n[tracking]\nmlflow = "https://me:s3cret@host/"\n')
+    assert "tracking.mlflow: has a password in it" in found
+    assert "MLFLOW_TRACKING_PASSWORD" in found
+    assert "s3cret" not in found
+
+
 def test_the_folder_of_event_files_is_relative_to_the_runs_file_and_an_address_is_not(tmp_path):
     text = 'name = "a"\n[world]\n[tracking]\ntensorboard = "curves"\nmlflow = "http://localhost:5000"\n'
     tracking = load_config(write(tmp_path, text)).tracking

@@ -1,0 +1,90 @@
+"""Commands that set runs side by side: `compare`, `tune`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.cli_options import Options, up_to_date
+from flows.console import answer, watcher
+
+if TYPE_CHECKING:
+    from flows.comparison import Compared
+
+
+def compare(
+    *runs: str,
+    variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    baselines: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+    markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Options = Options(),
+) -> None:
+    """Bring runs up to date and print their test metrics side by side, and what sets them apart from the first.
+
+    Parameters
+    ----------
+    runs:
+        TOML files, or names of runs that the store has.
+    variant:
+        further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
+    baselines:
+        compare the first file's run with all baselines.
+    json_:
+        print JSON.
+    markdown:
+        print Markdown.
+    """
+    from flows.comparison import as_json, cautions
+    from flows.comparison_tables import comparison_tables
+
+    found = _compared(runs, variant, baselines, options)
+    if json_:
+        answer(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+        return
+    tables = comparison_tables(found)
+    answer("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
+    for caution in cautions(found):
+        answer(f"\nCAUTION: {caution}")
+
+
+def tune(*runs: Path, options: Options = Options()) -> None:
+    """Search for the settings that validate best; several runs are judged by their mean. Goes on where it stopped.
+
+    Parameters
+    ----------
+    runs:
+        TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
+    """
+    from flows.tuning import as_options, best_of, search_settings, trials_table
+
+    if not runs:
+        raise ValueError("edda tune: there must be at least one run's TOML file")
+    trials = search_settings([(run, options.overrides) for run in runs], watcher())
+    best = best_of(trials)
+    answer(trials_table(trials).plain())
+    answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    for run in runs:
+        answer(f"  edda run {run} {as_options(best.values)}")
+
+
+def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, options: Options) -> list[Compared]:
+    from data_contracts.store import Store
+    from flows.baselines import baseline_runs, variant_run
+    from flows.comparison import finished, recorded
+    from flows.config import store_folder
+
+    files = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
+    if not runs or (not files and (variants or baselines)):
+        raise ValueError("edda compare: there must be a run's TOML file, or, without --variant and --baselines, a name")
+    more = [variant_run(files[0], shlex.split(variant)) for variant in variants]
+    more += baseline_runs(files[0]) if baselines else []
+    made = iter(up_to_date([*files, *more], options, "evaluate") if files else ())
+    store = Store(options.store or store_folder())
+    found = [finished(next(made)) if run.endswith(".toml") else recorded(run, store) for run in runs]
+    return [*found, *map(finished, made)]

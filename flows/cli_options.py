@@ -1,0 +1,68 @@
+"""What commands accept, and how those that work on a run do it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.console import tell, watcher
+from flows.ranks import are_several
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit statuses; 0 is success."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Viewing:
+    """What every command that looks at a run accepts."""
+
+    store: Path | None = None
+    """Folder of all artifacts; without it the file's, else $EDDA_STORE, else ./edda-store."""
+    debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Show tracebacks and debugging messages."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(Viewing):
+    """What every command that works on a run accepts."""
+
+    set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
+    """KEY=VALUE over the file's value, e.g. train.epochs=5; may be repeated."""
+    prefect: bool = True
+    """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides, the store's among them."""
+        return [*self.set, *([f"store={json.dumps(str(self.store.absolute()))}"] if self.store else [])]
+
+
+def up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:
+    """Make what is missing of each run, as a Prefect flow where the options have it; says so where nothing is.
+
+    Args:
+        runs: TOML files with their overrides.
+        options: of the command.
+        stage: one stage and what it needs; all by default.
+
+    Returns:
+        What each run has, in the same order.
+    """
+    from flows.update import bring_up_to_date
+
+    prefect = options.prefect and not are_several(os.environ)
+    outcomes = bring_up_to_date(runs, stage, watcher(), prefect=prefect)
+    if not any(outcome.made for outcome in outcomes):
+        tell("nothing to do, everything is up to date")
+    return outcomes
