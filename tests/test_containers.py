@@ -83,7 +83,7 @@ def test_services_wait_for_services_and_mount_volumes_that_exist():
 
 
 def test_every_process_that_works_sees_the_store_and_the_logs():
-    for name in ("worker", "dask-worker"):
+    for name in ("worker", "trainer", "dask-worker"):
         assert SERVICES[name]["volumes"] == ["store:/store", "${EDDA_DATA:-./data}:/data:ro"]
 
 
