@@ -12,7 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, GraphSettings, IngestSettings, ReachSettings, WorldSettings
+from data_contracts.settings import (
+    ComputeSettings,
+    GraphSettings,
+    IngestSettings,
+    PairsSettings,
+    ReachSettings,
+    WorldSettings,
+)
 from data_contracts.store import Store
 from pipeline.describe import Description
 from pipeline.fanout import ranges
@@ -20,7 +27,9 @@ from pipeline.graph import build_graph, read_graph
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
 from pipeline.nodes import number_nodes, read_nodes
+from pipeline.pairs import align_domains
 from pipeline.ragged import ragged_tables
+from pipeline.reach import describe_reach
 from pipeline.terrain import Terrain
 from pipeline.world import make_world, world_logs
 
@@ -28,11 +37,11 @@ ONE_THREAD = ComputeSettings(threads=1)
 NODES_AT_ONCE = 8192
 
 
-def artifacts_of(run: Path | None, store: Store) -> dict[str, Artifact]:
+def artifacts_of(run: Path | None, store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
     """A run's artifacts by role; without a run those of a generated world, interactions to graph, made in the store."""
     if run:
         return Store(run.parent.parent).run(run.name)[0]
-    logs = world_logs(make_world(store, WorldSettings(), ONE_THREAD))
+    logs = world_logs(make_world(store, world or WorldSettings(), ONE_THREAD))
     made = ingest(store, IngestSettings(), find_logs(logs, store.root), ONE_THREAD)
     made["nodes"] = number_nodes(store, GraphSettings(), made, ONE_THREAD)
     made["graph"] = build_graph(store, made, ONE_THREAD)
@@ -65,3 +74,11 @@ class Recomputed:
                 yield from ragged_tables(part.start, rows.indptr, arrays)
                 started = time.process_time()
         self.seconds += time.process_time() - started
+
+
+def generated(store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
+    """The artifacts of a generated world up to its pairs, by role, made in the store."""
+    made = artifacts_of(None, store, world)
+    made["reach"] = describe_reach(store, ReachSettings(), made, ONE_THREAD)
+    made["pairs"] = align_domains(store, PairsSettings(), made, ONE_THREAD)
+    return made

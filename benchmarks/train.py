@@ -43,7 +43,7 @@ from pathlib import Path
 
 from train_peers import PEERS, has_peer
 
-from data_contracts.settings import PairsSettings, ReachSettings, TrainSettings
+from data_contracts.settings import TrainSettings
 from data_contracts.store import Store
 
 OURS = ("edda", "edda, torch-sparse")
@@ -73,7 +73,7 @@ def main() -> None:
         return
     found = {}
     with tempfile.TemporaryDirectory(prefix="edda-train-", dir=options.folder) as scratch:
-        for run in options.run or [generated(Path(scratch))]:
+        for run in options.run or [prepared(Path(scratch))]:
             found[run.name] = measured(run, options)
             if not options.json:
                 report(run.name, found[run.name])
@@ -97,18 +97,12 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def generated(folder: Path) -> Path:
-    """A run of a small world, prepared up to its pairs."""
-    from runs import ONE_THREAD, artifacts_of
-
-    from pipeline.pairs import align_domains
-    from pipeline.reach import describe_reach
+def prepared(folder: Path) -> Path:
+    """A run of a small generated world, prepared up to its pairs."""
+    from runs import generated
 
     store = Store(folder / "store")
-    made = artifacts_of(None, store)
-    made["reach"] = describe_reach(store, ReachSettings(), made, ONE_THREAD)
-    made["pairs"] = align_domains(store, PairsSettings(), made, ONE_THREAD)
-    return store.link_run("generated", made, {})
+    return store.link_run("generated", generated(store), {})
 
 
 def measured(run: Path, options: argparse.Namespace) -> dict:

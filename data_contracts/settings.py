@@ -186,7 +186,7 @@ class TrainSettings(Settings):
     """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch."""
     order: Literal["mixed", "sequential"] = "mixed"
     """mixed: the domains' batches in random order; sequential: one domain after another [EDDA]."""
-    learning_rate: float = Field(1e-2, gt=0.0)
+    learning_rate: float = Field(5e-3, gt=0.0)
     """Adam's step size; 1e-3 in the released code."""
     l2: float = Field(1e-2, ge=0.0)
     """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""

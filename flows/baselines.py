@@ -8,6 +8,9 @@ from pathlib import Path
 
 from flows.config import RunConfig, load_config
 
+_NETWORK_L2 = "train.l2=1e-4"
+"""EDDA's penalty leaves networks with nothing but popularity."""
+
 _ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns from its own interactions."""
 
@@ -39,10 +42,10 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.inter_graph=union",
         "train.backbone=lightgcn",
     ),
-    "shared-bottom": ("train.model=shared-bottom",),
-    "mmoe": ("train.model=mmoe",),
-    "ple": ("train.model=ple",),
-    "star": ("train.model=star",),
+    "shared-bottom": ("train.model=shared-bottom", _NETWORK_L2),
+    "mmoe": ("train.model=mmoe", _NETWORK_L2),
+    "ple": ("train.model=ple", _NETWORK_L2),
+    "star": ("train.model=star", _NETWORK_L2),
 }
 """By name: what is set beside the run's own settings."""
 
