@@ -107,7 +107,8 @@ def plot(found: dict[str, list[dict]], path: Path) -> None:
             (line,) = axes.loglog(sizes, [cost[part] for cost in costs], "o-", label=part)
             axes.loglog(sizes, costs[0][part] * sizes / sizes[0], ":", color=line.get_color())
         axes.set(title=f"an epoch, dotted: linear growth ({name})", xlabel=name, ylabel="CPU seconds")
-        axes.set_xticks(sizes, sizes, minor=False)
+        axes.minorticks_off()
+        axes.set_xticks(sizes, sizes)
         axes.legend()
     figure.savefig(path)
 

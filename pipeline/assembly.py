@@ -19,6 +19,7 @@ from data_contracts.contracts import INTERACTIONS, SPLITS
 from data_contracts.store import write_checked
 from pipeline.numbering import NumberedIds
 from pipeline.scratch import made, mapped_table
+from pipeline.spill import load_array
 from pipeline.splits import TRAIN_CODE
 
 Mask = npt.NDArray[np.bool_]
@@ -123,7 +124,7 @@ def _write(stretch: Stretch, folder: Path) -> None:
     columns: dict[str, pa.Array] = {}
     for kind, numbers, path in zip(("user", "item"), shelf.numbers, shelf.ids, strict=True):
         columns[f"{kind}_id"] = NumberedIds(path).ids.take(rows[kind])
-        columns[kind] = pa.array(np.load(numbers, mmap_mode="r").take(rows[kind].to_numpy()))
+        columns[kind] = pa.array(load_array(numbers, mode="r").take(rows[kind].to_numpy()))
     columns["split"] = pa.array(SPLITS).take(rows["split"])
     columns |= {name: rows[name] for name in ("timestamp", "count")}
     write_checked(INTERACTIONS, pa.table(columns), folder / "rows.parquet", f"interactions/domain={shelf.domain}")
@@ -142,6 +143,6 @@ def _ordered(stretch: Stretch) -> pa.RecordBatch:
 
 def _warm(shelf: Shelf, rows: pa.Table) -> pa.Table:
     """Rows without the held-out ones of items that have no train row in the domain."""
-    is_warm: Mask = np.load(shelf.warm_items, mmap_mode="r")
+    is_warm: Mask = load_array(shelf.warm_items, mode="r")
     kept = (rows["split"].to_numpy() == TRAIN_CODE) | is_warm[rows["item"].to_numpy()]
     return rows if kept.all() else rows.filter(pa.array(kept))

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import ipc
 
 from pipeline.scratch import batch_writer, made, mapped, mapped_table, write_table
+from pipeline.spill import load_array
 
 Ranks = npt.NDArray[np.int32]
 
@@ -96,7 +97,7 @@ class NumberedIds:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._codes = mapped(folder / "codes.arrow")
-        self._ranks: Ranks = np.load(folder / "ranks.npy", mmap_mode="r")
+        self._ranks: Ranks = load_array(folder / "ranks.npy", mode="r")
 
     def __len__(self) -> int:
         return len(self._ranks)

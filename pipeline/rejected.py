@@ -17,6 +17,7 @@ from pipeline.numbering import NumberedIds
 from pipeline.pieces import Piece
 from pipeline.scratch import mapped_table
 from pipeline.sifting import LEAKED, SUSPECT
+from pipeline.spill import load_array
 
 _LINES = 1 << 20
 """Lines of a file whose rejects are held at a time."""
@@ -58,7 +59,7 @@ class Dropped:
 def dropped(folders: Sequence[Path], warm_items: Path) -> Dropped:
     """What the buckets in these folders dropped; buckets that dropped nothing are left out."""
     tables = (mapped_table(folder / "dropped.arrow") for folder in folders)
-    return Dropped(tuple(table for table in tables if table.num_rows), np.load(warm_items, mmap_mode="r"))
+    return Dropped(tuple(table for table in tables if table.num_rows), load_array(warm_items, mode="r"))
 
 
 def rejected_rows(

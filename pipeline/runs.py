@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.scratch import batch_writer, mapped
+from pipeline.spill import load_array
 from pipeline.splits import hashed
 
 PARTS = 1 << 12
@@ -84,7 +85,7 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self._rows = mapped(folder / "rows.arrow")
-        self._bounds: Bounds = np.load(folder / "bounds.npy", mmap_mode="r")
+        self._bounds: Bounds = load_array(folder / "bounds.npy", mode="r")
 
     def rows_by_part(self, run: int) -> Bounds:
         """int64 [PARTS], rows of each part."""

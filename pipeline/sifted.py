@@ -29,6 +29,7 @@ from pipeline.rejected import Dropped, dropped, rejected_rows
 from pipeline.runs import ids_path
 from pipeline.scratch import made
 from pipeline.sifting import sift
+from pipeline.spill import load_array
 
 _NOT_MALFORMED = ("rating", "leaked", "cold")
 _BLOCK_BYTES = (1 << 16, 1 << 23)
@@ -118,7 +119,10 @@ class SiftedLogs:
             "malformed": self._malformed(),
             **{reason: self.reasons[reason] for reason in _NOT_MALFORMED},
             "duplicates": sum(domain["duplicates"] for domain in domains.values()),
-            **{f"{kind}s": int(np.load(self._kept / f"{kind}s.npy").max(initial=-1)) + 1 for kind in ("user", "item")},
+            **{
+                f"{kind}s": int(load_array(self._kept / f"{kind}s.npy").max(initial=-1)) + 1
+                for kind in ("user", "item")
+            },
         }
 
     def _domain_statistics(self, domain: str, weights: Mapping[Path, Weight]) -> dict[str, int]:
@@ -126,7 +130,7 @@ class SiftedLogs:
         splits = np.sum([weight.splits for weight in own], axis=0)
         return {
             "users": sum(len(weight.users) for weight in own),
-            "items": int(np.load(self._shelf(domain).warm_items).sum()),
+            "items": int(load_array(self._shelf(domain).warm_items).sum()),
             **dict(zip(SPLITS, splits.tolist(), strict=True)),
             "duplicates": sum(weight.raw_rows for weight in own) - int(splits.sum()),
             **self._dropped_reasons[domain],
@@ -160,8 +164,8 @@ class SiftedLogs:
         for number, buckets in enumerate(self.domains.values()):
             is_warm = np.zeros(len(items), dtype=bool)
             for bucket in buckets:
-                is_warm[np.load(bucket / "items.npy")] = True
-                users[np.load(bucket / "users.npy")] = True
+                is_warm[load_array(bucket / "items.npy")] = True
+                users[load_array(bucket / "users.npy")] = True
             np.save(folder / f"warm-{number}.npy", is_warm)
             items |= is_warm
         for kind, is_kept in (("users", users), ("items", items)):

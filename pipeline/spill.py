@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import scipy.sparse as sp
 from pipeline.scratch import made
 
 Array = npt.NDArray[Any]
+
+_LOADING = threading.Lock()
 
 
 class Rows(NamedTuple):
@@ -29,6 +32,16 @@ class Rows(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
+def load_array(path: Path, mode: Literal["r", "c"] | None = None) -> Array:
+    """As `np.load`, one thread at a time; `mode` maps the file.
+
+    Two threads that parse headers at once may fail in CPython before 3.11.8 (its issue 106905).
+    """
+    with _LOADING:
+        array: Array = np.load(path, mmap_mode=mode)
+    return array
+
+
 def spill_arrays(folder: Path, **arrays: Array) -> None:
     """Write arrays to a folder, all of them or none; a folder that exists is left as it is."""
 
@@ -41,7 +54,7 @@ def spill_arrays(folder: Path, **arrays: Array) -> None:
 
 def spilled_arrays(folder: Path) -> dict[str, Array]:
     """The arrays of a folder by name, mapped into memory; what is written to them does not reach the files."""
-    return {path.stem: np.asarray(np.load(path, mmap_mode="c")) for path in sorted(folder.glob("*.npy"))}
+    return {path.stem: np.asarray(load_array(path, mode="c")) for path in sorted(folder.glob("*.npy"))}
 
 
 def spill_rows(folder: Path, parts: Iterable[Rows]) -> None:
@@ -61,7 +74,7 @@ def spill_rows(folder: Path, parts: Iterable[Rows]) -> None:
 
 def spilled_rows(folder: Path) -> Rows:
     """The rows of a folder, mapped into memory."""
-    indptr = np.load(folder / "indptr.npy")
+    indptr = load_array(folder / "indptr.npy")
     return Rows(indptr, _mapped(folder / "indices", np.int32), _mapped(folder / "weights", np.float32))
 
 
