@@ -131,7 +131,7 @@ PAIRS = Contract(
         Column("target_domain", pa.string(), "domain of its partners"),
         Column("source_node", pa.int32(), "node in the source domain's graph", minimum=0),
         Column("target_node", pa.int32(), "node in the target domain's graph", minimum=0),
-        _KIND,
+        Column("kind", pa.string(), "what the source node is; with pairs.kinds = apart its partner too", allowed=KINDS),
         Column(
             "similarity", pa.float32(), "cosine of the two reach vectors over shared anchors", above=0.0, maximum=1.0
         ),
@@ -143,7 +143,7 @@ PAIRS = Contract(
     partitioned_by=("source_domain", "target_domain"),
     references=(
         Reference(("source_domain", "source_node", "kind"), "nodes", ("domain", "node", "kind")),
-        Reference(("target_domain", "target_node", "kind"), "nodes", ("domain", "node", "kind")),
+        Reference(("target_domain", "target_node"), "nodes", ("domain", "node")),
     ),
 )
 

@@ -134,10 +134,14 @@ class PairsSettings(Settings):
 
     k: int = Field(3, ge=1, le=1000)
     """Partners per node and target domain."""
+    kinds: Literal["apart", "mixed"] = "apart"
+    """apart: a user's partners are users, an item's items; mixed: a node's partners are the most similar of both kinds,
+    as in the released code."""
     identity: bool = True
     """Add a pair for every user and item that lives in both domains."""
     most_products: int = Field(200_000_000_000, ge=0)
-    """Multiply-adds up to which two domains' nodes of a kind are compared exactly; beyond, by candidates."""
+    """Multiply-adds up to which two domains' nodes of a kind (mixed: of both) are compared exactly; beyond, by
+    candidates."""
     products_per_row: int = Field(20_000, ge=1)
     """Multiply-adds that finding a vector's candidates may cost."""
     candidates: int = Field(64, ge=2)

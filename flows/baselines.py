@@ -18,6 +18,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "released": (
         "graph.anchor_kinds=['user']",
         "reach.method=walk",
+        "pairs.kinds=mixed",
         "train.model=edda",
         "train.tables=both",
         "train.width=64",

@@ -1,10 +1,11 @@
-"""Pairs: for every node its most similar nodes of the same kind in each other domain, by the anchors both reach.
+"""Pairs: for every node its most similar nodes in each other domain, by the anchors both reach.
 
     reach of domain s ─┐ anchors that both      unit rows, equal rows  ┌ sparse: inverted index ┐ top-k
     reach of domain t ─┘ domains share      →   joined once        →   └ dense: matrix blocks   ┘  → pairs, both ways
 
-Differs: the released code lets users pair with items, takes only users as anchors, and "aligns" nodes without any
-reach to an arbitrary node; here kinds stay apart and zero similarity is never a pair.
+Differs: the released code takes only users as anchors, lets users pair with items, and "aligns" nodes without any
+reach to an arbitrary node; here users pair with items where `pairs.kinds` is "mixed" only, and zero similarity is never
+a pair.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ def align_domains(
 
     Args:
         store: where the artifact lives.
-        settings: partners per node, identity pairs, when to compare exactly.
+        settings: partners per node and their kinds, identity pairs, when to compare exactly.
         parents: `nodes` and `reach`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: told after each chunk of nodes.
 
     Returns:
         A `pairs` artifact; two domains that share no anchor have a partition without rows. Its statistics hold the
-        coverage by domain pair and kind, and how often the best partner of a sample of nodes was found.
+        coverage by domain pair and kind (`mixed`: of both), and how often the best partner of a sample of nodes was
+        found.
     """
 
     def write(draft: Draft) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data_contracts.contracts import KINDS, PAIRS
+from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.settings import PairsSettings
 from data_contracts.store import write_atomically, write_checked
 from pipeline.join import Best, Join
@@ -55,7 +57,12 @@ class DomainPair:
     @property
     def join_folders(self) -> list[Path]:
         """Where the joins' files are while they are needed."""
-        return [self.folder / kind for kind in KINDS]
+        return [self.folder / part for part in self.parts]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the nodes are that seek partners among each other: user and item, or `mixed` for all of a domain."""
+        return KINDS if self.settings.kinds == "apart" else (self.settings.kinds,)
 
     @property
     def report_path(self) -> Path:
@@ -64,34 +71,34 @@ class DomainPair:
 
 
 def prepare_joins(pair: DomainPair) -> dict[str, Join]:
-    """The joins of a pair of domains by kind, their vectors over shared anchors in files."""
+    """The joins of a pair of domains by part, their vectors over shared anchors in files."""
     sides = pair.side(0), pair.side(1)
     anchors = shared_anchors(sides[0].nodes, sides[1].nodes)
     unit = [side.unit_rows(shared) for side, shared in zip(sides, anchors, strict=True)]
     joins = {}
-    for kind in KINDS:
+    for part in pair.parts:
         groups = [
-            Groups.of(rows, side.row_of[side.nodes.of_kind(kind)]) for rows, side in zip(unit, sides, strict=True)
+            Groups.of(rows, side.row_of[_nodes_of(part, side.nodes)]) for rows, side in zip(unit, sides, strict=True)
         ]
-        joins[kind] = Join.of(pair.folder / kind, groups[0].rows, groups[1].rows, pair.settings)
-        spill_arrays(pair.folder / kind / "groups", **{str(i): group.group_of for i, group in enumerate(groups)})
+        joins[part] = Join.of(pair.folder / part, groups[0].rows, groups[1].rows, pair.settings)
+        spill_arrays(pair.folder / part / "groups", **{str(i): group.group_of for i, group in enumerate(groups)})
     return joins
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Partners of one kind from one side's nodes to the other's.
+    """Partners of one part of one side's nodes among the same part of the other's.
 
     Attributes:
         pair: the domains.
-        kind: user or item.
+        part: user, item or mixed.
         source: 0 or 1, the side that looks for partners.
         join: of both sides' groups of equal vectors.
         best: the best groups of each group.
     """
 
     pair: DomainPair
-    kind: str
+    part: str
     source: int
     join: Join
     best: Best
@@ -99,16 +106,16 @@ class Direction:
     def table(self, nodes: tuple[DomainNodes, DomainNodes]) -> tuple[pa.Table, dict[str, Any]]:
         """The pairs, sorted by source node and rank, and what to report of them."""
         settings, ends = self.pair.settings, (nodes[self.source], nodes[1 - self.source])
-        groups = spilled_arrays(self.pair.folder / self.kind / "groups")
+        groups = spilled_arrays(self.pair.folder / self.part / "groups")
         group_of, group_of_target = groups[str(self.source)], groups[str(1 - self.source)]
-        of_source, of_target = (end.of_kind(self.kind) for end in ends)
-        same = _same_entity(ends[0].entity[of_source], ends[1].entity[of_target])
+        same = _same_entity(*(_entities(self.part, end) for end in ends))
         skip = same if settings.identity else np.full_like(same, -1)
         partners = Best.none(same.size, settings.k)
         in_groups = members(group_of_target, self.join.rows[1 - self.source])
         spread_best(group_of, tuple(self.best), in_groups, skip, tuple(partners))
-        return _table(self.kind, (of_source.start, of_target.start), partners, skip), {
-            "kind": self.kind,
+        starts = tuple(_nodes_of(self.part, end).start for end in ends)
+        return _table(ends[0].users, starts, partners, skip), {
+            "kind": self.part,
             "shared_anchors": self.join.columns,
             "nodes": int(same.size),
             "nodes_with_shared_reach": int(np.count_nonzero(group_of >= 0)),
@@ -121,7 +128,7 @@ class Direction:
 
     def _checked(self, group_of: IntArray) -> dict[str, float | int]:
         """On a sample of nodes, how often the best vector was found, and the similarity lost where it was not."""
-        name = (*self.pair.domains, str(self.source), self.kind)
+        name = (*self.pair.domains, str(self.source), self.part)
         draw = np.random.Generator(np.random.Philox(name_seed(self.pair.settings.seed, *name)))
         grouped = group_of[group_of >= 0]
         size = min(grouped.size, round(self.pair.checked_share * group_of.size))
@@ -138,11 +145,11 @@ def finish_pair(work: tuple[DomainPair, dict[str, Join]]) -> list[dict[str, Any]
     """Write the pairs of two domains in both directions, once all chunks are joined; returns the coverage."""
     pair, joins = work
     nodes = pair.side(0).nodes, pair.side(1).nodes
-    best = {kind: join.best() for kind, join in joins.items()}
+    best = {part: join.best() for part, join in joins.items()}
     coverage = []
     for source in (0, 1):
         ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
-        found = [Direction(pair, kind, source, join, best[kind][source]).table(nodes) for kind, join in joins.items()]
+        found = [Direction(pair, part, source, join, best[part][source]).table(nodes) for part, join in joins.items()]
         table = pa.concat_tables([table for table, _ in found])
         write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(ends.values())}")
         coverage += [{**ends, **report} for _, report in found]
@@ -150,7 +157,19 @@ def finish_pair(work: tuple[DomainPair, dict[str, Join]]) -> list[dict[str, Any]
     return coverage
 
 
-def _same_entity(source: IntArray, target: IntArray) -> IntArray:
+def _nodes_of(part: str, nodes: DomainNodes) -> slice:
+    return nodes.of_kind(part) if part in KINDS else slice(0, nodes.entity.size)
+
+
+def _entities(part: str, nodes: DomainNodes) -> npt.NDArray[np.int64]:
+    """Numbers of the part's users and items that are equal in every domain and for nothing else; ascending."""
+    of_part = _nodes_of(part, nodes)
+    entities = nodes.entity[of_part].astype(np.int64)
+    entities[max(nodes.users - of_part.start, 0) :] += 1 << 32
+    return entities
+
+
+def _same_entity(source: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> IntArray:
     """For each source entity its position among the target's, -1 where it does not live there. Both ascending."""
     position = np.searchsorted(target, source)
     inside = position < target.size
@@ -160,20 +179,27 @@ def _same_entity(source: IntArray, target: IntArray) -> IntArray:
     return same
 
 
-def _table(kind: str, starts: tuple[int, int], partners: Best, identity: IntArray) -> pa.Table:
-    """Rows of one kind: identity pairs as rank 0, then partners by rank, within ascending source nodes."""
+def _table(users: int, starts: tuple[int, ...], partners: Best, identity: IntArray) -> pa.Table:
+    """Rows of one part: identity pairs as rank 0, then partners by rank, within ascending source nodes.
+
+    Args:
+        users: source nodes below it are users.
+        starts: the part's first node in the source and in the target domain.
+        partners: of each node of the part, counted from its first.
+        identity: for each node the same user or item, counted likewise; -1 for none.
+    """
     twins = np.flatnonzero(identity >= 0)
     owner, place = np.nonzero(partners.similarities)
-    source = np.concatenate([twins, owner])
+    source = np.concatenate([twins, owner]) + starts[0]
     rank = np.concatenate([np.zeros(twins.size, np.int64), place + 1])
-    target = np.concatenate([identity[twins], partners.ids[owner, place]])
+    target = np.concatenate([identity[twins], partners.ids[owner, place]]) + starts[1]
     similarity = np.concatenate([np.ones(twins.size, np.float32), partners.similarities[owner, place]])
     order = np.lexsort((rank, source))
     return pa.table(
         {
-            "source_node": pa.array((source[order] + starts[0]).astype(np.int32)),
-            "target_node": pa.array((target[order] + starts[1]).astype(np.int32)),
-            "kind": pa.array([kind] * order.size, pa.string()),
+            "source_node": pa.array(source[order].astype(np.int32)),
+            "target_node": pa.array(target[order].astype(np.int32)),
+            "kind": pc.if_else(pa.array(source[order] < users), USER, ITEM),
             "similarity": pa.array(similarity[order]),
             "rank": pa.array(rank[order].astype(np.int32)),
             "identity": pa.array(rank[order] == 0),

@@ -51,36 +51,41 @@ def _is_clear(row: np.ndarray, kept: int) -> bool:
 
 
 def brute_pairs(
-    source: tuple[DomainNodes, np.ndarray], target: tuple[DomainNodes, np.ndarray], k: int
+    source: tuple[DomainNodes, np.ndarray], target: tuple[DomainNodes, np.ndarray], k: int, kinds: str = "apart"
 ) -> list[tuple[int, int, str, float, int]]:
-    """(source node, target node, kind, similarity, rank) of the k best partners, by comparing every two nodes."""
+    """(source node, target node, kind, similarity, rank) of the k best partners, by comparing every two nodes.
+
+    The kind is the source node's; with `kinds` "mixed" nodes of different kinds are compared too.
+    """
     shared = [
         (a, b)
         for a in np.flatnonzero(source[0].is_anchor)
         for b in np.flatnonzero(target[0].is_anchor)
-        if source[0].entity[a] == target[0].entity[b] and kind_of(source[0], a) == kind_of(target[0], b)
+        if identity_of(source[0], a) == identity_of(target[0], b)
     ]
     left, right = [a for a, _ in shared], [b for _, b in shared]
     found = []
     for node in range(source[0].entity.size):
         kind = kind_of(source[0], node)
-        similar = []
-        for other in range(*target[0].of_kind(kind).indices(target[0].entity.size)):
+        same, similar = [], []
+        for other in range(target[0].entity.size):
             cosine = _cosine(source[1][node, left], target[1][other, right])
-            if cosine > 0 and source[0].entity[node] != target[0].entity[other]:
+            if identity_of(source[0], node) == identity_of(target[0], other):
+                same.append(other)
+            elif cosine > 0 and (kinds == "mixed" or kind == kind_of(target[0], other)):
                 similar.append((-np.float32(cosine), other))
         best = sorted(similar)[:k]
         found += [(node, other, kind, -negative, rank) for rank, (negative, other) in enumerate(best, start=1)]
-        found += [
-            (node, other, kind, 1.0, 0)
-            for other in range(*target[0].of_kind(kind).indices(target[0].entity.size))
-            if source[0].entity[node] == target[0].entity[other]
-        ]
+        found += [(node, other, kind, 1.0, 0) for other in same]
     return sorted(found, key=lambda row: (row[0], row[4]))
 
 
 def kind_of(nodes: DomainNodes, node: int) -> str:
     return KINDS[0] if node < nodes.users else KINDS[1]
+
+
+def identity_of(nodes: DomainNodes, node: int) -> tuple[str, int]:
+    return kind_of(nodes, node), int(nodes.entity[node])
 
 
 def random_domain(seed: int, users: int, items: int, edges: int, world: int = 12) -> tuple[DomainGraph, DomainNodes]:

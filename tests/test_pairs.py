@@ -77,11 +77,14 @@ def rows_of(table) -> list[tuple]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 5000), st.integers(1, 8), st.integers(1, 8), st.integers(0, 24), st.integers(1, 4))
-def test_pairs_equal_the_comparison_of_every_two_nodes(seed, users, items, edges, k):
+@given(
+    *(st.integers(0, 5000), st.integers(1, 8), st.integers(1, 8), st.integers(0, 24), st.integers(1, 4)),
+    st.sampled_from(["apart", "mixed"]),
+)
+def test_pairs_equal_the_comparison_of_every_two_nodes(seed, users, items, edges, k, kinds):
     source, target = side(seed, users, items, edges), side(seed + 1, items, users, edges)
-    table, _ = align(source, target, k=k)
-    expected = brute_pairs((source.nodes, vectors(source)), (target.nodes, vectors(target)), k)
+    table, _ = align(source, target, k=k, kinds=kinds)
+    expected = brute_pairs((source.nodes, vectors(source)), (target.nodes, vectors(target)), k, kinds)
     found = rows_of(table)
     assert [(s, r) for s, _, _, _, r in found] == [(s, r) for s, _, _, _, r in expected]
     np.testing.assert_allclose([row[3] for row in found], [row[3] for row in expected], atol=2e-6)
@@ -245,6 +248,52 @@ def test_unit_rows_have_length_one_over_the_chosen_anchors_only():
     nodes = DomainNodes("a", 3, np.arange(3, dtype=np.int32), np.ones(3, bool))
     unit = Side(nodes, reach, np.arange(3, dtype=np.int32)).unit_rows(np.array([0, 1], np.int32))
     np.testing.assert_allclose(unit.toarray(), [[0.6, 0.8], [0, 0], [0, 0]])
+
+
+def similarities(source: Side, target: Side) -> np.ndarray:
+    """Cosines of every two nodes over shared anchors."""
+    anchors = shared_anchors(source.nodes, target.nodes)
+    unit = [of.unit_rows(shared)[of.row_of].toarray() for of, shared in zip((source, target), anchors, strict=True)]
+    return unit[0].astype(np.float64) @ unit[1].T
+
+
+def test_mixed_partners_are_the_most_similar_of_both_kinds():
+    source, target = side(1, 12, 10, 30), side(2, 10, 12, 30)
+    table, report = align(source, target, kinds="mixed", identity=False, k=1)
+    found = table.to_pylist()
+    is_item = [row["target_node"] >= target.nodes.users for row in found]
+    assert {(row["kind"], other) for row, other in zip(found, is_item, strict=True)} == {
+        (kind, other) for kind in ("user", "item") for other in (False, True)
+    }
+    best = similarities(source, target).max(axis=1)
+    assert [row["source_node"] for row in found] == np.flatnonzero(best > 0).tolist()
+    np.testing.assert_allclose([row["similarity"] for row in found], best[best > 0], atol=2e-6)
+    assert [row["kind"] for row in report] == ["mixed"]
+
+
+@pytest.mark.parametrize("kinds", ["apart", "mixed"])
+def test_the_check_finds_what_candidates_miss(kinds):
+    source, target = side(1, 12, 10, 30), side(2, 10, 12, 30)
+    cheap = {"most_products": 0, "products_per_row": 1, "candidates": 2}
+    table, report = align(source, target, kinds=kinds, identity=False, k=1, **cheap)
+    similar = similarities(source, target)
+    if kinds == "apart":
+        similar[: source.nodes.users, target.nodes.users :] = 0
+        similar[source.nodes.users :, : target.nodes.users] = 0
+    best, found = similar.max(axis=1), np.zeros(len(similar))
+    found[table["source_node"].to_numpy()] = table["similarity"].to_numpy()
+    checked = {name: sum(row[f"checked_{name}"] for row in report) for name in ("nodes", "best", "loss")}
+    assert checked["nodes"] == np.count_nonzero(best)
+    assert checked["best"] == np.count_nonzero(best[best > 0] - found[best > 0] < 1e-5) < checked["nodes"]
+    assert checked["loss"] == pytest.approx((best - found).sum(), abs=1e-4)
+
+
+def test_mixed_pairs_keep_the_contract(tiny_world):
+    parents = {"reach": describe_reach(tiny_world.store, ReachSettings(), tiny_world.parents, ONE)}
+    parents["nodes"] = tiny_world.parents["nodes"]
+    pairs = align_domains(tiny_world.store, PairsSettings(kinds="mixed"), parents, ONE)
+    assert pairs.verify([parents["nodes"]]) == []
+    assert pairs.statistics["checked"]["recall_at_1"] == 1.0
 
 
 @pytest.mark.parametrize("identity", [True, False])
