@@ -96,7 +96,8 @@ def _mapped(model: Edda, domain: int, vectors: Tensor) -> Tensor:
 def _variances(vectors: Tensor) -> NDArray[np.float64]:
     """Variance of each column; none of an empty table."""
     array = vectors.cpu().numpy()
-    return np.var(array, axis=0, dtype=np.float64) if array.size else np.empty(0)
+    with np.errstate(invalid="ignore", over="ignore"):  # tables that are no numbers are found by training's own check
+        return np.var(array, axis=0, dtype=np.float64) if array.size else np.empty(0)
 
 
 def _deviation(variances: Sequence[NDArray[np.float64]]) -> float:

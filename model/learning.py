@@ -11,7 +11,7 @@ import torch
 from model.alignment import alignment_loss, map_health
 from model.batches import Batch, Batching, mixed_batches
 from model.columns import Columns
-from model.divergence import Course, not_finite
+from model.divergence import Course
 from model.draws import draw_key
 from model.edda import Edda, Shape, Step
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
@@ -98,7 +98,6 @@ def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
         source, metric, distance = names[pairs.source], f"alignment to {names[pairs.target]}", float(loss.detach())
         course.check_loss(distance, source, metric)
         measures.append((course.epoch, source, metric, distance))
-    course.check_tables(model.columns.every(not_finite(model.tensors())))
     model.columns.begin("map health")
     for number in sorted({pairs.source for pairs in lesson.pairs}):
         health = map_health(model, number)

@@ -21,7 +21,7 @@ from model.batches import positives_of
 from model.candidates import held_out, score_candidates
 from model.checkpoint import write_checkpoint, write_tensors
 from model.columns import ALONE, Columns
-from model.divergence import Course
+from model.divergence import Course, not_finite
 from model.learner import Learner, Lesson, Measure
 from model.learning import edda_of
 from model.machine import device_of, keep_freed_memory, peak_memory_mib, resident_memory
@@ -138,6 +138,7 @@ def _epoch(learner: Learner, lesson: Lesson, training: Training, scratch: Path) 
     training.epoch += 1
     course = Course(lesson.seed, training.epoch, str(scratch), training.best_epoch, lesson.settings.learning_rate)
     losses = learner.learn(course)
+    course.check_tables(learner.columns.every(not_finite(learner.kept())))
     measures, score = _validate(learner, lesson, training.epoch)
     training.history += [*losses, *measures]
     training.judge(learner, lesson.columns.agreed(score))

@@ -8,8 +8,10 @@ from tiny_world import Tiny
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
 from model import learning
 from model.alignment import AlignedPairs
+from model.baselines.two_tower import TwoTower
 from model.divergence import Course, DivergedError, not_finite
 from model.edda import Edda
+from model.learner import Measure
 from model.spmm import Multiply
 from model.train import train
 
@@ -82,6 +84,24 @@ def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
     with pytest.raises(DivergedError, match="epoch 1: intra/games holds -inf, must be finite; no epoch is kept"):
         fitted(tiny_world)
     assert not list(tiny_world.store.root.rglob("state*.pt"))
+
+
+def test_a_baseline_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = TwoTower.learn
+
+    def spoilt(self: TwoTower, course: Course) -> list[Measure]:
+        measures = true(self, course)
+        self.towers.embeddings.data[:, 0] = torch.inf
+        return measures
+
+    monkeypatch.setattr(TwoTower, "learn", spoilt)
+    network = SMALL.model_copy(update={"model": "shared-bottom"})
+    with pytest.raises(DivergedError, match="seed 7, epoch 1: vectors/books holds"):
+        train(
+            tiny_world.store, network, 7, EvaluateSettings(candidates=5), tiny_world.parents, ComputeSettings(threads=1)
+        )
 
 
 def test_training_goes_on_from_the_kept_epoch_when_the_cause_is_gone(
