@@ -25,21 +25,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from runs import generated
-from train_contenders import contest_of, edda_cost
+from train_contenders import contest_of, epoch_cost
 
 from data_contracts.settings import TrainSettings, WorldSettings
 from data_contracts.store import Store
 from model import learning
 
-SIZE = {"users": 1200, "items": 800, "interactions": 30_000, "shrink": 1.0}
-SERIES = {
-    "domains": {number: WorldSettings(domains=number, **SIZE) for number in (2, 4, 8, 16, 32)},
-    "interactions": {
-        times: WorldSettings(domains=4, **{name: value * times for name, value in SIZE.items()} | {"shrink": 1.0})
-        for times in (1, 2, 4, 8)
-    },
-}
 PARTS = ("bpr", "alignment")
+
+
+def world_of(domains: int, times: int = 1) -> WorldSettings:
+    """A world of equal domains."""
+    return WorldSettings(
+        domains=domains, users=1200 * times, items=800 * times, interactions=30_000 * times, shrink=1.0
+    )
+
+
+SERIES = {
+    "domains": {number: world_of(number) for number in (2, 4, 8, 16, 32)},
+    "interactions": {times: world_of(4, times) for times in (1, 2, 4, 8)},
+}
 
 
 def main() -> None:
@@ -83,8 +88,9 @@ def measured(size: int, world: WorldSettings, repeats: int) -> dict:
     """The least CPU seconds of an epoch of a world."""
     with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
         contest = contest_of(generated(Store(folder), world), TrainSettings(engine="native", device="cpu"))
-        costs = [edda_cost(contest, "edda") for _ in range(repeats)]
-        reached = [step.inter.rows.numel() for step in learning._steps(contest.lesson(), 1)]
+        lesson = contest.lesson()
+        costs = [epoch_cost(contest, lesson) for _ in range(repeats)]
+        reached = [step.inter.rows.numel() for step in learning._steps(lesson, 1)]
     found = {"size": size, "rows": sum(positives.users.size for positives in contest.positives)}
     found |= {"nodes": contest.world.nodes, "reached": float(np.mean(reached))}
     return found | {part: min(cost[f"{part}_cpu"] for cost in costs) for part in PARTS}

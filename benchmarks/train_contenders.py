@@ -87,8 +87,14 @@ def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Conte
 
 def edda_cost(contest: Contest, contender: str) -> dict:
     """Cost of our second epoch, and the floor."""
+    lesson = contest.changed(engine=ENGINES[contender]).lesson()
+    return epoch_cost(contest, lesson) | {"floor": floor_of(lesson)}
+
+
+def epoch_cost(contest: Contest, lesson: Lesson) -> dict:
+    """Cost of the second epoch from the start."""
     keep_freed_memory()
-    lesson, model = contest.changed(engine=ENGINES[contender]).lesson(), contest.start()
+    model = contest.start()
     optimiser = adam(model, contest.settings)
     without = tuple(replace(part, users=part.users[:0], items=part.items[:0]) for part in lesson.positives)
     costs = {}
@@ -97,8 +103,7 @@ def edda_cost(contest: Contest, contender: str) -> dict:
             course = Course(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
             cpu, wall = clocked(lambda of=of, course=course: learning._learn(model, optimiser, of, course))
             costs |= {f"{part}_cpu": cpu, f"{part}_wall": wall}
-    costs |= {"peak_mib": peak_memory_mib(), "share": "all"}
-    return costs | {"floor": floor_of(lesson)}
+    return costs | {"peak_mib": peak_memory_mib(), "share": "all"}
 
 
 def plain_cost(contest: Contest, peer: str, most: int) -> dict:
@@ -175,7 +180,8 @@ def seconds_of(sizes: dict[str, np.ndarray]) -> dict:
 def parity_with(contest: Contest, contender: str, steps: int, draws: int) -> dict:
     """How far a contender's losses and gradients are from ours: step by step without dropout, on average with it."""
     still = contest.changed(edge_dropout=0.0)
-    (ours, own), (theirs, other) = (trajectory(learner_of(still, name), still, steps, 0) for name in (EDDA, contender))
+    own, other = (first_gradients(learner_of(still, name), still) for name in (EDDA, contender))
+    ours, theirs = (trajectory(learner_of(still, name), still, steps, 0) for name in (EDDA, contender))
     losses = np.abs(np.subtract(theirs, ours)) / np.abs(ours)
     gradients = [float((a - b).abs().max() / a.abs().max()) for a, b in zip(own, other, strict=True)]
     wide = contest.changed(initial_spread=10 * contest.settings.initial_spread)
@@ -199,22 +205,16 @@ def apart(ours: list[float], theirs: list[float]) -> float:
 
 def mean_losses(learner: Learner, contest: Contest, steps: int, draws: int) -> list[float]:
     """Mean loss of the first steps, once for each draw of the masks."""
-    return [float(np.mean(trajectory(learner, contest, steps, draw)[0])) for draw in range(draws)]
+    return [float(np.mean(trajectory(learner, contest, steps, draw))) for draw in range(draws)]
 
 
-def trajectory(learner: Learner, contest: Contest, steps: int, draw: int) -> tuple[list[float], list[torch.Tensor]]:
-    """Losses of the first steps from the start, and the tables' gradients at the first; the draw names the masks."""
+def trajectory(learner: Learner, contest: Contest, steps: int, draw: int) -> list[float]:
+    """Losses of the first steps from the start; the draw names the masks."""
     learner.model.load(contest.start().tensors())
     torch.manual_seed(draw)
     optimiser = adam(learner.model, contest.settings)
-    losses, gradients = [], []
-    for place, (number, batch) in enumerate(turns(contest, steps)):
-        if not gradients:
-            learner.loss(number, batch, (draw, place)).backward()
-            gradients = gradients_of(learner.model)
-            torch.manual_seed(draw)
-        losses.append(descend(optimiser, learner.loss(number, batch, (draw, place))))
-    return losses, gradients
+    batches = enumerate(turns(contest, steps))
+    return [descend(optimiser, learner.loss(number, batch, (draw, place))) for place, (number, batch) in batches]
 
 
 def turns(contest: Contest, steps: int) -> Iterator[tuple[int, Batch]]:
@@ -224,10 +224,12 @@ def turns(contest: Contest, steps: int) -> Iterator[tuple[int, Batch]]:
     return islice(rounds, steps)
 
 
-def gradients_of(model: Edda | Plain) -> list[torch.Tensor]:
-    """Gradients of the inter table and of the intra table that has one."""
-    inter = model.inter if isinstance(model, Plain) else model.inter[0]
-    return [table.grad.to_dense().clone() for table in (inter, *model.intra) if table.grad is not None]
+def first_gradients(learner: Learner, contest: Contest) -> list[torch.Tensor]:
+    """Gradients at the first step, of the inter table and of the intra table that has one; the learner is new."""
+    number, batch = next(turns(contest, 1))
+    learner.loss(number, batch, (0, 0)).backward()
+    inter = learner.model.inter if isinstance(learner.model, Plain) else learner.model.inter[0]
+    return [table.grad.to_dense() for table in (inter, *learner.model.intra) if table.grad is not None]
 
 
 def learner_of(contest: Contest, contender: str) -> Learner:

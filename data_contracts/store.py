@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest, artifact_key, file_digest, partition_folder
-from data_contracts.claims import Claims
+from data_contracts.claims import Claims, is_held
 from data_contracts.contract import Contract, check_table
 from data_contracts.contracts import CONTRACTS
 
@@ -293,9 +293,6 @@ def _flush(path: Path) -> None:
 
 def _locked(path: Path) -> FileLock:
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-    except Timeout:
+    if is_held(lock):
         log.info("waiting for another process that makes %s", path.stem)
     return lock

@@ -18,6 +18,7 @@ from flows.cli_looking import config, gc, inspect, recommend
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
+from flows.telemetry import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from flows.running import Outcome
@@ -36,9 +37,6 @@ Examples:
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
-
-NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""Nothing that a command starts calls home, unless the environment says otherwise."""
 
 app = App(
     name="edda",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig, load_config
 from flows.plan import make_plan
+from flows.telemetry import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from flows.running import Outcome
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **NO_TELEMETRY,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_CLI_PROMPT": "false",
 }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from data_contracts.artifact import Artifact
+from data_contracts.claims import is_held
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
 from data_contracts.store import Store
@@ -22,7 +21,7 @@ from flows.config import RunConfig, store_folder
 from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
 from flows.stages import make_step
-from model.machine import resident_memory
+from model.machine import peak_memory_mib, resident_memory
 
 log = logging.getLogger(__name__)
 
@@ -116,21 +115,14 @@ def _run_stages(config: RunConfig, stage: str | None, work: Work) -> Outcome:
     return outcome
 
 
-@contextmanager
-def _only_one(store: Store, name: str) -> Iterator[None]:
+def _only_one(store: Store, name: str) -> FileLock:
     """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
     folder = store.root / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if is_held(lock):
         log.info("waiting for another run named %r, which works in %s", name, store.root)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def stages_needed(plan: Plan, stage: str | None) -> list[str]:
@@ -174,12 +166,6 @@ def _costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
     same = {role for role, artifact in found.items() if role in before and before[role].path == artifact.path}
     other = {plan.steps[role].stage for role in found if role not in same}
     return {stage: Cost(**cost) for stage, cost in details.get("costs", {}).items() if stage not in other}
-
-
-def peak_memory_mib() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _do(plan: Plan, stage: str, roles: list[str], work: Work, costs: dict[str, Cost]) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from data_contracts.contracts import TRAIN
 from data_contracts.settings import Protocol, TrainSettings
 from model.draws import draw_key, generator
-from model.kernels import draw_negatives, number_distinct, share_negatives
+from model.kernels import draw_negatives, share_negatives
+from model.matrix_kernels import number_distinct
 from model.pairing import Pairing, pairing_of
 from model.world import Domain, Ints, Longs, Rows
 

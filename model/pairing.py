@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.kernels import transpose
+from model.matrix_kernels import transpose
 from model.spmm import Csr, Matrix, Multiply, csr, product, with_transpose
 from model.world import Ints
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.settings import TrainSettings
-from model.kernels import expand_rows
+from model.matrix_kernels import expand_rows
 from model.ragged import pick_rows
 from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose
 from model.stacks import Stack

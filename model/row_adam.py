@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from model.kernels import adam_rows
+from model.matrix_kernels import adam_rows
 from model.threads import share_rows
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.kernels import multiply_rows, transpose
+from model.matrix_kernels import multiply_rows, transpose
 from model.threads import share_rows
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
@@ -34,5 +35,10 @@ def share_rows(rows: int, operations: int, work: Callable[[int, int], None]) -> 
     if parts == 1:
         work(0, rows)
         return
-    with ThreadPoolExecutor(parts) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
+    list(_pool(os.getpid(), parts).map(work, bounds[:-1], bounds[1:]))
+
+
+@lru_cache(maxsize=1)
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: starting them costs up to a millisecond, many times a step. A fork starts its own."""
+    return ThreadPoolExecutor(threads)
