@@ -196,6 +196,8 @@ class TrainSettings(Settings):
     """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""
     alignment: float = Field(0.3, ge=0.0)
     """Weight of the alignment loss; 0 switches it off."""
+    alignment_targets: int = Field(8, ge=1)
+    """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
     hidden: int = Field(128, ge=1)
@@ -306,7 +308,7 @@ class TrackingSettings(Settings):
 
 
 _OF_NETWORKS = {"hidden", "experts"}
-_OF_EDDA = {"backbone", "tables", "inter_graph", "residual", "alignment"}
+_OF_EDDA = {"backbone", "tables", "inter_graph", "residual", "alignment", "alignment_targets"}
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
 _NOT_READ: Mapping[ModelName, set[str]] = {

@@ -27,6 +27,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.learning_rate=1e-3",
         "train.l2=1e-4",
         "train.alignment=0.3",
+        "train.alignment_targets=1000",
         "train.negatives=1",
         "train.order=sequential",
         "train.epochs=300",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from model.alignment import alignment_loss, map_health
+from model.alignment import alignment_loss, map_health, pairs_of_epoch
 from model.batches import Batch, Batching, mixed_batches
 from model.columns import Columns
 from model.divergence import Course
@@ -75,7 +75,7 @@ def edda_of(lesson: Lesson) -> EddaLearner:
 
 
 def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
-    """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
+    """One epoch: every domain's batches, then an alignment step for each of its ordered pairs of domains [EDDA]."""
     names = [domain.name for domain in lesson.network.world.domains]
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
@@ -91,7 +91,7 @@ def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
     """The alignment steps of an epoch, and how the maps are after them."""
     names = [domain.name for domain in lesson.network.world.domains]
     measures: list[Measure] = []
-    for pairs in lesson.pairs:
+    for pairs in pairs_of_epoch(lesson.pairs, lesson.settings.alignment_targets, lesson.seed, course.epoch):
         model.columns.begin("alignment")
         loss = alignment_loss(model, pairs, lesson.network.multiply)
         descend(optimiser, lesson.settings.alignment * loss)
