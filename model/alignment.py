@@ -87,7 +87,7 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
     columns, table, weights = model.columns, model.intra[domain], model.maps[domain]
     table = table[:: -(-table.shape[0] // _LOOKED_AT) or 1]
     spread = _deviation(columns.every(_variances(table)))
-    outputs = (weights[part] for part in columns.parts(model.shape.width))
+    outputs = (weights[part] for part in columns.parts(model.shape.widths[1]))
     mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])
     norm = float(np.linalg.norm(np.concatenate(columns.every(weights.cpu().numpy()), axis=1)))
     return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}

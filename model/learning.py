@@ -68,7 +68,8 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     """EDDA before its first epoch."""
     settings, network = lesson.settings, lesson.network
     domains = {domain.name: domain.nodes for domain in network.world.domains}
-    shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
+    width, intra_width = settings.widths
+    shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width)
     model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns).to(lesson.device)
     optimiser = RowAdam(model.parameters(), settings.learning_rate)
     return EddaLearner(model, optimiser, lesson)
@@ -80,7 +81,7 @@ def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
         model.columns.begin("batch")
-        loss = descend(optimiser, model.loss(step, lesson.settings.l2, lesson.network.multiply))
+        loss = descend(optimiser, model.loss(step, lesson.settings.penalties, lesson.network.multiply))
         of_domain = losses.setdefault(step.domain, [])
         course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
         of_domain.append((loss, step.size))
