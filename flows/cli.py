@@ -34,6 +34,7 @@ Examples:
     edda train my.toml
     edda inspect my-run
     edda inspect my-run/pairs --head 5
+    edda inspect my-run --sql "select * from pairs limit 5"
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
