@@ -75,7 +75,9 @@ def verify(name: str, /, *, json_: Json = False) -> int:
     """
     from flows import datasets as registry
 
-    states = registry.verify(registry.find_dataset(name), registry.data_folder())
+    dataset = registry.find_dataset(name)
+    with watcher()(f"verify {name}") as progress:
+        states = registry.verify(dataset, registry.data_folder(), progress)
     if json_:
         answer(json.dumps([state._asdict() for state in states], indent=2, ensure_ascii=False, default=str))
     else:

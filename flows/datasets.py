@@ -92,14 +92,18 @@ def data_folder() -> Path:
     return Path(os.environ.get("EDDA_DATA") or pooch.os_cache("edda")).absolute()
 
 
-def verify(dataset: Dataset, root: Path) -> list[FileState]:
+def verify(dataset: Dataset, root: Path, progress: Progress = silent) -> list[FileState]:
     """Every published file of a data set below a folder; of archives, their members where only these are there."""
     folder = root / dataset.folder
     recorded = _recorded(folder)
     names: Mapping[str, str] = dataset.files
     if dataset.holds and not any((folder / name).exists() for name in names):
         names = dict.fromkeys(dataset.holds, "")
-    return [_state(folder / name, digest or recorded.get(name, "")) for name, digest in names.items()]
+    states = []
+    for number, (name, digest) in enumerate(names.items(), start=1):
+        states.append(_state(folder / name, digest or recorded.get(name, "")))
+        progress(number, len(names), "files checked")
+    return states
 
 
 def fetch(dataset: Dataset, root: Path, progress: Progress = silent) -> list[FileState]:
@@ -109,17 +113,17 @@ def fetch(dataset: Dataset, root: Path, progress: Progress = silent) -> list[Fil
         DatasetError: a file is not the published one, must be downloaded by hand, or cannot be fetched; nothing wrong
             or half fetched stays under its name.
     """
-    states = verify(dataset, root)
+    states = verify(dataset, root, progress)
     for found in states:
         if found.state == "wrong":
-            raise DatasetError(f"{_wrong(found)}; delete it and fetch again")
+            raise DatasetError(f"{found.path} is {found.digest}, must be {found.expected}; delete it and fetch again")
     missing = [found.path for found in states if found.state == "missing"]
     if missing and dataset.base is None:
         raise DatasetError(f"{dataset.name} needs a login: {_by_hand(dataset, missing, dataset.page)}")
     missing = [root / dataset.folder / name for name in dataset.files] if missing and dataset.holds else missing
     for number, path in enumerate(missing):
         _download(dataset, path, missing[number:], progress)
-    states = verify(dataset, root)
+    states = verify(dataset, root, progress) if missing else states
     _record(root / dataset.folder, [found for found in states if found.state == "unknown"])
     _unpack(dataset, root / dataset.folder)
     return states
@@ -132,10 +136,6 @@ def _state(path: Path, expected: str) -> FileState:
     with path.open("rb") as stream:
         digest = f"{kind}:{hashlib.file_digest(stream, kind).hexdigest()}"
     return FileState(path, "unknown" if not expected else "good" if digest == expected else "wrong", digest, expected)
-
-
-def _wrong(found: FileState) -> str:
-    return f"{found.path} is {found.digest}, must be {found.expected}"
 
 
 def _download(dataset: Dataset, path: Path, missing: list[Path], progress: Progress) -> None:
@@ -196,18 +196,20 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 def _record(folder: Path, found: list[FileState]) -> None:
     """Keep the digests of files seen for the first time, so that a later change is noticed."""
-    if found:
+    if found and not os.access(folder, os.W_OK):
+        log.warning("%s is read-only: no digest is recorded", folder)
+    elif found:
         known = _recorded(folder) | {state.path.relative_to(folder).as_posix(): state.digest for state in found}
         lines = (f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in sorted(known.items()))
         write_atomically(folder / RECORD, "".join(lines).encode())
 
 
 def _unpack(dataset: Dataset, folder: Path) -> None:
-    for archive in (folder / name for name in dataset.files if dataset.holds):
-        if archive.exists():
+    for archive in map(folder.joinpath, dataset.files):
+        wanted = [name for name in dataset.holds if not (folder / name).exists()]
+        if wanted:
             with zipfile.ZipFile(archive) as members:
-                for name in dataset.holds:
-                    members.extract(name, folder)
+                members.extractall(folder, wanted)
 
 
 def next_commands(dataset: Dataset, root: Path) -> Iterator[str]:

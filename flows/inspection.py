@@ -94,7 +94,7 @@ def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]]) -> str:
     cells = tuple(tuple(map(_cell, row)) for row in islice(rows, _SHOWN_ROWS))
     text = Table("", tuple(columns), cells).plain().removeprefix("\n")
     return (
-        text if next(rows, None) is None else f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all"
+        f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all" if any(True for _ in rows) else text
     )
 
 
@@ -108,8 +108,7 @@ def _cell(value: Any) -> str:
 def _rows_by_partition(artifact: Artifact) -> list[dict[str, Any]]:
     rows: Counter[tuple[tuple[str, str], ...]] = Counter()
     for entry in artifact.manifest.files:
-        partition = tuple(partition_of(entry.path).items())
-        rows[partition] += (entry.rows or 0) if partition else 0
+        rows[tuple(partition_of(entry.path).items())] += entry.rows or 0
     return [{**dict(partition), "rows": count} for partition, count in sorted(rows.items()) if partition]
 
 

@@ -63,7 +63,8 @@ def _create_view(connection: DuckDBPyConnection, name: str, artifact: Artifact) 
     columns = ", ".join(f'"{column.name}"' for column in artifact.contract.columns)
     files = ", ".join(f"'{_quoted(str(path))}'" for path in artifact.files())
     if files:
-        source = f"read_parquet([{files}], hive_partitioning = true, hive_types_autocast = false)"
+        hive = bool(artifact.contract.partitioned_by)
+        source = f"read_parquet([{files}], hive_partitioning = {hive}, hive_types_autocast = false)"
     else:
         source = f'"{name}_without_rows"'
         connection.register(f"{name}_without_rows", artifact.read())

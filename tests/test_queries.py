@@ -1,7 +1,11 @@
 import json
 
+import pyarrow as pa
 import pytest
-from fake_stages import Stages, edda, here, stages
+from fake_stages import ROWS, Stages, edda, here, stages
+
+from data_contracts.contracts import INTERACTIONS
+from flows.queries import ask
 
 __all__ = ["here", "stages"]
 
@@ -25,6 +29,14 @@ def test_sql_sees_artifacts_as_views_with_partition_columns(run, capsys, place):
         {"domain": "books", "user_id": "u", "split": "train"},
         {"domain": "books", "user_id": "v", "split": "test"},
     ]
+
+
+@pytest.mark.parametrize("domain", ["0042", "a b/ü=%", "it's", "null"])
+def test_partition_values_are_text_as_in_the_logs(store, domain):
+    table = pa.table(ROWS["interactions"], INTERACTIONS.file_schema)
+    made = store.make(INTERACTIONS, {}, {}, lambda draft: draft.write(table, domain=domain))
+    with ask({"interactions": made}, "select distinct domain from interactions") as found:
+        assert list(found.rows) == [(domain,)]
 
 
 def test_an_artifacts_views_are_it_and_its_ancestors(run, capsys):
