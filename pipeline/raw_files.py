@@ -1,4 +1,4 @@
-"""Published files as blocks of records, and the good and the bad of each block set apart."""
+"""Published files as blocks of records, the good and the bad of each block set apart, and Parquet to write them to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data_contracts.settings import LogSource
 from pipeline.cleaning import Sorter
@@ -16,6 +17,7 @@ from pipeline.logs import LogFile
 from pipeline.records import Records, read_lines, text_blocks
 
 _BLOCK_BYTES = 16 << 20
+_GROUP_ROWS = 1 << 18
 
 
 class Part(NamedTuple):
@@ -72,3 +74,34 @@ def part_of(path: Path, records: Records, sorter: Sorter, rows: pa.Table | None,
             rows = repeated.set_column(0, rows.column_names[0], first.combine_chunks().flatten())
     read = len(records.lines) if lines is None else lines
     return Part(path.name, rows, sorter.rejects(records, records.fields), read + len(records.unreadable))
+
+
+class GroupWriter:
+    """A Parquet file, written in groups of many rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+
+    def __enter__(self) -> GroupWriter:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self._flush()
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        self._waiting.append(table)
+        if sum(waiting.num_rows for waiting in self._waiting) >= _GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.concat_tables(self._waiting)
+            self._file = self._file or pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._file.write_table(table)
+            self._waiting = []

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from data_contracts.progress import Progress, silent
 from pipeline.cleaning import Sorter
-from pipeline.raw_files import Part, clicked_of, delimited, is_missing, part_of, separated
+from pipeline.logs import LogError
+from pipeline.raw_files import GroupWriter, Part, clicked_of, delimited, is_missing, part_of, separated
 from pipeline.records import Records
 from pipeline.scratch import made
 
 LOGS, REJECTS = "logs.parquet", "rejects.parquet"
 """Files of a converted folder: the log, all columns text; what was rejected (file, line, reason, text)."""
 
-_GROUP_ROWS = 1 << 18
 _CATEGORIES = 16
 
 
@@ -46,21 +46,25 @@ def convert(adapter: str, folder: Path, progress: Progress = silent) -> Converte
 
     Raises:
         FileNotFoundError: a published file is missing.
-        LogError: a file is another than expected, or damaged.
+        LogError: a file is another than expected, empty or damaged.
     """
 
     def write(target: Path) -> None:
         lines = 0
-        with _Writer(target / LOGS) as logs, _Writer(target / REJECTS) as rejects:
+        with GroupWriter(target / LOGS) as logs, GroupWriter(target / REJECTS) as rejects:
             for part in ADAPTERS[adapter](folder):
                 if part.rows is not None:
                     logs.write(part.rows)
                 rejects.write(part.rejects.add_column(0, "file", pa.repeat(part.file, part.rejects.num_rows)))
                 lines += part.lines
                 progress(lines, 0, "lines")
+        if not (target / LOGS).exists():
+            raise LogError(f"{folder}: the file that should become the log is empty; fetch it again")
 
     converted = made(folder / "converted", write)
-    reasons = Counter(pq.read_table(converted / REJECTS, columns=["reason"])["reason"].to_pylist())
+    reasons: Counter[str] = Counter()
+    for batch in pq.ParquetFile(converted / REJECTS).iter_batches(columns=["reason"]):
+        reasons.update(batch.column(0).to_pylist())
     return Converted(converted, pq.read_metadata(converted / LOGS).num_rows, dict(sorted(reasons.items())))
 
 
@@ -140,24 +144,30 @@ def _largest(path: Path, ads: pa.ChunkedArray, categories: pa.ChunkedArray) -> p
     return pa.array(sorted(clicks, key=lambda category: (-clicks[category], category))[:_CATEGORIES], pa.string())
 
 
-def _movielens(films: Callable[[Path], dict[str, list[str]]], ratings: str) -> Callable[[Path], Iterator[Part]]:
+def _movielens(films: Callable[[Path], Iterator[Films]], ratings: str) -> Callable[[Path], Iterator[Part]]:
     """Ratings, once for each genre of the film."""
 
     def parts(folder: Path) -> Iterator[Part]:
-        genres = films(folder)
+        genres: dict[str, list[str]] = {}
+        for path, records, found in films(folder):
+            genres |= found
+            yield part_of(path, records, Sorter(len(records.lines)), None)
         known, of_film = pa.array(genres, pa.string()), pa.array(genres.values(), pa.list_(pa.string()))
         path = folder / ratings
         for records in _RATINGS[path.suffix](path):
-            fields = records.fields
-            found = of_film.take(pc.index_in(fields["item"], value_set=known))
-            sorter = Sorter(len(records.lines))
-            sorter.reject("missing", is_missing(fields, *fields), None)
-            sorter.reject("unknown", pc.is_null(found), fields["item"])
-            named = {"user_id": "user", "item_id": "item", "rating": "rating", "timestamp": "timestamp"}
-            rows = pa.table({"genre": found, **{name: fields[field] for name, field in named.items()}})
-            yield part_of(path, records, sorter, rows)
+            yield _ratings(path, records, known, of_film)
 
     return parts
+
+
+def _ratings(path: Path, records: Records, films: pa.Array, genres: pa.Array) -> Part:
+    fields = records.fields
+    found = genres.take(pc.index_in(fields["item"], value_set=films))
+    sorter = Sorter(len(records.lines))
+    sorter.reject("missing", is_missing(fields, *fields), None)
+    sorter.reject("unknown", pc.is_null(found), fields["item"])
+    rows = [found, *(fields[name] for name in ("user", "item", "rating", "timestamp"))]
+    return part_of(path, records, sorter, pa.table(rows, ["genre", "user_id", "item_id", "rating", "timestamp"]))
 
 
 _RATED = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
@@ -170,63 +180,44 @@ _RATINGS: Mapping[str, Callable[[Path], Iterator[Records]]] = {
 }  # fmt: skip
 
 
-def _films_100k(folder: Path) -> dict[str, list[str]]:
+Films = tuple[Path, Records, dict[str, list[str]]]
+"""A block of a table of films: its file, its records, film → genres."""
+
+
+def _films_100k(folder: Path) -> Iterator[Films]:
     """A flag for each genre, whose names are in u.genre."""
     names = {int(number): name for records in separated(folder / "u.genre", "|", {"name": 0, "number": 1}, 2)
              for name, number in _values(records)}  # fmt: skip
     flags = {name: 5 + number for number, name in names.items()}
-    return {
-        item: [name for name, flag in zip(flags, has, strict=True) if flag == "1"]
-        for records in separated(folder / "u.item", "|", {"item": 0, **flags}, 5 + len(flags))
-        for item, *has in _values(records)
-    }
+    path = folder / "u.item"
+    for records in separated(path, "|", {"item": 0, **flags}, 5 + len(flags)):
+        yield (
+            path,
+            records,
+            {
+                item: [name for name, flag in zip(flags, has, strict=True) if flag == "1"]
+                for item, *has in _values(records)
+            },
+        )
 
 
-def _films_1m(folder: Path) -> dict[str, list[str]]:
-    return _split_genres(separated(folder / "movies.dat", "::", {"item": 0, "genres": 2}, 3))
+def _films_1m(folder: Path) -> Iterator[Films]:
+    path = folder / "movies.dat"
+    yield from _split_genres(path, separated(path, "::", {"item": 0, "genres": 2}, 3))
 
 
-def _films_32m(folder: Path) -> dict[str, list[str]]:
-    return _split_genres(delimited(folder / "movies.csv", {"item": "movieId", "genres": "genres"}))
+def _films_32m(folder: Path) -> Iterator[Films]:
+    path = folder / "movies.csv"
+    yield from _split_genres(path, delimited(path, {"item": "movieId", "genres": "genres"}))
 
 
-def _split_genres(parts: Iterable[Records]) -> dict[str, list[str]]:
-    return {item: genres.split("|") for records in parts for item, genres in _values(records)}
+def _split_genres(path: Path, blocks: Iterable[Records]) -> Iterator[Films]:
+    for records in blocks:
+        yield path, records, {item: genres.split("|") for item, genres in _values(records)}
 
 
 def _values(records: Records) -> Iterator[tuple[str, ...]]:
     return zip(*(values.to_pylist() for values in records.fields.values()), strict=True)
-
-
-class _Writer:
-    """A Parquet file, written in groups of many rows."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: pq.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is None:
-            self._flush()
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows."""
-        self._waiting.append(table)
-        if sum(waiting.num_rows for waiting in self._waiting) >= _GROUP_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            table = pa.concat_tables(self._waiting)
-            self._file = self._file or pq.ParquetWriter(self._path, table.schema, compression="zstd")
-            self._file.write_table(table)
-            self._waiting = []
 
 
 ADAPTERS: Mapping[str, Callable[[Path], Iterator[Part]]] = {

@@ -9,6 +9,7 @@ import pytest
 from fake_stages import edda
 
 from data_contracts.store import Store
+from pipeline.logs import LogError
 from pipeline.raw_logs import convert
 
 RUNS = Path(__file__).parent.parent / "flows/runs"
@@ -118,6 +119,9 @@ def test_small_taobao_categories_are_other(tmp_path, monkeypatch):
     assert [row[3] for row in rows(tmp_path / "t")] == ["60", "other"]
 
 
+RATINGS = {"ml-100k": "u.data", "ml-1m": "ratings.dat", "ml-32m": "ratings.csv"}
+
+
 def movielens(folder: Path, name: str) -> None:
     """Film 1 is a comedy for children, film 2 a drama in another alphabet than ASCII."""
     folder.mkdir(parents=True)
@@ -127,7 +131,7 @@ def movielens(folder: Path, name: str) -> None:
         (folder / "u.item").write_bytes("".join(f"{line}\n" for line in lines).encode("latin-1"))
         (folder / "u.data").write_text("196\t1\t4\t881250949\n196\t2\t3\t881250950\n7\t9\t5\t881250951\n")
     elif name == "ml-1m":
-        lines = ["1::Toy Story (1995)::Children's|Comedy", "2::Misérables, Les (1995)::Drama"]
+        lines = ["1::Toy Story (1995)::Children's|Comedy", "2::Misérables, Les (1995)::Drama", "3::no genres"]
         (folder / "movies.dat").write_bytes("".join(f"{line}\n" for line in lines).encode("latin-1"))
         (folder / "ratings.dat").write_text("196::1::4::881250949\n196::2::3::881250950\n7::9::5::881250951\n")
     else:
@@ -137,16 +141,25 @@ def movielens(folder: Path, name: str) -> None:
         (folder / "ratings.csv").write_text("".join(f"{line}\n" for line in rated))
 
 
-@pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "ml-32m"])
+@pytest.mark.parametrize("name", list(RATINGS))
 def test_movielens_ratings_stand_in_each_genre_of_their_film(tmp_path, name):
     movielens(tmp_path / name, name)
-    made = convert(name, tmp_path / name)
+    convert(name, tmp_path / name)
     assert rows(tmp_path / name) == [
         ("Children's", "196", "1", "4", "881250949"),
         ("Comedy", "196", "1", "4", "881250949"),
         ("Drama", "196", "2", "3", "881250950"),
     ]
-    assert made.rejects == {"unknown": 1}
+    found = [row[0::2][:2] for row in rows(tmp_path / name, "rejects")]
+    of_films = [("movies.dat", "arity")] if name == "ml-1m" else []
+    assert found == [*of_films, (RATINGS[name], "unknown")]
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    movielens(tmp_path / "m", "ml-1m")
+    (tmp_path / "m/ratings.dat").write_text("")
+    with pytest.raises(LogError, match="the file that should become the log is empty"):
+        convert("ml-1m", tmp_path / "m")
 
 
 def amazon_reviews(folder: Path) -> None:
