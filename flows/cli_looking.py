@@ -29,7 +29,7 @@ def inspect(
     Parameters
     ----------
     place:
-        an artifact's folder, RUN/ARTIFACT (demo/pairs), a run's name, or a run's TOML file.
+        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY, a run's name, folder or TOML file.
     head:
         rows to show of each artifact.
     sql:

@@ -25,7 +25,7 @@ _SHOWN_ROWS = 100
 
 
 def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
-    """A run's name and artifacts, from its TOML file or its name in the store.
+    """A run's name and artifacts, from its TOML file, its folder, or its name in the store.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
@@ -33,12 +33,16 @@ def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifa
     if run.endswith(".toml"):
         config = load_config(Path(run), [f"store={store.absolute()}"] if store else [])
         return config.name, make_plan(config).found()
+    if (Path(run) / "run.json").exists():
+        folder = Path(run).absolute()
+        return folder.name, Store(folder.parent.parent).run(folder.name)[0]
     return run, Store(store or store_folder()).run(run)[0]
 
 
 def find_artifact(place: str, store: Path | None = None) -> Artifact | None:
-    """The artifact in a folder or, as `run/role`, in the store's runs; None where the place names no artifact."""
-    for folder in (Path(place), (store or store_folder()) / "runs" / place):
+    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none."""
+    root = store or store_folder()
+    for folder in (Path(place), root / "runs" / place, root / place):
         if (folder / "manifest.json").exists():
             return open_artifact(folder)
     return None
