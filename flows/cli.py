@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from flows.cli_comparing import compare, tune
+from flows.cli_datasets import datasets
 from flows.cli_looking import config, gc, inspect, recommend
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
 from flows.console import answer, show_logs, tell
@@ -34,6 +35,7 @@ Examples:
     edda train my.toml
     edda inspect my-run
     edda inspect my-run/pairs --head 5
+    edda inspect my-run --sql "select * from pairs limit 5"
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
@@ -82,6 +84,7 @@ for _stage, _does in {
 
 for _command in (inspect, recommend, compare, tune, config, gc):
     app.command(_command, sort_key=3)
+app.command(datasets)
 
 
 @app.command(sort_key=0)

@@ -123,11 +123,14 @@ def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, ca
     assert (found["violations"], len(found["head"])) == ([], 1)
 
 
-@pytest.mark.parametrize("place", ["r", "r.toml", "edda-store/runs/r/nodes", "r/nodes"])
+@pytest.mark.parametrize(
+    "place", ["r", "r.toml", "edda-store/runs/r", "edda-store/runs/r/nodes", "r/nodes", "nodes/KEY"]
+)
 def test_inspect_takes_a_runs_name_its_file_or_an_artifacts_folder(here, stages: Stages, capsys, place):
     edda("run", "r.toml", "--no-prefect")
     capsys.readouterr()
-    assert edda("inspect", place) == 0
+    key = (here / "edda-store/runs/r/nodes").resolve().name
+    assert edda("inspect", place.replace("KEY", key)) == 0
     assert "nodes (contract version 1): Every user and item of a domain" in capsys.readouterr().out
 
 
