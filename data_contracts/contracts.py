@@ -182,7 +182,7 @@ METRICS = Contract(
 
 EMBEDDINGS = Contract(
     "embeddings",
-    1,
+    2,
     "Final vectors of every user and item of every domain; a dot product of two is the model's score.",
     (
         _DOMAIN,
@@ -192,6 +192,7 @@ EMBEDDINGS = Contract(
     ),
     key=("domain", "kind", "id"),
     partitioned_by=("domain",),
+    files=("vectors/*.safetensors",),  # by domain, `users` and `items`: the same vectors in the order of the rows
 )
 
 RECOMMENDATIONS = Contract(

@@ -14,8 +14,9 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from flows.cli_comparing import compare, tune
-from flows.cli_looking import config, gc, inspect, recommend
+from flows.cli_looking import config, gc, inspect
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
+from flows.cli_serving import recommend
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
 from flows.telemetry import NO_TELEMETRY
