@@ -1,4 +1,4 @@
-"""Commands that answer from a run's vectors: `recommend`."""
+"""Commands that answer from a run's vectors: `recommend`, `serve`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,32 @@ def recommend(
         return
     for row in items:
         answer(f"{row.rank}\t{row.item}\t{row.score:.4f}")
+
+
+def serve(
+    run: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8000,
+    options: Viewing = Viewing(),
+) -> None:
+    """Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.
+
+    Parameters
+    ----------
+    run:
+        a run's name in the store, or its TOML file.
+    host:
+        address to listen on; whoever reaches it may ask, so leave others than this machine to a proxy.
+    port:
+        port to listen on; 0 takes a free one.
+    """
+    from flows.recommending import open_run
+    from flows.service import service
+    from flows.serving import serve_until_stopped
+
+    serve_until_stopped(service(open_run(run, options.store), run), host, port)
 
 
 def _for_new_user(recommender: Recommender, domain: str, given: tuple[str, ...], top: int) -> NewUser:
