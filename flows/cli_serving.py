@@ -1,4 +1,4 @@
-"""Commands that answer from a run's vectors: `recommend`, `serve`."""
+"""Commands that answer from a run's vectors: `recommend`, `index`, `serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli_options import Viewing
-from flows.console import answer, tell
+from flows.console import answer, tell, watcher
 
 if TYPE_CHECKING:
     from flows.recommending import NewUser, Recommender
@@ -32,6 +32,7 @@ def recommend(
     like: Annotated[str | None, Parameter(group=_FOR)] = None,
     new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False)] = (),
     top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> None:
@@ -52,12 +53,14 @@ def recommend(
         left out, the vector is one propagation step from theirs.
     top:
         items to print.
+    with_index:
+        search by the run's index (`edda index`) for users, known or new, in place of exactly.
     json_:
         print JSON.
     """
     from flows.recommending import open_run
 
-    recommender = open_run(run, options.store)
+    recommender = open_run(run, options.store, index=with_index)
     asked: dict[str, object] = {"domain": domain}
     if user is not None:
         asked["user"], items = user, recommender.for_user(domain, user, top)
@@ -76,12 +79,37 @@ def recommend(
         answer(f"{row.rank}\t{row.item}\t{row.score:.4f}")
 
 
+def index(run: str, /, *, options: Viewing = Viewing()) -> None:
+    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many.
+
+    Parameters
+    ----------
+    run:
+        a run's name in the store, or its TOML file.
+    """
+    from flows.recommending import exported_run
+    from flows.summary import Table
+    from model.index import build_index
+
+    name, artifacts, store = exported_run(run, options.store)
+    with watcher()("index") as progress:
+        made = build_index(store, artifacts, progress)
+    store.link(name, "index", made)
+    rows = tuple(
+        (row["domain"], f"{row['items']:,}", f"{row['recall']:.3f}", f"{row['exact_per_second']:,.0f}",
+         f"{row['index_per_second']:,.0f}") for row in made.read().to_pylist()
+    )  # fmt: skip
+    header = ("domain", "items", "recall@20", "exact, users/s", "index, users/s")
+    answer(Table(f"Index in {made.path}", header, rows).plain())
+
+
 def serve(
     run: str,
     /,
     *,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8000,
+    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> None:
     """Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.
@@ -94,12 +122,14 @@ def serve(
         address to listen on; whoever reaches it may ask, so leave others than this machine to a proxy.
     port:
         port to listen on; 0 takes a free one.
+    with_index:
+        search by the run's index (`edda index`) for users, known or new, in place of exactly.
     """
     from flows.recommending import open_run
     from flows.service import service
     from flows.serving import serve_until_stopped
 
-    serve_until_stopped(service(open_run(run, options.store), run), host, port)
+    serve_until_stopped(service(open_run(run, options.store, index=with_index), run), host, port)
 
 
 def _for_new_user(recommender: Recommender, domain: str, given: tuple[str, ...], top: int) -> NewUser:

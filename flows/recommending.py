@@ -14,6 +14,7 @@ import numpy as np
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS
+from data_contracts.store import Store
 from flows.inspection import find_run
 from model.catalogue import Catalogue, domains_of, numbers_of, open_catalogue
 from model.ragged import pick_rows
@@ -155,20 +156,38 @@ class Recommender:
         )
 
 
-def open_run(run: str, store: Path | None) -> Recommender:
+def open_run(run: str, store: Path | None, *, index: bool = False) -> Recommender:
     """The recommender of a run.
 
     Args:
         run: a run's name in the store, or its TOML file.
         store: folder of all artifacts; without it the file's, else the default.
+        index: search by the run's index, in place of exactly.
+
+    Raises:
+        UnknownError: the run has no embeddings, or no index.
+    """
+    _, artifacts, home = exported_run(run, store)
+    if not index:
+        return Recommender(artifacts)
+    from model.index import find_index, open_index
+
+    found = find_index(home, artifacts)
+    if found is None:
+        raise UnknownError(f"run {run} has no index of its embeddings yet; make it with: edda index {run}")
+    return Recommender(artifacts, open_index(found))
+
+
+def exported_run(run: str, store: Path | None) -> tuple[str, dict[str, Artifact], Store]:
+    """A run's name, its artifacts and the store they are in.
 
     Raises:
         UnknownError: the run has no embeddings.
     """
-    artifacts = find_run(run, store)[1]
+    name, artifacts = find_run(run, store)
     if EMBEDDINGS.name not in artifacts:
         raise UnknownError(f"run {run} has no embeddings yet; make them with: edda export RUN.toml")
-    return Recommender(artifacts)
+    return name, artifacts, Store(artifacts[EMBEDDINGS.name].path.parent.parent)
 
 
 def _named(catalogue: Catalogue, best: Best) -> list[list[Scored]]:
