@@ -1,4 +1,4 @@
-"""Export: checkpoint → embeddings and recommendations, with the logs' own ids."""
+"""Export: checkpoint → embeddings → recommendations, with the logs' own ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from data_contracts.artifact import Artifact
@@ -15,12 +15,12 @@ from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
-from model.catalogue import vectors_file
+from model.catalogue import Catalogue, domains_of, open_catalogue, vectors_file
 from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint, write_tensors
 from model.columns import ALONE
 from model.ranking import best_of_all
 from model.threads import torch_threads
-from model.world import Domain, World, load_rows, load_world
+from model.world import Domain, World, load_world
 
 _FILE_ROWS = 262_144
 """Rows of one file, at most."""
@@ -50,16 +50,12 @@ def export_embeddings(
         with torch_threads(compute.threads):
             world = load_world(parents["nodes"], parents["graph"])
             for done, (domain, vectors) in enumerate(_vectors(world, parents), start=1):
-                path = draft.folder / vectors_file(domain.name)
-                path.parent.mkdir(exist_ok=True)
-                with path.open("wb") as stream:
-                    tensors = {"users": vectors[: domain.users], "items": vectors[domain.users :]}
-                    write_tensors(stream, tensors, ALONE)
                 nodes = parents["nodes"].read(["kind", "id"], domain=domain.name)
                 for start in range(0, domain.nodes, _FILE_ROWS):
                     part = vectors[start : start + _FILE_ROWS].numpy()
                     table = nodes.slice(start, _FILE_ROWS).append_column("vector", _lists(part))
                     draft.write(table, domain=domain.name)
+                _write_tensors(draft, domain, vectors)
                 progress(done, len(world.domains), "domains")
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
@@ -80,18 +76,20 @@ def export_recommendations(
     Args:
         store: where the artifact lives.
         settings: how many.
-        parents: `interactions`, `nodes`, `graph` and one `checkpoint`.
+        parents: `embeddings` and the `graph` that was trained on.
         compute: threads.
-        progress: told after each domain.
+        progress: told after each block of users.
     """
 
     def write(draft: Draft) -> None:
-        with torch_threads(compute.threads):
-            world = load_world(parents["nodes"], parents["graph"])
-            for done, (domain, vectors) in enumerate(_vectors(world, parents), start=1):
-                for table in _gathered(_best(domain, world, vectors, (parents, settings.top))):
-                    draft.write(table, domain=domain.name)
-                progress(done, len(world.domains), "domains")
+        domains = domains_of(parents)
+        with threadpool_limits(compute.threads or None, "blas"):
+            for done, name in enumerate(domains):
+                catalogue = open_catalogue(parents, name)
+                for table in _gathered(_best(catalogue, settings.top)):
+                    draft.write(table, domain=name)
+                    progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
+                progress(done + 1, len(domains), "domains")
 
     return store.make(RECOMMENDATIONS, settings.keyed(), parents, write)
 
@@ -104,19 +102,20 @@ def _vectors(world: World, parents: Mapping[str, Artifact]) -> Iterator[tuple[Do
         yield domain, vectors.cpu()
 
 
-def _best(
-    domain: Domain, world: World, vectors: Tensor, wanted: tuple[Mapping[str, Artifact], int]
-) -> Iterator[pa.Table]:
-    parents, top = wanted
-    ids = parents["nodes"].read(["id"], domain=domain.name)["id"].combine_chunks()
-    order = np.asarray(pc.sort_indices(ids.slice(domain.users))).astype(np.int64)
-    rows = load_rows(parents["interactions"], domain, world)
-    for users, items, scores in best_of_all(vectors, domain, rows, order, top):
+def _write_tensors(draft: Draft, domain: Domain, vectors: Tensor) -> None:
+    path = draft.folder / vectors_file(domain.name)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as stream:
+        write_tensors(stream, {"users": vectors[: domain.users], "items": vectors[domain.users :]}, ALONE)
+
+
+def _best(catalogue: Catalogue, top: int) -> Iterator[pa.Table]:
+    for users, items, scores in best_of_all(catalogue, top):
         user, place = np.nonzero(items >= 0)
         yield pa.table(
             {
-                "user_id": ids.take(pa.array(user + users.start)),
-                "item_id": ids.take(pa.array(items[user, place].astype(np.int64) + domain.users)),
+                "user_id": catalogue.user_ids.take(pa.array(user + users.start)).cast(pa.string()),
+                "item_id": catalogue.item_ids.take(pa.array(items[user, place])).cast(pa.string()),
                 "score": scores[user, place],
                 "rank": pa.array(place + 1, pa.int32()),
             }

@@ -80,7 +80,8 @@ class IndexSearch:
         wanted = top + int(np.diff(indptr).max(initial=0))
         if wanted * 4 > index.ntotal:
             return best_items(catalogue, vectors, left_out, top)
-        breadth = faiss.SearchParametersHNSW(efSearch=max(SETTINGS["search_breadth"], 2 * wanted))
+        view = max(SETTINGS["search_breadth"], 2 * wanted)
+        breadth = faiss.SearchParametersHNSW(efSearch=view)  # type: ignore[attr-defined] # its stubs lack it
         scores, items = index.search(np.ascontiguousarray(vectors), wanted, params=breadth)
         best = np.empty((len(vectors), top), np.int32), np.empty((len(vectors), top), np.float32)
         for row in range(len(vectors)):

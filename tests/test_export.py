@@ -36,8 +36,12 @@ def test_embeddings_are_the_final_vectors_under_the_logs_ids(tiny_world: Tiny, p
         np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors.numpy())
 
 
+def exported(tiny_world: Tiny, parents: dict[str, Artifact]) -> dict[str, Artifact]:
+    return {"graph": parents["graph"], "embeddings": export_embeddings(tiny_world.store, TOP, parents, ONE)}
+
+
 def recommended(tiny_world: Tiny, parents: dict[str, Artifact], domain: str) -> dict[str, list[tuple[str, float]]]:
-    table = export_recommendations(tiny_world.store, TOP, parents, ONE).read(domain=domain)
+    table = export_recommendations(tiny_world.store, TOP, exported(tiny_world, parents), ONE).read(domain=domain)
     found: dict[str, list[tuple[str, float]]] = {}
     for row in table.to_pylist():
         found.setdefault(row["user_id"], []).append((row["item_id"], row["score"]))
@@ -58,7 +62,7 @@ def test_every_user_gets_the_best_items_without_those_of_training(
 
 
 def test_recommending_from_the_vectors_agrees_with_the_table(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
-    recommender = Recommender({**parents, "embeddings": export_embeddings(tiny_world.store, TOP, parents, ONE)})
+    recommender = Recommender(exported(tiny_world, parents))
     for user, items in recommended(tiny_world, parents, "games").items():
         one = recommender.for_user("games", user, 6)
         assert [row.item for row in one] == [item for item, _ in items]
