@@ -15,8 +15,9 @@ from rich.console import Console
 
 from flows.cli_comparing import compare, tune
 from flows.cli_datasets import datasets
-from flows.cli_looking import config, gc, inspect, recommend
+from flows.cli_looking import config, gc, inspect
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
+from flows.cli_serving import index, recommend, serve
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
 from flows.telemetry import NO_TELEMETRY
@@ -82,7 +83,7 @@ for _stage, _does in {
 }.items():
     app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
 
-for _command in (inspect, recommend, compare, tune, config, gc):
+for _command in (inspect, recommend, index, serve, compare, tune, config, gc):
     app.command(_command, sort_key=3)
 app.command(datasets)
 

@@ -1,4 +1,4 @@
-"""Commands that look at what there is, `inspect`, `recommend`, `config`, and one that clears it up, `gc`."""
+"""Commands that look at what there is, `inspect`, `config`, and one that clears it up, `gc`."""
 
 from __future__ import annotations
 
@@ -77,34 +77,6 @@ def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool) -> int:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def recommend(
-    run: str,
-    /,
-    *,
-    domain: str,
-    user: str,
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
-    options: Viewing = Viewing(),
-) -> None:
-    """Print the best items for a user, those seen in training left out: rank, item, score.
-
-    Parameters
-    ----------
-    run:
-        a run's name in the store, or its TOML file.
-    domain:
-        domain to recommend in.
-    user:
-        the user's id as in the logs.
-    top:
-        items to print.
-    """
-    from flows.recommending import best_items
-
-    for rank, item, score in best_items(run, domain, user, top, options.store):
-        answer(f"{rank}\t{item}\t{score:.4f}")
 
 
 def config() -> None:

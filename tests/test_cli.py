@@ -149,30 +149,3 @@ def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
     assert edda("inspect", "nope") == 1
     assert "run 'nope' is not in" in (err := capsys.readouterr().err)
     assert err.endswith("runs there: r\n")
-
-
-def test_recommend_prints_rank_item_and_score(here, stages: Stages, capsys):
-    edda("run", "r.toml", "--no-prefect")
-    capsys.readouterr()
-    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "2") == 0
-    assert capsys.readouterr().out == "1\tj\t1.5000\n2\ti\t0.5000\n"
-
-
-def test_recommend_scores_anew_what_was_not_exported(here, stages: Stages, capsys):
-    edda("run", "r.toml", "--no-prefect")
-    capsys.readouterr()
-    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "21") == 0
-    assert capsys.readouterr().out == "1\tscored\t21.0000\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--domain", "films", "--user", "u"], "domain 'films' is unknown; known: books"),
-        (["--domain", "books", "--user", "x"], "user 'x' is not in domain 'books' (1 users); near: u"),
-    ],
-)
-def test_recommend_names_what_is_unknown(here, stages: Stages, capsys, arguments, message):
-    edda("run", "r.toml", "--no-prefect")
-    assert edda("recommend", "r", *arguments) == 1
-    assert message in capsys.readouterr().err
