@@ -207,6 +207,10 @@ class Store:
         write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False).encode())
         return folder
 
+    def has_run(self, name: str) -> bool:
+        """A run of that name is recorded."""
+        return (self.root / "runs" / name / "run.json").exists()
+
     def run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]]:
         """The artifacts and details of a recorded run.
 
@@ -214,7 +218,7 @@ class Store:
             FileNotFoundError: no run of that name, with the names there are.
         """
         path = self.root / "runs" / name / "run.json"
-        if not path.exists():
+        if not self.has_run(name):
             known = sorted(p.parent.name for p in self.root.glob("runs/*/run.json"))
             raise FileNotFoundError(f"run {name!r} is not in {self.root}; runs there: {', '.join(known) or 'none'}")
         record = json.loads(path.read_text())

@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CONTRACTS
 from data_contracts.store import Store, open_artifact
 from flows.config import load_config, store_folder
-from flows.plan import make_plan
+from flows.plan import contract_of, make_plan
 
 
 def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
@@ -86,8 +85,7 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 
 def _parent(artifact: Artifact, role: str, key: str) -> Artifact | None:
-    contract = CONTRACTS[role.split("-", maxsplit=1)[0]]
-    return Store(artifact.path.parent.parent).find(contract, key)
+    return Store(artifact.path.parent.parent).find(contract_of(role), key)
 
 
 def _columns(artifact: Artifact) -> Iterator[dict[str, Any]]:

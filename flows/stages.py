@@ -21,7 +21,7 @@ from data_contracts.contracts import (
 )
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
-from flows.plan import Plan, Step
+from flows.plan import Plan, Step, contract_of
 from flows.ranks import columns
 
 
@@ -47,7 +47,7 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
         RuntimeError: the stage's artifact has another key than planned: `flows.plan` and the stage disagree.
     """
     step = plan.steps[role]
-    parents = {parent: plan.store.find(plan.steps[parent].contract, key) for parent, key in step.parents.items()}
+    parents = {parent: plan.store.find(contract_of(parent), key) for parent, key in step.parents.items()}
     absent = [parent for parent, artifact in parents.items() if artifact is None]
     if absent:
         raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
@@ -70,7 +70,8 @@ def _ingest(job: Job) -> Artifact:
     from pipeline.interactions import ingest
 
     plan = job.plan
-    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress)
+    before = plan.find_before(NODES.name)
+    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress, before)
     return made[job.step.contract.name]
 
 
