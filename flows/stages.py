@@ -39,6 +39,11 @@ class Job:
         """The arguments that end every stage's signature."""
         return self.parents, self.plan.config.compute, self.progress
 
+    def before(self, *roles: str) -> dict[str, Artifact]:
+        """What an update may copy from, by role; nothing where not all of it is there."""
+        found = {role: artifact for role in roles if (artifact := self.plan.find_before(role))}
+        return found if len(found) == len(roles) else {}
+
 
 def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
     """Make one artifact of a run; its parents exist.
@@ -90,13 +95,15 @@ def _graph(job: Job) -> Artifact:
 def _reach(job: Job) -> Artifact:
     from pipeline.reach import describe_reach
 
-    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest)
+    before = job.before(NODES.name, GRAPH.name, REACH.name)
+    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest, before)
 
 
 def _pairs(job: Job) -> Artifact:
     from pipeline.pairs import align_domains
 
-    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest)
+    before = job.before(NODES.name, REACH.name, PAIRS.name)
+    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest, before)
 
 
 def _checkpoint(job: Job) -> Artifact:

@@ -114,6 +114,12 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking)
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": max(peaks)}
     if lesson.warm:
         draft.statistics["warm_start"] = lesson.warm.statistics()
+        if lesson.warm.seen:
+            log.warning(
+                "%d held-out rows were trained on before: their scores flatter; [ingest.split] by time, or "
+                "leave-last-out, holds out what is new",
+                lesson.warm.seen,
+            )
     if len(peaks) > 1:
         draft.statistics |= {"memory_mib_by_process": peaks, "bytes_by_step": lesson.columns.bytes_by_step()}
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -15,6 +13,7 @@ from scipy import sparse
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import BEFORE, CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
+from data_contracts.places import earlier_places
 from model.edda import MODEL, Edda
 from model.world import Domain, Ints, Rows, World, load_rows, load_world
 
@@ -117,7 +116,7 @@ def warm_start(parents: Mapping[str, Artifact], seed: int, world: World, rows: S
     nodes, graph, interactions = (parents[f"{of.name}-{BEFORE}"] for of in (NODES, GRAPH, INTERACTIONS))
     earlier = load_world(nodes, graph)
     known = {domain.name: domain for domain in earlier.domains}
-    places = {domain.name: _places(nodes, parents[NODES.name], domain.name) for domain in world.domains}
+    places = {domain.name: earlier_places(nodes, parents[NODES.name], domain.name) for domain in world.domains}
     union = np.full(world.nodes, -1, np.int32)
     for domain in world.domains:
         kept = np.flatnonzero(places[domain.name] >= 0)
@@ -141,14 +140,3 @@ def _among(learned: Rows, users: Ints, items: Ints) -> NDArray[np.bool_]:
         (of[0].astype(np.int64) << 32) + of[1] for of in ((learned.union_users, learned.union_items), (users, items))
     )
     return (users >= 0) & (items >= 0) & np.isin(wanted, known)
-
-
-def _places(before: Artifact, nodes: Artifact, domain: str) -> Ints:
-    """Each node's number in the domain before, -1 for new ones."""
-    named = [_names(artifact.read(["kind", "id"], domain=domain)) for artifact in (before, nodes)]
-    places: Ints = pc.index_in(named[1], named[0]).fill_null(-1).to_numpy()
-    return places
-
-
-def _names(nodes: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(nodes["kind"], nodes["id"], " ")
