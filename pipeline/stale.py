@@ -93,8 +93,8 @@ def stale_nodes(terrain: Terrain, earlier: Terrain, places: IntArray) -> Mask:
         places: int32 [nodes], each node's number there, -1 for new ones.
     """
     elsewhere = _has_other_neighbours(terrain, earlier, places)
-    counts_otherwise = (places < 0) | (terrain.is_anchor != earlier.is_anchor[places])
-    stale = counts_otherwise
+    counts_otherwise: Mask = (places < 0) | (terrain.is_anchor != earlier.is_anchor[places])
+    stale: Mask = counts_otherwise
     for step in range(max(terrain.steps) - 1, -1, -1):
         stale = terrain.near(stale) | elsewhere | (counts_otherwise & (step in terrain.steps))
     return stale
@@ -106,6 +106,6 @@ def _has_other_neighbours(terrain: Terrain, earlier: Terrain, places: IntArray) 
     ends = places[owners].astype(np.int64), places[graph.indices]
     edges = np.where((ends[0] >= 0) & (ends[1] >= 0), ends[0] * before.nodes + ends[1], -1)
     had = np.repeat(np.arange(before.nodes, dtype=np.int64), before.degrees) * before.nodes + before.indices
-    other = (places < 0) | (graph.degrees != before.degrees[places])
+    other: Mask = (places < 0) | (graph.degrees != before.degrees[places])
     other[owners[~np.isin(edges, had)]] = True
     return other

@@ -1,6 +1,7 @@
 """What an update copies of reach and pairs is what it would compute, to the bit."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def path(nodes: int) -> DomainGraph:
     users = (nodes + 1) // 2
     number = [place // 2 + (users if place % 2 else 0) for place in range(nodes)]
     near: list[list[int]] = [[] for _ in range(nodes)]
-    for left, right in zip(number, number[1:], strict=False):
+    for left, right in pairwise(number):
         near[left].append(right)
         near[right].append(left)
     indptr = np.cumsum([0, *map(len, near)])
@@ -116,8 +117,8 @@ def test_a_new_end_of_a_path_makes_the_nodes_within_the_steps_stale() -> None:
     # Of 9 nodes on a path, users are 0 … 4 and items 5 … 8; the tenth, item 9, joins user 4.
     earlier, today = (Terrain(path(nodes), np.ones(nodes, np.bool_), (3,)) for nodes in (9, 10))
     stale = stale_nodes(today, earlier, np.array([*range(9), -1], np.int32))
-    # By distance from the changed user 4: item 8 is 1, user 3 is 2, item 7 is 3.
-    assert np.flatnonzero(stale).tolist() == [3, 4, 7, 8, 9]
+    # Item 8 is one step from user 4, user 3 two. From item 7 the third step ends on user 4 and goes no further.
+    assert np.flatnonzero(stale).tolist() == [3, 4, 8, 9]
 
 
 def test_a_node_that_becomes_an_anchor_is_seen_from_as_far_as_the_steps() -> None:
