@@ -8,6 +8,8 @@ USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
+BEFORE = "before"
+"""Ends the role, after a hyphen, of a parent that an update goes on from: what the run's name had before."""
 
 _DOMAIN = Column("domain", pa.string(), "the domain's name (market, ad slot, product category)")
 _USER_ID = Column("user_id", pa.string(), "the user as the logs name it")
@@ -62,8 +64,8 @@ INTERACTIONS = Contract(
         _DOMAIN,
         _USER_ID,
         _ITEM_ID,
-        Column("user", pa.int32(), "rank of the user's id among the sorted distinct ids of all domains", minimum=0),
-        Column("item", pa.int32(), "rank of the item's id among the sorted distinct ids of all domains", minimum=0),
+        Column("user", pa.int32(), "number over all domains: the rank of its id, or as an update found it", minimum=0),
+        Column("item", pa.int32(), "number over all domains: the rank of its id, or as an update found it", minimum=0),
         Column("split", pa.string(), "what the row may be used for", allowed=SPLITS),
         Column("timestamp", pa.int64(), "earliest time of the merged rows", "as in the logs", nullable=True),
         Column("count", pa.int32(), "raw rows merged into this one", "rows", minimum=1),
@@ -152,7 +154,7 @@ CHECKPOINT = Contract(
     1,
     "The trained tables of the epoch that validated best (model.safetensors) and the history of all epochs.",
     (
-        Column("epoch", pa.int32(), "epoch, from 1", minimum=1),
+        Column("epoch", pa.int32(), "epoch, from 1; 0 is a warm start before it learns", minimum=0),
         Column("domain", pa.string(), "the domain, or `macro` for the mean over domains"),
         Column("metric", pa.string(), "loss, alignment loss or a validation metric"),
         Column("value", pa.float64(), "the metric's value"),

@@ -1,8 +1,9 @@
 """Garbage collection: what no run refers to, and what is left of stages that ended before their time.
 
 Kept are the artifacts that a run's record or links name, those that a living process claims, the parents of both, and
-the staging folder of every stage in progress. So it may go on beside running processes, on this machine or on another
-that sees the folder:
+the staging folder of every stage in progress. Of an update it keeps what that goes on from, as the record names it, but
+not what that went on from itself. So it may go on beside running processes, on this machine or on another that sees the
+folder:
 
 - A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its run is recorded or
   its process is gone. So what a run has made or found but not yet recorded stays.
@@ -26,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from data_contracts.artifact import MANIFEST
 from data_contracts.claims import claimed_keys, claims_lock, is_held
-from data_contracts.contracts import CONTRACTS
+from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store import STAGING
 
 
@@ -126,6 +127,7 @@ def _recorded_keys(root: Path) -> set[str]:
     records = [_parsed(path) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
     named = {key for record in records for _, key in record["artifacts"].values()}
+    named |= {key for record in records for key in record.get("before", {}).values()}
     return named | {link.readlink().name for link in links}
 
 
@@ -138,7 +140,8 @@ def _with_parents(keys: set[str], artifacts: dict[str, Path]) -> set[str]:
             continue
         kept.add(key)
         if key in artifacts and (manifest := artifacts[key] / MANIFEST).exists():
-            waiting += _parsed(manifest)["parents"].values()
+            parents = _parsed(manifest)["parents"].items()
+            waiting += [parent for role, parent in parents if not role.endswith(f"-{BEFORE}")]
     return kept
 
 

@@ -212,6 +212,10 @@ class Store:
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
         temporary.replace(folder / link)
 
+    def has_run(self, name: str) -> bool:
+        """A run of that name is recorded."""
+        return (self.root / "runs" / name / "run.json").exists()
+
     def run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]]:
         """The artifacts and details of a recorded run.
 
@@ -219,7 +223,7 @@ class Store:
             FileNotFoundError: no run of that name, with the names there are.
         """
         path = self.root / "runs" / name / "run.json"
-        if not path.exists():
+        if not self.has_run(name):
             known = sorted(p.parent.name for p in self.root.glob("runs/*/run.json"))
             raise FileNotFoundError(f"run {name!r} is not in {self.root}; runs there: {', '.join(known) or 'none'}")
         record = json.loads(path.read_text())

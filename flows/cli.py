@@ -146,9 +146,12 @@ def _message(error: Exception) -> str:
 
 
 def _show(outcome: Outcome) -> None:
+    from flows.reuse import reuse_table
     from flows.summary import artifacts_table, metrics_table
 
     answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
+    if reused := reuse_table(outcome):
+        answer("\n" + reused.plain())
     if "metrics" in outcome.artifacts:
         answer("\n" + metrics_table(outcome.artifacts).plain())
 

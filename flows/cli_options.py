@@ -39,13 +39,16 @@ class Options(Viewing):
 
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
     """KEY=VALUE over the file's value, e.g. train.epochs=5; may be repeated."""
+    update: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Go on from what the run's name made last, in place of from scratch; as `update = true` in the file."""
     prefect: bool = True
     """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides, the store's among them."""
-        return [*self.set, *([f"store={json.dumps(str(self.store.absolute()))}"] if self.store else [])]
+        """The overrides, those of other options among them."""
+        store = [f"store={json.dumps(str(self.store.absolute()))}"] if self.store else []
+        return [*self.set, *store, *(["update=true"] if self.update else [])]
 
 
 def up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:

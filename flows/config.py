@@ -53,6 +53,8 @@ class RunConfig(Settings):
     """Rules of ingest and evaluate: clean, or as the authors' released code has them."""
     store: str | None = None
     """Folder of all artifacts, relative to the run's file; without it $EDDA_STORE, else ./edda-store."""
+    update: bool = False
+    """Where logs have grown, go on from what the run's name made last (docs/updating.md); else always from scratch."""
     world: WorldSettings | None = None
     """Generate the logs; either this or [[logs]]."""
     logs: tuple[LogSource, ...] = ()

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.tree import Tree
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CONTRACTS
 from data_contracts.store import Store
+from flows.plan import contract_of
 
 
 def parents_of(artifact: Artifact) -> dict[str, Artifact | None]:
     """By role, the artifacts that one was made from; None for what is not in its store."""
     store = Store(artifact.path.parent.parent)
-    return {role: store.find(CONTRACTS[role.split("-", maxsplit=1)[0]], key)
+    return {role: store.find(contract_of(role), key)
             for role, key in artifact.manifest.parents.items()}  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.progress import Progress
 from flows.console import log_lines
 from flows.curve import learning_curve
+from flows.reuse import reuse_table
 from flows.running import Outcome
 from flows.summary import costs_table, markdown_summary
 
@@ -48,7 +49,9 @@ def show_outcome(outcome: Outcome) -> None:
     url = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else None
     if url:
         create_image_artifact(url, key=_key("edda", name, "curve"), description=f"Training of EDDA run {name}")
-    create_markdown_artifact(markdown_summary(outcome, url), key=_key("edda", name), description=f"EDDA run {name}")
+    page, reused = markdown_summary(outcome, url), reuse_table(outcome)
+    page += f"\n\n{reused.markdown()}" if reused else ""
+    create_markdown_artifact(page, key=_key("edda", name), description=f"EDDA run {name}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 from data_contracts.artifact import Artifact, artifact_key
 from data_contracts.contract import Contract
 from data_contracts.contracts import (
+    BEFORE,
     CHECKPOINT,
     CONTRACTS,
     EMBEDDINGS,
@@ -26,6 +27,7 @@ from data_contracts.contracts import (
 from data_contracts.settings import LogSource, checkpoint_inputs
 from data_contracts.store import Store
 from flows.config import RunConfig, store_folder
+from flows.previous import SCRATCH, Before, last_made
 
 STAGES = ("ingest", "graph", "walk", "align", "train", "evaluate", "export")
 """Stages by their commands' names, in the order of a run; a generated world comes before them."""
@@ -40,7 +42,7 @@ class Step:
     contract: Contract
     settings: Mapping[str, Any]
     parents: Mapping[str, str]
-    """Role → key of every parent."""
+    """Role → key of every parent; roles that end in `before` are of an earlier run of the name."""
 
     @property
     def key(self) -> str:
@@ -51,22 +53,36 @@ class Step:
 class Plan:
     """The steps of a run by role, in an order in which parents come first."""
 
-    def __init__(self, config: RunConfig, store: Store, logs: tuple[Any, ...] = ()) -> None:
+    def __init__(self, config: RunConfig, store: Store, logs: tuple[Any, ...] = (), before: Before = SCRATCH) -> None:
         self.config = config
         self.store = store
         self.logs = logs
         """The log files that ingest will read, as `pipeline.logs` lists them."""
+        self.before = before
+        """What an update goes on from."""
         self.steps: dict[str, Step] = {}
 
-    def add(self, stage: str, role: str, settings: Mapping[str, Any], parents: Collection[str] = ()) -> None:
-        """Add an artifact whose contract is its role's name, up to a first hyphen."""
+    def add(
+        self,
+        stage: str,
+        role: str,
+        settings: Mapping[str, Any],
+        parents: Collection[str] = (),
+        before: Collection[str] = (),
+    ) -> None:
+        """Add an artifact whose contract is its role's name; in an update also made from what was `before`."""
         keys = {parent: self.steps[parent].key for parent in parents}
-        self.steps[role] = Step(role, stage, CONTRACTS[role.split("-", maxsplit=1)[0]], settings, keys)
+        keys |= {f"{parent}-{BEFORE}": self.before[parent] for parent in before if parent in self.before}
+        self.steps[role] = Step(role, stage, contract_of(role), settings, keys)
 
     def find(self, role: str) -> Artifact | None:
         """The role's artifact, where the store has it."""
         step = self.steps[role]
         return self.store.find(step.contract, step.key)
+
+    def find_before(self, role: str) -> Artifact | None:
+        """The artifact of that role that an update goes on from, where the store has it."""
+        return self.store.find(contract_of(role), self.before[role]) if role in self.before else None
 
     def found(self) -> dict[str, Artifact]:
         """Every artifact of the run that exists, by role."""
@@ -76,6 +92,10 @@ class Plan:
         """Roles of a stage, or, without one, of everything a full run makes."""
         skipped = () if stage or self.config.aligns else (REACH.name, PAIRS.name)
         return [role for role, step in self.steps.items() if stage in (None, step.stage) and role not in skipped]
+
+    def own_parents(self, role: str) -> list[str]:
+        """Roles that a step stands on and that are of this run, not of one before it."""
+        return [parent for parent in self.steps[role].parents if parent in self.steps]
 
     def missing(self, wanted: Collection[str]) -> list[str]:
         """Roles that must be made to have the wanted ones, parents first; what exists needs no parents.
@@ -88,18 +108,19 @@ class Plan:
             role = waiting.pop()
             if role not in needed and self.find(role) is None:
                 needed.add(role)
-                waiting += [*self.steps[role].parents, *([REJECTS.name] if role == INTERACTIONS.name else [])]
+                waiting += [*self.own_parents(role), *([REJECTS.name] if role == INTERACTIONS.name else [])]
         return [role for role in self.steps if role in needed]
 
 
 def make_plan(config: RunConfig) -> Plan:
     """The steps of a run.
 
-    The keys follow from the content of the logs. So the plan of a generated world that is yet to be made has one
-    step: the world.
+    The keys follow from the content of the logs, and in an update from what the run's name had made before. So the plan
+    of a generated world that is yet to be made has one step: the world.
 
     Raises:
         FileNotFoundError: a log pattern matches no file.
+        ValueError: an update whose [ingest] is another than before.
     """
     store = Store(store_folder(config))
     world, sources = None, config.logs
@@ -110,11 +131,30 @@ def make_plan(config: RunConfig) -> Plan:
         if artifact is None:
             return world
         sources = _world_logs(artifact)
-    plan = Plan(config, store, _log_files(sources, Path.cwd()))
-    plan.steps = world.steps if world else {}
+    own = world.steps if world else {}
+    logs = _log_files(sources, Path.cwd())
+    if not config.update:
+        return _full_plan(config, store, logs, SCRATCH, own)
+    last = last_made(store, config.name)
+    plan = _full_plan(config, store, logs, last.before, own)
+    if plan.steps[INTERACTIONS.name].key == last.interactions:
+        return plan
+    return _full_plan(config, store, logs, last.following(config), own)
+
+
+def _full_plan(
+    config: RunConfig, store: Store, logs: tuple[Any, ...], before: Before, world: Mapping[str, Step]
+) -> Plan:
+    plan = Plan(config, store, logs, before)
+    plan.steps |= world
     _add_preparation(plan)
     _add_model(plan)
     return plan
+
+
+def contract_of(role: str) -> Contract:
+    """A role is a contract's name, and what tells it from others after a hyphen."""
+    return CONTRACTS[role.split("-", maxsplit=1)[0]]
 
 
 def _world_logs(world: Artifact) -> tuple[LogSource, ...]:
@@ -135,11 +175,19 @@ def _add_preparation(plan: Plan) -> None:
     config = plan.config
     inputs = ingest_inputs(config.ingest, plan.logs)
     plan.add("ingest", REJECTS.name, inputs)
-    plan.add("ingest", INTERACTIONS.name, inputs)
+    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
     plan.add("walk", REACH.name, config.reach.keyed(), [NODES.name, GRAPH.name])
     plan.add("align", PAIRS.name, config.pairs.keyed(), [NODES.name, REACH.name])
+
+
+def _starts_warm(plan: Plan, role: str) -> bool:
+    """There is an earlier checkpoint of the seed whose tables fit."""
+    train, earlier = plan.config.train, plan.find_before(role)
+    if earlier is None or train.model != "edda":
+        return False
+    return all(earlier.manifest.settings.get(name) == getattr(train, name) for name in ("model", "width"))
 
 
 def _add_model(plan: Plan) -> None:
@@ -148,7 +196,9 @@ def _add_model(plan: Plan) -> None:
     aligned = [PAIRS.name] if config.aligns else []
     checkpoints = [f"{CHECKPOINT.name}-{seed}" for seed in config.train.seeds]
     for seed, role in zip(config.train.seeds, checkpoints, strict=True):
-        plan.add("train", role, checkpoint_inputs(config.train, seed, config.evaluate), [*prepared, *aligned])
+        inputs = checkpoint_inputs(config.train, seed, config.evaluate)
+        before = [role, *prepared] if _starts_warm(plan, role) else []
+        plan.add("train", role, inputs, [*prepared, *aligned], before)
     plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *checkpoints])
     plan.add("export", EMBEDDINGS.name, config.export.keyed(), [*prepared, checkpoints[0]])
     plan.add("export", RECOMMENDATIONS.name, config.export.keyed(), [GRAPH.name, EMBEDDINGS.name])

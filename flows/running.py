@@ -132,7 +132,7 @@ def stages_needed(plan: Plan, stage: str | None) -> list[str]:
     while waiting:
         step = plan.steps[waiting.pop()]
         needed.add(step.stage)
-        waiting += step.parents
+        waiting += plan.own_parents(step.role)
     return [name for name in STAGES if name in needed]
 
 
@@ -144,7 +144,7 @@ def record(outcome: Outcome) -> Path:
     store, name = outcome.plan.store, outcome.config.name
     folder = store.root / "runs" / name
     links = {role: (artifact.contract.name, artifact.key) for role, artifact in outcome.artifacts.items()}
-    if not outcome.made and (folder / "run.json").exists():
+    if not outcome.made and store.has_run(name):
         before = {role: (artifact.contract.name, artifact.path.name) for role, artifact in store.run(name)[0].items()}
         if before == links:
             return folder
@@ -152,6 +152,7 @@ def record(outcome: Outcome) -> Path:
         "config": outcome.config.model_dump(mode="json"),
         "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         "made": outcome.made,
+        "before": dict(outcome.plan.before),
         "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
         "peak_memory_mib": peak_memory_mib(),
     }
@@ -160,7 +161,7 @@ def record(outcome: Outcome) -> Path:
 
 def _costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
     """What stages had cost when the run's name was last recorded, where their artifacts are the same."""
-    if not (plan.store.root / "runs" / plan.config.name / "run.json").exists():
+    if not plan.store.has_run(plan.config.name):
         return {}
     before, details = plan.store.run(plan.config.name)
     same = {role for role, artifact in found.items() if role in before and before[role].path == artifact.path}

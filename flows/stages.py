@@ -21,7 +21,7 @@ from data_contracts.contracts import (
 )
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
-from flows.plan import Plan, Step
+from flows.plan import Plan, Step, contract_of
 from flows.ranks import columns
 
 
@@ -39,6 +39,11 @@ class Job:
         """The arguments that end every stage's signature."""
         return self.parents, self.plan.config.compute, self.progress
 
+    def before(self, *roles: str) -> dict[str, Artifact]:
+        """What an update may copy from, by role; nothing where not all of it is there."""
+        found = {role: artifact for role in roles if (artifact := self.plan.find_before(role))}
+        return found if len(found) == len(roles) else {}
+
 
 def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
     """Make one artifact of a run; its parents exist.
@@ -47,7 +52,7 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
         RuntimeError: the stage's artifact has another key than planned: `flows.plan` and the stage disagree.
     """
     step = plan.steps[role]
-    parents = {parent: plan.store.find(plan.steps[parent].contract, key) for parent, key in step.parents.items()}
+    parents = {parent: plan.store.find(contract_of(parent), key) for parent, key in step.parents.items()}
     absent = [parent for parent, artifact in parents.items() if artifact is None]
     if absent:
         raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
@@ -70,7 +75,8 @@ def _ingest(job: Job) -> Artifact:
     from pipeline.interactions import ingest
 
     plan = job.plan
-    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress)
+    before = plan.find_before(NODES.name)
+    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress, before)
     return made[job.step.contract.name]
 
 
@@ -89,13 +95,15 @@ def _graph(job: Job) -> Artifact:
 def _reach(job: Job) -> Artifact:
     from pipeline.reach import describe_reach
 
-    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest)
+    before = job.before(NODES.name, GRAPH.name, REACH.name)
+    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest, before)
 
 
 def _pairs(job: Job) -> Artifact:
     from pipeline.pairs import align_domains
 
-    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest)
+    before = job.before(NODES.name, REACH.name, PAIRS.name)
+    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest, before)
 
 
 def _checkpoint(job: Job) -> Artifact:

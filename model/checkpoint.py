@@ -15,7 +15,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT
 from data_contracts.store import Draft
 from model.columns import Columns
-from model.edda import Edda, Shape
+from model.edda import MODEL, Edda, Shape
 from model.learner import Learner
 from model.machine import device_of
 from model.propagate import Backbone
@@ -24,7 +24,7 @@ from model.state import Training
 from model.vectors import Vectors, final_vectors, network_of
 from model.world import World
 
-MODEL, DESCRIPTION = "model.safetensors", "model.json"
+DESCRIPTION = "model.json"
 
 
 def write_checkpoint(draft: Draft, training: Training, learner: Learner, seed: int) -> None:

@@ -16,6 +16,9 @@ from model.pairing import Pairing, pair_scores
 from model.propagate import Fan, spread
 from model.spmm import Multiply
 
+MODEL = "model.safetensors"
+"""A checkpoint's file of tables and maps."""
+
 _BLOCK = 65_536
 """Rows of a table that are drawn at once."""
 

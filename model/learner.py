@@ -18,6 +18,7 @@ from model.candidates import HeldOut
 from model.columns import Columns
 from model.divergence import Course
 from model.vectors import Network
+from model.warm import WarmStart
 
 Measure = tuple[int, str, str, float]
 """Epoch, domain, metric, value."""
@@ -27,7 +28,7 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class Lesson:
-    """What training needs beside the model: by domain what to learn from and what to validate on, and the pairs."""
+    """What training needs beside the model: by domain what to learn from and what to validate on, pairs, the start."""
 
     settings: TrainSettings
     seed: int
@@ -38,6 +39,7 @@ class Lesson:
     pairs: tuple[AlignedPairs, ...]
     device: torch.device
     columns: Columns
+    warm: WarmStart | None = None
 
 
 class Learner(Protocol):

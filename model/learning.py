@@ -65,12 +65,15 @@ class EddaLearner:
 
 
 def edda_of(lesson: Lesson) -> EddaLearner:
-    """EDDA before its first epoch."""
+    """EDDA before its first epoch, as drawn, or where an earlier training ended."""
     settings, network = lesson.settings, lesson.network
     domains = {domain.name: domain.nodes for domain in network.world.domains}
     width, intra_width = settings.widths
     shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width)
-    model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns).to(lesson.device)
+    model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns)
+    if lesson.warm:
+        lesson.warm.fill(model)
+    model = model.to(lesson.device)
     optimiser = RowAdam(model.parameters(), settings.learning_rate)
     return EddaLearner(model, optimiser, lesson)
 

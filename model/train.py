@@ -33,6 +33,7 @@ from model.state import Training, resume, save_state
 from model.threads import torch_threads
 from model.tracking import NOWHERE, Tracking, tracked
 from model.vectors import network_of
+from model.warm import warm_start
 from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def train(
         settings: model and optimisation.
         seed: seed of everything drawn.
         validation: how the validation split is ranked; its protocol is training's too.
-        parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`.
+        parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`; to go on from an earlier
+            training `checkpoint-<seed>-before`, which may then be the best itself, as epoch 0, and the `…-before` of
+            the first three, which it was trained on.
         compute: threads.
         progress: told after each epoch.
         tracking: where the measures of each epoch are shown at once.
@@ -109,6 +112,14 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking)
     draft.statistics |= {"epoch": training.best_epoch, "epochs": training.epoch, "score": training.best_score}
     peaks = lesson.columns.every(peak_memory_mib())
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": max(peaks)}
+    if lesson.warm:
+        draft.statistics["warm_start"] = lesson.warm.statistics()
+        if lesson.warm.seen:
+            log.warning(
+                "%d held-out rows were trained on before: their scores flatter; [ingest.split] by time, or "
+                "leave-last-out, holds out what is new",
+                lesson.warm.seen,
+            )
     if len(peaks) > 1:
         draft.statistics |= {"memory_mib_by_process": peaks, "bytes_by_step": lesson.columns.bytes_by_step()}
 
@@ -120,6 +131,8 @@ def _trained(
     learner = edda_of(lesson) if settings.model == "edda" else baseline_of(lesson)
     training = resume(scratch, learner)
     seconds: list[float] = []
+    if lesson.warm and not training.history:
+        _judge(learner, lesson, training)
     with tracked(tracking, training.history) as track:
         while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
             started = time.perf_counter()
@@ -139,11 +152,18 @@ def _epoch(learner: Learner, lesson: Lesson, training: Training, scratch: Path) 
     course = Course(lesson.seed, training.epoch, str(scratch), training.best_epoch, lesson.settings.learning_rate)
     losses = learner.learn(course)
     course.check_tables(learner.columns.every(not_finite(learner.kept())))
-    measures, score = _validate(learner, lesson, training.epoch)
-    training.history += [*losses, *measures]
-    training.judge(learner, lesson.columns.agreed(score))
+    training.history += losses
+    measures = _judge(learner, lesson, training)
     save_state(scratch, training, learner)
     return [*losses, *measures]
+
+
+def _judge(learner: Learner, lesson: Lesson, training: Training) -> list[Measure]:
+    """Validate, and keep the learner where it is the best so far: what was measured."""
+    measures, score = _validate(learner, lesson, training.epoch)
+    training.history += measures
+    training.judge(learner, lesson.columns.agreed(score))
+    return measures
 
 
 def _lesson(
@@ -170,6 +190,7 @@ def _lesson(
         tuple(pair.to(device) for pair in pairs),
         device,
         columns,
+        warm_start(parents, seed, world, rows),
     )
 
 

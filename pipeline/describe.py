@@ -15,8 +15,9 @@ from data_contracts.contracts import REACH
 from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.store import write_atomically, write_checked
 from pipeline.graph import DomainGraph
-from pipeline.ragged import distinct_rows, ragged_tables
-from pipeline.spill import spill_arrays, spilled_arrays, spilled_rows
+from pipeline.ragged import distinct_rows, ragged_tables, spread_indptr
+from pipeline.spill import Rows, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
+from pipeline.stale import Copied
 from pipeline.terrain import Numbers, Terrain
 from pipeline.visits import Step, spill_visits, visits_cost
 from pipeline.walks import name_seed, sampled_reach
@@ -76,10 +77,18 @@ class Description:
 
     @classmethod
     def of(
-        cls, terrain: Terrain, method: str, settings: ReachSettings, folder: Path, compute: ComputeSettings
+        cls,
+        terrain: Terrain,
+        method: str,
+        settings: ReachSettings,
+        folder: Path,
+        compute: ComputeSettings,
+        copied: Copied | None = None,
     ) -> Description:
         """Prepare the files; those that an earlier attempt finished are kept."""
         graph = terrain.graph
+        if copied:
+            spill_rows(folder / "copied", copied.parts())
         reaches = terrain.reaching() if method == "walk" else np.empty(0, np.bool_)
         spill_arrays(
             folder / "terrain",
@@ -87,9 +96,11 @@ class Description:
             indices=graph.indices,
             is_anchor=terrain.is_anchor,
             reaches=reaches,
+            stale=copied.stale if copied else np.ones(graph.nodes, np.bool_),
         )
         if method != "walk":
-            spill_visits(terrain, _limit(method, terrain, settings), folder / "visits", compute)
+            stale = spilled_arrays(folder / "terrain")["stale"]  # an earlier attempt may have had less to copy
+            spill_visits(terrain, _limit(method, terrain, settings), folder / "visits", compute, stale)
         return cls(folder, graph.domain, graph.nodes, graph.users, terrain.anchors.size, method, settings)
 
     def rows(self, nodes: Numbers) -> sp.csr_array:
@@ -99,7 +110,11 @@ class Description:
         terrain = Terrain(graph, arrays["is_anchor"], self.settings.steps)
         if self.method == "walk":
             return self._sampled(terrain, nodes, arrays["reaches"])
-        return self._expected(terrain, nodes)
+        stale = arrays["stale"][nodes]
+        if stale.all():
+            return self._expected(terrain, nodes)
+        both = sp.vstack([self._expected(terrain, nodes[stale]), self._copied(nodes[~stale])], format="csr")
+        return both[np.argsort(np.argsort(~stale, kind="stable"))]
 
     def _expected(self, terrain: Terrain, nodes: Numbers) -> sp.csr_array:
         """The last step, once for all nodes of equal neighbours."""
@@ -111,14 +126,19 @@ class Description:
         rows = sp.csr_array((visits.weights, anchors, visits.indptr), shape=(representatives.size, terrain.graph.nodes))
         return rows[row_of]
 
+    def _copied(self, nodes: Numbers) -> sp.csr_array:
+        rows, first, end = spilled_rows(self.folder / "copied"), nodes[0], nodes[-1] + 1
+        entries = slice(rows.indptr[first], rows.indptr[end])
+        within = Rows(rows.indptr[first : end + 1] - entries.start, rows.indices[entries], rows.weights[entries])
+        return scipy_rows(within, self.nodes)[nodes - first]
+
     def _sampled(self, terrain: Terrain, nodes: Numbers, reaches: np.ndarray) -> sp.csr_array:
         """Walks from the nodes that can reach an anchor, on a copy in memory: NumPy's own lies on huge pages."""
         graph, reaching = terrain.graph, reaches[nodes]
         graph = DomainGraph(self.domain, self.users, graph.indptr.copy(), graph.indices.copy())
         rows = sampled_reach(replace(terrain, graph=graph), self.settings, nodes[reaching])
-        indptr = np.zeros(nodes.size + 1, np.int64)
-        indptr[1:][reaching] = np.diff(rows.indptr)
-        return sp.csr_array((rows.data, rows.indices, np.cumsum(indptr)), shape=(nodes.size, terrain.graph.nodes))
+        indptr = spread_indptr(np.diff(rows.indptr), np.flatnonzero(reaching), nodes.size)
+        return sp.csr_array((rows.data, rows.indices, indptr), shape=(nodes.size, terrain.graph.nodes))
 
     @property
     def steps_per_node(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import INTERACTIONS, REJECTS
+from data_contracts.contracts import BEFORE, INTERACTIONS, NODES, REJECTS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft, Store
@@ -37,6 +37,7 @@ def ingest(
     logs: Sequence[LogFile],
     compute: ComputeSettings,
     progress: Progress = silent,
+    before: Artifact | None = None,
 ) -> dict[str, Artifact]:
     """Read, clean, merge, split and number raw logs.
 
@@ -51,6 +52,8 @@ def ingest(
         compute: threads or Dask scheduler, and memory for blocks and buckets. Dask workers need the store's folder and
             the logs under the same paths.
         progress: told after each file, bucket, and part of the interactions.
+        before: nodes whose users and items keep the order of their numbers; others follow in the order of their ids.
+            Nothing but the numbers depends on it.
 
     Returns:
         `interactions` and `rejects`. Without any usable row, interactions without partitions.
@@ -63,7 +66,7 @@ def ingest(
     def sifted(draft: Draft) -> Any:
         from pipeline.sifted import sift_logs  # noqa: PLC0415 - Dask is slow to import and not needed to find artifacts
 
-        return sift_logs(draft.scratch, settings, logs, compute, progress)
+        return sift_logs(draft.scratch, settings, logs, before, compute, progress)
 
     def write_rejects(draft: Draft) -> None:
         sifted(draft).write_rejects(draft)
@@ -74,5 +77,6 @@ def ingest(
         logs_sifted.require_few_malformed(settings.rejected_share_at_most, rejects.path)
         logs_sifted.write_interactions(draft)
 
-    interactions = store.make(INTERACTIONS, inputs, {}, write)
+    parents = {f"{NODES.name}-{BEFORE}": before} if before else {}
+    interactions = store.make(INTERACTIONS, inputs, parents, write)
     return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, {}, write_rejects)}

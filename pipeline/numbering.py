@@ -1,4 +1,6 @@
-"""Numbering: the sorted distinct ids of one kind over all runs of all logs.
+"""Numbering: the distinct ids of one kind over all runs of all logs, in an order of their own.
+
+The order is that of the ids' bytes. In an update the ids known before come first, in the order that they had.
 
 A run names its users and items by codes of its own. Here its codes are joined with those of all other runs, and the
 distinct ids sorted once. The distinct ids of a kind, at most 2 GiB of text, are held in memory; rows are not touched.
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import ipc
 
+from data_contracts.artifact import Artifact
 from pipeline.scratch import batch_writer, made, mapped, mapped_table, write_table
 from pipeline.spill import load_array
 
@@ -38,10 +41,21 @@ class Numbering:
     Attributes:
         runs: Arrow files with a batch of distinct ids per run, in the order in which runs are numbered.
         folder: where the result goes.
+        known: Arrow file of the ids that keep their order, as `write_known` leaves it; None without any.
     """
 
     runs: tuple[Path, ...]
     folder: Path
+    known: Path | None = None
+
+
+def write_known(nodes: Artifact, kind: str, path: Path) -> Path:
+    """Keep a kind's ids in the order of the numbers that these nodes give them."""
+    found = nodes.read(["kind", "entity", "id"])
+    found = found.filter(pc.equal(found["kind"], kind))
+    _, first = np.unique(found["entity"].to_numpy(), return_index=True)
+    write_table(path, found.select(["id"]).take(pa.array(first)))
+    return path
 
 
 def number_ids(numbering: Numbering) -> Path:
@@ -52,11 +66,26 @@ def number_ids(numbering: Numbering) -> Path:
 def _write(numbering: Numbering, folder: Path) -> None:
     with batch_writer(folder / "codes.arrow", _CODES) as codes:
         ids = _joined_ids(_runs(numbering.runs), codes)
-    order = pc.sort_indices(ids)
-    ranks = np.empty(len(ids), np.int32)
-    ranks[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
-    write_table(folder / "ids.arrow", pa.table({"id": ids.take(order)}))
-    np.save(folder / "ranks.npy", ranks)
+    order = pc.sort_indices(ids).to_numpy()
+    places = _ranks(order)
+    if numbering.known is not None:
+        order = np.argsort(_known_first(ids, places, numbering.known))
+    write_table(folder / "ids.arrow", pa.table({"id": ids.take(pa.array(order))}))
+    np.save(folder / "ranks.npy", _ranks(order))
+    np.save(folder / "places.npy", places[order])
+
+
+def _ranks(order: npt.NDArray[np.integer]) -> Ranks:
+    ranks = np.empty(order.size, np.int32)
+    ranks[order] = np.arange(order.size, dtype=np.int32)
+    return ranks
+
+
+def _known_first(ids: pa.Array, places: Ranks, known: Path) -> npt.NDArray[np.int64]:
+    """What ids are ordered by: where they are known, their place there; behind these, their place among all."""
+    before = mapped_table(known)["id"]
+    found = pc.index_in(ids, before)
+    return np.where(found.is_valid(), found.fill_null(0), places.astype(np.int64) + len(before))
 
 
 def _runs(paths: Iterable[Path]) -> Iterator[pa.Array]:
@@ -92,7 +121,7 @@ def _join(ids: pa.Array, runs: list[pa.Array], codes: ipc.RecordBatchFileWriter)
 
 
 class NumberedIds:
-    """The sorted distinct ids of one kind, and the rank of each run's codes among them."""
+    """The ordered distinct ids of one kind, and the rank of each run's codes among them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,9 +133,15 @@ class NumberedIds:
 
     @property
     def ids(self) -> pa.StringArray:
-        """All distinct ids in the byte order of UTF-8."""
+        """All distinct ids by rank."""
         column = mapped_table(self.folder / "ids.arrow")["id"]
         return column.chunk(0) if column.num_chunks else pa.array([], pa.string())
+
+    @property
+    def places(self) -> Ranks:
+        """By rank, the id's place in the byte order of UTF-8."""
+        places: Ranks = load_array(self.folder / "places.npy", mode="r")
+        return places
 
     def ranks(self, run: int, codes: npt.NDArray[np.int32]) -> Ranks:
         """Ranks of a run's codes."""

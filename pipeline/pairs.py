@@ -29,6 +29,7 @@ from pipeline.fanout import bounded_ranges, fan_out
 from pipeline.join import join_chunk
 from pipeline.partners import DomainPair, finish_pair, prepare_joins
 from pipeline.sides import spill_side, spilled_side
+from pipeline.unchanged import UnchangedDomains
 
 _BYTES_PER_ENTRY = 32
 """Of a pair's reach vectors: both sides' unit rows, their transposes, and copies of some of them."""
@@ -40,6 +41,7 @@ def align_domains(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    before: Mapping[str, Artifact] = {},
 ) -> Artifact:
     """Pair the nodes of every ordered pair of domains.
 
@@ -52,26 +54,33 @@ def align_domains(
         parents: `nodes` and `reach`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: told after each chunk of nodes.
+        before: earlier `nodes`, `reach` and `pairs`; pairs of domains that did not change since are copied.
 
     Returns:
         A `pairs` artifact; two domains that share no anchor have a partition without rows. Its statistics hold the
-        coverage by domain pair and kind (`mixed`: of both), and how often the best partner of a sample of nodes was
-        found.
+        coverage by domain pair and kind (`mixed`: of both), how often the best partner of a sample of nodes was found,
+        and how many pairs of domains were copied.
     """
 
     def write(draft: Draft) -> None:
-        pairs, entries = _spill_sides(draft, settings, parents, compute)
-        coverage: list[dict[str, Any]] = []
+        unchanged = UnchangedDomains.of(before, parents, settings)
+        every, entries = _spill_sides(draft, settings, parents, compute)
+        pairs = [pair for pair in every if not unchanged.has(pair.domains)]
+        entries = entries[[not unchanged.has(pair.domains) for pair in every]]
+        coverage = [row for pair in every if unchanged.has(pair.domains) for row in unchanged.coverage(pair.domains)]
         done, total = 0, sum(pair.nodes for pair in pairs)
         for batch in bounded_ranges(entries, (compute.memory_mib << 20) // _BYTES_PER_ENTRY):
             of_batch = pairs[batch.start : batch.stop]
             coverage += _align(of_batch, compute, after(progress, done, total))
             done += sum(pair.nodes for pair in of_batch)
             progress(done, total, "nodes")
-        for pair in pairs:
+        for pair in every:
             for source, ends in enumerate((pair.domains, pair.domains[::-1])):
-                draft.adopt(pair.table_path(source), source_domain=ends[0], target_domain=ends[1])
-        draft.statistics |= {"coverage": coverage, "checked": _checked(coverage)}
+                files = unchanged.files(*ends) if unchanged.has(pair.domains) else [pair.table_path(source)]
+                for path in files:
+                    draft.adopt(path, source_domain=ends[0], target_domain=ends[1])
+        copied = {"pairs_of_domains": len(every), "copied": len(every) - len(pairs)}
+        draft.statistics |= {"coverage": coverage, "checked": _checked(coverage), **copied}
 
     return store.make(PAIRS, settings.keyed(), parents, write)
 

@@ -66,6 +66,13 @@ def _elements(column: pa.ChunkedArray) -> Array:
     return np.concatenate([empty, *chunks])
 
 
+def spread_indptr(lengths: Array, places: Array, size: int) -> npt.NDArray[np.int64]:
+    """Starts of `size` rows of which those at ascending places have these lengths and all others are empty."""
+    indptr = np.zeros(size + 1, np.int64)
+    indptr[places + 1] = lengths
+    return np.cumsum(indptr)
+
+
 def keep_largest_weights(rows: sp.csr_array, limit: int) -> sp.csr_array:
     """Each row cut to its `limit` largest weights, ties to the smaller column."""
     lengths = np.diff(rows.indptr)

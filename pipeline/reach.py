@@ -29,6 +29,7 @@ from pipeline.fanout import fan_out, ranges
 from pipeline.graph import read_graph
 from pipeline.nodes import DomainNodes, read_nodes
 from pipeline.ragged import ragged_arrays
+from pipeline.stale import Copied
 from pipeline.terrain import Terrain
 
 _NODES_PER_CHUNK = 256, 16_384
@@ -45,6 +46,7 @@ def describe_reach(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    before: Mapping[str, Artifact] = {},
 ) -> Artifact:
     """Describe every node of every domain by the anchors that its walks end on.
 
@@ -57,11 +59,12 @@ def describe_reach(
         parents: `nodes` and `graph`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: told after each chunk of nodes.
+        before: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
 
     Returns:
         A `reach` artifact with one row per node; nodes that reach no anchor have empty lists. Its statistics hold, by
-        domain, the method with its reason, how many nodes have a vector, the number of weights, and on a sample of
-        nodes how far the vectors, and those of walks, are from exact ones.
+        domain, the method with its reason, how many nodes have a vector, the number of weights, how many vectors were
+        copied, and on a sample of nodes how far the vectors, and those of walks, are from exact ones.
     """
     nodes, graph = parents["nodes"], parents["graph"]
 
@@ -72,11 +75,14 @@ def describe_reach(
         for number, domain in enumerate(numbered):
             terrain = Terrain(read_graph(graph, domain), domain.is_anchor, settings.steps)
             choice = chosen_method(terrain, settings)
-            description = Description.of(terrain, choice.method, settings, draft.scratch / str(number), compute)
+            copied = Copied.of(before, nodes, terrain, choice.method, settings)
+            folder = draft.scratch / str(number)
+            description = Description.of(terrain, choice.method, settings, folder, compute, copied)
             found = _describe_domain(draft, description, compute, after(progress, done, total))
             draft.statistics["domains"][domain.domain] = {
                 **asdict(choice),
                 **found,
+                "copied": int(np.count_nonzero(~copied.stale)) if copied else 0,
                 "against_exact": against_exact(description, terrain),
             }
             done += domain.entity.size

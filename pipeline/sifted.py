@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.contracts import REJECTS, SPLITS
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import KINDS, REJECTS, SPLITS
 from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
@@ -23,7 +24,7 @@ from pipeline.assembly import Shelf, Stretch, Weight, stretches, weigh, write_st
 from pipeline.buckets import buckets_of
 from pipeline.fanout import fan_out, threads
 from pipeline.logs import LogError, LogFile
-from pipeline.numbering import NumberedIds, Numbering, number_ids
+from pipeline.numbering import NumberedIds, Numbering, number_ids, write_known
 from pipeline.pieces import Job, Piece, cut, format_of, wanted_columns
 from pipeline.rejected import Dropped, dropped, rejected_rows
 from pipeline.runs import ids_path
@@ -173,7 +174,12 @@ class SiftedLogs:
 
 
 def sift_logs(
-    scratch: Path, settings: IngestSettings, logs: Sequence[LogFile], compute: ComputeSettings, progress: Progress
+    scratch: Path,
+    settings: IngestSettings,
+    logs: Sequence[LogFile],
+    before: Artifact | None,
+    compute: ComputeSettings,
+    progress: Progress,
 ) -> SiftedLogs:
     """Cut every log into runs, side by side, number all ids, then sift buckets of users, side by side.
 
@@ -181,6 +187,7 @@ def sift_logs(
         scratch: private folder; what an interrupted attempt completed there is used.
         settings: how to split, and what to drop.
         logs: the files.
+        before: nodes whose ids keep the order of their numbers.
         compute: threads or Dask scheduler, and memory for blocks and buckets.
         progress: told after each file and bucket.
     """
@@ -195,8 +202,12 @@ def sift_logs(
     ]
     pieces = fan_out(cut, jobs, compute, progress, "files")
     numberings = [
-        Numbering(tuple(ids_path(piece.folder, kind) for piece in pieces), scratch / "ids" / kind)
-        for kind in ("user", "item")
+        Numbering(
+            tuple(ids_path(piece.folder, kind) for piece in pieces),
+            scratch / "ids" / kind,
+            write_known(before, kind, scratch / f"known-{kind}.arrow") if before else None,
+        )
+        for kind in KINDS
     ]
     users, items = fan_out(number_ids, numberings, compute)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))

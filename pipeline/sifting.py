@@ -86,7 +86,8 @@ def _write(bucket: Bucket, folder: Path) -> None:
     settings = bucket.settings
     split, leaked = merged.split, np.zeros(len(merged.user), dtype=bool)
     if settings.split.method != "given":
-        pairs = Pairs(bucket.domain, merged.user, merged.item, merged.timestamp, users.ids, items.ids)
+        places = items.places.take(merged.item).astype(np.int64)
+        pairs = Pairs(bucket.domain, merged.user, merged.item, places, merged.timestamp, users.ids, items.ids)
         split = assign_splits(pairs, settings.split)
     elif settings.protocol == "clean":
         leaked = _repeats_pair(merged)

@@ -32,13 +32,15 @@ class Pairs:
     Attributes:
         domain: its name.
         user, item: ranks among `user_ids` and `item_ids`.
+        place: the item ids' places in the byte order of UTF-8.
         timestamp: earliest time of the pair; only read by the methods that need it.
-        user_ids, item_ids: sorted ids, these pairs' and maybe others.
+        user_ids, item_ids: distinct ids, these pairs' and maybe others.
     """
 
     domain: str
     user: Numbers
     item: Numbers
+    place: Numbers
     timestamp: Numbers
     user_ids: pa.StringArray
     item_ids: pa.StringArray
@@ -60,7 +62,7 @@ def random_split(pairs: Pairs, settings: SplitSettings) -> Codes:
     together, but at least one stays for training. The draw is a hash of (seed, domain, user id, item id); pairs that
     draw the same are ordered by item id.
     """
-    order = in_order_of_draws(pairs.user, _draws(pairs, settings.seed), pairs.item)
+    order = in_order_of_draws(pairs.user, _draws(pairs, settings.seed), pairs.place)
     position, size = _places(pairs.user)  # the order leaves every user's rows where they are
     held_out = np.minimum(_rounded(size, settings.test_share + settings.valid_share), size - 1)
     test = np.minimum(_rounded(size, settings.test_share), held_out)
@@ -81,7 +83,7 @@ def leave_last_out(pairs: Pairs) -> Codes:
 
     Of pairs at the same time the one with the larger item id is later.
     """
-    order = np.lexsort((pairs.item, pairs.timestamp, pairs.user))
+    order = np.lexsort((pairs.place, pairs.timestamp, pairs.user))
     position, size = _places(pairs.user[order])
     from_end = np.where(size >= 3, size - 1 - position, -1)
     codes = np.where(from_end == 0, TEST_CODE, np.where(from_end == 1, VALID_CODE, TRAIN_CODE))

@@ -14,6 +14,7 @@ from pipeline.graph import DomainGraph
 
 IntArray = npt.NDArray[np.int32]
 Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Terrain:
         ones = np.ones(self.graph.indices.size, np.float32)
         return sp.csr_array((ones, self.graph.indices, self.graph.indptr), shape=(self.graph.nodes,) * 2)
 
+    def near(self, nodes: Mask) -> Mask:
+        """bool [nodes], who has one of these nodes for a neighbour."""
+        found: Mask = self.adjacency @ nodes.astype(np.float32) > 0
+        return found
+
     def counting_steps(self, kind: str) -> npt.NDArray[np.bool_]:
         """bool [last + 1], which steps of a walk from a kind of node count: those asked for that can end on an anchor.
 
@@ -61,7 +67,7 @@ class Terrain:
         """bool [nodes], whether a walk from the node can end on an anchor when it counts."""
         ends, found = self.is_anchor, np.zeros(self.graph.nodes, np.bool_)
         for step in range(1, max(self.steps) + 1):
-            ends = self.adjacency @ ends.astype(np.float32) > 0
+            ends = self.near(ends)
             found |= ends & (step in self.steps)
         return found
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from data_contracts.settings import ComputeSettings
 from pipeline.fanout import bounded_ranges, stream
+from pipeline.ragged import spread_indptr
 from pipeline.spill import Rows, spill_rows, spilled_rows
-from pipeline.terrain import IntArray, Numbers, Terrain
+from pipeline.terrain import IntArray, Mask, Numbers, Terrain
 from pipeline.visit_kernels import visit_rows
 
 _BYTES_PER_ENTRY = 8
@@ -54,21 +55,25 @@ def visits_cost(terrain: Terrain, limit: int) -> Cost:
     return Cost(int(multiply_adds), int(entries * _BYTES_PER_ENTRY) >> 20)
 
 
-def spill_visits(terrain: Terrain, limit: int, folder: Path, compute: ComputeSettings) -> None:
-    """Take all steps but the last for all nodes; what an earlier attempt finished is not done again.
+def spill_visits(terrain: Terrain, limit: int, folder: Path, compute: ComputeSettings, wanted: Mask) -> None:
+    """Take all steps but the last for all nodes needed; what an earlier attempt finished is not done again.
 
     Args:
         terrain: where walks go and end.
         limit: most entries of a row; every step's rows are cut to their largest weights.
         folder: its sub-folder `1` will hold V(1).
         compute: threads, and memory for parts of rows.
+        wanted: bool [nodes], for whom the last step will be taken.
     """
     if (folder / "1").exists():
         return
     visits = _start(terrain)
+    needed = [wanted]
+    for _ in range(1, max(terrain.steps)):
+        needed.append(terrain.near(needed[-1]))
     for step in range(max(terrain.steps) - 1, 0, -1):
         own = terrain.column_of if step in terrain.steps else np.empty(0, np.int32)
-        spill_rows(folder / str(step), _everywhere(Step(terrain, visits, own, limit), compute))
+        spill_rows(folder / str(step), _needed_rows(Step(terrain, visits, own, limit), needed[step], compute))
         visits = spilled_rows(folder / str(step))
     if max(terrain.steps) == 1:
         spill_rows(folder / "1", [visits])
@@ -112,13 +117,14 @@ class Step:
         return Rows(rows.indptr, rows.indices[:entries], rows.weights[:entries])
 
 
-def _everywhere(step: Step, compute: ComputeSettings) -> Iterator[Rows]:
-    """The rows of all nodes, in parts that leave memory for those that wait."""
-    lengths = step.lengths()
+def _needed_rows(step: Step, needed: Mask, compute: ComputeSettings) -> Iterator[Rows]:
+    """The rows of all nodes, of those not needed empty, in parts that leave memory for those that wait."""
+    lengths = np.where(needed, step.lengths(), 0)
     most = (compute.memory_mib << 20) // (_BYTES_PER_ENTRY * _PARTS_IN_MEMORY)
 
     def part(nodes: range) -> Rows:
-        rows = step.rows(np.arange(nodes.start, nodes.stop), int(lengths[nodes.start : nodes.stop].sum()))
-        return Rows(rows.indptr, rows.indices.copy(), rows.weights.copy())
+        places = np.flatnonzero(needed[nodes.start : nodes.stop])
+        rows = step.rows(nodes.start + places, int(lengths[nodes.start : nodes.stop].sum()))
+        return Rows(spread_indptr(np.diff(rows.indptr), places, len(nodes)), rows.indices.copy(), rows.weights.copy())
 
     return stream(part, bounded_ranges(lengths, most), compute)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -53,7 +54,13 @@ class Stages:
 
 
 def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
-    return {**settings.keyed(), "logs": [log.sha256 for log in logs]}
+    return {"settings": settings.keyed(), "files": [log.sha256 for log in logs]}
+
+
+def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _progress: Any, before: Any) -> Any:
+    inputs = _ingest_inputs(settings, logs)
+    parents = {"rejects": {}, "interactions": {"nodes-before": before} if before else {}}
+    return {name: fake.make(store, name, inputs, of) for name, of in parents.items()}
 
 
 def _find_logs(sources: Any, folder: Path) -> list[Any]:
@@ -102,9 +109,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         "pipeline.logs": {"find_logs": _find_logs},
         "pipeline.interactions": {
             "ingest_inputs": _ingest_inputs,
-            "ingest": lambda store, settings, logs, *rest: {
-                name: fake.make(store, name, _ingest_inputs(settings, logs), {}) for name in ("rejects", "interactions")
-            },
+            "ingest": partial(_ingest, fake),
         },
         "pipeline.nodes": {
             "number_nodes": lambda store, settings, parents, *rest: fake.make(

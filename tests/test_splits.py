@@ -22,7 +22,7 @@ def pairs(rows: list[tuple[str, str, int]], domain: str = "d") -> Pairs:
     return Pairs(
         domain,
         np.array([users.index(row[0]) for row in rows], np.int64),
-        np.array([items.index(row[1]) for row in rows], np.int64),
+        *[np.array([items.index(row[1]) for row in rows], np.int64)] * 2,
         np.array([row[2] for row in rows], np.int64),
         pa.array(users, pa.string()),
         pa.array(items, pa.string()),

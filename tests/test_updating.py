@@ -1,0 +1,176 @@
+"""Updates: what a run goes on from, what its keys follow from, and which numbers stay."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_stages import Stages, stages
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_plan import ALL, config_of
+
+from data_contracts.artifact import Artifact
+from data_contracts.garbage import collect_garbage
+from data_contracts.settings import ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.store import Store
+from flows.plan import Plan, make_plan
+from flows.running import run_stages
+from pipeline.interactions import ingest
+from pipeline.logs import find_logs
+from pipeline.nodes import number_nodes
+
+__all__ = ["stages"]
+
+COMPUTE = ComputeSettings(threads=1)
+MODEL = ["checkpoint-2022", "metrics", "embeddings", "recommendations"]
+
+rows = st.lists(st.tuples(st.sampled_from("dba"), st.text("äbc", min_size=1, max_size=2), st.text("xYß", min_size=1,
+                max_size=2), st.integers(0, 3)), min_size=1, max_size=30)  # fmt: skip
+methods = st.sampled_from(["random", "leave-last-out", "time"])
+
+
+def grow(folder: Path, item: str) -> None:
+    with (folder / "log.csv").open("a") as log:
+        log.write(f"u,{item}\n")
+
+
+def update(folder: Path, *overrides: str) -> list[str]:
+    return run_stages(config_of(folder, "update=true", *overrides)).made
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {role: step.key for role, step in plan.steps.items()}
+
+
+def numbered(store: Store, folder: Path, method: str, before: Artifact | None = None) -> tuple[Artifact, Artifact]:
+    """Interactions and nodes of all logs in a folder."""
+    split = SplitSettings(method=method, valid_from=2, test_from=3)
+    columns = {"domain": "domain", "timestamp": "time"}
+    logs = find_logs((LogSource(path=f"{folder}/*.csv", columns=columns),), folder)
+    made = ingest(store, IngestSettings(split=split), logs, COMPUTE, before=before)["interactions"]
+    return made, number_nodes(store, GraphSettings(), {"interactions": made}, COMPUTE)
+
+
+def numbers(nodes: Artifact) -> dict[tuple[str, str], int]:
+    return {(row["kind"], row["id"]): row["entity"] for row in nodes.read().to_pylist()}
+
+
+def facts(interactions: Artifact) -> set[tuple[object, ...]]:
+    columns = ["domain", "user_id", "item_id", "split", "timestamp", "count"]
+    return {tuple(row.values()) for row in interactions.read(columns).to_pylist()}
+
+
+@settings(deadline=None, max_examples=15)
+@given(rows, rows, methods)
+def test_known_ids_keep_their_order_and_new_ones_follow_and_nothing_else_changes(
+    tmp_path_factory: pytest.TempPathFactory, monday: list, tuesday: list, method: str
+) -> None:
+    folder = tmp_path_factory.mktemp("logs")
+    store = Store(folder / "store")
+    for name, of_day in (("b", monday), ("a", tuesday)):
+        lines = ("domain,user_id,item_id,time", *(",".join(map(str, row)) for row in of_day))
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        if name == "b":
+            _, before = numbered(store, folder, method)
+    interactions, nodes = numbered(store, folder, method, before)
+    scratch, _ = numbered(store, folder, method)
+    assert facts(interactions) == facts(scratch)
+    old, new = numbers(before), numbers(nodes)
+    for kind in ("user", "item"):
+        stayed = sorted((key for key in old if key in new and key[0] == kind), key=lambda key: old[key])
+        added = sorted((key for key in new if key not in old and key[0] == kind), key=lambda key: key[1].encode())
+        assert [new[key] for key in [*stayed, *added]] == list(range(len(stayed) + len(added)))
+
+
+def test_without_new_logs_an_update_makes_nothing(tmp_path: Path, stages: Stages) -> None:
+    run_stages(config_of(tmp_path))
+    assert update(tmp_path) == []
+
+
+def test_the_first_update_of_a_name_is_from_scratch(tmp_path: Path, stages: Stages) -> None:
+    assert keys(make_plan(config_of(tmp_path, "update=true"))) == keys(make_plan(config_of(tmp_path)))
+
+
+def test_an_update_goes_on_from_what_its_name_made_and_then_finds_it(tmp_path: Path, stages: Stages) -> None:
+    first = run_stages(config_of(tmp_path)).artifacts
+    grow(tmp_path, "j")
+    second = run_stages(config_of(tmp_path, "update=true"))
+    assert second.made == ALL
+    assert second.artifacts["interactions"].manifest.parents == {"nodes-before": first["nodes"].key}
+    assert update(tmp_path) == []
+    grow(tmp_path, "k")
+    third = run_stages(config_of(tmp_path, "update=true")).artifacts
+    assert third["interactions"].manifest.parents == {"nodes-before": second.artifacts["nodes"].key}
+    assert update(tmp_path) == []
+
+
+def test_a_run_without_update_has_the_keys_of_a_run_from_scratch(tmp_path: Path, stages: Stages) -> None:
+    run_stages(config_of(tmp_path))
+    grow(tmp_path, "j")
+    scratch = keys(make_plan(config_of(tmp_path)))
+    update(tmp_path)
+    assert keys(make_plan(config_of(tmp_path))) == scratch
+    updated = keys(make_plan(config_of(tmp_path, "update=true")))
+    assert {role for role in scratch if scratch[role] == updated[role]} == {"rejects"}
+
+
+def test_training_goes_on_from_the_checkpoint_and_what_it_was_trained_on(tmp_path: Path, stages: Stages) -> None:
+    first = run_stages(config_of(tmp_path)).artifacts
+    grow(tmp_path, "j")
+    parents = make_plan(config_of(tmp_path, "update=true")).steps["checkpoint-2022"].parents
+    before = {role: key for role, key in parents.items() if role.endswith("-before")}
+    wanted = ("checkpoint-2022", "interactions", "nodes", "graph")
+    assert before == {f"{role}-before": first[role].key for role in wanted}
+
+
+@pytest.mark.parametrize("override", ["train.width=8", "train.seeds=[7]", "train.model=star"])
+def test_training_starts_anew_where_no_earlier_tables_fit(tmp_path: Path, stages: Stages, override: str) -> None:
+    run_stages(config_of(tmp_path))
+    grow(tmp_path, "j")
+    plan = make_plan(config_of(tmp_path, "update=true", override))
+    (checkpoint,) = (step for step in plan.steps.values() if step.stage == "train")
+    assert not [role for role in checkpoint.parents if role.endswith("-before")]
+
+
+def test_an_update_with_other_settings_still_goes_on_from_the_same(tmp_path: Path, stages: Stages) -> None:
+    run_stages(config_of(tmp_path))
+    grow(tmp_path, "j")
+    update(tmp_path)
+    assert update(tmp_path, "train.epochs=3") == MODEL
+    assert update(tmp_path) == []
+
+
+def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: Path, stages: Stages) -> None:
+    first = run_stages(config_of(tmp_path)).artifacts
+    grow(tmp_path, "j")
+    run_stages(config_of(tmp_path, "update=true"), "walk")
+    assert update(tmp_path) == ["pairs", *MODEL]
+    grow(tmp_path, "k")
+    run_stages(config_of(tmp_path, "update=true"), "walk")
+    grow(tmp_path, "l")
+    before = make_plan(config_of(tmp_path, "update=true")).before
+    assert "checkpoint-2022" in before
+    assert before["nodes"] != first["nodes"].key
+
+
+def test_another_split_is_refused_because_it_would_hold_out_what_was_learned(tmp_path: Path, stages: Stages) -> None:
+    run_stages(config_of(tmp_path))
+    grow(tmp_path, "j")
+    with pytest.raises(ValueError, match=r"update: \[ingest\] of run 'r' is .* run it once with update = false"):
+        update(tmp_path, "ingest.split.seed=1")
+
+
+def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stages: Stages) -> None:
+    generations = []
+    for item in "jkl":
+        generations.append(run_stages(config_of(tmp_path, "update=true")).artifacts)
+        grow(tmp_path, item)
+    gone = {garbage.path.name for garbage in collect_garbage(tmp_path / "store")}
+    first, second, _ = ({generation[role].key for role in ALL} for generation in generations)
+    assert first <= gone
+    assert gone & second == {generations[1][role].key for role in ("rejects", *MODEL[1:])}
+    assert json.loads((tmp_path / "store/runs/r/run.json").read_text())["before"].keys() == {
+        "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022",
+    }  # fmt: skip
+    assert np.all([artifact.path.exists() for artifact in generations[2].values()])
