@@ -15,6 +15,7 @@ from data_contracts.garbage import collect_garbage
 from data_contracts.settings import ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
 from data_contracts.store import Store
 from flows.plan import Plan, make_plan
+from flows.reuse import reuse_table
 from flows.running import run_stages
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
@@ -174,3 +175,28 @@ def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stag
         "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022",
     }  # fmt: skip
     assert np.all([artifact.path.exists() for artifact in generations[2].values()])
+
+
+def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -> None:
+    assert reuse_table(run_stages(config_of(tmp_path))) is None
+    grow(tmp_path, "j")
+    outcome = run_stages(config_of(tmp_path, "update=true"))
+    statistics = {
+        "reach": {"domains": {"books": {"nodes": 5000, "copied": 4000}}},
+        "pairs": {"pairs_of_domains": 3, "copied": 1},
+        "checkpoint-2022": {
+            "warm_start": {
+                "tables": {"inter": {"kept": 7, "from_neighbours": 2, "as_usual": 1}}, "held_out_rows_seen": 4,
+            }
+        },
+    }  # fmt: skip
+    for role, found in statistics.items():
+        outcome.artifacts[role].statistics.update(found)
+    table = reuse_table(outcome)
+    assert table is not None
+    assert table.rows == (
+        ("reach", "vectors of books", "4,000", "5,000", "1,000"),
+        ("pairs", "pairs of domains", "1", "3", "2"),
+        ("checkpoint-2022", "rows of inter", "7", "10", "2 from neighbours, 1 as usual"),
+        ("checkpoint-2022", "held-out rows that were trained on before", "4", "", ""),
+    )
