@@ -10,6 +10,7 @@ from urllib.parse import quote
 import faiss
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from data_contracts.artifact import Artifact, artifact_key
 from data_contracts.contracts import EMBEDDINGS, GRAPH, INDEX
@@ -45,12 +46,8 @@ def build_index(store: Store, artifacts: Mapping[str, Artifact], progress: Progr
     """
 
     def write(draft: Draft) -> None:
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
+        with threadpool_limits(1):
             rows = [_indexed(open_catalogue(artifacts, name), draft, progress) for name in domains_of(artifacts)]
-        finally:
-            faiss.omp_set_num_threads(threads)
         draft.write(pa.Table.from_pylist(rows, schema=INDEX.file_schema))
 
     return store.make(INDEX, SETTINGS, _parents(artifacts), write)
