@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -20,8 +18,9 @@ from filelock import FileLock
 
 from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest, artifact_key, file_digest, partition_folder
 from data_contracts.claims import Claims, is_held
-from data_contracts.contract import Contract, check_table
+from data_contracts.contract import Contract
 from data_contracts.contracts import CONTRACTS
+from data_contracts.writing import flush, write_atomically, write_checked
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Draft:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = []
         for path in paths:
-            _flush(path)
+            flush(path)
             name = path.relative_to(self.folder).as_posix()
             files.append(
                 FileEntry(path=name, size=path.stat().st_size, sha256=file_digest(path), rows=self._rows.get(name))
@@ -179,7 +178,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         draft.folder.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
         shutil.rmtree(draft.scratch.parent, ignore_errors=True)
         log.info("%s: %s rows in %s s → %s", manifest.contract, manifest.rows, manifest.made["seconds"], target)
         return Artifact(draft.contract, target)
@@ -232,63 +231,6 @@ def open_artifact(path: Path) -> Artifact:
     if not (path / MANIFEST).exists():
         raise FileNotFoundError(f"{path}: no {MANIFEST}, so no artifact")
     return Artifact(CONTRACTS[json.loads((path / MANIFEST).read_text())["contract"]], path.resolve())
-
-
-def write_checked(contract: Contract, table: pa.Table, path: Path, label: str) -> None:
-    """Write one Parquet file of an artifact.
-
-    Args:
-        contract: what the file promises.
-        table: the contract's file columns, in any order.
-        path: where it goes.
-        label: how errors call it.
-
-    Raises:
-        ContractError: the table breaks the contract; nothing is written.
-    """
-    check_table(contract, table, label)
-    write_parquet(table.select(contract.file_schema.names).cast(contract.file_schema), path)
-
-
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file with page checksums and encodings that suit sorted numbers and floats."""
-    encodings: dict[str, str] = {}
-    dictionary = []
-    for field in table.schema:
-        is_list = pa.types.is_list(field.type)
-        name = f"{field.name}.list.element" if is_list else field.name
-        inner = field.type.value_type if is_list else field.type
-        if pa.types.is_integer(inner):
-            encodings[name] = "DELTA_BINARY_PACKED"
-        elif pa.types.is_floating(inner):
-            encodings[name] = "BYTE_STREAM_SPLIT"
-        else:
-            dictionary.append(name)
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        use_dictionary=dictionary,
-        column_encoding=encodings or None,
-        write_page_checksum=True,
-    )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that readers, and a kill at any moment, see the old bytes or the new ones."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_bytes(content)
-    _flush(temporary)
-    temporary.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _locked(path: Path) -> FileLock:
