@@ -11,31 +11,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.artifact import Artifact
+from data_contracts.artifact import MANIFEST, Artifact
 from data_contracts.contracts import CONTRACTS
+from data_contracts.remote_store import open_store
 from data_contracts.store import Store, open_artifact
-from flows.config import load_config, store_folder
+from flows.config import load_config, store_override, store_place
 from flows.plan import make_plan
 
 
-def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
+def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifact]]:
     """A run's name and artifacts, from its TOML file or its name in the store.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     if run.endswith(".toml"):
-        config = load_config(Path(run), [f"store={store.absolute()}"] if store else [])
+        config = load_config(Path(run), store_override(store))
         return config.name, make_plan(config).found()
-    return run, Store(store or store_folder()).run(run)[0]
+    return run, open_store(store or store_place()).run(run)[0]
 
 
-def find_artifact(place: str, store: Path | None = None) -> Artifact | None:
+def find_artifact(place: str, store: str | None = None) -> Artifact | None:
     """The artifact in a folder or, as `run/role`, in the store's runs; None where the place names no artifact."""
-    for folder in (Path(place), (store or store_folder()) / "runs" / place):
-        if (folder / "manifest.json").exists():
-            return open_artifact(folder)
-    return None
+    if (Path(place) / MANIFEST).exists():
+        return open_artifact(Path(place))
+    run, slash, role = place.partition("/")
+    found = open_store(store or store_place()).find_run(run) if slash else None
+    return found[0].get(role) if found else None
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 def _parent(artifact: Artifact, role: str, key: str) -> Artifact | None:
     contract = CONTRACTS[role.split("-", maxsplit=1)[0]]
-    return Store(artifact.path.parent.parent).find(contract, key)
+    return (artifact.origin or Store(artifact.path.parent.parent)).find(contract, key)
 
 
 def _columns(artifact: Artifact) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ class UnknownError(ValueError):
     """A domain or user that the run does not have, with the nearest it has."""
 
 
-def best_items(run: str, domain: str, user: str, top: int, store: Path | None) -> list[tuple[int, str, float]]:
+def best_items(run: str, domain: str, user: str, top: int, store: str | None) -> list[tuple[int, str, float]]:
     """The best items for a user as rank, item id and score, best first.
 
     Args:
@@ -25,7 +24,7 @@ def best_items(run: str, domain: str, user: str, top: int, store: Path | None) -
         domain: domain to recommend in.
         user: the user's id as in the logs.
         top: most items to return.
-        store: folder of all artifacts; without it the file's, else the default.
+        store: folder of all artifacts, or its address; without it the file's, else the default.
 
     Raises:
         UnknownError: the run has no recommendations, or none of this domain or user.

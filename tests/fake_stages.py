@@ -99,7 +99,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
             "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
         },
-        "pipeline.logs": {"find_logs": _find_logs},
+        "pipeline.logs": {"find_logs": _find_logs, "LogError": ValueError},
         "pipeline.interactions": {
             "ingest_inputs": _ingest_inputs,
             "ingest": lambda store, settings, logs, *rest: {
