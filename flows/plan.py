@@ -130,9 +130,13 @@ def _world_logs(world: Artifact) -> tuple[LogSource, ...]:
 
 
 def _given_logs(config: RunConfig, store: Store) -> tuple[Any, ...]:
-    from pipeline.logs import LogError
+    from pipeline.logs import LogError, remote_versions
 
     try:
+        versions = remote_versions(config.logs)
+        found = recorded_logs(config, store) if versions else None
+        if found and {file.version for file in found} == versions:
+            return found
         return _log_files(config.logs)
     except LogError:
         found = recorded_logs(config, store)

@@ -31,7 +31,13 @@ def recorded_logs(config: RunConfig, store: Store) -> tuple[Any, ...] | None:
     found = [store.find(artifact.contract, artifact.folder.name) for artifact in made if artifact]
     if found[-1] is None or None in found:
         return None
+    versions = details.get("log_versions", {})
     return tuple(
-        LogFile(Path(file["name"]), size=0, **{**file, "source": LogSource(path=file["name"], **file["source"])})
+        LogFile(
+            Path(file["name"]),
+            size=0,
+            version=versions.get(file["name"], ""),
+            **{**file, "source": LogSource(path=file["name"], **file["source"])},
+        )
         for file in found[-1].manifest.settings["files"]
     )

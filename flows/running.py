@@ -148,6 +148,7 @@ def record(outcome: Outcome) -> None:
         "config": outcome.config.model_dump(mode="json"),
         "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         "made": outcome.made,
+        "log_versions": {log_file.name: log_file.version for log_file in outcome.plan.logs},
         "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
         "peak_memory_mib": peak_memory_mib(),
     }

@@ -14,7 +14,7 @@ from data_contracts.artifact import file_digest
 from data_contracts.contracts import TEST, TRAIN, VALID
 from data_contracts.remote import is_remote
 from data_contracts.settings import LogSource
-from pipeline.remote_logs import local_copies
+from pipeline.remote_logs import listed_copies, local_copies
 
 SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
 """What logs call the splits, in lower case, and what we call them."""
@@ -40,6 +40,7 @@ class LogFile:
         split: the split that its path names (train, valid, test), or None.
         sha256: digest of its bytes.
         size: in bytes.
+        version: of the file on object storage that it is a copy of; empty where it is none.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class LogFile:
     split: str | None
     sha256: str
     size: int
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class _Match:
     path: Path
     base: Path
     place: str
+    version: str = ""
 
 
 def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
@@ -80,6 +83,14 @@ def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
     with ThreadPoolExecutor() as threads:
         digests = list(threads.map(lambda log: file_digest(log.path), found))
     return [replace(log, sha256=digest) for log, digest in zip(found, digests, strict=True)]
+
+
+def remote_versions(sources: Sequence[LogSource]) -> set[str]:
+    """Versions of all files of sources that are all on object storage, nothing is fetched; none where one is not."""
+    places = [_divided(_expanded(source.path, "logs")) for source in sources if is_remote(source.path)]
+    if len(places) < len(sources):
+        return set()
+    return {copy.version for place in places for copy in listed_copies(*place).values()}
 
 
 def _files_of(source: LogSource, number: int, folder: Path) -> list[LogFile]:
@@ -118,13 +129,18 @@ def _matches(full: Path) -> list[_Match]:
 
 def _remote_matches(address: str) -> list[_Match]:
     """As `_matches`, on object storage: copies on this machine."""
+    copies = local_copies(*_divided(address))
+    return [
+        _Match(copy.path, copy.path.parents[len(PurePosixPath(name).parts) - 1], copy.address, copy.version)
+        for name, copy in copies.items()
+    ]
+
+
+def _divided(address: str) -> tuple[str, str]:
+    """The folder in front of the first glob, and what names in it must match."""
     fixed = address[: glob.start()] if (glob := _GLOB.search(address)) else address
     folder = fixed.rpartition("/")[0]
-    copies = local_copies(folder, address.removeprefix(f"{folder}/"))
-    return [
-        _Match(path, path.parents[len(PurePosixPath(name).parts) - 1], f"{folder}/{name}")
-        for name, path in copies.items()
-    ]
+    return folder, address.removeprefix(f"{folder}/")
 
 
 def _described(match: _Match, source: LogSource, label: str) -> LogFile:
@@ -142,7 +158,8 @@ def _described(match: _Match, source: LogSource, label: str) -> LogFile:
             f"{label}: path_pattern finds the split {split!r} in {place}, must be one of {', '.join(SPLIT_NAMES)}"
         )
     split = None if split is None else SPLIT_NAMES[split.lower()]
-    return LogFile(path, path.relative_to(match.base).as_posix(), source, domain, split, "", path.stat().st_size)
+    name = path.relative_to(match.base).as_posix()
+    return LogFile(path, name, source, domain, split, "", path.stat().st_size, match.version)
 
 
 def _path_groups(place: str, source: LogSource, label: str) -> dict[str, str | None]:

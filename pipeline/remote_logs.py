@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.remote import Remote, RemoteFile, cache_folder
@@ -13,52 +14,74 @@ from data_contracts.remote import Remote, RemoteFile, cache_folder
 log = logging.getLogger(__name__)
 
 
-def local_copies(folder: str, pattern: str) -> dict[str, Path]:
-    """Copies of the files that match; those that are here already are not fetched again.
+@dataclass(frozen=True)
+class Copy:
+    """A copy of one version of a file, here or yet to be fetched.
 
-    A copy's folder is named after the address, size, time and tag of its original. So a changed original gets another
-    copy, and whoever still reads the old one is not disturbed.
+    A changed file is another version and gets another copy, so whoever still reads the old one is not disturbed.
+
+    Attributes:
+        address: of the file.
+        version: digest of its address, size, time and tag.
+    """
+
+    address: str
+    version: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies as soon as it is whole; ends in the file's address."""
+        return cache_folder() / "logs" / self.version / self.address.replace("://", "/")
+
+
+def listed_copies(folder: str, pattern: str) -> dict[str, Copy]:
+    """Copies of the files that match, whether or not they are here; nothing is fetched.
 
     Args:
         folder: address of the folder in front of the first glob.
         pattern: what names in it must match.
 
     Returns:
-        Name in the folder → path of its copy, which ends in the file's address; an empty mapping where nothing matches.
+        Name in the folder → copy; an empty mapping where nothing matches.
 
     Raises:
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
-        ConnectionError: a file changed while it was fetched.
     """
     remote = Remote(folder)
-    found = remote.matching(pattern)
-    copies = {name: _copy_path(f"{remote.address}/{name}", file) for name, file in found.items()}
-    missing = {name: path for name, path in copies.items() if not path.exists()}
+    return {name: _copy(f"{remote.address}/{name}", file) for name, file in remote.matching(pattern).items()}
+
+
+def local_copies(folder: str, pattern: str) -> dict[str, Copy]:
+    """As `listed_copies`, after those that were not here have been fetched.
+
+    Raises:
+        ConnectionError: also where a file changed while it was fetched.
+    """
+    copies = listed_copies(folder, pattern)
+    missing = {name: copy for name, copy in copies.items() if not copy.path.exists()}
     if missing:
-        size = sum(found[name].size for name in missing)
-        log.info("fetching %s logs, %.1f MiB, from %s", len(missing), size / 2**20, remote.address)
-        _fetch(remote, pattern, missing)
+        log.info("fetching %s log files from %s", len(missing), folder)
+        _fetch(folder, pattern, missing)
     return copies
 
 
-def _copy_path(address: str, file: RemoteFile) -> Path:
-    version = f"{address} {file.size} {file.modified.isoformat()} {file.tag}"
-    scheme, _, path = address.partition("://")
-    return cache_folder() / "logs" / hashlib.sha256(version.encode()).hexdigest()[:20] / scheme / path
+def _copy(address: str, file: RemoteFile) -> Copy:
+    text = f"{address} {file.size} {file.modified.isoformat()} {file.tag}"
+    return Copy(address, hashlib.sha256(text.encode()).hexdigest()[:20])
 
 
-def _fetch(remote: Remote, pattern: str, missing: dict[str, Path]) -> None:
-    """Under other names first; a copy counts once the original is known to be still the one that was listed."""
-    own = f".{os.getpid()}.{threading.get_ident()}"
-    parts = {name: path.with_name(f"{path.name}{own}") for name, path in missing.items()}
+def _fetch(folder: str, pattern: str, missing: dict[str, Copy]) -> None:
+    """Under other names first; a copy counts once the file is known to be still the one that was listed."""
+    own, remote = f".{os.getpid()}.{threading.get_ident()}", Remote(folder)
+    parts = {name: copy.path.with_name(f"{copy.path.name}{own}") for name, copy in missing.items()}
     try:
         remote.download(parts)
         now = remote.matching(pattern)
-        for name, path in missing.items():
-            address, file = f"{remote.address}/{name}", now.get(name)
-            if file is None or _copy_path(address, file) != path or parts[name].stat().st_size != file.size:
-                raise ConnectionError(f"{address} changed while it was fetched, must stay as it is; start again")
-            parts[name].replace(path)
+        for name, copy in missing.items():
+            file = now.get(name)
+            if file is None or _copy(copy.address, file) != copy or parts[name].stat().st_size != file.size:
+                raise ConnectionError(f"{copy.address} changed while it was fetched, must stay as it is; start again")
+            parts[name].replace(copy.path)
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

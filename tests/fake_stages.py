@@ -57,7 +57,8 @@ def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
 
 
 def _find_logs(sources: Any, folder: Path) -> list[Any]:
-    return [SimpleNamespace(sha256=hashlib.sha256(Path(source.path).read_bytes()).hexdigest()) for source in sources]
+    digests = [hashlib.sha256(Path(source.path).read_bytes()).hexdigest() for source in sources]
+    return [SimpleNamespace(name=digest, sha256=digest, version="") for digest in digests]
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
             "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
         },
-        "pipeline.logs": {"find_logs": _find_logs, "LogError": ValueError},
+        "pipeline.logs": {"find_logs": _find_logs, "LogError": ValueError, "remote_versions": lambda sources: set()},
         "pipeline.interactions": {
             "ingest_inputs": _ingest_inputs,
             "ingest": lambda store, settings, logs, *rest: {
