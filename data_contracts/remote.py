@@ -60,15 +60,11 @@ class Remote:
             ConnectionError: the storage does not answer.
         """
         self.address = address.rstrip("/")
-        package = _package(self.address)
+        _require_known(self.address)
         import fsspec  # noqa: PLC0415 - slow to import, and stores that are folders need none
 
-        try:
+        with self._reached():
             self._files, self._root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
-        except ImportError as error:
-            raise ModuleNotFoundError(
-                f"{self.address}: {package} is not installed, must be; pip install 'edda-recsys[cloud]'"
-            ) from error
         self._require_bucket()
 
     def read(self, name: str) -> bytes | None:
@@ -160,11 +156,16 @@ class Remote:
     def _told(self, error: Exception) -> Exception:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return error
+        package = PACKAGES[_scheme(self.address)]
+        if isinstance(error, ImportError):
+            return ModuleNotFoundError(
+                f"{self.address}: {package} is not installed, must be; pip install -e '.[cloud]'"
+            )
         words = f"{type(error).__name__}: {error}"
         if isinstance(error, PermissionError):
             return PermissionError(f"{self.address}: access is refused ({words}); use credentials that allow it")
         if any(word in type(error).__name__ for word in ("Credential", "Authentication", "Token")):
-            remedy = f"set them as {PACKAGES[_scheme(self.address)]} expects them, see docs/storage.md"
+            remedy = f"set them as {package} expects them, see docs/storage.md"
             return PermissionError(f"{self.address}: no usable credentials ({words}); {remedy}")
         return ConnectionError(f"{self.address}: the storage does not answer as it should ({words}); try again later")
 
@@ -173,11 +174,9 @@ def _scheme(address: str) -> str:
     return urlsplit(address).scheme
 
 
-def _package(address: str) -> str:
-    """The package that an address needs."""
+def _require_known(address: str) -> None:
     if urlsplit(address).password:
         raise ValueError("a store's address holds a password, must not; give it to the storage's own settings")
     if _scheme(address) not in PACKAGES or not urlsplit(address).netloc:
         known = ", ".join(f"{scheme}://bucket/prefix" for scheme in PACKAGES)
         raise ValueError(f"address is {address!r}, must be one of {known}")
-    return PACKAGES[_scheme(address)]

@@ -115,7 +115,7 @@ class RemoteStore(Store):
         files = [entry.model_copy(update={"path": f"{writer}/{entry.path}"}) for entry in manifest.files]
         ours = manifest.model_copy(update={"files": tuple(files)})
         names = {folder / entry.path: f"{_folder(artifact)}/{writer}/{entry.path}" for entry in manifest.files}
-        log.info("%s: putting %s into %s", manifest.contract, _size(manifest), self)
+        log.info("%s: uploading %s to %s", manifest.contract, _size(manifest), self)
         self.remote.upload(names)
         content = ours.model_dump_json(indent=2).encode()
         if self.remote.create(f"{_folder(artifact)}/{MANIFEST}", content):

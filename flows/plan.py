@@ -130,7 +130,7 @@ def _world_logs(world: Artifact) -> tuple[LogSource, ...]:
 
 
 def _given_logs(config: RunConfig, store: Store) -> tuple[Any, ...]:
-    from pipeline.logs import LogError, remote_versions
+    from pipeline.logs import MissingLogsError, remote_versions
 
     try:
         versions = remote_versions(config.logs)
@@ -138,11 +138,11 @@ def _given_logs(config: RunConfig, store: Store) -> tuple[Any, ...]:
         if found and {file.version for file in found} == versions:
             return found
         return _log_files(config.logs)
-    except LogError:
+    except MissingLogsError:
         found = recorded_logs(config, store)
         if found is None:
             raise
-        log.info("the logs are not here; going by what ingest made of them for run %r in %s", config.name, store)
+        log.warning("the logs are not here: going by what ingest made of them for run %r in %s", config.name, store)
         return found
 
 

@@ -24,12 +24,13 @@ def recorded_logs(config: RunConfig, store: Store) -> tuple[Any, ...] | None:
     from pipeline.logs import LogFile
 
     artifacts, details = store.find_run(config.name) or ({}, {})
-    made = [artifacts.get(contract.name) for contract in (REJECTS, INTERACTIONS)]
     now = config.model_dump(mode="json")
-    if not all(made) or any(details["config"].get(key) != now[key] for key in _SAME):
+    if not {REJECTS.name, INTERACTIONS.name} <= artifacts.keys():
         return None
-    found = [store.find(artifact.contract, artifact.folder.name) for artifact in made if artifact]
-    if found[-1] is None or None in found:
+    if any(details["config"].get(key) != now[key] for key in _SAME):
+        return None
+    rejects, interactions = (store.find(c, artifacts[c.name].folder.name) for c in (REJECTS, INTERACTIONS))
+    if rejects is None or interactions is None:
         return None
     versions = details.get("log_versions", {})
     return tuple(
@@ -39,5 +40,5 @@ def recorded_logs(config: RunConfig, store: Store) -> tuple[Any, ...] | None:
             version=versions.get(file["name"], ""),
             **{**file, "source": LogSource(path=file["name"], **file["source"])},
         )
-        for file in found[-1].manifest.settings["files"]
+        for file in interactions.manifest.settings["files"]
     )

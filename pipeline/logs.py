@@ -27,6 +27,10 @@ class LogError(ValueError):
     """Raw logs that cannot be found, or not be read as their source says."""
 
 
+class MissingLogsError(LogError):
+    """There is no log file at all."""
+
+
 @dataclass(frozen=True)
 class LogFile:
     """One raw log file.
@@ -74,10 +78,19 @@ def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
         At least one file per source; an empty list for no sources.
 
     Raises:
-        LogError: an environment variable is unset, nothing matches, `path_pattern` does not fit a path, a file has
-            no domain, or two sources claim one file.
+        MissingLogsError: nothing matches any source.
+        LogError: an environment variable is unset, nothing matches one of several sources, `path_pattern` does not fit
+            a path, a file has no domain, or two sources claim one file.
     """
-    found = [log for number, source in enumerate(sources, start=1) for log in _files_of(source, number, folder)]
+    found: list[LogFile] = []
+    missing = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            found += _files_of(source, number, folder)
+        except MissingLogsError as error:
+            missing.append(error)
+    if missing:
+        raise LogError(*missing[0].args) if found else missing[0]
     _refuse_shared(found)
     found = sorted(_with_distinct_names(found), key=lambda log: log.name)
     with ThreadPoolExecutor() as threads:
@@ -100,7 +113,7 @@ def _files_of(source: LogSource, number: int, folder: Path) -> list[LogFile]:
     matches = _remote_matches(full) if is_remote(full) else _matches(Path(full))
     if not matches:
         kind = "is a folder, must be a file or a glob such as *.csv" if Path(full).is_dir() else "matches no file"
-        raise LogError(f"{label}: path {source.path!r} {kind} (looked for {full})")
+        raise MissingLogsError(f"{label}: path {source.path!r} {kind} (looked for {full})")
     return [_described(match, source, label) for match in matches]
 
 

@@ -100,7 +100,11 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
             "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
         },
-        "pipeline.logs": {"find_logs": _find_logs, "LogError": ValueError, "remote_versions": lambda sources: set()},
+        "pipeline.logs": {
+            "find_logs": _find_logs,
+            "MissingLogsError": ValueError,
+            "remote_versions": lambda sources: set(),
+        },
         "pipeline.interactions": {
             "ingest_inputs": _ingest_inputs,
             "ingest": lambda store, settings, logs, *rest: {

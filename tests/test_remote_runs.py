@@ -97,6 +97,13 @@ def test_training_elsewhere_needs_and_fetches_what_it_reads(run, here, monkeypat
     assert "matches no file" in capsys.readouterr().err
 
 
+def test_logs_that_do_not_fit_are_told_however_often_the_run_was_recorded(run, here, capsys) -> None:
+    assert edda("ingest", "r.toml", "--no-prefect") == 0
+    (here / "logs" / "@.csv").touch()
+    assert edda("ingest", "r.toml", "--no-prefect") == 1
+    assert "does not match" in capsys.readouterr().err
+
+
 def test_logs_on_object_storage_are_copied_only_by_who_ingests_them(run, here, monkeypatch, capsys) -> None:
     remote = Remote(run.removesuffix("/stores/one"))
     for path in (here / "logs").glob("*.csv"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -203,6 +204,25 @@ def test_a_damaged_file_is_refused_with_its_remedy(address, tmp_path, monkeypatc
     with pytest.raises(OSError, match=rf"{where} is damaged: .*{problem}; delete {where} to make it again"):
         found.read()
     assert not found.is_here
+
+
+def test_a_fetch_that_ends_early_leaves_nothing_and_the_next_is_whole(address, tmp_path, monkeypatch) -> None:
+    made = open_store(address).make(REJECTS, {}, {}, write)
+    found = other_machine(address, tmp_path / "other", monkeypatch).find(REJECTS, made.key)
+    assert found is not None
+    download = Remote.download
+
+    def half(self: Remote, files: Mapping[str, Path]) -> None:
+        download(self, files)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Remote, "download", half)
+        with pytest.raises(KeyboardInterrupt):
+            found.read()
+    assert not found.is_here
+    assert found.read().equals(ROWS)
+    assert not list((tmp_path / "other").glob("stores/*/.staging/rejects/*/*"))
 
 
 def edited(remote: Remote, artifact: Artifact, **values: object) -> None:
