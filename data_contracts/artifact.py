@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -57,17 +57,52 @@ def artifact_key(contract: Contract, settings: Mapping[str, Any], parents: Mappi
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+class Origin(Protocol):
+    """Where artifacts are fetched from, each when it is first needed."""
+
+    def find(self, contract: Contract, key: str) -> Artifact | None:
+        """The finished artifact of a key, or None."""
+
+    def address(self, artifact: Artifact) -> str:
+        """Where the artifact lies."""
+
+    def manifest(self, artifact: Artifact) -> Manifest:
+        """What the artifact holds; nothing else is fetched."""
+
+    def fetch(self, artifact: Artifact) -> None:
+        """Bring the artifact into its folder, whole or not at all."""
+
+
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact on disk.
+    """A finished artifact.
 
     Attributes:
         contract: what it promises.
-        path: its folder.
+        folder: where its files lie, or will lie as soon as they are needed.
+        origin: whence they come then; None where they are there.
     """
 
     contract: Contract
-    path: Path
+    folder: Path
+    origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_here(self) -> bool:
+        """Its files are in its folder."""
+        return (self.folder / MANIFEST).exists()
+
+    @property
+    def path(self) -> Path:
+        """Its folder, with its files in it."""
+        if self.origin is not None and not self.is_here:
+            self.origin.fetch(self)
+        return self.folder
+
+    @property
+    def address(self) -> str:
+        """How people find it: its folder, or its URL in a remote store."""
+        return str(self.folder) if self.origin is None else self.origin.address(self)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -76,10 +111,13 @@ class Artifact:
         Raises:
             ValueError: the artifact keeps another version of the contract than this program knows.
         """
-        found = Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
+        if self.origin is not None and not self.is_here:
+            found = self.origin.manifest(self)
+        else:
+            found = Manifest.model_validate_json((self.folder / MANIFEST).read_bytes())
         if found.version != self.contract.version:
             raise ValueError(
-                f"{self.path}: contract version of {self.contract.name} is {found.version}, must be "
+                f"{self.address}: contract version of {self.contract.name} is {found.version}, must be "
                 f"{self.contract.version}; run its TOML file again, or read it with edda {found.made.get('edda')}"
             )
         return found

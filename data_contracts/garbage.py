@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -106,7 +106,7 @@ def _alone(root: Path) -> Iterator[None]:
 def _garbage(root: Path) -> list[Garbage]:
     claimed = claimed_keys(root / STAGING)
     artifacts = {path.name: path for path in _keyed_folders(root)}
-    kept = _with_parents({*claimed, *_recorded_keys(root)}, artifacts)
+    kept = with_parents({*claimed, *_recorded_keys(root)}, lambda key: _parents(artifacts.get(key)))
     unused = [path for key, path in artifacts.items() if key not in kept]
     abandoned = [
         path
@@ -119,19 +119,39 @@ def _garbage(root: Path) -> list[Garbage]:
 def _keyed_folders(folder: Path) -> list[Path]:
     """Folders `<contract>/<key>`; whatever else lies around is nobody's garbage."""
     found = (path for contract in CONTRACTS for path in folder.glob(f"{contract}/*"))
-    return [path for path in found if re.fullmatch("[0-9a-f]{20}", path.name) and path.is_dir()]
+    return [path for path in found if is_keyed(path.relative_to(folder)) and path.is_dir()]
+
+
+def is_keyed(path: PurePath) -> bool:
+    """The name of an artifact's folder in a store: `<contract>/<key>`."""
+    return re.fullmatch("[0-9a-f]{20}", path.name) is not None and path.parent.as_posix() in CONTRACTS
 
 
 def _recorded_keys(root: Path) -> set[str]:
     """Keys that runs refer to: by their last record, or by a link that an earlier one left."""
     records = [_parsed(path) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
-    named = {key for record in records for _, key in record["artifacts"].values()}
-    named |= {key for record in records for key in record.get("before", {}).values()}
+    named = {key for record in records for key in recorded_keys(record)}
     return named | {link.readlink().name for link in links}
 
 
-def _with_parents(keys: set[str], artifacts: dict[str, Path]) -> set[str]:
+def recorded_keys(record: Mapping[str, Any]) -> set[str]:
+    """Keys of a run's record: its artifacts, and what an update went on from."""
+    return {key for _, key in record["artifacts"].values()} | set(record.get("before", {}).values())
+
+
+def parent_keys(manifest: Mapping[str, Any]) -> list[str]:
+    """Keys of what an artifact stands on. What an update went on from is none: that would keep all of history."""
+    return [key for role, key in manifest["parents"].items() if not role.endswith(f"-{BEFORE}")]
+
+
+def with_parents(keys: set[str], parents: Callable[[str], Iterable[str]]) -> set[str]:
+    """Keys and all that their artifacts stand on.
+
+    Args:
+        keys: where to start.
+        parents: keys of an artifact's parents, by its own; none where there is no such artifact.
+    """
     kept: set[str] = set()
     waiting = list(keys)
     while waiting:
@@ -139,17 +159,30 @@ def _with_parents(keys: set[str], artifacts: dict[str, Path]) -> set[str]:
         if key in kept:
             continue
         kept.add(key)
-        if key in artifacts and (manifest := artifacts[key] / MANIFEST).exists():
-            parents = _parsed(manifest)["parents"].items()
-            waiting += [parent for role, parent in parents if not role.endswith(f"-{BEFORE}")]
+        waiting += parents(key)
     return kept
 
 
+def _parents(artifact: Path | None) -> list[str]:
+    manifest = artifact / MANIFEST if artifact else None
+    return parent_keys(_parsed(manifest)) if manifest and manifest.exists() else []
+
+
 def _parsed(path: Path) -> dict[str, Any]:
+    return parsed(path.read_bytes(), str(path))
+
+
+def parsed(content: bytes, place: str) -> dict[str, Any]:
+    """A run's record or a manifest.
+
+    Raises:
+        ValueError: it is damaged, so that nobody knows what must stay.
+    """
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; delete {path.parent}, what it refers to may then go") from error
+        folder = place.rpartition("/")[0]
+        raise ValueError(f"{place} is damaged: {error}; delete {folder}, what it refers to may then go") from error
     return found
 
 

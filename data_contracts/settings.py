@@ -45,7 +45,7 @@ class LogSource(Settings):
     """One set of raw log files of one format."""
 
     path: str
-    """Path or glob of the files, relative to the run's file; `${NAME}` is taken from the environment."""
+    """Path or glob, relative to the run's file, or s3://, gs://, abfs://; `${NAME}` is taken from the environment."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """File format; `auto` goes by the name's ending, before .gz or .zst. One record per line; only CSV has quotes."""
     header: bool = True

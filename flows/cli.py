@@ -101,7 +101,7 @@ def demo(*, options: Options = Options()) -> None:
     if "pairs" in together.artifacts:
         answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
     answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
-    answer(what_next(together.plan.store.root, together.artifacts["recommendations"]))
+    answer(what_next(together.plan.store, together.artifacts["recommendations"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -74,10 +74,10 @@ def tune(*runs: Path, options: Options = Options()) -> None:
 
 
 def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, options: Options) -> list[Compared]:
-    from data_contracts.store import Store
+    from data_contracts.remote_store import open_store
     from flows.baselines import baseline_runs, variant_run
     from flows.comparison import finished, recorded
-    from flows.config import store_folder
+    from flows.config import store_place
 
     files = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
     if not runs or (not files and (variants or baselines)):
@@ -85,6 +85,6 @@ def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, opt
     more = [variant_run(files[0], shlex.split(variant)) for variant in variants]
     more += baseline_runs(files[0]) if baselines else []
     made = iter(up_to_date([*files, *more], options, "evaluate") if files else ())
-    store = Store(options.store or store_folder())
+    store = open_store(options.store or store_place())
     found = [finished(next(made)) if run.endswith(".toml") else recorded(run, store) for run in runs]
     return [*found, *map(finished, made)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -89,6 +90,7 @@ def config() -> None:
 def gc(
     *,
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    older_than: timedelta | None = None,
     options: Viewing = Viewing(),
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
@@ -100,13 +102,23 @@ def gc(
     ----------
     dry_run:
         say what would go, and remove nothing.
+    older_than:
+        on object storage, where nobody can tell what is in use, younger files stay: 12h, 7d; by default a week.
     """
     from data_contracts.garbage import collect_garbage, find_garbage
-    from flows.config import store_folder
+    from data_contracts.remote_garbage import GRACE, collect_remote_garbage, find_remote_garbage
+    from data_contracts.remote_store import RemoteStore, open_store
+    from flows.config import store_place
 
-    root = options.store or store_folder()
-    garbage = find_garbage(root) if dry_run else collect_garbage(root)
+    store = open_store(options.store or store_place())
+    if isinstance(store, RemoteStore):
+        grace = GRACE if older_than is None else older_than
+        garbage = (find_remote_garbage if dry_run else collect_remote_garbage)(store.remote, grace)
+    elif older_than is not None:
+        raise ValueError(f"--older-than is for object storage, the store is {store}; leave it out, what is used stays")
+    else:
+        garbage = (find_garbage if dry_run else collect_garbage)(store.root)
     for found in garbage:
         answer(f"{found.size:>15,}  {found.path}")
     size = sum(found.size for found in garbage)
-    answer(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {root}")
+    answer(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {store}")

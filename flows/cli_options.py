@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 class Viewing:
     """What every command that looks at a run accepts."""
 
-    store: Path | None = None
-    """Folder of all artifacts; without it the file's, else $EDDA_STORE, else ./edda-store."""
+    store: str | None = None
+    """Folder of all artifacts, or s3://, gs://, abfs://; without it the file's, else $EDDA_STORE, else ./edda-store."""
     debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Show tracebacks and debugging messages."""
 
@@ -47,8 +46,9 @@ class Options(Viewing):
     @property
     def overrides(self) -> list[str]:
         """The overrides, those of other options among them."""
-        store = [f"store={json.dumps(str(self.store.absolute()))}"] if self.store else []
-        return [*self.set, *store, *(["update=true"] if self.update else [])]
+        from flows.config import store_override
+
+        return [*self.set, *store_override(self.store), *(["update=true"] if self.update else [])]
 
 
 def up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:

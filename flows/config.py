@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from data_contracts.remote import is_remote
 from data_contracts.settings import (
     ComputeSettings,
     EvaluateSettings,
@@ -52,7 +53,7 @@ class RunConfig(Settings):
     protocol: Protocol = "clean"
     """Rules of ingest and evaluate: clean, or as the authors' released code has them."""
     store: str | None = None
-    """Folder of all artifacts, relative to the run's file; without it $EDDA_STORE, else ./edda-store."""
+    """Folder of all artifacts, relative to the run's file, or s3://, gs://, abfs://; else $EDDA_STORE, ./edda-store."""
     update: bool = False
     """Where logs have grown, go on from what the run's name made last (docs/updating.md); else always from scratch."""
     world: WorldSettings | None = None
@@ -119,11 +120,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
-def store_folder(config: RunConfig | None = None) -> Path:
-    """The run's store: the file's, else $EDDA_STORE, else ./edda-store."""
+def store_place(config: RunConfig | None = None) -> str:
+    """The run's store, a path or an address: the file's, else $EDDA_STORE, else ./edda-store."""
     if config is not None and config.store is not None:
-        return Path(config.store)
-    return Path(os.environ.get("EDDA_STORE") or DEFAULT_STORE).absolute()
+        return config.store
+    return absolute(os.environ.get("EDDA_STORE") or DEFAULT_STORE)
+
+
+def store_override(place: str | None) -> list[str]:
+    """The override that has a run use the store at a path or an address; none without."""
+    return [f"store={json.dumps(absolute(place))}"] if place else []
+
+
+def absolute(place: str, folder: Path = Path()) -> str:
+    """A path that is relative to a folder, absolute; an address as it is."""
+    return place if is_remote(place) else str((folder / place).absolute())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -196,7 +207,7 @@ def _expand(raw: dict[str, Any], path: Path) -> list[str]:
         name = key.rsplit(".", 1)[-1]
         if isinstance(table.get(name), str):
             text, missing = _with_environment(table[name], os.environ)
-            table[name] = str(path.parent.absolute() / text)
+            table[name] = absolute(text, path.parent)
             problems += [f"{key} needs the environment variable {name}, which is not set" for name in missing]
     return problems
 

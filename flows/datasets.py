@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import Settings
-from data_contracts.store import write_atomically
+from data_contracts.writing import write_atomically
 
 log = logging.getLogger(__name__)
 

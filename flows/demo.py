@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import NODES, PAIRS, USER, WORLD
+from data_contracts.store import Store
 from flows.config import DEFAULT_STORE
 from flows.summary import MACRO, Table, domain_sizes, metric_names, metric_values, ordered_domains
 
@@ -67,11 +68,11 @@ def twins_table(artifacts: Mapping[str, Artifact], k: int) -> Table:
     return Table("Planted twins found by the aligned pairs", header, tuple(rows))
 
 
-def what_next(store: Path, recommendations: Artifact) -> str:
+def what_next(store: Store, recommendations: Artifact) -> str:
     """Commands to try on the finished demo."""
     table = recommendations.read(["domain", "user_id"])
     domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
-    option = "" if store == Path.cwd() / DEFAULT_STORE else f" --store {store}"
+    option = "" if store.root == Path.cwd() / DEFAULT_STORE else f" --store {store}"
     return f"""\
 What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
   edda inspect demo/pairs --head 5{option}

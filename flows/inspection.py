@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.artifact import Artifact, partition_of
+from data_contracts.artifact import MANIFEST, Artifact, partition_of
+from data_contracts.contracts import CONTRACTS
+from data_contracts.remote_store import open_store
 from data_contracts.store import Store, open_artifact
-from flows.config import load_config, store_folder
+from flows.config import load_config, store_override, store_place
 from flows.lineage import lineage, parents_of
 from flows.plan import make_plan
 from flows.summary import Table
@@ -24,28 +26,32 @@ _SHOWN_PARTITIONS = 20
 _SHOWN_ROWS = 100
 
 
-def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
+def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifact]]:
     """A run's name and artifacts, from its TOML file, its folder, or its name in the store.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     if run.endswith(".toml"):
-        config = load_config(Path(run), [f"store={store.absolute()}"] if store else [])
+        config = load_config(Path(run), store_override(store))
         return config.name, make_plan(config).found()
     if (Path(run) / "run.json").exists():
         folder = Path(run).absolute()
         return folder.name, Store(folder.parent.parent).run(folder.name)[0]
-    return run, Store(store or store_folder()).run(run)[0]
+    return run, open_store(store or store_place()).run(run)[0]
 
 
-def find_artifact(place: str, store: Path | None = None) -> Artifact | None:
+def find_artifact(place: str, store: str | None = None) -> Artifact | None:
     """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none."""
-    root = store or store_folder()
-    for folder in (Path(place), root / "runs" / place, root / place):
-        if (folder / "manifest.json").exists():
-            return open_artifact(folder)
-    return None
+    if (Path(place) / MANIFEST).exists():
+        return open_artifact(Path(place))
+    home, (name, slash, role) = open_store(store or store_place()), place.partition("/")
+    if not slash:
+        return None
+    if name in CONTRACTS and (found := home.find(CONTRACTS[name], role)):
+        return found
+    run = home.find_run(name)
+    return run[0].get(role) if run else None
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.tree import Tree
 
 from data_contracts.artifact import Artifact
-from data_contracts.store import Store
+from data_contracts.remote_store import store_of
 from flows.plan import contract_of
 
 
 def parents_of(artifact: Artifact) -> dict[str, Artifact | None]:
     """By role, the artifacts that one was made from; None for what is not in its store."""
-    store = Store(artifact.path.parent.parent)
+    store = store_of(artifact)
     return {role: store.find(contract_of(role), key)
             for role, key in artifact.manifest.parents.items()}  # fmt: skip
 

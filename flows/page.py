@@ -30,7 +30,7 @@ from flows.summary import costs_table, markdown_summary
 def link_artifact(run: str, role: str, artifact: Artifact) -> None:
     """Link an artifact's folder."""
     create_link_artifact(
-        link=artifact.path.absolute().as_uri(),
+        link=artifact.address if artifact.origin else artifact.path.absolute().as_uri(),
         link_text=f"{role} {artifact.key}",
         key=_key(run, role),
         description=f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,14 @@ from data_contracts.contracts import (
     REJECTS,
     WORLD,
 )
+from data_contracts.remote_store import open_store
 from data_contracts.settings import LogSource, checkpoint_inputs
 from data_contracts.store import Store
-from flows.config import RunConfig, store_folder
+from flows.config import RunConfig, store_place
 from flows.previous import SCRATCH, Before, last_made
+from flows.recorded_logs import recorded_logs
+
+log = logging.getLogger(__name__)
 
 STAGES = ("ingest", "graph", "walk", "align", "train", "evaluate", "export")
 """Stages by their commands' names, in the order of a run; a generated world comes before them."""
@@ -116,23 +121,25 @@ def make_plan(config: RunConfig) -> Plan:
     """The steps of a run.
 
     The keys follow from the content of the logs, and in an update from what the run's name had made before. So the plan
-    of a generated world that is yet to be made has one step: the world.
+    of a generated world that is yet to be made has one step: the world. Where the logs are not here, but the run was
+    recorded with the same, its record tells the keys.
 
     Raises:
         FileNotFoundError: a log pattern matches no file.
         ValueError: an update whose [ingest] is another than before.
     """
-    store = Store(store_folder(config))
-    world, sources = None, config.logs
+    store = open_store(store_place(config))
+    world, logs = None, None
     if config.world is not None:
         world = Plan(config, store)
         world.add(WORLD.name, WORLD.name, config.world.keyed())
         artifact = world.find(WORLD.name)
         if artifact is None:
             return world
-        sources = _world_logs(artifact)
+        logs = None if artifact.is_here else recorded_logs(config, store)
+        logs = logs or _log_files(_world_logs(artifact))
     own = world.steps if world else {}
-    logs = _log_files(sources, Path.cwd())
+    logs = logs or _given_logs(config, store)
     if not config.update:
         return _full_plan(config, store, logs, SCRATCH, own)
     last = last_made(store, config.name)
@@ -163,10 +170,27 @@ def _world_logs(world: Artifact) -> tuple[LogSource, ...]:
     return tuple(world_logs(world))
 
 
-def _log_files(sources: tuple[LogSource, ...], folder: Path) -> tuple[Any, ...]:
+def _given_logs(config: RunConfig, store: Store) -> tuple[Any, ...]:
+    from pipeline.logs import MissingLogsError, remote_versions
+
+    try:
+        versions = remote_versions(config.logs)
+        found = recorded_logs(config, store) if versions else None
+        if found and {file.version for file in found} == versions:
+            return found
+        return _log_files(config.logs)
+    except MissingLogsError:
+        found = recorded_logs(config, store)
+        if found is None:
+            raise
+        log.warning("the logs are not here: going by what ingest made of them for run %r in %s", config.name, store)
+        return found
+
+
+def _log_files(sources: tuple[LogSource, ...]) -> tuple[Any, ...]:
     from pipeline.logs import find_logs
 
-    return tuple(find_logs(sources, folder))
+    return tuple(find_logs(sources, Path.cwd()))
 
 
 def _add_preparation(plan: Plan) -> None:

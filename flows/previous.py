@@ -42,7 +42,7 @@ class Last:
     def interactions(self) -> str | None:
         """Key of its interactions: an update that makes the same ones goes on from `before`."""
         found = self.artifacts.get(INTERACTIONS.name)
-        return found.path.name if found else None
+        return found.folder.name if found else None
 
     def following(self, config: RunConfig) -> Before:
         """What a run with other interactions goes on from: what was made last, if that got as far as what it is from.
@@ -58,13 +58,14 @@ class Last:
                 f"update: [ingest] of run {config.name!r} is {config.ingest.keyed()}, must be {had} as in what it goes "
                 "on from, or rows that were trained on could be held out; run it once with update = false"
             )
-        return {role: artifact.path.name for role, artifact in self.artifacts.items()}
+        return {role: artifact.folder.name for role, artifact in self.artifacts.items()}
 
 
 def last_made(store: Store, name: str) -> Last:
     """What the run's name made last, by its record."""
-    if not store.has_run(name):
+    found = store.find_run(name)
+    if found is None:
         return Last({}, SCRATCH)
-    recorded, details = store.run(name)
+    recorded, details = found
     of_use = {role: artifact for role, artifact in recorded.items() if artifact.contract in _OF_USE}
     return Last(of_use if INTERACTIONS.name in of_use else {}, details.get("before", {}))

@@ -6,7 +6,6 @@ import difflib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS
+from data_contracts.remote_store import store_of
 from data_contracts.store import Store
 from flows.inspection import find_run
 from model.catalogue import Catalogue, domains_of, numbers_of, open_catalogue
@@ -156,12 +156,12 @@ class Recommender:
         )
 
 
-def open_run(run: str, store: Path | None, *, index: bool = False) -> Recommender:
+def open_run(run: str, store: str | None, *, index: bool = False) -> Recommender:
     """The recommender of a run.
 
     Args:
         run: a run's name in the store, or its TOML file.
-        store: folder of all artifacts; without it the file's, else the default.
+        store: folder of all artifacts, or its address; without it the file's, else the default.
         index: search by the run's index, in place of exactly.
 
     Raises:
@@ -178,7 +178,7 @@ def open_run(run: str, store: Path | None, *, index: bool = False) -> Recommende
     return Recommender(artifacts, open_index(found))
 
 
-def exported_run(run: str, store: Path | None) -> tuple[str, dict[str, Artifact], Store]:
+def exported_run(run: str, store: str | None) -> tuple[str, dict[str, Artifact], Store]:
     """A run's name, its artifacts and the store they are in.
 
     Raises:
@@ -187,7 +187,7 @@ def exported_run(run: str, store: Path | None) -> tuple[str, dict[str, Artifact]
     name, artifacts = find_run(run, store)
     if EMBEDDINGS.name not in artifacts:
         raise UnknownError(f"run {run} has no embeddings yet; make them with: edda export RUN.toml")
-    return name, artifacts, Store(artifacts[EMBEDDINGS.name].path.parent.parent)
+    return name, artifacts, store_of(artifacts[EMBEDDINGS.name])
 
 
 def _named(catalogue: Catalogue, best: Best) -> list[list[Scored]]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from filelock import FileLock
 
@@ -16,8 +15,9 @@ from data_contracts.artifact import Artifact
 from data_contracts.claims import is_held
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
+from data_contracts.remote_store import open_store
 from data_contracts.store import Store
-from flows.config import RunConfig, store_folder
+from flows.config import RunConfig, store_place
 from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
 from flows.stages import make_step
@@ -92,7 +92,7 @@ def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_ro
         stage: its name as in `STAGES`; all of them by default.
         work: does the work of one stage; a scheduler wraps its own task around `make_roles` here.
     """
-    with _only_one(Store(store_folder(config)), config.name):
+    with _only_one(open_store(store_place(config)), config.name):
         return _run_stages(config, stage, work)
 
 
@@ -121,7 +121,7 @@ def _only_one(store: Store, name: str) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f".{name}.lock")
     if is_held(lock):
-        log.info("waiting for another run named %r, which works in %s", name, store.root)
+        log.info("waiting for another run named %r, which works in %s", name, store)
     return lock
 
 
@@ -136,35 +136,33 @@ def stages_needed(plan: Plan, stage: str | None) -> list[str]:
     return [name for name in STAGES if name in needed]
 
 
-def record(outcome: Outcome) -> Path:
+def record(outcome: Outcome) -> None:
     """Link the run's artifacts under its name, with its settings and what each artifact cost.
 
     A run that found everything in place keeps the record of the run that made it.
     """
     store, name = outcome.plan.store, outcome.config.name
-    folder = store.root / "runs" / name
-    links = {role: (artifact.contract.name, artifact.key) for role, artifact in outcome.artifacts.items()}
-    if not outcome.made and store.has_run(name):
-        before = {role: (artifact.contract.name, artifact.path.name) for role, artifact in store.run(name)[0].items()}
-        if before == links:
-            return folder
+    if not outcome.made and (before := store.find_run(name)) and before[0] == outcome.artifacts:
+        return
     details = {
         "config": outcome.config.model_dump(mode="json"),
         "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         "made": outcome.made,
         "before": dict(outcome.plan.before),
+        "log_versions": {log_file.name: log_file.version for log_file in outcome.plan.logs},
         "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
         "peak_memory_mib": peak_memory_mib(),
     }
-    return store.link_run(name, outcome.artifacts, details)
+    store.link_run(name, outcome.artifacts, details)
 
 
 def _costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
     """What stages had cost when the run's name was last recorded, where their artifacts are the same."""
-    if not plan.store.has_run(plan.config.name):
+    recorded = plan.store.find_run(plan.config.name)
+    if recorded is None:
         return {}
-    before, details = plan.store.run(plan.config.name)
-    same = {role for role, artifact in found.items() if role in before and before[role].path == artifact.path}
+    before, details = recorded
+    same = {role for role, artifact in found.items() if before.get(role) == artifact}
     other = {plan.steps[role].stage for role in found if role not in same}
     return {stage: Cost(**cost) for stage, cost in details.get("costs", {}).items() if stage not in other}
 

@@ -99,7 +99,7 @@ def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable
         size = sum(entry.size for entry in manifest.files)
         state = "made" if role in new else "kept"
         rows.append((role, f"{manifest.rows:,}", f"{size / 2**20:.2f}", f"{manifest.made['seconds']:.1f}", state))
-    store = next((str(artifact.path.parent.parent) for artifact in artifacts.values()), "")
+    store = next((artifact.address.rsplit("/", 2)[0] for artifact in artifacts.values()), "")
     return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
 
 

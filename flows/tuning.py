@@ -10,8 +10,9 @@ from functools import reduce
 from typing import Any
 
 from data_contracts.contracts import CHECKPOINT
+from data_contracts.remote_store import open_store
 from flows.baselines import Run
-from flows.config import RunConfig, load_config, store_folder
+from flows.config import RunConfig, load_config, store_place
 from flows.console import Watch
 from flows.search import Search, Trial, Values, search
 from flows.search_space import DEFAULT_SPACE, Value
@@ -52,7 +53,8 @@ def search_of(runs: Sequence[Run]) -> Search:
             for path, overrides in runs:
                 load_config(path, [*overrides, _override(key, end)])
     present = {key: _value_of(configs[0], key) for key in space}
-    record = store_folder(configs[0]) / "tune" / f"{'+'.join(config.name for config in configs)[:100]}.db"
+    store = open_store(store_place(configs[0]))
+    record = store.root / "tune" / f"{'+'.join(config.name for config in configs)[:100]}.db"
     searched = [config.model_dump(mode="json", exclude=set(_NOT_SEARCHED)) for config in configs]
     text = json.dumps([searched, {key: axis.keyed() for key, axis in space.items()}, settings.seed], sort_keys=True)
     study = hashlib.sha256(text.encode()).hexdigest()[:20]

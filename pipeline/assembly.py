@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.contracts import INTERACTIONS, SPLITS
-from data_contracts.store import write_checked
+from data_contracts.writing import write_checked
 from pipeline.numbering import NumberedIds
 from pipeline.scratch import made, mapped_table
 from pipeline.spill import load_array

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import REACH
 from data_contracts.settings import ComputeSettings, ReachSettings
-from data_contracts.store import write_atomically, write_checked
+from data_contracts.writing import write_atomically, write_checked
 from pipeline.graph import DomainGraph
 from pipeline.ragged import distinct_rows, ragged_tables, spread_indptr
 from pipeline.spill import Rows, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows

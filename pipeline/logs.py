@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_contracts.artifact import file_digest
 from data_contracts.contracts import TEST, TRAIN, VALID
+from data_contracts.remote import is_remote
 from data_contracts.settings import LogSource
+from pipeline.remote_logs import listed_copies, local_copies
 
 SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
 """What logs call the splits, in lower case, and what we call them."""
@@ -23,6 +25,10 @@ _GLOB = re.compile(r"[*?\[]")
 
 class LogError(ValueError):
     """Raw logs that cannot be found, or not be read as their source says."""
+
+
+class MissingLogsError(LogError):
+    """There is no log file at all."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class LogFile:
         split: the split that its path names (train, valid, test), or None.
         sha256: digest of its bytes.
         size: in bytes.
+        version: of the file on object storage that it is a copy of; empty where it is none.
     """
 
     path: Path
@@ -47,6 +54,17 @@ class LogFile:
     split: str | None
     sha256: str
     size: int
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A file on this machine, the folder that its name starts after, and where people know it to be."""
+
+    path: Path
+    base: Path
+    place: str
+    version: str = ""
 
 
 def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
@@ -60,10 +78,19 @@ def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
         At least one file per source; an empty list for no sources.
 
     Raises:
-        LogError: an environment variable is unset, nothing matches, `path_pattern` does not fit a path, a file has
-            no domain, or two sources claim one file.
+        MissingLogsError: nothing matches any source.
+        LogError: an environment variable is unset, nothing matches one of several sources, `path_pattern` does not fit
+            a path, a file has no domain, or two sources claim one file.
     """
-    found = [log for number, source in enumerate(sources, start=1) for log in _files_of(source, number, folder)]
+    found: list[LogFile] = []
+    missing = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            found += _files_of(source, number, folder)
+        except MissingLogsError as error:
+            missing.append(error)
+    if missing:
+        raise LogError(*missing[0].args) if found else missing[0]
     _refuse_shared(found)
     found = sorted(_with_distinct_names(found), key=lambda log: log.name)
     with ThreadPoolExecutor() as threads:
@@ -71,14 +98,23 @@ def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
     return [replace(log, sha256=digest) for log, digest in zip(found, digests, strict=True)]
 
 
+def remote_versions(sources: Sequence[LogSource]) -> set[str]:
+    """Versions of all files of sources that are all on object storage, nothing is fetched; none where one is not."""
+    places = [_divided(_expanded(source.path, "logs")) for source in sources if is_remote(source.path)]
+    if len(places) < len(sources):
+        return set()
+    return {copy.version for place in places for copy in listed_copies(*place).values()}
+
+
 def _files_of(source: LogSource, number: int, folder: Path) -> list[LogFile]:
     label = f"log source {number}"
-    full = folder.absolute() / _expanded(source.path, label)
-    base, paths = _matches(full)
-    if not paths:
-        kind = "is a folder, must be a file or a glob such as *.csv" if full.is_dir() else "matches no file"
-        raise LogError(f"{label}: path {source.path!r} {kind} (looked for {full})")
-    return [_described(path, base, source, label) for path in paths]
+    wanted = _expanded(source.path, label)
+    full = wanted if is_remote(wanted) else str(folder.absolute() / wanted)
+    matches = _remote_matches(full) if is_remote(full) else _matches(Path(full))
+    if not matches:
+        kind = "is a folder, must be a file or a glob such as *.csv" if Path(full).is_dir() else "matches no file"
+        raise MissingLogsError(f"{label}: path {source.path!r} {kind} (looked for {full})")
+    return [_described(match, source, label) for match in matches]
 
 
 def _expanded(path: str, label: str) -> str:
@@ -94,34 +130,52 @@ def _expanded(path: str, label: str) -> str:
     return _VARIABLE.sub(value, path)
 
 
-def _matches(full: Path) -> tuple[Path, list[Path]]:
-    """The folder in front of the first glob, and the files that match; a path that exists is taken literally."""
+def _matches(full: Path) -> list[_Match]:
+    """The files that match; a path that exists is taken literally."""
     magic = [index for index, part in enumerate(full.parts) if _GLOB.search(part)]
     if full.is_file() or not magic:
-        return full.parent, [full] if full.is_file() else []
+        return [_Match(full, full.parent, full.as_posix())] if full.is_file() else []
     base = Path(*full.parts[: magic[0]])
     pattern = Path(*full.parts[magic[0] :]).as_posix()
-    return base, sorted(path for path in base.glob(pattern) if path.is_file())
+    return [_Match(path, base, path.as_posix()) for path in sorted(base.glob(pattern)) if path.is_file()]
 
 
-def _described(path: Path, base: Path, source: LogSource, label: str) -> LogFile:
-    groups = _path_groups(path, source, label)
+def _remote_matches(address: str) -> list[_Match]:
+    """As `_matches`, on object storage: copies on this machine."""
+    copies = local_copies(*_divided(address))
+    return [
+        _Match(copy.path, copy.path.parents[len(PurePosixPath(name).parts) - 1], copy.address, copy.version)
+        for name, copy in copies.items()
+    ]
+
+
+def _divided(address: str) -> tuple[str, str]:
+    """The folder in front of the first glob, and what names in it must match."""
+    fixed = address[: glob.start()] if (glob := _GLOB.search(address)) else address
+    folder = fixed.rpartition("/")[0]
+    return folder, address.removeprefix(f"{folder}/")
+
+
+def _described(match: _Match, source: LogSource, label: str) -> LogFile:
+    path, place = match.path, match.place
+    groups = _path_groups(place, source, label)
     domain = groups.get("domain") or source.domain
     if domain is None and source.columns.domain is None:
         raise LogError(
-            f"{label}: {path} has no domain; set `domain`, `columns.domain`, or `path_pattern` with a group "
+            f"{label}: {place} has no domain; set `domain`, `columns.domain`, or `path_pattern` with a group "
             "(?P<domain>…)"
         )
     split = groups.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise LogError(
-            f"{label}: path_pattern finds the split {split!r} in {path}, must be one of {', '.join(SPLIT_NAMES)}"
+            f"{label}: path_pattern finds the split {split!r} in {place}, must be one of {', '.join(SPLIT_NAMES)}"
         )
     split = None if split is None else SPLIT_NAMES[split.lower()]
-    return LogFile(path, path.relative_to(base).as_posix(), source, domain, split, "", path.stat().st_size)
+    name = path.relative_to(match.base).as_posix()
+    return LogFile(path, name, source, domain, split, "", path.stat().st_size, match.version)
 
 
-def _path_groups(path: Path, source: LogSource, label: str) -> dict[str, str | None]:
+def _path_groups(place: str, source: LogSource, label: str) -> dict[str, str | None]:
     if source.path_pattern is None:
         return {}
     try:
@@ -130,9 +184,9 @@ def _path_groups(path: Path, source: LogSource, label: str) -> dict[str, str | N
         raise LogError(f"{label}: path_pattern {source.path_pattern!r} is no regular expression: {error}") from error
     if not {"domain", "split"} & set(pattern.groupindex):
         raise LogError(f"{label}: path_pattern {source.path_pattern!r} has no group (?P<domain>…) or (?P<split>…)")
-    match = pattern.search(path.as_posix())
+    match = pattern.search(place)
     if match is None:
-        raise LogError(f"{label}: path_pattern {source.path_pattern!r} does not match {path}; narrow path or widen it")
+        raise LogError(f"{label}: path_pattern {source.path_pattern!r} does not match {place}; narrow path or widen it")
     return match.groupdict()
 
 

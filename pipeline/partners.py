@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.settings import PairsSettings
-from data_contracts.store import write_atomically, write_checked
+from data_contracts.writing import write_atomically, write_checked
 from pipeline.join import Best, Join
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes, IntArray

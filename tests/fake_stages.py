@@ -64,7 +64,8 @@ def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _
 
 
 def _find_logs(sources: Any, folder: Path) -> list[Any]:
-    return [SimpleNamespace(sha256=hashlib.sha256(Path(source.path).read_bytes()).hexdigest()) for source in sources]
+    digests = [hashlib.sha256(Path(source.path).read_bytes()).hexdigest() for source in sources]
+    return [SimpleNamespace(name=digest, sha256=digest, version="") for digest in digests]
 
 
 @pytest.fixture
@@ -106,7 +107,11 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
             "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
         },
-        "pipeline.logs": {"find_logs": _find_logs},
+        "pipeline.logs": {
+            "find_logs": _find_logs,
+            "MissingLogsError": ValueError,
+            "remote_versions": lambda sources: set(),
+        },
         "pipeline.interactions": {
             "ingest_inputs": _ingest_inputs,
             "ingest": partial(_ingest, fake),

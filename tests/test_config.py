@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.settings import ReachSettings
-from flows.config import ConfigError, RunConfig, load_config, store_folder
+from flows.config import ConfigError, RunConfig, load_config, store_place
 from flows.reference import reference
 
 SHIPPED = Path(__file__).parent.parent / "flows" / "runs"
@@ -134,7 +134,7 @@ def test_paths_are_relative_to_the_runs_file_and_take_environment_variables(tmp_
     text = 'name = "a"\nstore = "artifacts"\n[[logs]]\npath = "a/*.csv"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n'
     config = load_config(write(tmp_path, text))
     assert [log.path for log in config.logs] == [f"{tmp_path}/a/*.csv", "/data/b.csv"]
-    assert store_folder(config) == tmp_path / "artifacts"
+    assert store_place(config) == str(tmp_path / "artifacts")
 
 
 def test_a_password_for_mlflow_is_refused_and_not_repeated(tmp_path):
@@ -159,9 +159,9 @@ def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
 def test_the_store_is_the_files_else_the_environments_else_beside_the_caller(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
-    assert store_folder() == tmp_path / "edda-store"
+    assert store_place() == str(tmp_path / "edda-store")
     monkeypatch.setenv("EDDA_STORE", "/elsewhere")
-    assert store_folder() == Path("/elsewhere")
+    assert store_place() == "/elsewhere"
 
 
 @pytest.mark.parametrize("name", ["demo", "aliccp", "aliad", "amazon"])

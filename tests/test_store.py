@@ -13,7 +13,8 @@ import pytest
 from data_contracts.artifact import Artifact
 from data_contracts.contract import ContractError
 from data_contracts.contracts import INTERACTIONS, NODES, REJECTS
-from data_contracts.store import Draft, Store, write_atomically
+from data_contracts.store import Draft, Store
+from data_contracts.writing import write_atomically
 
 ROWS = pa.table({"file": ["a.csv"], "line": [1], "reason": ["arity"], "text": ["x"]})
 

@@ -62,7 +62,7 @@ def start_of(generations: tuple[Tiny, Artifact, Tiny], seed: int = SEED) -> Warm
 def filled(start: WarmStart, now: Tiny, columns: Columns = ALONE) -> tuple[Edda, Edda]:
     """The model as it is drawn, and as it starts."""
     world = load_world(now.parents["nodes"], now.parents["graph"])
-    shape = Shape("both", SMALL.width, world.nodes, {d.name: d.nodes for d in world.domains}, aligned=True)
+    shape = Shape("both", SMALL.width, world.nodes, {d.name: d.nodes for d in world.domains}, True, SMALL.intra_width)
     drawn, model = (Edda(shape, SEED, SMALL.initial_spread, columns) for _ in range(2))
     start.fill(model)
     return drawn, model
@@ -104,7 +104,7 @@ def test_new_ones_begin_as_the_mean_of_their_known_neighbours_or_as_usual(genera
 def test_a_new_domain_has_new_tables_and_known_neighbours_in_the_common_one(generations) -> None:
     *_, now = generations
     drawn, start = filled(start_of(generations), now)
-    games, books, width = vectors(now, start, "games"), vectors(now, start, "books"), SMALL.width
+    games, books, width = vectors(now, start, "games"), vectors(now, start, "books"), SMALL.intra_width
     assert torch.equal(drawn.tensors()["intra/games"], start.tensors()["intra/games"])
     assert torch.equal(drawn.tensors()["map/games"], start.tensors()["map/games"])
     np.testing.assert_array_equal(games["user", "u0000"][width:], books["user", "u0000"][width:])
@@ -179,5 +179,5 @@ def test_a_killed_warm_training_ends_with_the_same_bytes(generations, tmp_path, 
 
 def test_tables_of_another_width_are_refused(generations) -> None:
     before, checkpoint, now = generations
-    with pytest.raises(ValueError, match="width is 6, must be 4 to go on from it"):
+    with pytest.raises(ValueError, match="width of inter is 6, must be 4 to go on from it"):
         trained(now, earlier(before, checkpoint), SMALL.model_copy(update={"width": 4}))
