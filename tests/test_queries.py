@@ -31,7 +31,7 @@ def test_sql_sees_artifacts_as_views_with_partition_columns(run, capsys, place):
     ]
 
 
-@pytest.mark.parametrize("domain", ["0042", "a b/ü=%", "it's", "null"])
+@pytest.mark.parametrize("domain", ["0042", "42", "2026-01-31", "a b/ü=%", "it's", "null"])
 def test_partition_values_are_text_as_in_the_logs(store, domain):
     table = pa.table(ROWS["interactions"], INTERACTIONS.file_schema)
     made = store.make(INTERACTIONS, {}, {}, lambda draft: draft.write(table, domain=domain))

@@ -30,7 +30,7 @@ def ali_ccp(folder: Path) -> None:
         (folder / f"common_features_{split}.csv").write_text(
             f"s1,3,{common}\ns2,1,{features(('1010', 'no'))}\nhalf,1\n"
         )
-    shown = features(("205", "i1"), ("2050", "no"), ("301", "scene1"))
+    shown = features(("1205", "no"), ("205", "i1"), ("2050", "no"), ("301", "scene1"))
     lines = [
         f"1,1,0,s1,3,{shown}",
         f"2,0,0,s1,3,{shown}",
