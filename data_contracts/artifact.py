@@ -85,6 +85,12 @@ class Artifact:
         return found
 
     @property
+    def is_readable(self) -> bool:
+        """It exists and keeps the version of the contract that this program knows."""
+        path = self.path / MANIFEST
+        return path.exists() and json.loads(path.read_bytes())["version"] == self.contract.version
+
+    @property
     def key(self) -> str:
         """Digest of everything the content depends on."""
         return self.manifest.key
@@ -173,7 +179,7 @@ class Artifact:
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
 
     def _tables(self) -> list[FileEntry]:
-        return [entry for entry in self.manifest.files if entry.path.endswith(".parquet")]
+        return [entry for entry in self.manifest.files if entry.rows is not None]
 
     def _label(self, path: Path) -> str:
         return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"

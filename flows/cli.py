@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from flows.cli_comparing import compare, tune
-from flows.cli_looking import config, gc, inspect, recommend
+from flows.cli_looking import config, gc, inspect, recommend, report
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
@@ -34,6 +34,7 @@ Examples:
     edda train my.toml
     edda inspect my-run
     edda inspect my-run/pairs --head 5
+    edda report my-run
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
@@ -58,7 +59,11 @@ def run_all(run: Path, /, *, options: Options = Options()) -> None:
     run:
         TOML file of the run.
     """
-    _show(*up_to_date([(run, options.overrides)], options))
+    from flows.report import report_path
+
+    (outcome,) = up_to_date([(run, options.overrides)], options)
+    _show(outcome)
+    answer(f"\nReport: {report_path(outcome.plan.store.root, outcome.config.name)}")
 
 
 def _stage_command(stage: str, does: str) -> Callable[..., None]:
@@ -80,7 +85,7 @@ for _stage, _does in {
 }.items():
     app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
 
-for _command in (inspect, recommend, compare, tune, config, gc):
+for _command in (inspect, report, recommend, compare, tune, config, gc):
     app.command(_command, sort_key=3)
 
 
@@ -89,6 +94,8 @@ def demo(*, options: Options = Options()) -> None:
     """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
     from flows.config import load_config
     from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table, what_next
+    from flows.report import report_path, write_report
+    from flows.report_blocks import told_run
     from flows.summary import artifacts_table
 
     runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
@@ -98,6 +105,9 @@ def demo(*, options: Options = Options()) -> None:
         answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
     answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
     answer(what_next(together.plan.store.root, together.artifacts["recommendations"]))
+    if alone.made:  # the report of the other run was there before it could be compared with this one
+        write_report(told_run(together.config.name, together.plan.store.root))
+    answer(f"Report: {report_path(together.plan.store.root, together.config.name)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,9 @@
-"""Commands that look at what there is, `inspect`, `recommend`, `config`, and one that clears it up, `gc`."""
+"""Commands that look at what there is: `inspect`, `report`, `recommend`, `config`; `gc` clears it up."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -44,6 +45,22 @@ def inspect(
     else:
         answer(f"run {name}\n\n" + "\n\n".join(as_text(found) for found in every.values()))
     return FAILURE if any(found["violations"] for found in every.values()) else 0
+
+
+def report(run: str, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
+    """Write a run's report, finished or not, as one HTML file, and print its path.
+
+    Parameters
+    ----------
+    run:
+        a run's name in the store, or its TOML file.
+    output:
+        the file; by default report.html in the run's folder in the store.
+    """
+    from flows.report import write_report
+    from flows.report_blocks import told_run
+
+    answer(str(write_report(told_run(run, options.store), output)))
 
 
 def recommend(

@@ -52,7 +52,7 @@ class Compared:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings that may make a difference, by dotted key."""
-        return dict(_flat({key: value for key, value in self.config.items() if key not in _NOT_COMPARED}))
+        return dict(flat({key: value for key, value in self.config.items() if key not in _NOT_COMPARED}))
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,15 @@ def changes(run: Compared, first: Compared) -> dict[str, Any]:
     return {key: run.settings.get(key) for key in keys if run.settings.get(key) != first.settings.get(key)}
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _measured_on(run: Compared, role: str) -> Any:
     artifact = run.artifacts.get(role)
     if artifact is None or role == INTERACTIONS.name:
@@ -161,14 +170,6 @@ def _p_of_zero_mean(values: Sequence[float]) -> float | None:
     if error == 0.0:
         return float(mean == 0.0)
     return float(2.0 * stats.t.sf(abs(mean) / error, len(values) - 1))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _mean(values: Sequence[float]) -> float | None:

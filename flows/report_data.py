@@ -1,0 +1,109 @@
+"""A report's section on data: sizes of domains, what was rejected, who lives in two domains, long tails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import INTERACTIONS, ITEM, KINDS, NODES, REJECTS, SPLITS, USER
+from flows.figures import Series, line_plot
+from flows.report_blocks import Block, Heat, Plots, Section, Told, legend, number
+from flows.summary import Table
+
+_TAIL_POINTS = 60
+"""Of a long tail's line."""
+
+
+def data_section(told: Told) -> Section:
+    """Sizes, overlap, long tails and rejected rows, as far as they are known."""
+    blocks: list[Block] = []
+    if INTERACTIONS.name in told.artifacts:
+        blocks += [_sizes_table(told), _dropped_table(told)]
+    if NODES.name in told.artifacts:
+        entities, degrees = _nodes_by_domain(told)
+        if len(told.sizes) > 1:
+            blocks += [
+                Heat(f"Overlap of {kind}s: % of the row's that also live in the column", list(told.sizes), shares)
+                for kind in KINDS for shares in [_overlap(entities[kind])]
+            ]  # fmt: skip
+        blocks.append(Plots([_tails(told, kind, degrees[kind]) for kind in KINDS], legend(told)))
+    return Section("Data", blocks)
+
+
+def _sizes_table(told: Told) -> Table:
+    domains = _statistics(told, INTERACTIONS.name)
+    anchors = _statistics(told, NODES.name)
+    rows = []
+    for domain, size in told.sizes.items():
+        found = domains.get(domain, {})
+        known = [number(found.get(name)) for name in ("users", "items", *SPLITS)]
+        each = size / found["users"] if found.get("users") else None
+        rows.append((domain, number(size), *known, number(each, 1), number(anchors.get(domain, {}).get("anchors"))))
+    header = ("domain", "interactions", "users", "items", *SPLITS, "per user", "anchors")
+    return Table("Domains, the largest first", header, tuple(rows))
+
+
+def _dropped_table(told: Told) -> Table:
+    """Merged and held-out rows by domain, then all rejected rows by reason."""
+    names = ("duplicates", "leaked", "cold")
+    found = _statistics(told, INTERACTIONS.name)
+    rows = [(domain, *(number(found.get(domain, {}).get(name)) for name in names)) for domain in told.sizes]
+    rejects = told.artifacts.get(REJECTS.name)
+    reasons = dict(rejects.statistics.get("reasons", {})) if rejects else {}
+    others = [reason for reason in sorted(reasons) if reason not in names]
+    every = [number(sum(of.get("duplicates", 0) for of in found.values()))]
+    every += [number(reasons.get(name, 0)) for name in (*names[1:], *others)]
+    blank = tuple("" for _ in others)
+    raw = rejects.statistics.get("raw_rows") if rejects else None
+    table = (*((*row, *blank) for row in rows), ("all", *every))
+    return Table(f"Merged and rejected, of {number(raw)} raw rows", ("domain", *names, *others), table)
+
+
+def _statistics(told: Told, role: str) -> dict[str, Any]:
+    artifact = told.artifacts.get(role)
+    return dict(artifact.statistics.get("domains", {})) if artifact else {}
+
+
+Numbers = NDArray[np.int32]
+
+
+def _nodes_by_domain(told: Told) -> tuple[dict[str, list[Numbers]], dict[str, list[Numbers]]]:
+    """By kind, for each domain: its users' or items' numbers over all domains, and their train degrees."""
+    nodes: Artifact = told.artifacts[NODES.name]
+    entities: dict[str, list[Numbers]] = {USER: [], ITEM: []}
+    degrees: dict[str, list[Numbers]] = {USER: [], ITEM: []}
+    for domain in told.sizes:
+        table = nodes.read(["kind", "entity", "train_degree"], domain=domain)
+        for kind in KINDS:
+            own = table.filter(pc.equal(table["kind"], kind))
+            entities[kind].append(own["entity"].to_numpy())
+            degrees[kind].append(own["train_degree"].to_numpy())
+    return entities, degrees
+
+
+def _overlap(entities: list[Numbers]) -> NDArray[np.float64]:
+    """float64 [domains, domains]: share of the row domain's entities that the column domain has too, NaN on itself."""
+    indptr = np.cumsum([0, *(own.size for own in entities)])
+    indices = np.concatenate(entities)
+    lives = sp.csr_array((np.ones(indices.size, np.int64), indices, indptr))
+    common = (lives @ lives.T).toarray().astype(np.float64)
+    size = np.diff(indptr).astype(np.float64)
+    shares: NDArray[np.float64] = common / np.maximum(size, 1.0)[:, None]
+    np.fill_diagonal(shares, np.nan)
+    return shares
+
+
+def _tails(told: Told, kind: str, degrees: list[Numbers]) -> str:
+    lines = []
+    for domain, own in zip(told.sizes, degrees, strict=True):
+        falling = np.sort(own[own > 0])[::-1]
+        if falling.size:
+            places = np.unique(np.geomspace(1, falling.size, _TAIL_POINTS).astype(np.int64))
+            lines.append(Series((places, falling[places - 1]), told.colours.get(domain)))
+    axes = (f"{kind}s, the busiest first", "train interactions")
+    return line_plot(f"Long tail of {kind}s", axes, lines, scale="log")
