@@ -23,7 +23,7 @@ def data_section(told: Told) -> Section:
     """Sizes, overlap, long tails and rejected rows, as far as they are known."""
     blocks: list[Block] = []
     if INTERACTIONS.name in told.artifacts:
-        blocks += [_sizes_table(told), _dropped_table(told)]
+        blocks += [_sizes_table(told), *_rejected_tables(told)]
     if NODES.name in told.artifacts:
         entities, degrees = _nodes_by_domain(told)
         if len(told.sizes) > 1:
@@ -38,30 +38,23 @@ def data_section(told: Told) -> Section:
 def _sizes_table(told: Told) -> Table:
     domains = _statistics(told, INTERACTIONS.name)
     anchors = _statistics(told, NODES.name)
+    names = ("users", "items", *SPLITS, "duplicates", "leaked", "cold")
     rows = []
     for domain, size in told.sizes.items():
         found = domains.get(domain, {})
-        known = [number(found.get(name)) for name in ("users", "items", *SPLITS)]
         each = size / found["users"] if found.get("users") else None
-        rows.append((domain, number(size), *known, number(each, 1), number(anchors.get(domain, {}).get("anchors"))))
-    header = ("domain", "interactions", "users", "items", *SPLITS, "per user", "anchors")
-    return Table("Domains, the largest first", header, tuple(rows))
+        known = [number(anchors.get(domain, {}).get("anchors")), *(number(found.get(name)) for name in names)]
+        rows.append((domain, number(size), number(each, 1), *known))
+    return Table("Domains, the largest first", ("domain", "interactions", "per user", "anchors", *names), tuple(rows))
 
 
-def _dropped_table(told: Told) -> Table:
-    """Merged and held-out rows by domain, then all rejected rows by reason."""
-    names = ("duplicates", "leaked", "cold")
-    found = _statistics(told, INTERACTIONS.name)
-    rows = [(domain, *(number(found.get(domain, {}).get(name)) for name in names)) for domain in told.sizes]
-    rejects = told.artifacts.get(REJECTS.name)
-    reasons = dict(rejects.statistics.get("reasons", {})) if rejects else {}
-    others = [reason for reason in sorted(reasons) if reason not in names]
-    every = [number(sum(of.get("duplicates", 0) for of in found.values()))]
-    every += [number(reasons.get(name, 0)) for name in (*names[1:], *others)]
-    blank = tuple("" for _ in others)
-    raw = rejects.statistics.get("raw_rows") if rejects else None
-    table = (*((*row, *blank) for row in rows), ("all", *every))
-    return Table(f"Merged and rejected, of {number(raw)} raw rows", ("domain", *names, *others), table)
+def _rejected_tables(told: Told) -> list[Table]:
+    if REJECTS.name not in told.artifacts:
+        return []
+    found = told.artifacts[REJECTS.name].statistics
+    rows = tuple((reason, number(count)) for reason, count in sorted(found.get("reasons", {}).items()))
+    title = f"Rejected, of {number(found.get('raw_rows'))} raw rows"
+    return [Table(title if rows else f"{title}: none", ("reason", "rows"), rows)]
 
 
 def _statistics(told: Told, role: str) -> dict[str, Any]:
