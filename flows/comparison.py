@@ -14,6 +14,7 @@ from scipy import stats
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT, INTERACTIONS, METRICS, TEST
 from data_contracts.store import Store
+from flows.comparison_users import Chances, p_over_users
 from flows.running import Outcome
 from flows.summary import metric_values
 
@@ -108,16 +109,18 @@ def cautions(runs: Sequence[Compared]) -> list[str]:
 
 def as_json(runs: Sequence[Compared]) -> dict[str, Any]:
     """Everything the tables show and more, for programs."""
-    return {"cautions": cautions(runs), "runs": [_described(run, runs[0]) for run in runs]}
+    by_users = p_over_users(runs)
+    return {"cautions": cautions(runs), "runs": [_described(run, runs[0], by_users) for run in runs]}
 
 
-def _described(run: Compared, first: Compared) -> dict[str, Any]:
+def _described(run: Compared, first: Compared, by_users: Chances) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
     for place, value in run.values.items():
         found = None if run is first else difference(run, first, place)
         seeds = {str(seed): own for seed, own in run.by_seed[place].items()}
         metrics.setdefault(place[0], {})[place[1]] = {
-            **value, "seeds": seeds, "difference": None if found is None else vars(found),
+            **value, "seeds": seeds,
+            "difference": None if found is None else {**vars(found), "p_over_users": by_users.get((run.name, *place))},
         }  # fmt: skip
     return {"name": run.name, "differs": changes(run, first), "training": cost(run), "metrics": metrics}
 
