@@ -164,10 +164,31 @@ CHECKPOINT = Contract(
     files=("model.safetensors", "model.json"),
 )
 
+RANKS = Contract(
+    "ranks",
+    1,
+    "Where each held-out test row's item ranked, so that runs can be compared row by row; a file of `metrics`.",
+    (
+        Column("seed", pa.int64(), "training seed"),
+        _DOMAIN,
+        Column("user", pa.int32(), "as in `interactions`", minimum=0),
+        Column("item", pa.int32(), "as in `interactions`", minimum=0),
+        Column(
+            "rank", pa.int32(), "among itself and its candidates; null where no row has any", minimum=1, nullable=True
+        ),
+        Column("auc", pa.float64(), "the row's part in the domain's auc, which is the mean; likewise", nullable=True),
+        Column("full_rank", pa.int64(), "among all items; null where left out of it", minimum=1, nullable=True),
+    ),
+    key=("seed", "domain", "user", "item"),
+    sorted_by=("seed", "domain", "user", "item"),
+)
+
+RANKS_FILE = "ranks.parquet"
+
 METRICS = Contract(
     "metrics",
-    1,
-    "Accuracy by seed, domain and split, as a long table; `macro` is the mean over domains.",
+    2,
+    "Accuracy by seed, domain and split, as a long table; `macro` is the mean over domains. A file has ranks.",
     (
         Column("seed", pa.int64(), "training seed", nullable=True),
         Column("epoch", pa.int32(), "the selected epoch", minimum=0, nullable=True),
@@ -180,6 +201,7 @@ METRICS = Contract(
         Column("rows", pa.int64(), "held-out interactions behind it", "rows", minimum=0),
     ),
     key=("seed", "domain", "split", "metric"),
+    files=(RANKS_FILE,),
 )
 
 EMBEDDINGS = Contract(

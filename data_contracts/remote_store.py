@@ -175,8 +175,9 @@ class RemoteStore(Store):
     def _record(self, name: str) -> bytes | None:
         return self.remote.read(f"runs/{name}/run.json")
 
-    def _run_names(self) -> list[str]:
-        return [PurePosixPath(name).parent.name for name in self.remote.matching("runs/*/run.json")]
+    def run_names(self) -> list[str]:
+        """As `Store.run_names`."""
+        return sorted(PurePosixPath(name).parent.name for name in self.remote.matching("runs/*/run.json"))
 
 
 def _folder(artifact: Artifact) -> str:

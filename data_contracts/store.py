@@ -167,7 +167,7 @@ class Store:
         found = self.find_run(name)
         if found is None:
             raise FileNotFoundError(
-                f"run {name!r} is not in {self}; runs there: {', '.join(self._run_names()) or 'none'}"
+                f"run {name!r} is not in {self}; runs there: {', '.join(self.run_names()) or 'none'}"
             )
         return found
 
@@ -175,7 +175,8 @@ class Store:
         path = self.root / "runs" / name / "run.json"
         return path.read_bytes() if path.exists() else None
 
-    def _run_names(self) -> list[str]:
+    def run_names(self) -> list[str]:
+        """Names of the recorded runs, ascending."""
         return sorted(path.parent.name for path in self.root.glob("runs/*/run.json"))
 
 

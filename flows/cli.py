@@ -15,7 +15,7 @@ from rich.console import Console
 
 from flows.cli_comparing import compare, tune
 from flows.cli_datasets import datasets
-from flows.cli_looking import config, gc, inspect
+from flows.cli_looking import config, gc, inspect, report
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
 from flows.cli_serving import index, recommend, serve
 from flows.console import answer, show_logs, tell
@@ -37,6 +37,7 @@ Examples:
     edda inspect my-run
     edda inspect my-run/pairs --head 5
     edda inspect my-run --sql "select * from pairs limit 5"
+    edda report my-run
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
@@ -61,7 +62,11 @@ def run_all(run: Path, /, *, options: Options = Options()) -> None:
     run:
         TOML file of the run.
     """
-    _show(*up_to_date([(run, options.overrides)], options))
+    from flows.report import report_path
+
+    (outcome,) = up_to_date([(run, options.overrides)], options)
+    _show(outcome)
+    answer(f"\nReport: {report_path(outcome.plan.store.root, outcome.config.name)}")
 
 
 def _stage_command(stage: str, does: str) -> Callable[..., None]:
@@ -83,7 +88,7 @@ for _stage, _does in {
 }.items():
     app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
 
-for _command in (inspect, recommend, index, serve, compare, tune, config, gc):
+for _command in (inspect, report, recommend, index, serve, compare, tune, config, gc):
     app.command(_command, sort_key=3)
 app.command(datasets)
 
@@ -93,6 +98,8 @@ def demo(*, options: Options = Options()) -> None:
     """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
     from flows.config import load_config
     from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table, what_next
+    from flows.report import report_path, write_report
+    from flows.report_blocks import told_recorded
     from flows.summary import artifacts_table
 
     runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
@@ -102,6 +109,9 @@ def demo(*, options: Options = Options()) -> None:
         answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
     answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
     answer(what_next(together.plan.store, together.artifacts["recommendations"]))
+    if alone.made:  # the report of the other run was there before it could be compared with this one
+        write_report(told_recorded(together.config.name, together.plan.store))
+    answer(f"Report: {report_path(together.plan.store.root, together.config.name)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,10 +1,11 @@
-"""Commands that look at what there is, `inspect`, `config`, and one that clears it up, `gc`."""
+"""Commands that look at what there is, `inspect`, `report`, `config`, and one that clears it up, `gc`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -62,6 +63,22 @@ def inspect(
         ]
         answer("\n\n".join(texts))
     return FAILURE if any(found["violations"] for found in every.values()) else 0
+
+
+def report(run: str, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
+    """Write a run's report, finished or not, as one HTML file, and print its path.
+
+    Parameters
+    ----------
+    run:
+        a run's name in the store, or its TOML file.
+    output:
+        the file; by default report.html in the run's folder in the store.
+    """
+    from flows.report import write_report
+    from flows.report_blocks import told_run
+
+    answer(str(write_report(told_run(run, options.store), output)))
 
 
 def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool) -> int:

@@ -14,6 +14,7 @@ from scipy import stats
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT, INTERACTIONS, METRICS, TEST
 from data_contracts.store import Store
+from flows.comparison_users import Chances, p_over_users
 from flows.running import Outcome
 from flows.summary import metric_values
 
@@ -52,7 +53,7 @@ class Compared:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Settings that may make a difference, by dotted key."""
-        return dict(_flat({key: value for key, value in self.config.items() if key not in _NOT_COMPARED}))
+        return dict(flat({key: value for key, value in self.config.items() if key not in _NOT_COMPARED}))
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,18 @@ def cautions(runs: Sequence[Compared]) -> list[str]:
 
 def as_json(runs: Sequence[Compared]) -> dict[str, Any]:
     """Everything the tables show and more, for programs."""
-    return {"cautions": cautions(runs), "runs": [_described(run, runs[0]) for run in runs]}
+    by_users = p_over_users(runs)
+    return {"cautions": cautions(runs), "runs": [_described(run, runs[0], by_users) for run in runs]}
 
 
-def _described(run: Compared, first: Compared) -> dict[str, Any]:
+def _described(run: Compared, first: Compared, by_users: Chances) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
     for place, value in run.values.items():
         found = None if run is first else difference(run, first, place)
         seeds = {str(seed): own for seed, own in run.by_seed[place].items()}
         metrics.setdefault(place[0], {})[place[1]] = {
-            **value, "seeds": seeds, "difference": None if found is None else vars(found),
+            **value, "seeds": seeds,
+            "difference": None if found is None else {**vars(found), "p_over_users": by_users.get((run.name, *place))},
         }  # fmt: skip
     return {"name": run.name, "differs": changes(run, first), "training": cost(run), "metrics": metrics}
 
@@ -146,6 +149,15 @@ def changes(run: Compared, first: Compared) -> dict[str, Any]:
     return {key: run.settings.get(key) for key in keys if run.settings.get(key) != first.settings.get(key)}
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _measured_on(run: Compared, role: str) -> Any:
     artifact = run.artifacts.get(role)
     if artifact is None or role == INTERACTIONS.name:
@@ -161,14 +173,6 @@ def _p_of_zero_mean(values: Sequence[float]) -> float | None:
     if error == 0.0:
         return float(mean == 0.0)
     return float(2.0 * stats.t.sf(abs(mean) / error, len(values) - 1))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.comparison import Compared, changes, cost, difference
+from flows.comparison_users import Chances, p_over_users
 from flows.summary import MACRO, Table, domain_sizes, metric_names, ordered_domains
 
 SIGNIFICANT = 0.05
@@ -24,15 +25,18 @@ def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"two runs are called {name!r}; names must differ: set `name` in one of them")
-    domains = [_domain_table(domain, runs) for domain in _small_first(runs[0])]
+    by_users = p_over_users(runs)
+    domains = [_domain_table(domain, runs, by_users) for domain in _small_first(runs[0])]
     return [*domains, _cost_table(runs), _settings_table(runs)]
 
 
-def _domain_table(domain: str, runs: Sequence[Compared]) -> Table:
+def _domain_table(domain: str, runs: Sequence[Compared], by_users: Chances) -> Table:
     first = runs[0]
     names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
-    rows = [(run.name, *(cell for name in names for cell in _cells(run, first, (domain, name)))) for run in runs]
-    header = ("run", *(text for name in names for text in (name, "Δ ")))
+    rows = [
+        (run.name, *(cell for name in names for cell in _cells(run, first, (domain, name), by_users))) for run in runs
+    ]
+    header = ("run", *(text for name in names for text in (name, "Δ  ")))
     return Table(_domain_title(domain, first, names), header, tuple(rows))
 
 
@@ -42,11 +46,12 @@ def _domain_title(domain: str, first: Compared, names: Sequence[str]) -> str:
     of = "mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
     seeds = len(first.checkpoints)
     over = "over held-out rows" if seeds < 2 else f"over {seeds} seeds"
-    told = "one seed: no test" if seeds < 2 else f"* where p < {SIGNIFICANT} paired by seed"
+    by_seed = "" if seeds < 2 else " * paired by seed,"
+    told = f"where p < {SIGNIFICANT}:{by_seed} † by a paired bootstrap over users"
     return f"{of}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({told})"
 
 
-def _cells(run: Compared, first: Compared, place: tuple[str, str]) -> tuple[str, str]:
+def _cells(run: Compared, first: Compared, place: tuple[str, str], by_users: Chances) -> tuple[str, str]:
     if place not in run.values:
         return "–", ""
     found = run.values[place]
@@ -54,7 +59,9 @@ def _cells(run: Compared, first: Compared, place: tuple[str, str]) -> tuple[str,
     against = None if run is first else difference(run, first, place)
     if against is None:
         return value, ""
-    return value, f"{against.value:+.4f}{'*' if against.p is not None and against.p < SIGNIFICANT else ' '}"
+    tests = (("*", against.p), ("†", by_users.get((run.name, *place))))
+    marks = "".join(mark for mark, p in tests if p is not None and p < SIGNIFICANT)
+    return value, f"{against.value:+.4f}{marks:<2}"
 
 
 def _cost_table(runs: Sequence[Compared]) -> Table:

@@ -110,8 +110,12 @@ def _run_stages(config: RunConfig, stage: str | None, work: Work) -> Outcome:
         _do(plan, name, roles, work, costs)
         made += roles
     found = plan.found()
-    outcome = Outcome(plan, found, made, _costs_before(plan, found) | costs)
+    outcome = Outcome(plan, found, made, costs_before(plan, found) | costs)
     record(outcome)
+    if stage is None:
+        from flows.report import keep_report
+
+        keep_report(config.name, plan.store)
     return outcome
 
 
@@ -156,7 +160,7 @@ def record(outcome: Outcome) -> None:
     store.link_run(name, outcome.artifacts, details)
 
 
-def _costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
+def costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
     """What stages had cost when the run's name was last recorded, where their artifacts are the same."""
     recorded = plan.store.find_run(plan.config.name)
     if recorded is None:

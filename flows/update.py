@@ -49,4 +49,8 @@ def _finished(runs: Runs, stage: str | None) -> list[Outcome] | None:
             return None
         outcomes.append(Outcome(plan, plan.found(), []))
         record(outcomes[-1])
+        if stage is None:
+            from flows.report import keep_report
+
+            keep_report(outcomes[-1].config.name, plan.store)
     return outcomes

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from scipy import stats
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import METRICS, TEST, VALID
+from data_contracts.contracts import METRICS, RANKS, RANKS_FILE, TEST, VALID
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
-from model.candidates import held_out, score_candidates
+from data_contracts.writing import write_checked
+from model.answers import Answers
 from model.checkpoint import Checkpoint, checkpoint_roles, checkpoint_vectors, load_checkpoint
 from model.metrics import (
     Estimate,
@@ -26,9 +26,8 @@ from model.metrics import (
     resample_weights,
     user_statistics,
 )
-from model.ranking import full_ranks
 from model.threads import torch_threads
-from model.world import Domain, Rows, World, load_rows, load_world
+from model.world import Rows, World, load_rows, load_world
 
 MACRO = "macro"
 
@@ -68,7 +67,8 @@ def evaluate(
         progress: told after each checkpoint.
 
     Returns:
-        A `metrics` artifact; a domain and split without held-out rows has no row.
+        A `metrics` artifact; a domain and split without held-out rows has no row. The ranks of the test rows by each
+        checkpoint are in its file `ranks.parquet`.
     """
 
     def write(draft: Draft) -> None:
@@ -83,40 +83,43 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
     rows = tuple(load_rows(parents["interactions"], domain, world) for domain in world.domains)
     exam = Exam(settings, world, rows)
     table: list[dict[str, Any]] = []
+    ranks: list[pa.Table] = []
     measured: list[Measured] = []
     roles = checkpoint_roles(parents)
     for done, role in enumerate(roles, start=1):
         checkpoint = load_checkpoint(parents[role], world)
-        measured.append(_measure(exam, checkpoint))
+        measured.append(_measure(exam, checkpoint, ranks))
         for name, estimate in measured[-1].items():
             interval = estimate.interval
             table.append(_row((checkpoint.seed, checkpoint.epoch), name, (estimate.value, *interval), estimate.rows))
         progress(done, len(roles), "checkpoints")
     table += _means_over_seeds(measured) if len(measured) > 1 else []
     draft.write(pa.Table.from_pylist(table, schema=METRICS.file_schema))
+    in_order = pa.concat_tables(ranks).sort_by([(name, "ascending") for name in RANKS.sorted_by])
+    write_checked(RANKS, in_order, draft.folder / RANKS_FILE, RANKS_FILE)
 
 
-def _measure(exam: Exam, checkpoint: Checkpoint) -> Measured:
+def _measure(exam: Exam, checkpoint: Checkpoint, ranks: list[pa.Table]) -> Measured:
+    """Estimates of all domains and their mean; the test rows' ranks go to the list."""
     vectors = checkpoint_vectors(checkpoint, exam.world)
     measured: Measured = {}
     for domain, rows, own in zip(exam.world.domains, exam.rows, vectors, strict=True):
         for split in (VALID, TEST):
-            for metric, estimate in _estimates(exam, domain, (rows, split), own).items():
+            answers = Answers.of(own, domain, (rows, split), exam.settings)
+            ranks += [answers.table(checkpoint.seed, domain.name)] if split == TEST else []
+            for metric, estimate in _estimates(exam.settings, (domain.name, split), answers).items():
                 measured[domain.name, split, metric] = estimate
     return measured | _macro(measured)
 
 
-def _estimates(exam: Exam, domain: Domain, part: tuple[Rows, str], vectors: torch.Tensor) -> dict[str, Estimate]:
-    settings, (rows, split) = exam.settings, part
-    held = held_out(rows, domain, split, settings)
-    among = candidate_statistics(*score_candidates(held, vectors, domain.users), settings.recall_at)
-    users, ranks = full_ranks(vectors, domain, rows, split)
-    full = user_statistics(users, ranks, settings.full_at)
+def _estimates(settings: EvaluateSettings, place: tuple[str, str], answers: Answers) -> dict[str, Estimate]:
+    among = candidate_statistics(answers.positive, answers.candidates, settings.recall_at)
+    full = user_statistics(answers.users, answers.ranks, settings.full_at)
+    rows, users = answers.positive.size, np.unique(answers.users).size
     found: dict[str, Estimate] = {}
-    for unit, statistics, size in (("row", among, held.users.size), ("user", full, np.unique(users).size)):
-        name = (domain.name, split, unit)
-        weights = resample_weights(settings.candidate_seed, name, settings.resamples, size)
-        found |= estimates(statistics, weights, size, held.users.size)
+    for unit, statistics, size in (("row", among, rows), ("user", full, users)):
+        weights = resample_weights(settings.candidate_seed, (*place, unit), settings.resamples, size)
+        found |= estimates(statistics, weights, size, rows)
     return found
 
 

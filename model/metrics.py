@@ -48,15 +48,26 @@ def candidate_statistics(positive: Scores, candidates: Scores, cutoffs: tuple[in
     """
     if np.isnan(candidates).all():
         return {}
-    ranks = 1 + np.asarray(candidates >= positive[:, None]).sum(axis=1)
+    ranks = candidate_ranks(positive, candidates)
     shares = {f"recall@{k}": _mean_of((ranks <= k).astype(np.float64)) for k in cutoffs}
     return {"auc": _pooled_auc(positive, candidates), **shares}
+
+
+def candidate_ranks(positive: Scores, candidates: Scores) -> NDArray[np.int64]:
+    """Rank of each held-out item among itself and its candidates, from 1, ties against it; NaN candidates are none."""
+    ranks: NDArray[np.int64] = 1 + np.asarray(candidates >= positive[:, None]).sum(axis=1)
+    return ranks
 
 
 def user_statistics(
     users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]
 ) -> dict[str, Statistic]:
-    """Means over users of full-ranking measures; the units are the distinct users in ascending order.
+    """Means over users of `user_values`; the units are the distinct users in ascending order."""
+    return {metric: _mean_of(value) for metric, value in user_values(users, ranks, cutoffs).items()}
+
+
+def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> dict[str, Floats]:
+    """Full-ranking measures of each user: float64, one for each distinct user in ascending order.
 
     Args:
         users: owner of each relevant item.
@@ -80,7 +91,7 @@ def user_statistics(
     best = np.full(distinct.size, np.inf)
     np.minimum.at(best, owner, ranks)
     values["full_mrr"] = 1.0 / best
-    return {metric: _mean_of(value) for metric, value in values.items()}
+    return values
 
 
 def estimates(
@@ -111,16 +122,52 @@ def _mean_of(values: Floats) -> Statistic:
     return lambda weights: float(weights @ values / weights.sum())
 
 
+def auc_parts(positive: Scores, candidates: Scores) -> Floats:
+    """What each row adds to the pooled AUC: float64 (rows,), whose mean is the AUC; NaN where no row has a candidate.
+
+    A row's part is the share of all candidates that its item beats, plus, for its own candidates, how often they are
+    beaten more than the mean [DeLong, DeLong and Clarke-Pearson 1988]: so means of parts over resampled rows follow the
+    AUC of these rows to first order.
+    """
+    levels = _Levels.of(positive, candidates)
+    if levels.rows.size == 0:
+        return np.full(positive.size, np.nan)
+    beaten = levels.below(levels.low)[levels.high] / levels.low.size
+    above = 1.0 - levels.below(levels.high)[levels.low] / positive.size
+    excess = np.bincount(levels.rows, above - beaten.mean(), positive.size)
+    return beaten + excess * (positive.size / levels.low.size)
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Places of all scores of held-out items (`high`) and candidates (`low`, of `rows`) among the distinct ones."""
+
+    high: NDArray[np.int64]
+    low: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    distinct: int
+
+    @classmethod
+    def of(cls, positive: Scores, candidates: Scores) -> _Levels:
+        rows, column = np.nonzero(~np.isnan(candidates))
+        distinct, level = np.unique(np.concatenate([positive, candidates[rows, column]]), return_inverse=True)
+        return cls(level[: positive.size], level[positive.size :], rows, distinct.size)
+
+    def below(self, levels: NDArray[np.int64], weights: Floats | None = None) -> Floats:
+        """For each level the weight of the given scores below it, equal ones by half."""
+        own = np.bincount(levels, weights, self.distinct)
+        below: Floats = np.cumsum(own) - 0.5 * own
+        return below
+
+
 def _pooled_auc(positive: Scores, candidates: Scores) -> Statistic:
     """Area under the ROC curve; sorted once, then one cumulative sum for each weighting; NaN without a candidate."""
-    rows, column = np.nonzero(~np.isnan(candidates))
-    distinct, level = np.unique(np.concatenate([positive, candidates[rows, column]]), return_inverse=True)
-    high, low = level[: positive.size], level[positive.size :]
+    levels = _Levels.of(positive, candidates)
 
     def area(weights: Floats) -> float:
-        negative = np.bincount(low, weights[rows], distinct.size)
-        beaten = np.cumsum(negative) - 0.5 * negative
+        negative = weights[levels.rows]
         pairs = weights.sum() * negative.sum()
-        return float(weights @ beaten[high] / pairs) if pairs else float("nan")
+        beaten = levels.below(levels.low, negative)[levels.high]
+        return float(weights @ beaten / pairs) if pairs else float("nan")
 
     return area

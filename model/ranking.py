@@ -35,9 +35,8 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
     Returns:
         User and rank, from 1, of each held-out row that is left, sorted by user; both empty where there is none.
     """
-    indptr, masked = known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
-    held = rows.of(split)
-    new = ~np.isin(_pairs(held.users, held.items, domain), _pairs(_owners(indptr), masked, domain))
+    indptr, masked = _masked(domain, rows, split)
+    held, new = rows.of(split), are_ranked(domain, rows, split)
     users, items = held.users[new], held.items[new]
     distinct, place = np.unique(users, return_inverse=True)
     ranks = np.empty(users.size, np.int64)
@@ -46,6 +45,16 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
         block_indptr, block_masked = pick_rows(indptr, masked, distinct[block])
         count_at_least(scores, place[mine] - block.start, items[mine], block_indptr, block_masked, ranks[mine])
     return users, ranks
+
+
+def are_ranked(domain: Domain, rows: Rows, split: str) -> NDArray[np.bool_]:
+    """Which held-out rows of a split `full_ranks` ranks: those that repeat nothing that is left out."""
+    held, (indptr, masked) = rows.of(split), _masked(domain, rows, split)
+    return ~np.isin(_pairs(held.users, held.items, domain), _pairs(_owners(indptr), masked, domain))
+
+
+def _masked(domain: Domain, rows: Rows, split: str) -> tuple[NDArray[np.int64], Ints]:
+    return known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
 
 
 def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[range, Ints, Floats32]]:

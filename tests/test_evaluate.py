@@ -1,12 +1,16 @@
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 from tiny_world import Tiny
 
 from data_contracts.artifact import Artifact
+from data_contracts.contracts import RANKS_FILE
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
 from data_contracts.store import Store
 from model.evaluate import evaluate
+from model.metrics import user_values
 from model.train import train
 
 ONE = ComputeSettings(threads=1)
@@ -30,6 +34,22 @@ def test_every_domain_and_their_mean_has_every_metric_of_both_splits(tiny_world:
     found = values(measured(tiny_world, (1,)))
     domains = ("books", "films", "games", "macro")
     assert set(found) == {(1, d, s, m) for d in domains for s in ("valid", "test") for m in METRICS}
+
+
+def test_ranks_of_the_test_rows_give_the_same_metrics(tiny_world: Tiny) -> None:
+    metrics = measured(tiny_world, (1, 2))
+    found, ranks = values(metrics), pq.read_table(metrics.path / RANKS_FILE)
+    assert not metrics.verify()
+    for seed in (1, 2):
+        for domain in ("books", "films", "games"):
+            own = ranks.filter((pc.field("seed") == seed) & (pc.field("domain") == domain))
+            rank, users, full = (own[name].to_numpy() for name in ("rank", "user", "full_rank"))
+            expected = {"auc": own["auc"].to_numpy(), "recall@1": rank <= 1, "recall@3": rank <= 3,
+                        **user_values(users, full, (5,))}  # fmt: skip
+            assert {metric: found[seed, domain, "test", metric]["value"] for metric in METRICS} == {
+                metric: pytest.approx(np.mean(expected[metric])) for metric in METRICS
+            }
+            assert own.num_rows == found[seed, domain, "test", "auc"]["rows"]
 
 
 def test_macro_is_the_unweighted_mean_over_domains(tiny_world: Tiny) -> None:

@@ -1,0 +1,94 @@
+"""The report of a run: one HTML file that needs nothing else, written beside the run's links in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from data_contracts.contracts import INTERACTIONS, METRICS, PAIRS
+from data_contracts.store import Store
+from data_contracts.writing import write_atomically
+from flows.report_blocks import Section, Told, number, told_recorded
+from flows.summary import MACRO, metric_values
+
+FILE = "report.html"
+
+
+def write_report(told: Told, output: Path | None = None) -> Path:
+    """Write a run's report.
+
+    Args:
+        told: the run, finished or not.
+        output: the file; by default in the run's folder in the store.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ValueError: nothing of the run was made yet.
+    """
+    if not told.artifacts:
+        raise ValueError(f"run {told.name!r} has made nothing yet; start it with: edda run RUN.toml")
+    path = output or report_path(told.store.root, told.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, as_html(told).encode())
+    return path
+
+
+def keep_report(name: str, store: Store) -> None:
+    """Write a recorded run's report where there is none, or one that is older than the run's record.
+
+    Nothing is fetched for it: where an artifact is on object storage only, it is `edda report` that does so.
+    """
+    path, record = report_path(store.root, name), store.root / "runs" / name / "run.json"
+    if not path.exists() or path.stat().st_mtime < record.stat().st_mtime:
+        told = told_recorded(name, store)
+        if all(artifact.is_here for artifact in told.artifacts.values()):
+            write_report(told)
+
+
+def report_path(root: Path, name: str) -> Path:
+    """Where the report of a store's run is."""
+    return root / "runs" / name / FILE
+
+
+def as_html(told: Told) -> str:
+    """The report as a page; whatever comes from the logs is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["kind"] = lambda block: type(block).__name__
+    page = environment.get_template("report.html.j2")
+    moments = sorted(artifact.manifest.made["at"] for artifact in told.artifacts.values())
+    times = [f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M UTC}" for moment in moments]
+    return page.render(name=told.name, times=times, figures=list(_figures(told)), sections=list(_sections(told)))
+
+
+def _sections(told: Told) -> Iterator[Section]:
+    from flows.report_data import data_section
+    from flows.report_pairs import pairs_section
+    from flows.report_results import accuracy_section, cost_section, provenance_section, training_section
+
+    for section in (data_section, pairs_section, training_section, accuracy_section, cost_section, provenance_section):
+        yield section(told)
+
+
+def _figures(told: Told) -> Iterator[tuple[str, str]]:
+    """What a reader wants to know first: names and numbers."""
+    artifacts = told.artifacts
+    if INTERACTIONS.name in artifacts:
+        yield "domains", number(len(told.sizes))
+        yield "interactions", number(artifacts[INTERACTIONS.name].manifest.rows)
+    if PAIRS.name in artifacts:
+        yield "aligned pairs", number(artifacts[PAIRS.name].manifest.rows)
+    if METRICS.name in artifacts:
+        values = metric_values(artifacts[METRICS.name])
+        for metric in ("auc", "recall@1"):
+            if (MACRO, metric) in values:
+                yield f"mean test {metric}", number(values[MACRO, metric]["value"], 3)
+    if told.costs:
+        yield "seconds of work", number(sum(cost.seconds for cost in told.costs.values()))

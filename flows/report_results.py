@@ -1,0 +1,186 @@
+"""A report's sections on what came of a run: training, accuracy beside other runs, cost, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.contracts import INTERACTIONS, METRICS
+from flows.comparison import Compared, cautions, flat, recorded
+from flows.comparison_tables import comparison_tables
+from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
+from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
+from flows.summary import MACRO, Table, artifacts_table, metric_names, metrics_table
+
+_POINTS = 120
+"""Epochs that a curve shows, at most."""
+
+_OPEN = 3
+"""Domains, the smallest, whose comparison is shown unfolded."""
+
+_PLOTTED_DOMAINS = 30
+
+
+def training_section(told: Told) -> Section:
+    """What each seed's training came to, and the curves of its measures, the mean over seeds."""
+    rows = []
+    for checkpoint in told.checkpoints:
+        found, seconds = checkpoint.statistics, checkpoint.statistics.get("epoch_seconds")
+        each = sum(seconds) / len(seconds) if seconds else None
+        known = [number(found.get("epoch")), number(found.get("epochs")), number(found.get("score"), 5)]
+        rows.append((str(checkpoint.manifest.settings.get("seed")), *known, number(each, 2),
+                     number(found.get("memory_mib"))))  # fmt: skip
+    if not rows:
+        return Section("Training", [])
+    header = ("seed", "best epoch", "epochs", "validation score", "seconds an epoch", "peak MiB")
+    title = f"Model {told.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
+    return Section(
+        "Training",
+        [
+            Table(title, header, tuple(rows)),
+            Plots(list(_curves(told)), {**legend(told), "mean over domains": STANDS_OUT}),
+        ],
+    )
+
+
+def _curves(told: Told) -> Iterator[str]:
+    """Loss, validation AUC, distance of aligned pairs, norm and spread of the maps; those that the history has."""
+    history = pa.concat_tables([checkpoint.read() for checkpoint in told.checkpoints])
+    best = told.checkpoints[0].statistics.get("epoch") if len(told.checkpoints) == 1 else None
+    aligned = pc.starts_with(history["metric"], "alignment to ")
+    history = history.set_column(2, "metric", pc.if_else(aligned, "alignment", history["metric"]))
+    for metric, title in (
+        ("loss", "Training loss"), ("auc", "Validation AUC"), ("alignment", "Distance of aligned pairs"),
+        ("map_spread", "Spread of mapped vectors (0: collapsed)"), ("map_norm", "Norm of the maps"),
+    ):  # fmt: skip
+        own = history.filter(pc.equal(history["metric"], metric))
+        if own.num_rows:
+            means = own.group_by(["domain", "epoch"]).aggregate([("value", "mean")]).sort_by("epoch")
+            yield line_plot(title, ("epoch", ""), list(_lines(told, means)), marked=best)
+
+
+def _lines(told: Told, means: pa.Table) -> Iterator[Series]:
+    for domain in dict.fromkeys([*told.sizes, MACRO]):
+        own = means.filter(pc.equal(means["domain"], domain))
+        if own.num_rows:
+            places = np.unique(np.linspace(0, own.num_rows - 1, _POINTS).astype(np.int64))
+            points = own["epoch"].to_numpy()[places], own["value_mean"].to_numpy()[places]
+            yield Series(points, STANDS_OUT if domain == MACRO else told.colours.get(domain))
+
+
+def accuracy_section(told: Told) -> Section:
+    """Test metrics by domain, small ones first; beside the store's other runs on the same interactions."""
+    if METRICS.name not in told.artifacts:
+        return Section("Accuracy", [])
+    metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
+    *domains, (_, *mean) = metrics.rows
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *mean)))]
+    this = Compared(told.name, told.config, told.artifacts)
+    others = list(_others(told))
+    shown = [this, *others[: COLOURS - 1]]
+    colours = {run.name: place for place, run in enumerate(shown)}
+    blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
+    if others:
+        *tables, _, settings = comparison_tables([this, *others])
+        closed = tables[_OPEN:-1]
+        blocks += [*tables[: min(_OPEN, len(tables) - 1)], tables[-1]]
+        blocks += [Folded("Larger domains", closed)] if closed else []
+        blocks += [settings, *(Note(f"Caution: {caution}.") for caution in cautions([this, *others]))]
+    else:
+        blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))
+    return Section("Accuracy", blocks)
+
+
+def _others(told: Told) -> Iterator[Compared]:
+    """Other runs of the store that were evaluated on the same interactions."""
+    mine = told.artifacts.get(INTERACTIONS.name)
+    for name in told.store.run_names():
+        artifacts = told.store.run(name)[0]
+        same = mine is not None and artifacts.get(INTERACTIONS.name) == mine
+        if name != told.name and same and METRICS.name in artifacts:
+            run = recorded(name, told.store)
+            if all(found.is_readable for found in run.artifacts.values()):
+                yield run
+
+
+def _plotted(run: Compared) -> list[str]:
+    """One metric among candidates, one among all items."""
+    names = metric_names(run.values)
+    return [name for name in names if name == "auc" or name.startswith("full_recall")][:2]
+
+
+def _intervals(told: Told, runs: Sequence[Compared], metric: str) -> str:
+    domains = [domain for domain in reversed(told.sizes) if (domain, metric) in runs[0].values][:_PLOTTED_DOMAINS]
+    nothing: Mapping[str, float] = dict.fromkeys(("value", "low", "high"), np.nan)
+    spreads = []
+    for run in runs:
+        found = [run.values.get((domain, metric), nothing) for domain in [*domains, MACRO]]
+        spreads.append(Spread(*([own[name] for own in found] for name in nothing)))
+    return intervals(f"Test {metric}, 95 % interval", [*domains, "mean"], spreads)
+
+
+def cost_section(told: Told) -> Section:
+    """Time and memory by stage, then time and size of each artifact."""
+    rows = tuple((stage, number(cost.seconds, 1), number(cost.memory_mib)) for stage, cost in told.costs.items())
+    blocks: list[Block] = []
+    if rows:
+        seconds = {stage: cost.seconds for stage, cost in told.costs.items()}
+        memory = {stage: float(cost.memory_mib) for stage, cost in told.costs.items()}
+        blocks = [
+            Plots([bars("Time by stage", "seconds", seconds), bars("Peak memory by stage", "MiB", memory)]),
+            Table("By stage, as this run's name made it last", ("stage", "seconds", "peak MiB"), rows),
+        ]
+    artifacts = artifacts_table(told.name, told.artifacts)
+    own = tuple(row[:-1] for row in artifacts.rows)
+    return Section("Cost", [*blocks, Table("By artifact, whichever run made it", artifacts.header[:-1], own)])
+
+
+def provenance_section(told: Told) -> Section:
+    """Keys, versions, seeds, and the settings as the run's TOML file."""
+    rows = []
+    for role, artifact in told.artifacts.items():
+        found = artifact.manifest
+        made = [str(found.made.get(name, "–")) for name in ("at", "edda", "pyarrow")]
+        rows.append((role, found.key, str(found.version), *made))
+    seeds = {key: value for key, value in flat(told.config) if key.rsplit(".", 1)[-1] in ("seed", "seeds")}
+    seeds["evaluate.candidate_seed"] = told.config["evaluate"]["candidate_seed"]
+    header = ("artifact", "key", "contract version", "made at", "edda", "pyarrow")
+    return Section("Provenance", [
+        Table("A key is a digest of contract, settings and parents", header, tuple(rows), left=True),
+        Table("Seeds", ("setting", "value"), tuple((key, json.dumps(seed)) for key, seed in seeds.items()), left=True),
+        Folded("All settings, as TOML", [Source("\n".join(as_toml(told.config)).strip())]),
+    ])  # fmt: skip
+
+
+def as_toml(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings as the lines of a TOML file: a table's own values, then the tables inside; what is null is left out."""
+    inner = {key: value for key, value in settings.items() if _is_table(value) or _is_list_of_tables(value)}
+    yield from (f"{_key(key)} = {_value(value)}" for key, value in settings.items()
+                if key not in inner and value is not None)  # fmt: skip
+    for key, value in inner.items():
+        name = f"{prefix}{_key(key)}"
+        for table in [value] if _is_table(value) else value:
+            yield from ("", f"[{name}]" if table is value else f"[[{name}]]")
+            yield from as_toml(table, f"{name}.")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_list_of_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_table, value))
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else _value(key)
+
+
+def _value(value: Any) -> str:
+    """JSON's texts, numbers, booleans and lists of them are TOML."""
+    return json.dumps(value, ensure_ascii=False)

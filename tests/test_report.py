@@ -1,0 +1,257 @@
+"""The report of a run: its figures equal the artifacts', whatever the run has and whatever its ids look like."""
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_stages import edda, here
+from matplotlib.image import imread
+from tiny_world import build, random_log
+
+from data_contracts.store import Store
+from flows.config import load_config
+from flows.report import as_html, keep_report, report_path, write_report
+from flows.report_blocks import Told, told_run
+from flows.report_results import as_toml
+from flows.running import run_stages
+from flows.summary import metric_values
+
+__all__ = ["here"]
+
+ODD = "<b>&'$x_1$"
+"""Part of a domain's and of every id's name: markup for HTML and for matplotlib."""
+
+RUN = """
+name = "{name}"
+[[logs]]
+path = "log.csv"
+columns = {{ domain = "domain" }}
+[train]
+width = 8
+epochs = 3
+{train}
+[evaluate]
+resamples = 20
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, a log of three domains, and the finished runs `r` and, domains alone, `alone`."""
+    folder = tmp_path_factory.mktemp("report")
+    names = {"books": f"books {ODD}", "films": "films", "games": "games"}
+    sizes = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
+    rows = [f"{user}{ODD},{item}{ODD},{names[domain]}" for domain, part in random_log(1, sizes).items()
+            for user, item, _ in part]  # fmt: skip
+    (folder / "log.csv").write_text("\n".join(["user_id,item_id,domain", *rows, rows[0]]) + "\n")
+    for name, train in (("r", ""), ("alone", 'tables = "intra"\nalignment = 0.0')):
+        (folder / f"{name}.toml").write_text(RUN.format(name=name, train=train))
+        run_stages(load_config(folder / f"{name}.toml", [f"store={json.dumps(str(folder / 'store'))}"]))
+    return folder
+
+
+@pytest.fixture
+def told(folder: Path) -> Told:
+    return told_run("r", str(folder / "store"))
+
+
+class Page(HTMLParser):
+    """A page's tables by caption, rows of cells' text, and all elements' names."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.elements: list[str] = []
+        self._caption, self._text = "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self._text = "" if tag in ("figcaption", "th", "td") else self._text
+        if tag == "tr":
+            self.tables[self._caption].append([])
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption":
+            self._caption = self._text
+            self.tables[self._caption] = []
+        elif tag in ("th", "td"):
+            self.tables[self._caption][-1].append(self._text)
+
+    def handle_data(self, data):
+        self._text += data
+
+    def table(self, beginning: str) -> dict[str, dict[str, str]]:
+        """First cell → column → cell, of the one table whose caption begins so."""
+        (rows,) = [rows for caption, rows in self.tables.items() if caption.startswith(beginning)]
+        return {row[0]: dict(zip(rows[0][1:], row[1:], strict=True)) for row in rows[1:]}
+
+
+def test_a_full_run_writes_a_report_and_keeps_it_until_its_record_changes(folder):
+    path = report_path(folder / "store", "r")
+    path.write_text("kept")
+    keep_report("r", Store(folder / "store"))
+    assert path.read_text() == "kept"
+    record = path.with_name("run.json")
+    later = path.stat().st_mtime + 1
+    os.utime(record, (later, later))
+    keep_report("r", Store(folder / "store"))
+    assert "</html>" in path.read_text()
+
+
+def test_sizes_and_overlap_are_those_of_the_interactions(told):
+    page = Page(as_html(told))
+    table = told.artifacts["interactions"].read(["domain", "user_id", "split"]).to_pylist()
+    users = {domain: {row["user_id"] for row in table if row["domain"] == domain} for domain in told.sizes}
+    for domain, own in page.table("Domains").items():
+        assert own["interactions"] == str(sum(row["domain"] == domain for row in table))
+        assert own["users"] == str(len(users[domain]))
+        assert own["test"] == str(sum(row["domain"] == domain and row["split"] == "test" for row in table))
+    for here_, own in page.table("Overlap of users").items():
+        for there, percent in own.items():
+            share = 100 * len(users[here_] & users[there]) / len(users[here_])
+            assert percent == ("" if here_ == there else f"{share:.0f}")
+
+
+def test_a_merged_row_and_rejected_rows_are_counted(told):
+    page = Page(as_html(told))
+    reasons = Counter(told.artifacts["rejects"].read(["reason"])["reason"].to_pylist())
+    assert page.table("Rejected") == {reason: {"rows": str(count)} for reason, count in reasons.items()}
+    by_domain = page.table("Domains").values()
+    assert sum(int(own["duplicates"]) for own in by_domain) == 1
+    assert sum(int(own["cold"]) + int(own["leaked"]) for own in by_domain) == reasons["cold"] + reasons["leaked"]
+
+
+def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_interactions(told, folder):
+    page = Page(as_html(told))
+    for role, name in ((told, "r"), (told_run("alone", str(folder / "store")), "alone")):
+        for (domain, metric), found in metric_values(role.artifacts["metrics"]).items():
+            if metric == "auc" and domain != "macro":
+                assert page.table(f"{domain}: ")[name]["auc"].split()[0] == f"{found['value']:.4f}"
+                if name == "r":
+                    own = page.table("Test metrics")[domain]["auc"]
+                    assert own == f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+    assert list(page.table("Test metrics")) == [*reversed(told.sizes), "mean"]
+
+
+def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(told):
+    nodes = told.artifacts["nodes"].read(["domain", "kind", "node", "id", "is_anchor"]).to_pylist()
+    node = {(row["domain"], row["kind"], row["id"]): row["node"] for row in nodes}
+    anchors = {f"{row['kind']} {row['id']}" for row in nodes if row["is_anchor"]}
+    ends = ("source_domain", "target_domain", "source_node", "target_node")
+    first = [row for row in told.artifacts["pairs"].read().to_pylist() if row["rank"] == 1]
+    pairs = {tuple(row[end] for end in ends): f"{row['similarity']:.3f}" for row in first}
+    (rows,) = [rows for caption, rows in Page(as_html(told)).tables.items() if caption.startswith("Ten pairs")]
+    assert len(rows) == 11
+    for kind, source, target, similarity, count, shown in rows[1:]:
+        (here_, mine), (there, theirs) = (end.split(": ", 1) for end in (source, target))
+        assert pairs[here_, there, node[here_, kind, mine], node[there, kind, theirs]] == similarity
+        assert int(count) >= len(shown.split(", ")) >= 1
+        assert set(shown.split(", ")) <= anchors
+
+
+def test_names_from_the_logs_are_text_and_no_markup(told):
+    html = as_html(told)
+    assert "b" not in Page(html).elements
+    assert "script" not in Page(html).elements
+    assert ODD not in html
+    assert "books &lt;b&gt;&amp;&#39;$x_1$" in html
+    assert "books &lt;b&gt;&amp;'$x_1$</text>" in html  # in a plot
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(told):
+    html = as_html(told)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(#" in html
+
+
+def test_costs_and_keys_are_the_records(told):
+    page = Page(as_html(told))
+    costs = page.table("By stage")
+    assert list(costs) == ["ingest", "graph", "walk", "align", "train", "evaluate", "export"]
+    assert costs["train"]["peak MiB"] == f"{told.costs['train'].memory_mib:,}"
+    keys = {role: row["key"] for role, row in page.table("A key is").items()}
+    assert keys == {role: artifact.key for role, artifact in told.artifacts.items()}
+
+
+def test_the_settings_shown_are_toml_that_gives_the_same_settings(told):
+    def known(value):
+        return {key: known(own) for key, own in value.items() if own is not None} if isinstance(value, dict) else value
+
+    config = json.loads(json.dumps(told.config))
+    config["logs"] = [known(log) for log in config["logs"]]
+    assert tomllib.loads("\n".join(as_toml(told.config))) == known(config)
+
+
+@pytest.mark.parametrize("last", ["rejects", "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022"])
+def test_a_run_that_ended_early_has_a_report_that_says_so(told, last):
+    roles = list(told.artifacts)
+    some = {role: told.artifacts[role] for role in roles[: roles.index(last) + 1]}
+    html = as_html(Told(told.name, told.store, told.config, some, {}))
+    assert html.count("Not made yet.") == 1 + (last != "checkpoint-2022") + (last in roles[: roles.index("reach")]) + (
+        last == "rejects"
+    )
+
+
+def test_runs_of_one_domain_and_of_sixty(store: Store, told: Told):
+    for domains in (1, 60):
+        log = random_log(3, {f"d{number}": (8, 8, 30) for number in range(domains)})
+        made = build(store, log, every_pair=domains == 1).parents
+        html = as_html(Told("many", store, told.config, made, {}))
+        page = Page(html)
+        assert len(page.table("Domains")) == domains
+        assert ("Overlap of users" in html) == (domains > 1)
+        assert len(html) < 1_500_000
+
+
+def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
+    rows = "".join(f"u{n % 9},i{n % 5},{'ab'[n % 2]}\n" for n in range(45))
+    (here / "log.csv").write_text("user_id,item_id,domain\n" + rows)
+    (here / "r.toml").write_text(RUN.format(name="r", train=""))
+    assert edda("report", "r.toml") == 1
+    assert "run 'r' has made nothing yet" in capsys.readouterr().err
+    edda("ingest", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("report", "r.toml", "--output", "out/r.html") == 0
+    assert capsys.readouterr().out == "out/r.html\n"
+    assert list(Page((here / "out/r.html").read_text()).table("Domains")) == ["a", "b"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_without_a_network_shows_it_without_a_complaint(told, tmp_path, scheme):
+    page = write_report(told, tmp_path / "page.html")
+    shot, dark = tmp_path / "shot.png", scheme == "dark"
+    told_by_browser = _chromium(page, f"--screenshot={shot}", "--window-size=1200,2000",
+                                f"--blink-settings=preferredColorScheme={0 if dark else 1}")  # fmt: skip
+    assert "CONSOLE" not in told_by_browser
+    pixels = imread(shot)[..., :3]
+    paper = float(np.median(pixels))
+    assert (paper < 0.2) == dark
+    assert (paper > 0.9) == (not dark)
+    assert 0.01 < float((np.abs(pixels - paper).max(axis=2) > 0.5).mean()) < 0.5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_prints_it(told, tmp_path):
+    page = write_report(told, tmp_path / "page.html")
+    _chromium(page, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
+    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-"
+    assert (tmp_path / "page.pdf").stat().st_size > 20_000
+
+
+def _chromium(page: Path, *options: str) -> str:
+    """What a browser without a profile of its own and without a network writes while it shows a page."""
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}", *options,
+    ]  # fmt: skip
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, check=True, timeout=300).stderr
