@@ -84,7 +84,8 @@ def line_plot(
         for line in sorted(lines, key=lambda line: line.number is not None):
             marker = "o" if len(line.points[0]) == 1 else None
             width = 2.2 if line.number == STANDS_OUT else 0.8 if line.number is None else 1.4
-            plot.plot(*line.points, color=_colour(line.number), linewidth=width, marker=marker, markersize=3)
+            alpha = 0.5 if line.number is None else 1.0
+            plot.plot(*line.points, color=_colour(line.number), lw=width, marker=marker, markersize=3, alpha=alpha)
         if marked is not None:
             plot.axvline(marked, color=_REST, linewidth=1, linestyle="--")
 

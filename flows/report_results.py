@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import INTERACTIONS, METRICS
+from data_contracts.contracts import INTERACTIONS, METRICS, WORLD
 from flows.comparison import Compared, cautions, flat, recorded
 from flows.comparison_tables import comparison_tables
 from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
+from flows.plan import STAGES
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
 from flows.summary import MACRO, Table, artifacts_table, metric_names, metrics_table
 
@@ -126,11 +127,12 @@ def _intervals(told: Told, runs: Sequence[Compared], metric: str) -> str:
 
 def cost_section(told: Told) -> Section:
     """Time and memory by stage, then time and size of each artifact."""
-    rows = tuple((stage, number(cost.seconds, 1), number(cost.memory_mib)) for stage, cost in told.costs.items())
+    costs = {stage: told.costs[stage] for stage in (WORLD.name, *STAGES) if stage in told.costs}
+    rows = tuple((stage, number(cost.seconds, 1), number(cost.memory_mib)) for stage, cost in costs.items())
     blocks: list[Block] = []
     if rows:
-        seconds = {stage: cost.seconds for stage, cost in told.costs.items()}
-        memory = {stage: float(cost.memory_mib) for stage, cost in told.costs.items()}
+        seconds = {stage: cost.seconds for stage, cost in costs.items()}
+        memory = {stage: float(cost.memory_mib) for stage, cost in costs.items()}
         blocks = [
             Plots([bars("Time by stage", "seconds", seconds), bars("Peak memory by stage", "MiB", memory)]),
             Table("By stage, as this run's name made it last", ("stage", "seconds", "peak MiB"), rows),

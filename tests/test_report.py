@@ -141,6 +141,16 @@ def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_intera
     assert list(page.table("Test metrics")) == [*reversed(told.sizes), "mean"]
 
 
+def test_a_run_that_this_version_cannot_read_is_left_out(told, folder):
+    manifest = told_run("alone", folder / "store").artifacts["metrics"].path / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(json.dumps(json.loads(before) | {"version": 1}))
+    try:
+        assert "no other evaluated run" in as_html(told)
+    finally:
+        manifest.write_text(before)
+
+
 def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(told):
     nodes = told.artifacts["nodes"].read(["domain", "kind", "node", "id", "is_anchor"]).to_pylist()
     node = {(row["domain"], row["kind"], row["id"]): row["node"] for row in nodes}
