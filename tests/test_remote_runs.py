@@ -64,7 +64,8 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monkeypatch, capsys) -> None:
     assert edda("run", "r.toml", "--no-prefect") == 0
-    table = capsys.readouterr().out
+    table, report = capsys.readouterr().out.split("\nReport: ")
+    assert Path(report.strip()).exists()
     assert f"Artifacts in {run}/runs/r/" in table
     without_logs(here, "reader", monkeypatch)
     forbid_work(monkeypatch)
