@@ -73,6 +73,6 @@ def _propagated(table: Tensor, stack: Stack, network: Network) -> Tensor:
     if table.shape[1] <= columns:
         return propagate(table, stack, network.backbone, network.multiply)
     output = torch.empty_like(table)
-    for source, target in zip(table.split(columns, dim=1), output.split(columns, dim=1), strict=True):
+    for source, target in zip(torch.split(table, columns, 1), torch.split(output, columns, 1), strict=True):
         target.copy_(propagate(source.contiguous(), stack, network.backbone, network.multiply))
     return output
