@@ -66,8 +66,8 @@ def run_all(run: Path, /, *, options: Options = Options()) -> None:
 
     (outcome,) = up_to_date([(run, options.overrides)], options)
     _show(outcome)
-    if (report := report_path(outcome.plan.store.root, outcome.config.name)).exists():
-        answer(f"\nReport: {report}")
+    if (path := report_path(outcome.plan.store.root, outcome.config.name)).exists():
+        answer(f"\nReport: {path}")
 
 
 def _stage_command(stage: str, does: str) -> Callable[..., None]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import faiss
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
@@ -20,6 +19,11 @@ from model.catalogue import Catalogue, Floats32, domains_of, open_catalogue
 from model.ragged import pick_rows
 from model.recommending import Best, best_items
 from model.world import Ints, Longs
+
+try:
+    import faiss
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("an index needs faiss, which is not installed; run `pip install -e '.[ann]'`") from error
 
 SETTINGS = {"links": 32, "build_breadth": 200, "search_breadth": 128}
 """Links of an item, and how many items a search keeps in view while the index is built and when it is asked."""

@@ -14,9 +14,6 @@ from model.spmm import Multiply
 from model.stacks import Stack, inter_stack, intra_stack, union_stack
 from model.world import World
 
-_BLOCK_BYTES, _LEAST_COLUMNS = 32 * 2**20, 8
-"""Vectors that are propagated at once, but no fewer columns: with fewer, reading the graph is what takes time."""
-
 
 @dataclass(frozen=True)
 class Network:
@@ -59,20 +56,10 @@ class Vectors:
 @torch.no_grad()
 def final_vectors(model: Edda, network: Network) -> Iterator[Tensor]:
     """Each domain's final vectors (nodes, 1 or 2 times width), inter part first; one domain at a time in memory."""
-    inter = [_propagated(table, network.inter, network) for table in model.inter]
+    backbone, multiply = network.backbone, network.multiply
+    inter = [propagate(table, network.inter, backbone, multiply) for table in model.inter]
     for number, domain in enumerate(network.world.domains):
         parts = [vectors[torch.from_numpy(domain.union).long().to(vectors.device)] for vectors in inter]
         if len(model.intra):
-            parts.append(_propagated(model.intra[number], network.intra[number], network))
+            parts.append(propagate(model.intra[number], network.intra[number], backbone, multiply))
         yield torch.cat(parts, dim=1)
-
-
-def _propagated(table: Tensor, stack: Stack, network: Network) -> Tensor:
-    """A table's output vectors; a large table goes by blocks of columns, which never mix, to spare memory."""
-    columns = max(_LEAST_COLUMNS, _BLOCK_BYTES // (4 * max(table.shape[0], 1)))
-    if table.shape[1] <= columns:
-        return propagate(table, stack, network.backbone, network.multiply)
-    output = torch.empty_like(table)
-    for source, target in zip(*(torch.split(of, columns, dim=1) for of in (table, output)), strict=True):
-        target.copy_(propagate(source.contiguous(), stack, network.backbone, network.multiply))
-    return output

@@ -3,7 +3,6 @@ from tiny_world import build
 
 from data_contracts.settings import TrainSettings
 from data_contracts.store import Store
-from model import vectors
 from model.edda import Edda, Shape
 from model.propagate import backbone_of
 from model.spmm import choose_engine
@@ -32,10 +31,3 @@ def test_on_the_union_graph_every_domain_sees_all_interactions(store: Store) -> 
 def test_by_domain_outputs_are_averaged_over_the_domains_items(store: Store) -> None:
     (u, _, i, j, _), (_, in_b) = inter_vectors(store, "by-domain")
     torch.testing.assert_close(in_b[0], (u + (i / 2**0.5 + j / 2) / 2 + j / 2**0.5 / 2) / 2)
-
-
-def test_blocks_of_columns_change_no_bit(store: Store, monkeypatch) -> None:
-    _, whole = inter_vectors(store, "union")
-    monkeypatch.setattr(vectors, "_BLOCK_BYTES", 0)
-    monkeypatch.setattr(vectors, "_LEAST_COLUMNS", 4)
-    assert all(map(torch.equal, inter_vectors(store, "union")[1], whole))
