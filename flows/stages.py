@@ -93,9 +93,9 @@ def _reach(job: Job) -> Artifact:
 
 
 def _pairs(job: Job) -> Artifact:
-    from pipeline.pairs import align_domains
+    from pipeline.pairs import pair_domains
 
-    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest)
+    return pair_domains(job.plan.store, job.plan.config.pairs, *job.rest)
 
 
 def _checkpoint(job: Job) -> Artifact:

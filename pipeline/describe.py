@@ -16,7 +16,7 @@ from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.store import write_atomically, write_checked
 from pipeline.graph import DomainGraph
 from pipeline.ragged import distinct_rows, ragged_tables
-from pipeline.spill import spill_arrays, spilled_arrays, spilled_rows
+from pipeline.spill import Folder, spill_arrays, spilled_arrays, spilled_rows
 from pipeline.terrain import Numbers, Terrain
 from pipeline.visits import Step, spill_visits, visits_cost
 from pipeline.walks import name_seed, sampled_reach
@@ -56,17 +56,17 @@ def _limit(method: str, terrain: Terrain, settings: ReachSettings) -> int:
 
 @dataclass(frozen=True)
 class Description:
-    """One domain's walks, ready to be asked for any node's reach vector; everything large is in files.
+    """One domain's walks, ready to be asked for any node's reach vector; everything large is in a folder.
 
     Attributes:
-        folder: of its files.
+        folder: of its arrays.
         domain: its name.
         nodes, users, anchors: how many there are.
         method: exact, pruned or walk.
         settings: of the stage.
     """
 
-    folder: Path
+    folder: Folder
     domain: str
     nodes: int
     users: int
@@ -76,7 +76,7 @@ class Description:
 
     @classmethod
     def of(
-        cls, terrain: Terrain, method: str, settings: ReachSettings, folder: Path, compute: ComputeSettings
+        cls, terrain: Terrain, method: str, settings: ReachSettings, folder: Folder, compute: ComputeSettings
     ) -> Description:
         """Prepare the files; those that an earlier attempt finished are kept."""
         graph = terrain.graph
