@@ -8,6 +8,7 @@ import io
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ REPOSITORY = {
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
+_LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
+"""A code block's language with a word for the tests behind it."""
+
 FUNCTIONS = (align_domains, AlignedPairs, shared_places, reach_vectors, random_walks)
 
 
@@ -84,7 +88,7 @@ def navigation(pages: set[str]) -> list[dict[str, list[str]]]:
     return [{title: names} for title, names in {**sections, "More": rest}.items() if names]
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
     """Links to files of the repository lead to the site's page of them, or are text where it has none."""
     came_from = {name: source for source, name in REPOSITORY.items() if name != "index.md"}
     source = came_from.get(page.file.src_uri, f"docs/{page.file.src_uri}")
@@ -92,12 +96,14 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     def led(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
         name = REPOSITORY.get(path, path.removeprefix("docs/"))
-        if not path.startswith("docs/") and path not in REPOSITORY:
+        is_absent = files.get_file_from_path(name) is None
+        if is_absent and (not path.startswith("docs/") or name in chain(*NAVIGATION.values())):
             return link["text"]
         way = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
-        return f"[{link['text']}]({way}{link['anchor'] or ''})"
+        anchor = link["anchor"] if link["anchor"] and name != "index.md" else ""  # the README's headings are not there
+        return f"[{link['text']}]({way}{anchor})"
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(led, _LABEL.sub(r"\1", markdown))
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
@@ -135,8 +141,8 @@ def _keys(prefix: str, model: type[BaseModel], title: str, meaning: str) -> Iter
             inner.append((f"{prefix}{name}.", of, title, field.description or ""))
             continue
         kind = describe_type(schemas["properties"][name], schemas)
-        default = assignment(name, field, prefix).partition(" = ")[2]
-        default = f"`{default}`" if default else ""
+        value = assignment(name, field, prefix).partition(" = ")[2]
+        default = "must be given" if field.is_required() else f"`{value}`" if value else ""
         yield f"| `{name}` | {default} | {_cell(field.description or '')}<br>*{_cell(kind)}* |"
     for table in inner:
         yield from _keys(*table)
