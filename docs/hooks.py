@@ -53,7 +53,7 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailt
 _LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
 """A code block's language with a word for the tests behind it."""
 
-FUNCTIONS = (align_domains, AlignedPairs, shared_places, reach_vectors, random_walks)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (align_domains, AlignedPairs, shared_places, reach_vectors, random_walks)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

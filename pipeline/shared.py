@@ -34,7 +34,7 @@ def shared_places(source_ids: npt.ArrayLike, target_ids: npt.ArrayLike) -> Place
     for name, of_side in zip(("source_ids", "target_ids"), ids, strict=True):
         found, counts = np.unique(of_side, return_counts=True)
         for repeated in found[counts > 1][:1]:
-            raise ValueError(f"{name}: {repeated!r} stands there twice, ids must be distinct; merge its rows first")
+            raise ValueError(f"{name}: {str(repeated)!r} stands there twice, ids must be distinct; merge its rows")
     _, *places = np.intersect1d(*ids, assume_unique=True, return_indices=True)
     return places[0], places[1]
 

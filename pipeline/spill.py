@@ -38,6 +38,7 @@ class Memory:
 
 
 Folder = Path | Memory
+"""Where arrays are kept."""
 
 
 class Rows(NamedTuple):

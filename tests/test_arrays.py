@@ -137,7 +137,7 @@ def test_wrong_positions_are_told(places, message):
 
 
 def test_other_wrong_arguments_are_told():
-    with pytest.raises(ValueError, match=r"source_ids: .*'a'.* stands there twice, ids must be distinct"):
+    with pytest.raises(ValueError, match="source_ids: 'a' stands there twice, ids must be distinct"):
         shared_places(["a", "b", "a"], ["a"])
     with pytest.raises(ValueError, match="starts: found 4, must be ≥ 0 and < 4"):
         random_walks(sp.csr_array(np.eye(2)), [4], 2)

@@ -1,8 +1,10 @@
 """The site builds without a warning, from the folder and without the network; the Python page does what it says."""
 
+import importlib.util
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -34,6 +36,15 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))
     return folder
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    pytest.importorskip("material")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_nothing_is_fetched_from_the_network(site):
@@ -69,6 +80,30 @@ def test_formulas_are_drawn(site):
     source = (ROOT / "docs" / "method.md").read_text()
     assert page.count('<svg role="img"') == source.count("```math") > 5
     assert "```" not in page
+
+
+def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks):
+    assert hooks.navigation({"index.md", "storage.md", "novel.md"}) == [
+        {"Start": ["index.md"]}, {"Operate": ["storage.md"]}, {"More": ["novel.md"]},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[a](faq.md#data) [b](../ARCHITECTURE.md#ingest)", "[a](faq.md#data) [b](architecture.md#ingest)"),
+        ("[code](../pipeline/pairs.py) [top](../README.md#start)", "code [top](index.md)"),
+        ("[soon](updating.md) [wrong](updatign.md)", "soon [wrong](updatign.md)"),
+        ("```python polars", "```python"),
+        ("https://a.b ![picture](x.png) [web](https://c.d/e)", "https://a.b ![picture](x.png) [web](https://c.d/e)"),
+    ],
+)
+def test_links_lead_to_pages_of_the_site_or_are_text(hooks, written, shown):
+    from mkdocs.structure.files import File, Files
+
+    there = [File(name, "", "", use_directory_urls=False) for name in ("index.md", "faq.md", "architecture.md")]
+    page = SimpleNamespace(file=there[1])
+    assert hooks.on_page_markdown(written, page, Files(there)) == shown
 
 
 def test_no_generated_page_is_kept_in_the_repository():
