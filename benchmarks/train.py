@@ -51,11 +51,14 @@ LIBRARIES = {"edda, torch-sparse": "torch_sparse", "dgl": "dgl", "torch": "torch
 RELEASED = TrainSettings(
     engine="native",
     device="cpu",
+    width=64,
+    intra_width=64,
     initial_spread=0.1,
     negatives=1,
     order="sequential",
     inter_graph="by-domain",
     l2=1e-4,
+    intra_penalty=1.0,
     learning_rate=1e-3,
 )
 PARTS = ("bpr", "alignment", "epoch")

@@ -61,7 +61,8 @@ class Contest:
     def start(self) -> Edda:
         """The tables and maps that everybody starts from."""
         domains = {domain.name: domain.nodes for domain in self.world.domains}
-        shape = Shape("both", self.settings.width, self.world.nodes, domains, aligned=True)
+        width, intra_width = self.settings.widths
+        shape = Shape("both", width, self.world.nodes, domains, aligned=True, intra_width=intra_width)
         return Edda(shape, SEED, self.settings.initial_spread)
 
 
@@ -145,20 +146,21 @@ def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:
 
 def floor_of(lesson: Lesson) -> dict:
     """Fewest bytes and multiply-adds of an epoch, and the seconds that this machine takes for them."""
-    row = 4 * lesson.settings.width
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
     nodes = [domain.nodes for domain in lesson.network.world.domains]
     for step in learning._steps(lesson, 1):
-        for fan, rows in ((step.inter, lesson.network.world.nodes), (step.intra, nodes[step.domain])):
+        tables = (step.inter, lesson.network.world.nodes), (step.intra, nodes[step.domain])
+        for (fan, rows), width in zip(tables, lesson.settings.widths, strict=True):
             edges = sum(layer.forward.indices.numel() for layer in fan.layers)
             touched = fan.rows.numel()
-            moved = 8 * touched * row, (2 * touched + 6 * rows) * row
-            sizes["bpr"] += (moved[0] + 8 * edges, moved[1] + 8 * edges, 4 * edges * lesson.settings.width)
+            moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
+            sizes["bpr"] += (moved[0] + 8 * edges, moved[1] + 8 * edges, 4 * edges * width)
+    width = lesson.settings.widths[1]
     for pairs in lesson.pairs:
         touched, rows = pairs.source_rows.numel() + pairs.target_rows.numel(), nodes[pairs.source] + nodes[pairs.target]
         edges = pairs.difference.forward.indices.numel()
-        moved = 8 * touched * row, (2 * touched + 6 * rows) * row
-        operations = 6 * touched * lesson.settings.width**2 + 4 * edges * lesson.settings.width
+        moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
+        operations = 6 * touched * width**2 + 4 * edges * width
         sizes["alignment"] += (moved[0] + 4 * edges, moved[1] + 4 * edges, operations)
     return seconds_of(sizes)
 
@@ -242,6 +244,6 @@ def learner_of(contest: Contest, contender: str) -> Learner:
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:
         step = learning._step(lesson, number, batch, turn)
-        return model.loss(step, settings.l2, lesson.network.multiply)
+        return model.loss(step, settings.penalties, lesson.network.multiply)
 
     return Learner(model, loss)

@@ -182,7 +182,7 @@ METRICS = Contract(
 
 EMBEDDINGS = Contract(
     "embeddings",
-    1,
+    2,
     "Final vectors of every user and item of every domain; a dot product of two is the model's score.",
     (
         _DOMAIN,
@@ -192,6 +192,7 @@ EMBEDDINGS = Contract(
     ),
     key=("domain", "kind", "id"),
     partitioned_by=("domain",),
+    files=("vectors/*.safetensors",),  # by domain, `users` and `items`: the same vectors in the order of the rows
 )
 
 RECOMMENDATIONS = Contract(
@@ -210,9 +211,26 @@ RECOMMENDATIONS = Contract(
     partitioned_by=("domain",),
 )
 
+INDEX = Contract(
+    "index",
+    1,
+    "An approximate index of each domain's items (items/*.faiss) and how it compares with exact search.",
+    (
+        _DOMAIN,
+        Column("items", pa.int64(), "items in the index", "items", minimum=0),
+        Column("recall", pa.float64(), "share of the exact best 20 items found, over users", minimum=0.0, maximum=1.0),
+        Column("exact_per_second", pa.float64(), "users answered one by one exactly", "users/s", above=0.0),
+        Column("index_per_second", pa.float64(), "users answered one by one by the index", "users/s", above=0.0),
+    ),
+    key=("domain",),
+    sorted_by=("domain",),
+    files=("items/*.faiss",),
+)
+
 CONTRACTS = {
     contract.name: contract
     for contract in (
         WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, REACH, PAIRS, CHECKPOINT, METRICS, EMBEDDINGS, RECOMMENDATIONS,
+        INDEX,
     )
 }  # fmt: skip

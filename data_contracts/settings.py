@@ -170,8 +170,10 @@ class TrainSettings(Settings):
     inter_graph: Literal["union", "by-domain"] = "union"
     """Under the inter table, union: one graph of all train interactions; by-domain: for each domain those with its
     items, the outputs averaged over domains [EDDA]."""
-    width: int = Field(64, ge=1)
-    """Columns of each table."""
+    width: int = Field(128, ge=1)
+    """Columns of the table, of inter where there are both; 64 in [EDDA]."""
+    intra_width: int = Field(32, ge=1)
+    """both: columns of each intra table; 64 in [EDDA]."""
     initial_spread: float = Field(0.05, gt=0.0)
     """Standard deviation of the tables at the start; 0.1 in the released code."""
     layers: int = Field(2, ge=0, le=8)
@@ -194,8 +196,12 @@ class TrainSettings(Settings):
     """Adam's step size; 1e-3 in the released code."""
     l2: float = Field(1e-2, ge=0.0)
     """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""
+    intra_penalty: float = Field(10.0, ge=0.0)
+    """both: that weight for the intra tables, in times of `l2`; 1 in [EDDA]."""
     alignment: float = Field(0.3, ge=0.0)
     """Weight of the alignment loss; 0 switches it off."""
+    alignment_targets: int = Field(8, ge=1)
+    """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
     hidden: int = Field(128, ge=1)
@@ -209,6 +215,16 @@ class TrainSettings(Settings):
     CPU, torch-sparse on CUDA where installed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Columns of inter and of intra tables."""
+        return self.width, self.intra_width if self.tables == "both" else self.width
+
+    @property
+    def penalties(self) -> tuple[float, float]:
+        """Weights of half the squared norms of inter and of intra vectors."""
+        return self.l2, self.l2 * (self.intra_penalty if self.tables == "both" else 1.0)
 
     @property
     def aligns(self) -> bool:
@@ -306,7 +322,16 @@ class TrackingSettings(Settings):
 
 
 _OF_NETWORKS = {"hidden", "experts"}
-_OF_EDDA = {"backbone", "tables", "inter_graph", "residual", "alignment"}
+_OF_EDDA = {
+    "backbone",
+    "tables",
+    "inter_graph",
+    "residual",
+    "alignment",
+    "alignment_targets",
+    "intra_penalty",
+    "intra_width",
+}
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
 _NOT_READ: Mapping[ModelName, set[str]] = {

@@ -195,10 +195,7 @@ class Store:
         folder = self.root / "runs" / name
         folder.mkdir(parents=True, exist_ok=True)
         for link, artifact in artifacts.items():
-            temporary = folder / f".{link}.new"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
-            temporary.replace(folder / link)
+            self.link(name, link, artifact)
         record = {
             "name": name,
             "artifacts": {link: [a.contract.name, a.key] for link, a in artifacts.items()},
@@ -206,6 +203,14 @@ class Store:
         }
         write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False).encode())
         return folder
+
+    def link(self, name: str, link: str, artifact: Artifact) -> None:
+        """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
+        folder = self.root / "runs" / name
+        temporary = folder / f".{link}.new"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
+        temporary.replace(folder / link)
 
     def run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]]:
         """The artifacts and details of a recorded run.

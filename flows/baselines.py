@@ -22,11 +22,14 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.model=edda",
         "train.tables=both",
         "train.width=64",
+        "train.intra_width=64",
         "train.inter_graph=by-domain",
         "train.initial_spread=0.1",
         "train.learning_rate=1e-3",
         "train.l2=1e-4",
+        "train.intra_penalty=1",
         "train.alignment=0.3",
+        "train.alignment_targets=1000",
         "train.negatives=1",
         "train.order=sequential",
         "train.epochs=300",
@@ -71,7 +74,7 @@ def variant_run(run: Run, changes: Sequence[str]) -> Run:
 
 def _final_width(config: RunConfig) -> int:
     both = config.train.model == "edda" and config.train.tables == "both"
-    return config.train.width * (2 if both else 1)
+    return sum(config.train.widths) if both else config.train.width
 
 
 def _named(config: RunConfig, *parts: str) -> str:

@@ -14,8 +14,10 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from flows.cli_comparing import compare, tune
-from flows.cli_looking import config, gc, inspect, recommend
+from flows.cli_datasets import datasets
+from flows.cli_looking import config, gc, inspect
 from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
+from flows.cli_serving import index, recommend, serve
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
 from flows.telemetry import NO_TELEMETRY
@@ -34,6 +36,7 @@ Examples:
     edda train my.toml
     edda inspect my-run
     edda inspect my-run/pairs --head 5
+    edda inspect my-run --sql "select * from pairs limit 5"
     edda recommend my-run --domain books --user u17 --top 5
     edda compare my.toml --baselines
 """
@@ -80,8 +83,9 @@ for _stage, _does in {
 }.items():
     app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
 
-for _command in (inspect, recommend, compare, tune, config, gc):
+for _command in (inspect, recommend, index, serve, compare, tune, config, gc):
     app.command(_command, sort_key=3)
+app.command(datasets)
 
 
 @app.command(sort_key=0)

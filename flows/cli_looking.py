@@ -1,77 +1,82 @@
-"""Commands that look at what there is, `inspect`, `recommend`, `config`, and one that clears it up, `gc`."""
+"""Commands that look at what there is, `inspect`, `config`, and one that clears it up, `gc`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from flows.cli_options import FAILURE, Viewing
 from flows.console import answer
 
+if TYPE_CHECKING:
+    from data_contracts.artifact import Artifact
+
 
 def inspect(
     place: str,
     /,
     *,
-    head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
+    sql: str | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
-    """Show what an artifact holds and whether it keeps its contract; or all artifacts of a run.
+    """Show what an artifact holds, whether it keeps its contract, and where it comes from; or so for a whole run.
 
     Parameters
     ----------
     place:
-        an artifact's folder, RUN/ARTIFACT (demo/pairs), a run's name, or a run's TOML file.
+        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY, a run's name, folder or TOML file.
     head:
         rows to show of each artifact.
+    sql:
+        print what this query finds instead; every artifact of the run, or every ancestor of the artifact, is a view.
     json_:
         print JSON.
     """
     from flows.inspection import as_text, describe, find_artifact, find_run
+    from flows.lineage import ancestors, as_tree, without_children
 
     artifact = find_artifact(place, options.store)
     if artifact is not None:
+        if sql is not None:
+            return _queried(ancestors(artifact.contract.name, artifact), sql, json_)
         found = describe(artifact, head)
-        answer(json.dumps(found, indent=2, ensure_ascii=False, default=str) if json_ else as_text(found))
+        answer(_json(found) if json_ else f"{as_text(found)}\n{as_tree('made from:', found['parents'])}")
         return FAILURE if found["violations"] else 0
     name, artifacts = find_run(place, options.store)
+    if sql is not None:
+        return _queried(artifacts, sql, json_)
     every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
     if json_:
-        answer(json.dumps({"run": name, "artifacts": every}, indent=2, ensure_ascii=False, default=str))
+        answer(_json({"run": name, "artifacts": every}))
     else:
-        answer(f"run {name}\n\n" + "\n\n".join(as_text(found) for found in every.values()))
+        texts = [
+            f"run {name}",
+            *map(as_text, every.values()),
+            as_tree("what was made from what:", without_children(every)),
+        ]
+        answer("\n\n".join(texts))
     return FAILURE if any(found["violations"] for found in every.values()) else 0
 
 
-def recommend(
-    run: str,
-    /,
-    *,
-    domain: str,
-    user: str,
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
-    options: Viewing = Viewing(),
-) -> None:
-    """Print the best items for a user, those seen in training left out: rank, item, score.
+def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool) -> int:
+    from flows.inspection import rows_table
+    from flows.queries import ask
 
-    Parameters
-    ----------
-    run:
-        a run's name in the store, or its TOML file.
-    domain:
-        domain to recommend in.
-    user:
-        the user's id as in the logs.
-    top:
-        items to print.
-    """
-    from flows.recommending import best_items
+    with ask(artifacts, sql) as found:
+        if as_json:
+            answer(_json([dict(zip(found.columns, row, strict=True)) for row in found.rows]))
+        else:
+            answer(rows_table(found.columns, found.rows))
+    return 0
 
-    for rank, item, score in best_items(run, domain, user, top, options.store):
-        answer(f"{rank}\t{item}\t{score:.4f}")
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def config() -> None:

@@ -71,15 +71,12 @@ def what_next(store: Path, recommendations: Artifact) -> str:
     """Commands to try on the finished demo."""
     table = recommendations.read(["domain", "user_id"])
     domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
-    here = store.is_relative_to(Path.cwd())
-    folder = (store.relative_to(Path.cwd()) if here else store) / "runs" / "demo"
     option = "" if store == Path.cwd() / DEFAULT_STORE else f" --store {store}"
     return f"""\
 What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
   edda inspect demo/pairs --head 5{option}
   edda recommend demo --domain {domain} --user {user} --top 5{option}
-  python -c "import duckdb; duckdb.sql(\\"select kind, rank, count(*), avg(similarity) from \
-read_parquet('{folder}/pairs/*/*/*.parquet') group by all order by all\\").show()"
+  edda inspect demo --sql "select kind, rank, count(*), avg(similarity) from pairs group by all order by all"{option}
   edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.artifact import Artifact
-from data_contracts.contracts import CONTRACTS
+from data_contracts.artifact import Artifact, partition_of
 from data_contracts.store import Store, open_artifact
 from flows.config import load_config, store_folder
+from flows.lineage import lineage, parents_of
 from flows.plan import make_plan
+from flows.summary import Table
+
+_SHOWN_PARTITIONS = 20
+_SHOWN_ROWS = 100
 
 
 def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
-    """A run's name and artifacts, from its TOML file or its name in the store.
+    """A run's name and artifacts, from its TOML file, its folder, or its name in the store.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
@@ -27,27 +33,30 @@ def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifa
     if run.endswith(".toml"):
         config = load_config(Path(run), [f"store={store.absolute()}"] if store else [])
         return config.name, make_plan(config).found()
+    if (Path(run) / "run.json").exists():
+        folder = Path(run).absolute()
+        return folder.name, Store(folder.parent.parent).run(folder.name)[0]
     return run, Store(store or store_folder()).run(run)[0]
 
 
 def find_artifact(place: str, store: Path | None = None) -> Artifact | None:
-    """The artifact in a folder or, as `run/role`, in the store's runs; None where the place names no artifact."""
-    for folder in (Path(place), (store or store_folder()) / "runs" / place):
+    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none."""
+    root = store or store_folder()
+    for folder in (Path(place), root / "runs" / place, root / place):
         if (folder / "manifest.json").exists():
             return open_artifact(folder)
     return None
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
-    """Contract, rows, sizes, ranges, parents, statistics and violations of an artifact.
+    """Contract, rows by partition, sizes, ranges, ancestors, statistics and violations of an artifact.
 
     Args:
         artifact: its folder may lie in a store, where its parents are looked up, or alone.
         head: first rows to show.
     """
     manifest = artifact.manifest
-    parents = {role: _parent(artifact, role, key) for role, key in manifest.parents.items()}
-    broken = artifact.verify([parent for parent in parents.values() if parent])
+    broken = artifact.verify([parent for parent in parents_of(artifact).values() if parent])
     return {
         "contract": artifact.contract.name,
         "version": manifest.version,
@@ -57,10 +66,9 @@ def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
         "rows": manifest.rows,
         "files": len(manifest.files),
         "bytes": sum(entry.size for entry in manifest.files),
-        "partitions": [partition for partition in artifact.partitions() if partition],
+        "partitions": _rows_by_partition(artifact),
         "columns": [] if broken else list(_columns(artifact)),
-        "parents": {role: {"key": manifest.parents[role], "found": parent is not None}
-                    for role, parent in parents.items()},
+        "parents": lineage(artifact),
         "settings": manifest.settings,
         "statistics": manifest.statistics,
         "made": manifest.made,
@@ -75,19 +83,46 @@ def as_text(found: Mapping[str, Any]) -> str:
     lines = [f"{found['contract']} (contract version {found['version']}): {found['meaning']}",
              f"  {found['folder']}", f"  {size}, made {found['made']['at']} in {found['made']['seconds']} s",
              "columns:", *(f"  {_column_line(column)}" for column in found["columns"])]  # fmt: skip
-    for role, parent in found["parents"].items():
-        lines.append(f"parent: {role} {parent['key']}{'' if parent['found'] else ' (not in this store)'}")
+    lines += _partition_lines(found["partitions"])
     for part in ("settings", "statistics"):
         if found[part]:
             lines += [f"{part}:", *(f"  {line}" for line in _outline(found[part]))]
-    lines += [f"row: {json.dumps(row, ensure_ascii=False, default=str)}" for row in found["head"]]
+    if found["head"]:
+        lines += ["first rows:", rows_table(tuple(found["head"][0]), (row.values() for row in found["head"]))]
     lines += [f"VIOLATION: {violation}" for violation in found["violations"]] or ["violations: none"]
     return "\n".join(lines)
 
 
-def _parent(artifact: Artifact, role: str, key: str) -> Artifact | None:
-    contract = CONTRACTS[role.split("-", maxsplit=1)[0]]
-    return Store(artifact.path.parent.parent).find(contract, key)
+def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]]) -> str:
+    """Rows in aligned columns, long lists and texts cut short; the first hundred, and a line where there are more."""
+    cells = tuple(tuple(map(_cell, row)) for row in islice(rows, _SHOWN_ROWS))
+    text = Table("", tuple(columns), cells).plain().removeprefix("\n")
+    return (
+        f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all" if any(True for _ in rows) else text
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 3:
+        return f"[{', '.join(map(_cell, value[:3]))}, … {len(value):,}]"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\t", "\\t").replace("\n", "\\n")
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _rows_by_partition(artifact: Artifact) -> list[dict[str, Any]]:
+    rows: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for entry in artifact.manifest.files:
+        rows[tuple(partition_of(entry.path).items())] += entry.rows or 0
+    return [{**dict(partition), "rows": count} for partition, count in sorted(rows.items()) if partition]
+
+
+def _partition_lines(partitions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if partitions:
+        yield "rows by partition:"
+    for partition in partitions[:_SHOWN_PARTITIONS]:
+        yield f"  {' → '.join(list(partition.values())[:-1]):<32} {partition['rows']:>15,}"
+    if len(partitions) > _SHOWN_PARTITIONS:
+        yield f"  … {len(partitions) - _SHOWN_PARTITIONS:,} more, --json has them"
 
 
 def _columns(artifact: Artifact) -> Iterator[dict[str, Any]]:

@@ -150,5 +150,5 @@ def _add_model(plan: Plan) -> None:
     for seed, role in zip(config.train.seeds, checkpoints, strict=True):
         plan.add("train", role, checkpoint_inputs(config.train, seed, config.evaluate), [*prepared, *aligned])
     plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *checkpoints])
-    for contract in (EMBEDDINGS, RECOMMENDATIONS):
-        plan.add("export", contract.name, config.export.keyed(), [*prepared, checkpoints[0]])
+    plan.add("export", EMBEDDINGS.name, config.export.keyed(), [*prepared, checkpoints[0]])
+    plan.add("export", RECOMMENDATIONS.name, config.export.keyed(), [GRAPH.name, EMBEDDINGS.name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from data_contracts.artifact import Artifact
+from model.draws import generator
 from model.edda import Edda
 from model.losses import pair_distance
 from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose
@@ -54,6 +56,18 @@ def load_pairs(pairs: Artifact, world: World) -> Iterator[AlignedPairs]:
                 yield _aligned(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
 
 
+def pairs_of_epoch(pairs: Sequence[AlignedPairs], targets: int, seed: int, epoch: int) -> Iterator[AlignedPairs]:
+    """The ordered pairs of domains that an epoch aligns, in their order: of each source at most so many targets.
+
+    Differs: [EDDA] aligns all, whose number is the square of the domains'.
+    """
+    for source, found in groupby(pairs, key=lambda of: of.source):
+        of_source = list(found)
+        draws = generator(seed, "alignment", source, epoch)
+        chosen = draws.choice(len(of_source), min(targets, len(of_source)), replace=False, shuffle=False)
+        yield from (of_source[number] for number in sorted(chosen.tolist()))
+
+
 def alignment_loss(model: Edda, pairs: AlignedPairs, multiply: Multiply) -> Tensor:
     """Mean distance of the pairs' mapped layer-0 intra vectors [EDDA]; only the paired rows are touched."""
     sources = _mapped(model, pairs.source, take_rows(model.intra[pairs.source], pairs.source_rows))
@@ -73,7 +87,7 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
     columns, table, weights = model.columns, model.intra[domain], model.maps[domain]
     table = table[:: -(-table.shape[0] // _LOOKED_AT) or 1]
     spread = _deviation(columns.every(_variances(table)))
-    outputs = (weights[part] for part in columns.parts(model.shape.width))
+    outputs = (weights[part] for part in columns.parts(model.shape.widths[1]))
     mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])
     norm = float(np.linalg.norm(np.concatenate(columns.every(weights.cpu().numpy()), axis=1)))
     return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}

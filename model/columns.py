@@ -48,7 +48,7 @@ class Columns:
         """
         if width < self.ranks:
             raise ValueError(
-                f"train.width is {width}, must be ≥ {self.ranks}, the number of processes; start fewer of them"
+                f"a table's width is {width}, must be ≥ {self.ranks}, the number of processes; start fewer of them"
             )
         return [slice(width * rank // self.ranks, width * (rank + 1) // self.ranks) for rank in range(self.ranks)]
 

@@ -26,10 +26,11 @@ class Shape:
 
     Attributes:
         tables: inter, intra or both.
-        width: columns of each table.
+        width: columns of inter, and of intra where `intra_width` is None.
         nodes: rows of the inter table.
         domains: rows of each domain's intra table, in the order of the world.
         aligned: each domain has a map for alignment.
+        intra_width: columns of each intra table.
     """
 
     tables: Literal["both", "inter", "intra"]
@@ -37,6 +38,12 @@ class Shape:
     nodes: int
     domains: Mapping[str, int]
     aligned: bool
+    intra_width: int | None = None
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Columns of inter and of intra tables."""
+        return self.width, self.width if self.intra_width is None else self.intra_width
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,16 @@ class Edda(nn.Module):
     def __init__(self, shape: Shape, seed: int, initial_spread: float = 0.1, columns: Columns = ALONE) -> None:
         super().__init__()
         self.shape, self.columns = shape, columns
-        own = columns.own(shape.width)
+        width, intra_width = shape.widths
         inter = [("inter", shape.nodes)] if shape.tables != "intra" else []
         intra = shape.domains.items() if shape.tables != "inter" else []
         self.inter = nn.ParameterList(
-            _normal((rows, shape.width), own, initial_spread, seed, name) for name, rows in inter
+            _normal((rows, width), columns, initial_spread, seed, name) for name, rows in inter
         )
         self.intra = nn.ParameterList(
-            _normal((rows, shape.width), own, initial_spread, seed, "intra", name) for name, rows in intra
+            _normal((rows, intra_width), columns, initial_spread, seed, "intra", name) for name, rows in intra
         )
-        self.maps = nn.ParameterList(_uniform(shape.width, own, seed, name) for name, _ in intra if shape.aligned)
+        self.maps = nn.ParameterList(_uniform(intra_width, columns, seed, name) for name, _ in intra if shape.aligned)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters by name: `inter`, `intra/<domain>`, `map/<domain>`; they share memory with the module."""
@@ -107,21 +114,29 @@ class Edda(nn.Module):
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
 
-    def loss(self, step: Step, l2: float, multiply: Multiply) -> Tensor:
-        """BPR of a step's triples plus `l2` times half their layer-0 vectors' squared norms per triple [EDDA]."""
-        scores = squares = torch.zeros((), device=step.counts.device)
-        for fan, tables, number in ((step.inter, self.inter, 0), (step.intra, self.intra, step.domain)):
+    def loss(self, step: Step, penalties: tuple[float, float], multiply: Multiply) -> Tensor:
+        """BPR of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
+
+        Args:
+            step: the triples.
+            penalties: what the squared norms of inter and of intra vectors weigh; one and the same in [EDDA].
+            multiply: the engine of the products.
+        """
+        scores = penalty = torch.zeros((), device=step.counts.device)
+        used = (step.inter, self.inter, 0), (step.intra, self.intra, step.domain)
+        for (fan, tables, number), weight in zip(used, penalties, strict=True):
             if fan is not None:
                 output, layer0 = spread(fan, tables[number], multiply)
                 scores = scores + pair_scores(step.pairing, output, multiply)
-                squares = squares + half_squares(layer0, step.counts)
-        scores, squares = self.columns.totals(scores, squares)
-        return bpr(scores) + l2 * squares / step.size
+                penalty = penalty + weight * half_squares(layer0, step.counts)
+        scores, penalty = self.columns.totals(scores, penalty)
+        return bpr(scores) + penalty / step.size
 
 
-def _normal(shape: tuple[int, int], own: slice, spread: float, seed: int, *name: str) -> nn.Parameter:
+def _normal(shape: tuple[int, int], columns: Columns, spread: float, seed: int, *name: str) -> nn.Parameter:
     """Own columns of one stream of draws, block by block of rows, so that nobody ever holds the other columns."""
     draws, (rows, width) = generator(seed, "table", *name), shape
+    own = columns.own(width)
     table = torch.empty(rows, own.stop - own.start)
     for block in torch.split(table, _BLOCK):
         whole = torch.from_numpy(draws.standard_normal((block.shape[0], width), dtype="float32"))
@@ -129,7 +144,7 @@ def _normal(shape: tuple[int, int], own: slice, spread: float, seed: int, *name:
     return nn.Parameter(table)
 
 
-def _uniform(width: int, own: slice, seed: int, name: str) -> nn.Parameter:
+def _uniform(width: int, columns: Columns, seed: int, name: str) -> nn.Parameter:
     """As nn.Linear begins: uniform within 1 / sqrt(inputs)."""
     draws = generator(seed, "map", name).random((width, width), dtype="float32")
-    return nn.Parameter(((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)[:, own].contiguous())
+    return nn.Parameter(((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)[:, columns.own(width)].contiguous())

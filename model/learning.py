@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from model.alignment import alignment_loss, map_health
+from model.alignment import alignment_loss, map_health, pairs_of_epoch
 from model.batches import Batch, Batching, mixed_batches
 from model.columns import Columns
 from model.divergence import Course
@@ -68,19 +68,20 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     """EDDA before its first epoch."""
     settings, network = lesson.settings, lesson.network
     domains = {domain.name: domain.nodes for domain in network.world.domains}
-    shape = Shape(settings.tables, settings.width, network.world.nodes, domains, bool(lesson.pairs))
+    width, intra_width = settings.widths
+    shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width)
     model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns).to(lesson.device)
     optimiser = RowAdam(model.parameters(), settings.learning_rate)
     return EddaLearner(model, optimiser, lesson)
 
 
 def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
-    """One epoch: every domain's batches, then one alignment step for each ordered pair of domains [EDDA]."""
+    """One epoch: every domain's batches, then an alignment step for each of its ordered pairs of domains [EDDA]."""
     names = [domain.name for domain in lesson.network.world.domains]
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
         model.columns.begin("batch")
-        loss = descend(optimiser, model.loss(step, lesson.settings.l2, lesson.network.multiply))
+        loss = descend(optimiser, model.loss(step, lesson.settings.penalties, lesson.network.multiply))
         of_domain = losses.setdefault(step.domain, [])
         course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
         of_domain.append((loss, step.size))
@@ -91,7 +92,7 @@ def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course
     """The alignment steps of an epoch, and how the maps are after them."""
     names = [domain.name for domain in lesson.network.world.domains]
     measures: list[Measure] = []
-    for pairs in lesson.pairs:
+    for pairs in pairs_of_epoch(lesson.pairs, lesson.settings.alignment_targets, lesson.seed, course.epoch):
         model.columns.begin("alignment")
         loss = alignment_loss(model, pairs, lesson.network.multiply)
         descend(optimiser, lesson.settings.alignment * loss)

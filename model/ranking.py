@@ -9,16 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_contracts.contracts import SPLITS, TEST
+from data_contracts.contracts import TEST
 from model.candidates import known_items
+from model.catalogue import Catalogue, Floats32
 from model.kernels import best_items, count_at_least
 from model.ragged import pick_rows
 from model.world import Domain, Ints, Rows
 
 _BLOCK_BYTES = 32 * 2**20
 """Scores in memory at once."""
-
-Floats32 = NDArray[np.float32]
 
 
 def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple[Ints, NDArray[np.int64]]:
@@ -49,38 +48,35 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
     return users, ranks
 
 
-def best_of_all(
-    vectors: Tensor, domain: Domain, rows: Rows, order: NDArray[np.int64], top: int
-) -> Iterator[tuple[range, Ints, Floats32]]:
-    """The best items of every user, train items left out; equal scores in the order given.
+def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[range, Ints, Floats32]]:
+    """The best items of every user, train items left out; equal scores by item id.
 
     Args:
-        vectors: final vectors of the domain's nodes.
-        domain: the domain.
-        rows: its interactions.
-        order: the domain's item numbers in the order that breaks ties.
+        catalogue: the domain.
         top: items per user.
 
     Yields:
         A range of users, their items (users, top), -1 where too few are left, and the items' scores.
     """
-    column_of = np.empty(domain.items, np.int32)
-    column_of[order] = np.arange(domain.items, dtype=np.int32)
-    indptr, known = known_items(rows, domain.users, (SPLITS.index("train"),))
-    ordered = torch.cat([vectors[: domain.users], vectors[domain.users + torch.from_numpy(order).to(vectors.device)]])
-    for block, scores in _scored(ordered, domain, np.arange(domain.users, dtype=np.int32)):
-        block_indptr, masked = pick_rows(indptr, column_of[known], np.arange(block.start, block.stop))
-        columns = np.empty((scores.shape[0], top), np.int32)
-        best = np.empty((scores.shape[0], top), np.float32)
-        best_items(scores, block_indptr, masked, columns, best)
-        items = np.where(columns < 0, -1, order[np.maximum(columns, 0)]).astype(np.int32)
-        yield range(block.start, block.stop), items, best
+    height = _height(len(catalogue.items))
+    for start in range(0, len(catalogue.users), height):
+        block = range(start, min(start + height, len(catalogue.users)))
+        scores = catalogue.users[start : block.stop] @ catalogue.items.T
+        indptr, masked = pick_rows(catalogue.indptr, catalogue.known, np.arange(start, block.stop))
+        items, best = np.empty((len(block), top), np.int32), np.empty((len(block), top), np.float32)
+        best_items(scores, indptr, masked, items, best)
+        yield block, items, best
+
+
+def _height(items: int) -> int:
+    """Users of one block."""
+    return max(1, _BLOCK_BYTES // (4 * max(items, 1)))
 
 
 def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slice, Floats32]]:
     """Blocks of `users` with their scores (block, items) of every item, which the next block overwrites."""
     items = vectors[domain.users :].T
-    height = max(1, _BLOCK_BYTES // (4 * max(domain.items, 1)))
+    height = _height(domain.items)
     buffer = torch.empty(min(height, users.size), domain.items, device=vectors.device)
     for start in range(0, users.size if domain.items else 0, height):
         block = slice(start, min(start + height, users.size))

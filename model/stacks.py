@@ -13,6 +13,9 @@ from scipy import sparse
 from model.spmm import Csr, csr
 from model.world import Domain, Ints, Longs, World
 
+_BLOCK = 65_536
+"""Nodes whose edges are weighed at once."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -120,9 +123,11 @@ def _compact(indptr: Longs, indices: Ints) -> tuple[Ints, Longs, Ints, NDArray[n
     degree = np.diff(indptr)
     nodes = np.flatnonzero(degree).astype(np.int32)
     number = np.cumsum(degree > 0, dtype=np.int32) - 1
-    root = np.sqrt(degree.astype(np.float64))
-    rows = np.repeat(np.arange(degree.size), degree)
-    values = (1.0 / (root[rows] * root[indices])).astype(np.float32)
+    root, values = np.sqrt(degree.astype(np.float64)), np.empty(indices.size, np.float32)
+    for start in range(0, degree.size, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        edges = slice(indptr[start], indptr[min(rows.stop, degree.size)])
+        values[edges] = 1.0 / (np.repeat(root[rows], degree[rows]) * root[indices[edges]])
     return nodes, np.concatenate([[0], indptr[1:][degree > 0]]), number[indices], values
 
 

@@ -80,7 +80,7 @@ def train(
 
     if columns.ranks > 1 and settings.model != "edda":
         raise ValueError(f"train.model is {settings.model!r}, must be 'edda' with several processes; start one alone")
-    columns.parts(settings.width)  # refuse it before the others begin
+    columns.parts(min(settings.widths))  # refuse it before the others begin
 
     def write(draft: Draft) -> None:
         paths = {role: str(parent.path) for role, parent in parents.items()}

@@ -107,21 +107,22 @@ def load_rows(interactions: Artifact, domain: Domain, world: World) -> Rows:
     return Rows(users, items, user, item, _ints(code).astype(np.int8), _ints(table["count"]))
 
 
+def compressed(lists: pa.ChunkedArray) -> tuple[Longs, Ints]:
+    """A column of lists of int32 in compressed rows: indptr and values."""
+    lengths = _ints(pc.list_value_length(lists)).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(lengths)]), _ints(pc.list_flatten(lists))
+
+
 def _domain(name: str, table: pa.Table, graph: Artifact, world_users: int) -> Domain:
     users, items = _entities(table, USER), _entities(table, ITEM)
     if not np.array_equal(_ints(table["node"]), np.arange(table.num_rows)):
         raise ValueError(f"nodes: domain {name!r} is not numbered 0 … {table.num_rows - 1} in order; make nodes again")
-    indptr, indices = _compressed(graph.read(["neighbours"], domain=name)["neighbours"])
+    indptr, indices = compressed(graph.read(["neighbours"], domain=name)["neighbours"])
     if indptr.size != table.num_rows + 1:
         raise ValueError(
             f"graph: domain {name!r} has {indptr.size - 1} rows, must be the {table.num_rows} of nodes; make it again"
         )
     return Domain(name, users.size, items.size, np.concatenate([users, items + np.int32(world_users)]), indptr, indices)
-
-
-def _compressed(lists: pa.ChunkedArray) -> tuple[Longs, Ints]:
-    lengths = _ints(pc.list_value_length(lists)).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(lengths)]), _ints(pc.list_flatten(lists))
 
 
 def _entities(table: pa.Table, kind: str) -> Ints:

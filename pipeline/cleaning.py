@@ -47,7 +47,7 @@ class Cleaned(NamedTuple):
 def clean(records: Records, log: LogFile) -> Cleaned:
     """Turn fields into values; what cannot be is rejected as missing, number, split or rating, in this order."""
     fields = records.fields
-    sorter = _Sorter(len(records.lines))
+    sorter = Sorter(len(records.lines))
     for values in fields.values():
         sorter.reject("missing", pc.equal(pc.binary_length(values).fill_null(0), 0), None)
     columns = {"timestamp": _empty(pa.int64(), sorter.size), "split": _empty(pa.int8(), sorter.size)}
@@ -80,7 +80,7 @@ def _domains(fields: Mapping[str, pa.Array], log: LogFile, size: int) -> pa.Dict
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(size, np.int32)), pa.array([log.domain], pa.string()))
 
 
-class _Sorter:
+class Sorter:
     """Collects the first reason against each record."""
 
     def __init__(self, size: int) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
-from tiny_world import Tiny, build, random_log
+from tiny_world import Tiny, TinyRun, build, exported, random_log
 
 from data_contracts.store import Store
+
+SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
 
 
 @pytest.fixture
@@ -18,8 +20,14 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def tiny_world(store: Store) -> Tiny:
     """Three domains of 30, 16 and 8 users that share some users and items, every split in each of them."""
-    sizes = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
-    return build(store, random_log(1, sizes), every_pair=True)
+    return build(store, random_log(1, SIZES), every_pair=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The same world as a run named `tiny`, trained for two epochs and exported; to be read only."""
+    store = Store(tmp_path_factory.mktemp("tiny") / "store")
+    return TinyRun(store.root, exported(build(store, random_log(1, SIZES), every_pair=True), "tiny"))
 
 
 @pytest.fixture(scope="session")

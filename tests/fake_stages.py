@@ -131,9 +131,6 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         "model.export": {
             "export_embeddings": exporter("embeddings"),
             "export_recommendations": exporter("recommendations"),
-            "recommend": lambda artifacts, domain, user, top: pa.table(
-                {"item_id": ["scored"], "score": [float(top)], "rank": [1]}
-            ),
         },
     }
     for name, functions in modules.items():

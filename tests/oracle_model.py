@@ -75,7 +75,9 @@ def final_vectors(
     return torch.cat(parts, dim=1)
 
 
-def bpr_loss(model: Edda, world: World, number: int, batch: Batch, vectors: Tensor, l2: float) -> Tensor:
+def bpr_loss(
+    model: Edda, world: World, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
+) -> Tensor:
     """The batch's loss, row by row; its penalty counts a row's user, positive and own negative."""
     domain = world.domains[number]
     total = torch.zeros((), dtype=torch.float64)
@@ -85,9 +87,9 @@ def bpr_loss(model: Edda, world: World, number: int, batch: Batch, vectors: Tens
             total = total - torch.nn.functional.logsigmoid(margin) / len(negatives)
         for node in (user, positive, negatives[0]):
             for table in model.inter:
-                total = total + l2 * 0.5 * table[int(domain.union[node])].double().square().sum()
+                total = total + penalties[0] * 0.5 * table[int(domain.union[node])].double().square().sum()
             if len(model.intra):
-                total = total + l2 * 0.5 * model.intra[number][int(node)].double().square().sum()
+                total = total + penalties[1] * 0.5 * model.intra[number][int(node)].double().square().sum()
     return total / batch.size
 
 

@@ -4,7 +4,7 @@ import torch
 from tiny_world import Tiny, build
 
 from data_contracts.store import Store
-from model.alignment import alignment_loss, load_pairs, map_health
+from model.alignment import alignment_loss, load_pairs, map_health, pairs_of_epoch
 from model.edda import Edda, Shape
 from model.spmm import choose_engine
 from model.world import World, load_world
@@ -42,6 +42,15 @@ def test_every_ordered_pair_of_domains_is_aligned(tiny_world: Tiny) -> None:
     world, _ = aligned(tiny_world)
     found = [(pairs.source, pairs.target) for pairs in load_pairs(tiny_world.parents["pairs"], world)]
     assert found == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+
+
+def test_an_epoch_aligns_each_domain_with_as_many_others_as_set(tiny_world: Tiny) -> None:
+    world, _ = aligned(tiny_world)
+    pairs = list(load_pairs(tiny_world.parents["pairs"], world))
+    assert list(pairs_of_epoch(pairs, 2, seed=1, epoch=1)) == pairs
+    epochs = [[(p.source, p.target) for p in pairs_of_epoch(pairs, 1, seed=1, epoch=epoch)] for epoch in range(20)]
+    assert all([source for source, _ in epoch] == [0, 1, 2] for epoch in epochs)
+    assert {pair for epoch in epochs for pair in epoch} == {(p.source, p.target) for p in pairs}
 
 
 def test_domains_without_aligned_pairs_are_left_out(store: Store) -> None:

@@ -15,10 +15,12 @@ from model.baselines.networks import Design
 from model.baselines.star import Star
 from model.baselines.two_tower import Towers
 from model.candidates import held_out
+from model.catalogue import open_catalogue
 from model.checkpoint import checkpoint_vectors, load_checkpoint
 from model.draws import generator
 from model.evaluate import evaluate
-from model.export import export_embeddings, recommend
+from model.export import export_embeddings
+from model.recommending import best_for_users
 from model.stacks import union_stack
 from model.train import train
 from model.world import Domain, World, load_rows, load_world
@@ -234,9 +236,8 @@ def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, mode
     embeddings = export_embeddings(tiny_world.store, ExportSettings(), parents, ONE)
     vectors = embeddings.read(["vector"], domain="games")["vector"].to_pylist()
     assert np.array_equal(np.array(vectors, np.float32), tensors(checkpoint)["vectors/games"].numpy())
-    artifacts = {"embeddings": embeddings, "interactions": tiny_world.parents["interactions"]}
-    user = embeddings.read(["id"], domain="games")["id"][0].as_py()
-    assert recommend(artifacts, "games", user, 3).num_rows == 3
+    catalogue = open_catalogue({"embeddings": embeddings, "graph": tiny_world.parents["graph"]}, "games")
+    assert (best_for_users(catalogue, np.arange(1), 3)[0] >= 0).sum() == 3
 
 
 def test_baselines_rank_the_candidates_that_edda_ranks(tiny_world: Tiny) -> None:

@@ -123,11 +123,14 @@ def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, ca
     assert (found["violations"], len(found["head"])) == ([], 1)
 
 
-@pytest.mark.parametrize("place", ["r", "r.toml", "edda-store/runs/r/nodes", "r/nodes"])
+@pytest.mark.parametrize(
+    "place", ["r", "r.toml", "edda-store/runs/r", "edda-store/runs/r/nodes", "r/nodes", "nodes/KEY"]
+)
 def test_inspect_takes_a_runs_name_its_file_or_an_artifacts_folder(here, stages: Stages, capsys, place):
     edda("run", "r.toml", "--no-prefect")
     capsys.readouterr()
-    assert edda("inspect", place) == 0
+    key = (here / "edda-store/runs/r/nodes").resolve().name
+    assert edda("inspect", place.replace("KEY", key)) == 0
     assert "nodes (contract version 1): Every user and item of a domain" in capsys.readouterr().out
 
 
@@ -146,30 +149,3 @@ def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
     assert edda("inspect", "nope") == 1
     assert "run 'nope' is not in" in (err := capsys.readouterr().err)
     assert err.endswith("runs there: r\n")
-
-
-def test_recommend_prints_rank_item_and_score(here, stages: Stages, capsys):
-    edda("run", "r.toml", "--no-prefect")
-    capsys.readouterr()
-    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "2") == 0
-    assert capsys.readouterr().out == "1\tj\t1.5000\n2\ti\t0.5000\n"
-
-
-def test_recommend_scores_anew_what_was_not_exported(here, stages: Stages, capsys):
-    edda("run", "r.toml", "--no-prefect")
-    capsys.readouterr()
-    assert edda("recommend", "r", "--domain", "books", "--user", "u", "--top", "21") == 0
-    assert capsys.readouterr().out == "1\tscored\t21.0000\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--domain", "films", "--user", "u"], "domain 'films' is unknown; known: books"),
-        (["--domain", "books", "--user", "x"], "user 'x' is not in domain 'books' (1 users); near: u"),
-    ],
-)
-def test_recommend_names_what_is_unknown(here, stages: Stages, capsys, arguments, message):
-    edda("run", "r.toml", "--no-prefect")
-    assert edda("recommend", "r", *arguments) == 1
-    assert message in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_every_column_has_one_process_and_numbers_differ_by_one_at_most(width: i
 
 
 def test_fewer_columns_than_processes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"train.width is 2, must be ≥ 3, the number of processes"):
+    with pytest.raises(ValueError, match=r"a table's width is 2, must be ≥ 3, the number of processes"):
         Columns(1, 3).own(2)
 
 

@@ -116,8 +116,9 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
     assert edda("ingest", "r.toml", "--no-prefect") == 0
     for (path, overrides), name in zip(baseline_runs((Path("r.toml"), [])), BASELINES, strict=True):
         config = load_config(path, overrides)
-        width = config.train.width * (2 if config.train.tables == "both" and config.train.model == "edda" else 1)
-        assert (config.name, width) == (f"r-{name}", 128)
+        both = config.train.tables == "both" and config.train.model == "edda"
+        width = sum(config.train.widths) if both else config.train.width
+        assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
         prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
         roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
         assert roles == [*prepared, "checkpoint-2022", "metrics"]

@@ -13,6 +13,7 @@ from model.vectors import final_vectors, network_of
 from model.world import load_rows, load_world
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
+PENALTIES = (0.01, 0.07)
 CASES = [
     ("grec", 2, "both", "by-domain"),
     ("grec", 2, "both", "union"),
@@ -26,7 +27,7 @@ CASES = [
 
 def model_of(world, tables: str) -> Edda:
     domains = {domain.name: domain.nodes for domain in world.domains}
-    return Edda(Shape(tables, 6, world.nodes, domains, aligned=tables != "inter"), 3)
+    return Edda(Shape(tables, 6, world.nodes, domains, aligned=tables != "inter", intra_width=4), 3)
 
 
 @pytest.mark.parametrize(("backbone", "layers", "tables", "inter_graph"), CASES)
@@ -43,9 +44,9 @@ def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
     inter = fan_of(network.inter, domain.union[batch.nodes], blocks, nothing) if tables != "intra" else None
     intra = fan_of(network.intra[number], batch.nodes, blocks, nothing) if tables != "inter" else None
     pruned, dense = model_of(world, tables), model_of(world, tables)
-    found = pruned.loss(Step(number, inter, intra, batch.pairing, batch.counts), 0.01, MULTIPLY)
+    found = pruned.loss(Step(number, inter, intra, batch.pairing, batch.counts), PENALTIES, MULTIPLY)
     vectors = oracle_model.final_vectors(dense, world, number, backbone, layers, 0.1, union=inter_graph == "union")
-    expected = oracle_model.bpr_loss(dense, world, number, batch, vectors, 0.01)
+    expected = oracle_model.bpr_loss(dense, world, number, batch, vectors, PENALTIES)
     found.backward()
     expected.backward()
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -78,7 +79,7 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     nothing = Dropout(0.0, (np.uint64(0),) * 2)
     inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, nothing)
     intra = fan_of(network.intra[0], batch.nodes, network.backbone, nothing)
-    model.loss(Step(0, inter, intra, batch.pairing, batch.counts), 0.0, MULTIPLY).backward()
+    model.loss(Step(0, inter, intra, batch.pairing, batch.counts), (0.0, 0.0), MULTIPLY).backward()
     assert [table.grad is None for table in model.intra] == [False, True, True]
 
 

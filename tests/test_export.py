@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from tiny_world import Tiny
 
 from data_contracts.artifact import Artifact
 from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, TrainSettings
+from flows.recommending import Recommender
 from model.checkpoint import load_checkpoint
-from model.export import export_embeddings, export_recommendations, recommend
+from model.export import export_embeddings, export_recommendations
 from model.spmm import choose_engine
 from model.train import train
 from model.vectors import final_vectors, network_of
@@ -34,8 +36,12 @@ def test_embeddings_are_the_final_vectors_under_the_logs_ids(tiny_world: Tiny, p
         np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors.numpy())
 
 
+def exported(tiny_world: Tiny, parents: dict[str, Artifact]) -> dict[str, Artifact]:
+    return {"graph": parents["graph"], "embeddings": export_embeddings(tiny_world.store, TOP, parents, ONE)}
+
+
 def recommended(tiny_world: Tiny, parents: dict[str, Artifact], domain: str) -> dict[str, list[tuple[str, float]]]:
-    table = export_recommendations(tiny_world.store, TOP, parents, ONE).read(domain=domain)
+    table = export_recommendations(tiny_world.store, TOP, exported(tiny_world, parents), ONE).read(domain=domain)
     found: dict[str, list[tuple[str, float]]] = {}
     for row in table.to_pylist():
         found.setdefault(row["user_id"], []).append((row["item_id"], row["score"]))
@@ -55,13 +61,21 @@ def test_every_user_gets_the_best_items_without_those_of_training(
         assert [score for _, score in items] == sorted((score for _, score in items), reverse=True)
 
 
-def test_recommending_to_one_user_agrees_with_the_table(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
-    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
-    artifacts = {"embeddings": embeddings, "interactions": parents["interactions"]}
+def test_recommending_from_the_vectors_agrees_with_the_table(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    recommender = Recommender(exported(tiny_world, parents))
     for user, items in recommended(tiny_world, parents, "games").items():
-        one = recommend(artifacts, "games", user, 6).to_pylist()
-        assert [row["item_id"] for row in one] == [item for item, _ in items]
-        assert [row["score"] for row in one] == pytest.approx([score for _, score in items], rel=1e-5)
+        one = recommender.for_user("games", user, 6)
+        assert [row.item for row in one] == [item for item, _ in items]
+        assert [row.score for row in one] == pytest.approx([score for _, score in items], rel=1e-5)
+
+
+def test_tensors_hold_the_vectors_in_the_order_of_the_rows(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
+    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
+    tensors = load_file(embeddings.path / "vectors" / "books.safetensors")
+    table = embeddings.read(domain="books").to_pylist()
+    for kind in ("user", "item"):
+        expected = [row["vector"] for row in table if row["kind"] == kind]
+        np.testing.assert_array_equal(tensors[f"{kind}s"], np.array(expected, np.float32))
 
 
 def test_role_of_the_checkpoint_may_name_its_seed(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
@@ -69,15 +83,3 @@ def test_role_of_the_checkpoint_may_name_its_seed(tiny_world: Tiny, parents: dic
     renamed["checkpoint-1"] = parents["checkpoint"]
     first, second = (export_embeddings(tiny_world.store, TOP, given, ONE) for given in (parents, renamed))
     assert first.read().equals(second.read())
-
-
-def test_an_unknown_user_is_an_error_with_close_names(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
-    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
-    with pytest.raises(KeyError, match=r"no user of 'games' is 'u00001'; closest: 'u0001'"):
-        recommend({"embeddings": embeddings, "interactions": parents["interactions"]}, "games", "u00001", 3)
-
-
-def test_an_unknown_domain_is_an_error_with_close_names(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
-    embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
-    with pytest.raises(KeyError, match=r"no domain is 'book'; closest: 'books'"):
-        recommend({"embeddings": embeddings, "interactions": parents["interactions"]}, "book", "u0001", 3)

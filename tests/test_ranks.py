@@ -148,5 +148,5 @@ def test_without_one_process_the_job_fails_and_goes_on_when_started_again(folder
 def test_more_processes_than_columns_are_refused_once_with_a_remedy(folder: Path) -> None:
     status, logged = ended(launched(folder, "two", "train.width=1"))
     assert status == 1
-    message = "edda: train.width is 1, must be ≥ 2, the number of processes; start fewer of them"
+    message = "edda: a table's width is 1, must be ≥ 2, the number of processes; start fewer of them"
     assert [line for line in logged.splitlines() if line.startswith("edda: ")] == [message]

@@ -15,12 +15,14 @@ from model.threads import torch_threads
 
 SMALL = TrainSettings(
     width=8,
+    intra_width=8,
     batch_size=32,
     initial_spread=0.1,
     negatives=1,
     order="sequential",
     inter_graph="by-domain",
     l2=1e-4,
+    intra_penalty=1.0,
     engine="native",
     device="cpu",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import pyarrow as pa
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import INTERACTIONS, PAIRS
-from data_contracts.settings import ComputeSettings, GraphSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, GraphSettings, TrainSettings
 from data_contracts.store import Draft, Store
 from model.batches import Batch
+from model.export import export_embeddings
+from model.train import train
 from pipeline.graph import build_graph
 from pipeline.nodes import number_nodes
 
@@ -32,6 +35,14 @@ class Tiny:
         return {role: artifact for role, artifact in self.parents.items() if role != "pairs"}
 
 
+@dataclass(frozen=True)
+class TinyRun:
+    """A recorded run: its store's folder, and its artifacts by role."""
+
+    store: Path
+    artifacts: dict[str, Artifact]
+
+
 def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
     """Artifacts of a log; pairs join what lives in two domains and, with `every_pair`, other nodes of equal rank."""
     compute = ComputeSettings(threads=1)
@@ -40,6 +51,17 @@ def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
     parents["graph"] = build_graph(store, parents, compute)
     parents["pairs"] = _pairs(store, parents["nodes"], list(log), every_pair)
     return Tiny(store, parents)
+
+
+def exported(world: Tiny, name: str) -> dict[str, Artifact]:
+    """A short training of the world, exported and recorded as a run."""
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+    compute = ComputeSettings(threads=1)
+    checkpoint = train(world.store, settings, 1, EvaluateSettings(candidates=5), world.parents, compute)
+    parents = {**world.without_pairs(), "checkpoint-1": checkpoint}
+    made = {"embeddings": export_embeddings(world.store, ExportSettings(), parents, compute)}
+    world.store.link_run(name, {**parents, **made}, {})
+    return {**parents, **made}
 
 
 def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str, list[tuple[str, str, str]]]:

@@ -1,0 +1,190 @@
+"""The HTTP service of a run: read-only, without torch or Prefect; unknown names are 404, malformed requests 422."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Self
+from urllib.parse import unquote
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from flows.recommending import Recommender, Scored, UnknownError
+from flows.service_border import Border
+
+MOST_TOP = MOST_NAMES = 1_000
+"""Items of a list, and users or items of a request, at most."""
+MOST_ANSWERS = 100_000
+"""Items that one request may ask for in all, users times items."""
+
+
+def _decoded(part: str) -> str:
+    return unquote(part, errors="strict")
+
+
+def _text(name: str) -> str:
+    """JSON can spell half a character, which no answer could repeat: UnicodeEncodeError, a ValueError."""
+    name.encode()
+    return name
+
+
+DomainPart = Annotated[str, BeforeValidator(_decoded), Path(description="a domain's name", examples=["books"])]
+UserPart = Annotated[str, BeforeValidator(_decoded), Path(description="a user as the logs say", examples=["u0042"])]
+ItemPart = Annotated[str, BeforeValidator(_decoded), Path(description="an item as the logs say", examples=["i0007"])]
+Top = Annotated[int, Query(ge=1, le=MOST_TOP, description="items to return, at most")]
+Name = Annotated[str, AfterValidator(_text)]
+Names = Annotated[list[Name], Field(min_length=1, max_length=MOST_NAMES)]
+
+
+class _Asked(BaseModel):
+    """A request's body: closed, and every type meant as it says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    domain: Name = Field(examples=["books"])
+    top: int = Field(10, ge=1, le=MOST_TOP)
+
+
+class Users(_Asked):
+    """Users of one domain."""
+
+    users: Names = Field(examples=[["u0042", "u0043"]])
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> Self:
+        if self.top * len(self.users) > MOST_ANSWERS:
+            raise ValueError(f"top × users must be ≤ {MOST_ANSWERS:,}; ask in several requests")
+        return self
+
+
+class History(_Asked):
+    """What a user who was not in training knows."""
+
+    items: Names = Field(examples=[["i0007", "i0011"]])
+
+
+class Domain(BaseModel):
+    """One domain and its size."""
+
+    domain: str
+    users: int
+    items: int
+
+
+class Listed(BaseModel):
+    """A place of a list: the score is a dot product, between items a cosine."""
+
+    rank: int
+    item: str
+    score: float
+
+
+class Answer(BaseModel):
+    """A list, best first."""
+
+    items: list[Listed]
+
+
+class ForUser(BaseModel):
+    """A user's list; null for a user that the domain does not have."""
+
+    user: str
+    items: list[Listed] | None
+
+
+class ForUsers(BaseModel):
+    """Lists in the order of the users asked for."""
+
+    results: list[ForUser]
+
+
+class ForNewUser(Answer):
+    """A new user's list, the items that it rests on, and those that the domain does not have, with who does."""
+
+    used: list[str]
+    ignored: dict[str, list[str]]
+
+
+def service(recommender: Recommender, run: str) -> FastAPI:
+    """The application: JSON answers about one run, OpenAPI at /openapi.json, Prometheus' text at /metrics.
+
+    Args:
+        recommender: answers; all domains are opened before the first request.
+        run: the run's name.
+    """
+    sizes = [Domain(domain=name, **_sizes(recommender, name)) for name in recommender.domains]
+    app = FastAPI(title=f"EDDA: {run}", version="1", summary="Recommendations in many domains.", redirect_slashes=False)
+    registry = CollectorRegistry()
+    app.add_middleware(Border, registry=registry)
+    app.add_exception_handler(UnknownError, _unknown)
+    app.add_exception_handler(RequestValidationError, _malformed)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Whether the service answers, and for which run."""
+        return {"status": "ok", "run": run}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Requests and their times since the start."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/domains")
+    def domains() -> list[Domain]:
+        """All domains."""
+        return sizes
+
+    _add_answers(app, recommender)
+    return app
+
+
+def _add_answers(app: FastAPI, recommender: Recommender) -> None:
+    @app.get("/v1/recommendations/{domain}/{user}")
+    def recommendations(domain: DomainPart, user: UserPart, top: Top = 10) -> Answer:
+        """The best items for a user, those of training left out."""
+        return Answer(items=_listed(recommender.for_user(domain, user, top)))
+
+    @app.get("/v1/similar/{domain}/{item}")
+    def similar(domain: DomainPart, item: ItemPart, top: Top = 10) -> Answer:
+        """The items most like an item."""
+        return Answer(items=_listed(recommender.similar(domain, item, top)))
+
+    @app.post("/v1/recommendations")
+    def recommendations_of_many(asked: Users) -> ForUsers:
+        """The best items for many users."""
+        found = recommender.for_users(asked.domain, asked.users, asked.top)
+        results = [
+            ForUser(user=user, items=None if (rows := found[user]) is None else _listed(rows)) for user in asked.users
+        ]
+        return ForUsers(results=results)
+
+    @app.post("/v1/new-user")
+    def new_user(asked: History) -> ForNewUser:
+        """The best items for a user who was not in training, from the items that the user knows."""
+        found = recommender.for_new_user(asked.domain, asked.items, asked.top)
+        return ForNewUser(items=_listed(found.items), used=found.used, ignored=found.ignored)
+
+
+def _sizes(recommender: Recommender, name: str) -> dict[str, int]:
+    catalogue = recommender.catalogue(name)
+    return {"users": len(catalogue.user_ids), "items": len(catalogue.item_ids)}
+
+
+def _listed(rows: list[Scored]) -> list[Listed]:
+    return [Listed(rank=row.rank, item=row.item, score=row.score) for row in rows]
+
+
+def _unknown(_request: Request, error: Exception) -> Response:
+    return _told(404, str(error))
+
+
+def _malformed(_request: Request, error: Exception) -> Response:
+    """What is wrong and where, without the input, which need not be text that can be sent back."""
+    assert isinstance(error, RequestValidationError)
+    return _told(422, [{name: found[name] for name in ("loc", "msg", "type")} for found in error.errors()])
+
+
+def _told(status: int, detail: Any) -> Response:
+    return Response(json.dumps({"detail": detail}), status, media_type="application/json")

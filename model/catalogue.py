@@ -1,0 +1,149 @@
+"""A domain as recommending reads it: ids, train graph and final vectors, the vectors mapped from files. No torch."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import EMBEDDINGS, GRAPH, ITEM, USER
+from model.world import Ints, Longs, compressed
+
+Floats32 = NDArray[np.float32]
+
+_BLOCK = 65_536
+"""Vectors in memory at once."""
+_FITTED = 10_000
+"""Trained users, at most, by whom the length of new users' vectors is found."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """One domain's users and items, each numbered from 0 in the order of their ids.
+
+    Attributes:
+        domain: its name.
+        user_ids, item_ids: the logs' own ids, ascending.
+        users, items: float32 (users, width) and (items, width), final vectors, mapped from files.
+        indptr, known: int64 (users + 1) and int32, the items each user was trained on, ascending, in compressed rows.
+        degrees: int64 (items), users who were trained on each item.
+    """
+
+    domain: str
+    user_ids: pa.LargeStringArray
+    item_ids: pa.LargeStringArray
+    users: Floats32
+    items: Floats32
+    indptr: Longs
+    known: Ints
+    degrees: Longs
+
+    @cached_property
+    def norms(self) -> Floats32:
+        """Length of each item's vector, at least the smallest normal number, so that it can divide."""
+        starts = range(0, len(self.items), _BLOCK)
+        blocks = [np.linalg.norm(self.items[start : start + _BLOCK], axis=1) for start in starts]
+        lengths: Floats32 = np.concatenate([np.zeros(0, np.float32), *blocks])
+        return np.maximum(lengths, np.finfo(np.float32).tiny, out=lengths)
+
+    @cached_property
+    def step_length(self) -> float:
+        """How much longer trained users' vectors are than one step from their items: the least squares fit."""
+        known = np.flatnonzero(np.diff(self.indptr))
+        users = known[:: -(-known.size // _FITTED) or 1]
+        stepped = self.step([self.known[self.indptr[user] : self.indptr[user + 1]] for user in users])
+        squares = float(np.vdot(stepped, stepped))
+        return float(np.vdot(stepped, self.users[users])) / squares if squares else 1.0
+
+    def step(self, histories: Sequence[Longs | Ints]) -> Floats32:
+        """One propagation step from the items that each user knows: the sum of x_i / sqrt(d_u d_i), (users, width)."""
+        stepped = np.empty((len(histories), self.items.shape[1]), np.float32)
+        for row, items in enumerate(histories):
+            weights = 1.0 / np.sqrt(max(items.size, 1) * np.maximum(self.degrees[items], 1))
+            stepped[row] = weights.astype(np.float32) @ self.items[items]
+        return stepped
+
+
+def vectors_file(domain: str) -> str:
+    """Path of a domain's tensors in an `embeddings` artifact."""
+    return f"vectors/{quote(domain, safe='')}.safetensors"
+
+
+def domains_of(artifacts: Mapping[str, Artifact]) -> list[str]:
+    """Names of the domains that an `embeddings` artifact has, ascending."""
+    return sorted(partition["domain"] for partition in artifacts[EMBEDDINGS.name].partitions())
+
+
+def open_catalogue(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
+    """Open one domain of a run.
+
+    Args:
+        artifacts: `embeddings` and the `graph` that was trained on.
+        domain: one of `domains_of`.
+
+    Raises:
+        ValueError: graph and embeddings are of different nodes, or ids are not in ascending order.
+    """
+    embeddings = artifacts[EMBEDDINGS.name]
+    tensors = mapped_tensors(embeddings.path / vectors_file(domain))
+    table = embeddings.read(["kind", "id"], domain=domain)
+    users, items = (_ids(table.filter(pc.equal(table["kind"], kind))["id"]) for kind in (USER, ITEM))
+    indptr, nodes = compressed(artifacts[GRAPH.name].read(["neighbours"], domain=domain)["neighbours"])
+    found = (len(users), len(items), indptr.size - 1)
+    expected = (len(tensors["users"]), len(tensors["items"]), len(users) + len(items))
+    if found != expected:
+        raise ValueError(
+            f"domain {domain!r}: users, items and graph rows are {found}, must be {expected}; export the run again"
+        )
+    last = indptr[len(users)]
+    degrees = np.diff(indptr[len(users) :])
+    known = nodes[:last] - np.int32(len(users))
+    return Catalogue(domain, users, items, tensors["users"], tensors["items"], indptr[: len(users) + 1], known, degrees)
+
+
+def mapped_tensors(path: Path) -> dict[str, Floats32]:
+    """Float32 tensors of a safetensors file by name, mapped: memory holds what is in use.
+
+    Raises:
+        ValueError: a tensor is of another type.
+    """
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    for name, tensor in header.items():
+        if tensor["dtype"] != "F32":
+            raise ValueError(f"{path}: tensor {name!r} is {tensor['dtype']}, must be F32; export the run again")
+    return {name: _mapped(path, 8 + size + t["data_offsets"][0], tuple(t["shape"])) for name, t in header.items()}
+
+
+def numbers_of(ids: pa.LargeStringArray, wanted: Sequence[str]) -> Longs:
+    """Positions of ids among ascending ones, -1 where there is no such id."""
+    places = [bisect_left(range(len(ids)), name, key=lambda place: ids[place].as_py()) for name in wanted]
+    named = zip(places, wanted, strict=True)
+    return np.array([place if place < len(ids) and ids[place].as_py() == name else -1 for place, name in named], int)
+
+
+def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Floats32:
+    if 0 in shape:  # nothing to map
+        return np.zeros(shape, np.float32)
+    return np.asarray(np.memmap(path, "<f4", "r", offset, shape))
+
+
+def _ids(column: pa.ChunkedArray) -> pa.LargeStringArray:
+    """One array, large because ids of millions of users may pass 2 GiB."""
+    ids = column.cast(pa.large_string()).combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
+        raise ValueError("embeddings: ids are not in ascending order, must be; make nodes again")
+    return ids
