@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test check sparse containers up down clean
+.PHONY: help demo test check docs sparse containers up down clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED) ## build the documentation's site, links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the site is build/docs/index.html; with search: $(BIN)/mkdocs serve"
 
 sparse: $(INSTALLED) ## add torch-sparse (built once, 10 to 20 minutes)
 	$(BIN)/python docker/sparse_wheels.py

@@ -49,7 +49,7 @@ from data_contracts.settings import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store import Store
 from pipeline.join import join_chunk
 from pipeline.nodes import number_nodes
-from pipeline.partners import DomainPair, finish_pair, prepare_joins
+from pipeline.partners import FiledPair, finish_pair, prepare_joins
 from pipeline.reach import describe_reach
 from pipeline.sides import shared_anchors, spill_side
 
@@ -181,10 +181,10 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] += time.process_time() - started
 
 
-def pair_of(folder: Path, ends: tuple[str, str]) -> DomainPair:
+def pair_of(folder: Path, ends: tuple[str, str]) -> FiledPair:
     """Two domains whose sides are in the folder."""
     sides = folder / "sides" / ends[0], folder / "sides" / ends[1]
-    return DomainPair(ends, sides, 0, folder / "pairs" / "-".join(ends), SETTINGS, 0.0)
+    return FiledPair(ends, sides, 0, folder / "pairs" / "-".join(ends), SETTINGS, 0.0)
 
 
 def peak_mib() -> float:

@@ -27,7 +27,7 @@ from pipeline.graph import build_graph, read_graph
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
 from pipeline.nodes import number_nodes, read_nodes
-from pipeline.pairs import align_domains
+from pipeline.pairs import pair_domains
 from pipeline.ragged import ragged_tables
 from pipeline.reach import describe_reach
 from pipeline.terrain import Terrain
@@ -80,5 +80,5 @@ def generated(store: Store, world: WorldSettings | None = None) -> dict[str, Art
     """The artifacts of a generated world up to its pairs, by role, made in the store."""
     made = artifacts_of(None, store, world)
     made["reach"] = describe_reach(store, ReachSettings(), made, ONE_THREAD)
-    made["pairs"] = align_domains(store, PairsSettings(), made, ONE_THREAD)
+    made["pairs"] = pair_domains(store, PairsSettings(), made, ONE_THREAD)
     return made

@@ -33,18 +33,22 @@ def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield ""
             yield from _comment(field.description)
             yield f"# ({describe_type(schemas['properties'][name], schemas)})"
-            yield _assignment(name, field, prefix)
+            yield assignment(name, field, prefix)
     for name, field in model.model_fields.items():
         if inner := nested_model(field.annotation):
             yield from _inner(name, field, inner, prefix)
 
 
 def _inner(name: str, field: FieldInfo, inner: type[BaseModel], prefix: str) -> Iterator[str]:
-    is_list = field.annotation is not None and str(field.annotation).startswith("tuple")
-    title = f"[[{prefix}{name}]]" if is_list else f"[{prefix}{name}]"
+    title = table_title(name, field, prefix)
     lines = ["", *_comment(field.description), title, *_table(inner, f"{prefix}{name}.")]
-    off = is_list or prefix.startswith("logs")
+    off = title.startswith("[[") or prefix.startswith("logs")
     yield from (f"# {line}" if off and line and not line.startswith("#") else line for line in lines)
+
+
+def table_title(name: str, field: FieldInfo, prefix: str) -> str:
+    """A table's line in the file: `[train]`, or `[[logs]]` where there may be several."""
+    return f"[[{prefix}{name}]]" if str(field.annotation).startswith("tuple") else f"[{prefix}{name}]"
 
 
 def _comment(text: str | None) -> list[str]:
@@ -52,7 +56,8 @@ def _comment(text: str | None) -> list[str]:
     return [f"# {line}".rstrip() for line in (text or "").splitlines()]
 
 
-def _assignment(name: str, field: FieldInfo, prefix: str) -> str:
+def assignment(name: str, field: FieldInfo, prefix: str) -> str:
+    """A key's line in the file, with its default; a comment where it has none."""
     if name == "name" and not prefix:
         return 'name = "my-run"'
     if name == "protocol" and prefix:

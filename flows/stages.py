@@ -100,10 +100,10 @@ def _reach(job: Job) -> Artifact:
 
 
 def _pairs(job: Job) -> Artifact:
-    from pipeline.pairs import align_domains
+    from pipeline.pairs import pair_domains
 
     before = job.before(NODES.name, REACH.name, PAIRS.name)
-    return align_domains(job.plan.store, job.plan.config.pairs, *job.rest, before)
+    return pair_domains(job.plan.store, job.plan.config.pairs, *job.rest, before)
 
 
 def _checkpoint(job: Job) -> Artifact:

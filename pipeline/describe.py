@@ -16,7 +16,7 @@ from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.writing import write_atomically, write_checked
 from pipeline.graph import DomainGraph
 from pipeline.ragged import distinct_rows, ragged_tables, spread_indptr
-from pipeline.spill import Rows, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
+from pipeline.spill import Folder, Rows, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
 from pipeline.stale import Copied
 from pipeline.terrain import Numbers, Terrain
 from pipeline.visits import Step, spill_visits, visits_cost
@@ -57,17 +57,17 @@ def _limit(method: str, terrain: Terrain, settings: ReachSettings) -> int:
 
 @dataclass(frozen=True)
 class Description:
-    """One domain's walks, ready to be asked for any node's reach vector; everything large is in files.
+    """One domain's walks, ready to be asked for any node's reach vector; everything large is in a folder.
 
     Attributes:
-        folder: of its files.
+        folder: of its arrays.
         domain: its name.
         nodes, users, anchors: how many there are.
         method: exact, pruned or walk.
         settings: of the stage.
     """
 
-    folder: Path
+    folder: Folder
     domain: str
     nodes: int
     users: int
@@ -81,7 +81,7 @@ class Description:
         terrain: Terrain,
         method: str,
         settings: ReachSettings,
-        folder: Path,
+        folder: Folder,
         compute: ComputeSettings,
         copied: Copied | None = None,
     ) -> Description:

@@ -35,6 +35,15 @@ class DomainGraph:
     indptr: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int32]
 
+    @classmethod
+    def of(cls, domain: str, by_user: sp.csr_array) -> DomainGraph:
+        """The graph of a matrix of users × items with an entry for each edge, distinct, ascending within a row."""
+        users = by_user.shape[0]
+        by_item = by_user.tocsc()
+        indices = np.concatenate([by_user.indices + users, by_item.indices]).astype(np.int32)
+        indptr = np.concatenate([by_user.indptr, by_item.indptr[1:] + np.int64(by_user.nnz)]).astype(np.int64)
+        return cls(domain, users, indptr, indices)
+
     @property
     def nodes(self) -> int:
         """Users and items."""
@@ -49,6 +58,14 @@ class DomainGraph:
         """float32 [nodes, nodes], P = D^-1 A: row v holds the chances of one step from v; zero for isolated nodes."""
         chances = np.repeat(1.0 / np.maximum(self.degrees, 1), self.degrees).astype(np.float32)
         return sp.csr_array((chances, self.indices, self.indptr), shape=(self.nodes, self.nodes))
+
+
+def edges_of(interactions: sp.csr_array | sp.csr_matrix) -> sp.csr_array:
+    """A matrix of users × items with a 1 for each entry that is not zero; the given one is left as it is."""
+    distinct = sp.csr_array(interactions, copy=True)
+    distinct.eliminate_zeros()
+    distinct.sum_duplicates()
+    return sp.csr_array((np.ones(distinct.nnz, np.int8), distinct.indices, distinct.indptr), shape=distinct.shape)
 
 
 def build_graph(
@@ -74,18 +91,18 @@ def build_graph(
         domains = [partition["domain"] for partition in nodes.partitions()]
         edges = {}
         for done, domain in enumerate(domains, start=1):
-            indptr, indices = _adjacency(interactions, read_nodes(nodes, domain))
-            for table in ragged_tables(0, indptr, {"neighbours": indices}):
+            graph = _train_graph(interactions, read_nodes(nodes, domain))
+            for table in ragged_tables(0, graph.indptr, {"neighbours": graph.indices}):
                 draft.write(table, domain=domain)
-            edges[domain] = indices.size // 2
+            edges[domain] = graph.indices.size // 2
             progress(done, len(domains), "domains")
         draft.statistics["edges"] = edges
 
     return store.make(GRAPH, {}, parents, write)
 
 
-def _adjacency(interactions: Artifact, nodes: DomainNodes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Indptr and indices. Train rows, distinct pairs by user, are the users' half; its transpose follows."""
+def _train_graph(interactions: Artifact, nodes: DomainNodes) -> DomainGraph:
+    """Train rows are distinct pairs, sorted by user, then item."""
     ends: dict[str, list[npt.NDArray[np.int32]]] = {USER: [], ITEM: []}
     places = {kind: _places(nodes.entity[nodes.of_kind(kind)]) for kind in ends}
     for rows in interactions.batches([USER, ITEM, "split"], domain=nodes.domain):
@@ -96,9 +113,7 @@ def _adjacency(interactions: Artifact, nodes: DomainNodes) -> tuple[npt.NDArray[
     shape = (nodes.users, nodes.entity.size - nodes.users)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=shape[0]))])
     by_user = sp.csr_array((np.ones(items.size, np.int8), items, indptr), shape=shape)
-    by_item = by_user.tocsc()
-    indices = np.concatenate([items + np.int32(nodes.users), by_item.indices.astype(np.int32)])
-    return np.concatenate([indptr, by_item.indptr[1:] + indptr[-1]]).astype(np.int64), indices
+    return DomainGraph.of(nodes.domain, by_user)
 
 
 def _places(entities: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -10,7 +10,6 @@ for the left rows and once for the right ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ import scipy.sparse as sp
 from data_contracts.settings import PairsSettings
 from pipeline.fanout import ranges
 from pipeline.join_kernels import join_candidates, join_dense, join_sparse, merge_best
-from pipeline.spill import Rows, compressed, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
+from pipeline.spill import Folder, Rows, compressed, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
 
 _SCATTER_COST, _MULTIPLY_COST = 1.3, 0.04
 """Nanoseconds of one scattered addition and of one addition of a matrix product, measured on one core."""
@@ -69,7 +68,7 @@ class Join:
         products_per_row: multiply-adds that finding candidates may cost for each row.
     """
 
-    folder: Path
+    folder: Folder
     rows: tuple[int, int]
     columns: int
     k: int
@@ -77,7 +76,7 @@ class Join:
     products_per_row: int
 
     @classmethod
-    def of(cls, folder: Path, left: sp.csr_array, right: sp.csr_array, settings: PairsSettings) -> Join:
+    def of(cls, folder: Folder, left: sp.csr_array, right: sp.csr_array, settings: PairsSettings) -> Join:
         """Prepare the join of unit rows; files that an earlier attempt finished are kept."""
         is_exact = products(left, right) <= settings.most_products
         postings = {"left_postings": left, "right_postings": right}
@@ -139,7 +138,7 @@ class JoinChunk:
     rows: range
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Folder:
         """Where the result goes."""
         return self.join.folder / f"{_both(self.side)[0]}-{self.number:06d}"
 

@@ -15,27 +15,106 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import PAIRS
 from data_contracts.progress import Progress, after, silent
-from data_contracts.settings import ComputeSettings, PairsSettings
+from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
 from data_contracts.store import Draft, Store
-from pipeline.fanout import bounded_ranges, fan_out
+from pipeline.fanout import bounded_ranges, fan_out, stream
+from pipeline.graph import edges_of
 from pipeline.join import join_chunk
-from pipeline.partners import DomainPair, finish_pair, prepare_joins
-from pipeline.sides import spill_side, spilled_side
+from pipeline.nodes import DomainNodes, IntArray
+from pipeline.partners import DomainPair, FiledPair, finish_pair, pair_tables, prepare_joins
+from pipeline.reach import reach_vectors
+from pipeline.shared import NOTHING, Places, numbered_alike
+from pipeline.sides import keep_side, spill_side, spilled_side
+from pipeline.spill import Memory
 from pipeline.unchanged import UnchangedDomains
 
 _BYTES_PER_ENTRY = 32
 """Of a pair's reach vectors: both sides' unit rows, their transposes, and copies of some of them."""
 
 
+class AlignedPairs(NamedTuple):
+    """Pairs of nodes, sorted by source node and rank; a node is a row or, after all rows, a column of its matrix.
+
+    Attributes:
+        source: int32 [n], nodes of the source: user u is node u, item i is node users + i.
+        target: int32 [n], nodes of the target, counted likewise.
+        similarity: float32 [n], cosine of the two reach vectors over shared anchors, > 0 and ≤ 1.
+        rank: int32 [n], 1 = most similar; 0 = the same user or item, similarity 1.
+    """
+
+    source: IntArray
+    target: IntArray
+    similarity: npt.NDArray[np.float32]
+    rank: IntArray
+
+
 def align_domains(
+    source: sp.csr_array | sp.csr_matrix,
+    target: sp.csr_array | sp.csr_matrix,
+    shared_users: Places = NOTHING,
+    shared_items: Places = NOTHING,
+    settings: PairsSettings = PairsSettings(),
+    reach: ReachSettings = ReachSettings(),
+    compute: ComputeSettings = ComputeSettings(),
+) -> AlignedPairs:
+    """For each user and item of one matrix the most similar ones of another; no files are made.
+
+    As the stages `walk` and `align` do it for a run of these two domains. In a run of more, anchors are what any two
+    of them share, which matters only where a vector has more than `reach.anchors_kept` weights.
+
+    Args:
+        source: [users, items], any dtype; an entry is an interaction, whatever its value, unless that is zero.
+        target: likewise, of the other domain.
+        shared_users: rows of the source and rows of the target, aligned, that are the same user; see
+            `pipeline.shared.shared_places` for ids.
+        shared_items: columns, likewise. Shared users and items with interactions in both domains are the anchors.
+        settings: partners per node and their kinds, identity pairs, when to compare exactly.
+        reach: how nodes are described.
+        compute: threads and memory; the result does not depend on them.
+
+    Returns:
+        Pairs from the source to the target, up to `settings.k` and an identity pair for each node; of equal
+        similarity the smaller target. No pair where nodes reach no shared anchor; none at all where nothing is shared.
+
+    Raises:
+        ValueError: shared positions of unequal number, outside their matrix, or repeated.
+    """
+    matrices, memory = (edges_of(source), edges_of(target)), Memory()
+    nodes = numbered_alike(matrices, shared_users, shared_items)
+    for matrix, of_side in zip(matrices, nodes, strict=True):
+        vectors = reach_vectors(matrix, of_side.is_anchor, reach, compute, of_side.domain)
+        keep_side(memory / of_side.domain, of_side, [vectors])
+    ends = sorted(nodes, key=_larger_first)
+    pair = DomainPair(
+        domains=(ends[0].domain, ends[1].domain),
+        sides=(memory / ends[0].domain, memory / ends[1].domain),
+        nodes=sum(end.entity.size for end in ends),
+        folder=memory / "pair",
+        settings=settings,
+        checked_share=0.0,
+    )
+    joins = prepare_joins(pair)
+    for _ in stream(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()], compute):
+        pass
+    table, _ = pair_tables(pair, joins)[pair.domains.index(nodes[0].domain)]
+    return AlignedPairs(*(table[name].to_numpy() for name in ("source_node", "target_node", "similarity", "rank")))
+
+
+def _larger_first(nodes: DomainNodes) -> tuple[int, str]:
+    """A join adds up as many sums at a time as the second side has rows."""
+    return -nodes.entity.size, nodes.domain
+
+
+def pair_domains(
     store: Store,
     settings: PairsSettings,
     parents: Mapping[str, Artifact],
@@ -87,19 +166,17 @@ def align_domains(
 
 def _spill_sides(
     draft: Draft, settings: PairsSettings, parents: Mapping[str, Artifact], compute: ComputeSettings
-) -> tuple[list[DomainPair], npt.NDArray[np.int64]]:
-    """Every two domains, their sides in files, and how many entries these have.
-
-    The larger domain comes first: a join adds up as many sums at a time as the second has rows.
-    """
+) -> tuple[list[FiledPair], npt.NDArray[np.int64]]:
+    """Every two domains, the larger one first, their sides in files, and how many entries these have."""
     domains = [partition["domain"] for partition in parents["nodes"].partitions()]
     folders = {domain: draft.scratch / "sides" / str(number) for number, domain in enumerate(domains)}
     fan_out(_spill_side, [(parents["nodes"], parents["reach"], *item) for item in folders.items()], compute)
     sides = {domain: spilled_side(domain, folder) for domain, folder in folders.items()}
     nodes = {domain: side.nodes.entity.size for domain, side in sides.items()}
     share = settings.checked_nodes / max(1, sum(nodes.values()) * (len(domains) - 1))
+    ordered = sorted(domains, key=lambda domain: _larger_first(sides[domain].nodes))
     pairs = [
-        DomainPair(
+        FiledPair(
             domains=ends,
             sides=(folders[ends[0]], folders[ends[1]]),
             nodes=nodes[ends[0]] + nodes[ends[1]],
@@ -107,7 +184,7 @@ def _spill_sides(
             settings=settings,
             checked_share=share,
         )
-        for number, ends in enumerate(combinations(sorted(domains, key=lambda domain: (-nodes[domain], domain)), 2))
+        for number, ends in enumerate(combinations(ordered, 2))
     ]
     entries = [sum(sides[domain].rows.indices.size for domain in pair.domains) for pair in pairs]
     return pairs, np.array(entries, np.int64)
@@ -117,7 +194,7 @@ def _spill_side(arguments: tuple[Artifact, Artifact, str, Path]) -> None:
     spill_side(*arguments)
 
 
-def _align(batch: Sequence[DomainPair], compute: ComputeSettings, progress: Progress) -> list[dict[str, Any]]:
+def _align(batch: Sequence[FiledPair], compute: ComputeSettings, progress: Progress) -> list[dict[str, Any]]:
     """Align the domain pairs of a batch, those that an earlier attempt finished excepted; returns their coverage."""
     unfinished = [pair for pair in batch if not pair.report_path.exists()]
     joins = fan_out(prepare_joins, unfinished, compute)

@@ -19,7 +19,7 @@ from pipeline.join import Best, Join
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes, IntArray
 from pipeline.sides import Groups, Side, members, shared_anchors, spilled_side
-from pipeline.spill import spill_arrays, spilled_arrays
+from pipeline.spill import Folder, spill_arrays, spilled_arrays
 from pipeline.walks import name_seed
 
 _SAME = 1e-5
@@ -34,21 +34,33 @@ class DomainPair:
         domains: their names.
         sides: folders of their sides.
         nodes: of both.
-        folder: of the work; every process sees it.
+        folder: of the work.
         settings: of the stage.
         checked_share: share of the nodes whose best partner is checked.
     """
 
     domains: tuple[str, str]
-    sides: tuple[Path, Path]
+    sides: tuple[Folder, Folder]
     nodes: int
-    folder: Path
+    folder: Folder
     settings: PairsSettings
     checked_share: float
 
     def side(self, number: int) -> Side:
         """One of the two sides."""
         return spilled_side(self.domains[number], self.sides[number])
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the nodes are that seek partners among each other: user and item, or `mixed` for all of a domain."""
+        return KINDS if self.settings.kinds == "apart" else (self.settings.kinds,)
+
+
+@dataclass(frozen=True)
+class FiledPair(DomainPair):
+    """Two domains to be aligned in files, which every process sees."""
+
+    folder: Path
 
     def table_path(self, source: int) -> Path:
         """Where the table with pairs from the given side goes."""
@@ -58,11 +70,6 @@ class DomainPair:
     def join_folders(self) -> list[Path]:
         """Where the joins' files are while they are needed."""
         return [self.folder / part for part in self.parts]
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What the nodes are that seek partners among each other: user and item, or `mixed` for all of a domain."""
-        return KINDS if self.settings.kinds == "apart" else (self.settings.kinds,)
 
     @property
     def report_path(self) -> Path:
@@ -141,18 +148,25 @@ class Direction:
         }
 
 
-def finish_pair(work: tuple[DomainPair, dict[str, Join]]) -> list[dict[str, Any]]:
-    """Write the pairs of two domains in both directions, once all chunks are joined; returns the coverage."""
-    pair, joins = work
+def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> list[tuple[pa.Table, list[dict[str, Any]]]]:
+    """The pairs of two domains from each side, with their coverage, once all chunks are joined."""
     nodes = pair.side(0).nodes, pair.side(1).nodes
     best = {part: join.best() for part, join in joins.items()}
-    coverage = []
+    tables = []
     for source in (0, 1):
-        ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
         found = [Direction(pair, part, source, join, best[part][source]).table(nodes) for part, join in joins.items()]
-        table = pa.concat_tables([table for table, _ in found])
+        tables.append((pa.concat_tables([table for table, _ in found]), [report for _, report in found]))
+    return tables
+
+
+def finish_pair(work: tuple[FiledPair, dict[str, Join]]) -> list[dict[str, Any]]:
+    """Write the pairs of two domains in both directions, once all chunks are joined; returns the coverage."""
+    pair, joins = work
+    coverage = []
+    for source, (table, reports) in enumerate(pair_tables(pair, joins)):
+        ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
         write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(ends.values())}")
-        coverage += [{**ends, **report} for _, report in found]
+        coverage += [{**ends, **report} for report in reports]
     write_atomically(pair.report_path, json.dumps(coverage).encode())
     return coverage
 
@@ -162,7 +176,7 @@ def _nodes_of(part: str, nodes: DomainNodes) -> slice:
 
 
 def _entities(part: str, nodes: DomainNodes) -> npt.NDArray[np.int64]:
-    """Numbers of the part's users and items that are equal in every domain and for nothing else; ascending."""
+    """Numbers of the part's users and items that are equal in every domain and for nothing else."""
     of_part = _nodes_of(part, nodes)
     entities = nodes.entity[of_part].astype(np.int64)
     entities[max(nodes.users - of_part.start, 0) :] += 1 << 32
@@ -170,12 +184,10 @@ def _entities(part: str, nodes: DomainNodes) -> npt.NDArray[np.int64]:
 
 
 def _same_entity(source: npt.NDArray[np.int64], target: npt.NDArray[np.int64]) -> IntArray:
-    """For each source entity its position among the target's, -1 where it does not live there. Both ascending."""
-    position = np.searchsorted(target, source)
-    inside = position < target.size
+    """For each source entity its position among the target's, -1 where it does not live there."""
     same = np.full(source.size, -1, np.int32)
-    hit = np.flatnonzero(inside)[target[position[inside]] == source[inside]]
-    same[hit] = position[hit]
+    _, places, positions = np.intersect1d(source, target, assume_unique=True, return_indices=True)
+    same[places] = positions
     return same
 
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from data_contracts.artifact import Artifact
@@ -25,10 +27,11 @@ from data_contracts.progress import Progress, Unit, after, silent
 from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.store import Draft, Store
 from pipeline.describe import Chunk, Description, against_exact, chosen_method, describe_chunk
-from pipeline.fanout import fan_out, ranges
-from pipeline.graph import read_graph
+from pipeline.fanout import fan_out, ranges, stream
+from pipeline.graph import DomainGraph, edges_of, read_graph
 from pipeline.nodes import DomainNodes, read_nodes
 from pipeline.ragged import ragged_arrays
+from pipeline.spill import Memory
 from pipeline.stale import Copied
 from pipeline.terrain import Terrain
 
@@ -78,7 +81,7 @@ def describe_reach(
             copied = Copied.of(before, nodes, terrain, choice.method, settings)
             folder = draft.scratch / str(number)
             description = Description.of(terrain, choice.method, settings, folder, compute, copied)
-            found = _describe_domain(draft, description, compute, after(progress, done, total))
+            found = _describe_domain(draft, folder, description, compute, after(progress, done, total))
             draft.statistics["domains"][domain.domain] = {
                 **asdict(choice),
                 **found,
@@ -90,14 +93,48 @@ def describe_reach(
     return store.make(REACH, settings.keyed(), parents, write)
 
 
+def reach_vectors(
+    interactions: sp.csr_array | sp.csr_matrix,
+    is_anchor: npt.NDArray[np.bool_] | None = None,
+    settings: ReachSettings = ReachSettings(),
+    compute: ComputeSettings = ComputeSettings(),
+    domain: str = "",
+) -> sp.csr_array:
+    """How likely a random walk from each user and item of a matrix ends at each anchor; no files are made.
+
+    Nodes are rows, then columns: user u is node u, item i is node users + i.
+
+    Args:
+        interactions: [users, items], any dtype; an entry is an interaction, whatever its value, unless that is zero.
+        is_anchor: bool [users + items], where walks may end; everywhere by default.
+        settings: method, lengths of the walks, how many anchors are kept.
+        compute: threads and memory; the result does not depend on them.
+        domain: a name that walks are drawn by, should the method be `walk`.
+
+    Returns:
+        float32 [users + items, users + items], columns ascending within a row: the sum over `settings.steps` of the
+        chances to end at each anchor after so many steps. Rows of nodes that reach no anchor are empty.
+
+    Raises:
+        ValueError: `is_anchor` has not one element for each node.
+    """
+    graph = DomainGraph.of(domain, edges_of(interactions))
+    anchors = np.ones(graph.nodes, np.bool_) if is_anchor is None else np.asarray(is_anchor, np.bool_)
+    if anchors.shape != (graph.nodes,):
+        raise ValueError(f"is_anchor: shape is {anchors.shape}, must be ({graph.nodes},), one for each row and column")
+    terrain = Terrain(graph, anchors, settings.steps)
+    description = Description.of(terrain, chosen_method(terrain, settings).method, settings, Memory(), compute)
+    chunks = [np.arange(nodes.start, nodes.stop) for nodes in _chunks(description, compute)]
+    empty = sp.csr_array((0, graph.nodes), dtype=np.float32)
+    return sp.csr_array(sp.vstack([empty, *stream(description.rows, chunks, compute)]))
+
+
 def _describe_domain(
-    draft: Draft, description: Description, compute: ComputeSettings, progress: Progress
+    draft: Draft, folder: Path, description: Description, compute: ComputeSettings, progress: Progress
 ) -> dict[str, int]:
-    width = _ENTRY_BYTES * max(1, min(description.settings.anchors_kept, description.anchors))
-    size = int(np.clip((compute.memory_mib << 20) // (_CHUNKS_IN_MEMORY * width), *_NODES_PER_CHUNK))
     chunks = [
-        Chunk(description, nodes, description.folder / f"{number:06d}.parquet")
-        for number, nodes in enumerate(ranges(description.nodes, size))
+        Chunk(description, nodes, folder / f"{number:06d}.parquet")
+        for number, nodes in enumerate(_chunks(description, compute))
     ]
     unit = Unit("nodes", description.steps_per_node, "steps") if description.steps_per_node else "nodes"
     found = fan_out(describe_chunk, chunks, compute, progress, unit, [len(chunk.nodes) for chunk in chunks])
@@ -105,6 +142,12 @@ def _describe_domain(
         draft.adopt(chunk.path, domain=description.domain)
     names = ("nodes", "nodes_with_reach", "entries")
     return {name: sum(getattr(described, name) for described in found) for name in names}
+
+
+def _chunks(description: Description, compute: ComputeSettings) -> list[range]:
+    width = _ENTRY_BYTES * max(1, min(description.settings.anchors_kept, description.anchors))
+    size = int(np.clip((compute.memory_mib << 20) // (_CHUNKS_IN_MEMORY * width), *_NODES_PER_CHUNK))
+    return ranges(description.nodes, size)
 
 
 def read_reach(reach: Artifact, nodes: DomainNodes) -> sp.csr_array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipeline.nodes import DomainNodes, IntArray, read_nodes
 from pipeline.ragged import distinct_rows, ragged_arrays
 from pipeline.row_kernels import unit_lengths, unit_parts
 from pipeline.scratch import made
-from pipeline.spill import Rows, compressed, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
+from pipeline.spill import Folder, Rows, compressed, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Side:
         """float32 [rows, anchors]: the vectors over the given anchors, each scaled to length 1; zero rows stay.
 
         Args:
-            anchors: int32, nodes, users and items each ascending, so that the rows' order stays.
+            anchors: int32, nodes.
         """
         column_of = np.full(self.nodes.entity.size, -1, np.int32)
         column_of[anchors] = np.arange(anchors.size, dtype=np.int32)
@@ -47,39 +47,47 @@ class Side:
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         unit = Rows(indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32))
         unit_parts(tuple(self.rows), column_of, norms, *unit)
-        return scipy_rows(unit, anchors.size)
+        rows = scipy_rows(unit, anchors.size)
+        rows.sort_indices()
+        return rows
 
 
 def spill_side(nodes: Artifact, reach: Artifact, domain: str, folder: Path) -> None:
     """Keep a domain's vectors in files, one file of the artifact at a time; what an earlier attempt kept stays."""
-    row_of = [np.empty(0, np.int64)]
 
-    def parts() -> Iterator[Rows]:
-        rows = 0
+    def parts() -> Iterator[sp.csr_array]:
         for table in reach.batches(["anchors", "weights"], domain=domain):
             indptr, (anchors, weights) = ragged_arrays(table, ["anchors", "weights"])
-            of_file = scipy_rows(Rows(indptr, anchors, weights), numbered.entity.size)
-            representatives, place = distinct_rows(of_file)
-            row_of.append(place + rows)
-            rows += representatives.size
-            yield compressed(of_file[representatives])
-
-    def write(unfinished: Path) -> None:
-        spill_rows(unfinished / "rows", parts())
-        spill_arrays(
-            unfinished / "nodes",
-            users=np.array([numbered.users]),
-            entity=numbered.entity,
-            is_anchor=numbered.is_anchor,
-            row_of=np.concatenate(row_of).astype(np.int32),
-        )
+            yield scipy_rows(Rows(indptr, anchors, weights), numbered.entity.size)
 
     numbered = read_nodes(nodes, domain)
-    made(folder, write)
+    made(folder, lambda unfinished: keep_side(unfinished, numbered, parts()))
 
 
-def spilled_side(domain: str, folder: Path) -> Side:
-    """The side that `spill_side` kept."""
+def keep_side(folder: Folder, nodes: DomainNodes, vectors: Iterable[sp.csr_array]) -> None:
+    """Keep a domain's vectors, which come in parts, float32 [part of nodes, nodes]; equal ones of a part once."""
+    row_of = [np.empty(0, np.int64)]
+
+    def distinct() -> Iterator[Rows]:
+        rows = 0
+        for part in vectors:
+            representatives, place = distinct_rows(part)
+            row_of.append(place + rows)
+            rows += representatives.size
+            yield compressed(part[representatives])
+
+    spill_rows(folder / "rows", distinct())
+    spill_arrays(
+        folder / "nodes",
+        users=np.array([nodes.users]),
+        entity=nodes.entity,
+        is_anchor=nodes.is_anchor,
+        row_of=np.concatenate(row_of).astype(np.int32),
+    )
+
+
+def spilled_side(domain: str, folder: Folder) -> Side:
+    """The side that `keep_side` kept."""
     arrays = spilled_arrays(folder / "nodes")
     nodes = DomainNodes(domain, int(arrays["users"][0]), arrays["entity"], arrays["is_anchor"])
     return Side(nodes, spilled_rows(folder / "rows"), arrays["row_of"])

@@ -10,17 +10,15 @@ files; the last is taken for the nodes asked for.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data_contracts.settings import ComputeSettings
 from pipeline.fanout import bounded_ranges, stream
 from pipeline.ragged import spread_indptr
-from pipeline.spill import Rows, spill_rows, spilled_rows
+from pipeline.spill import Folder, Rows, dropped, spill_rows, spilled_rows
 from pipeline.terrain import IntArray, Mask, Numbers, Terrain
 from pipeline.visit_kernels import visit_rows
 
@@ -55,7 +53,7 @@ def visits_cost(terrain: Terrain, limit: int) -> Cost:
     return Cost(int(multiply_adds), int(entries * _BYTES_PER_ENTRY) >> 20)
 
 
-def spill_visits(terrain: Terrain, limit: int, folder: Path, compute: ComputeSettings, wanted: Mask) -> None:
+def spill_visits(terrain: Terrain, limit: int, folder: Folder, compute: ComputeSettings, wanted: Mask) -> None:
     """Take all steps but the last for all nodes needed; what an earlier attempt finished is not done again.
 
     Args:
@@ -78,7 +76,7 @@ def spill_visits(terrain: Terrain, limit: int, folder: Path, compute: ComputeSet
     if max(terrain.steps) == 1:
         spill_rows(folder / "1", [visits])
     for step in range(2, max(terrain.steps)):
-        shutil.rmtree(folder / str(step))
+        dropped(folder / str(step))
 
 
 def _start(terrain: Terrain) -> Rows:

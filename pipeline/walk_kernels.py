@@ -151,6 +151,18 @@ def _clear(ends, tally, anchors, counts):
 
 
 @njit(nogil=True, cache=True)
+def _spread(walks):
+    """What tells the draws of one step apart, by walk."""
+    return (np.arange(walks) * np.int64(0x9E3779B1)).astype(np.uint32)
+
+
+@njit(nogil=True, cache=True)
+def _named(seed, source):
+    """The name of all walks from a node."""
+    return mix(uint64(seed) + _GOLDEN * uint64(source + 1))
+
+
+@njit(nogil=True, cache=True)
 def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, rows, anchors, counts):
     """How many random walks from each source end on each anchor.
 
@@ -175,13 +187,13 @@ def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, r
     for step in range(1, counts_step.size):
         steps = step if counts_step[step] else steps
     room = walks * np.sum(counts_step[1:])
-    spread = (np.arange(walks) * np.int64(0x9E3779B1)).astype(np.uint32)
+    spread = _spread(walks)
     at, draws, slots = np.empty(walks, np.uint32), np.empty(walks, np.uint32), np.empty(walks, np.uint64)
     ends, spare, places = np.empty(room, np.int32), np.empty(room, np.int32), np.empty((2, 256), np.int64)
     tally = np.where(is_anchor, np.int32(0), np.int32(-1))
     entries = rows[0] = 0
     for i in range(sources.size):
-        name = mix(uint64(seed) + _GOLDEN * uint64(sources[i] + 1))
+        name = _named(seed, sources[i])
         distinct = 0
         for step in range(1, steps + 1):
             _draw(mix(name + uint64(step)), spread, draws)
@@ -199,3 +211,28 @@ def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, r
         _clear(ends[:distinct], tally, anchors[entries:], counts[entries:])
         entries += distinct
         rows[i + 1] = entries
+
+
+@njit(nogil=True, cache=True)
+def walk_paths(indptr, indices, seed, paths):
+    """The walks of `walk_counts`, step by step.
+
+    Args:
+        indptr, indices: the graph.
+        seed: uint64.
+        paths: int32 [n, walks, steps + 1], position 0 the source; filled where that has a neighbour, as every other
+            node of the graph that can be reached has.
+    """
+    walks = paths.shape[1]
+    spread = _spread(walks)
+    draws, slots = np.empty(walks, np.uint32), np.empty(walks, np.uint64)
+    for i in range(paths.shape[0]):
+        source = paths[i, 0, 0]
+        if indptr[source] == indptr[source + 1]:
+            continue
+        name = _named(seed, source)
+        for step in range(1, paths.shape[2]):
+            _draw(mix(name + uint64(step)), spread, draws)
+            _choose(indptr, indices, paths[i, :, step - 1], draws, slots)
+            for walk in range(walks):
+                paths[i, walk, step] = indices[slots[walk]]

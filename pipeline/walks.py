@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from data_contracts.contracts import ITEM, USER
 from data_contracts.settings import ReachSettings
+from pipeline.graph import DomainGraph, edges_of
 from pipeline.ragged import keep_largest_weights
-from pipeline.terrain import Numbers, Terrain
-from pipeline.walk_kernels import walk_counts
+from pipeline.terrain import IntArray, Numbers, Terrain
+from pipeline.walk_kernels import walk_counts, walk_paths
 
 _HITS_AT_ONCE = 1 << 22
 """Positions in the buffer of end points, 4 bytes each; one node's walks may need more."""
@@ -51,6 +53,42 @@ def _walked(terrain: Terrain, settings: ReachSettings, counts_step: np.ndarray, 
     weights = (counts[: indptr[-1]] / settings.walks).astype(np.float32)
     ends = sp.csr_array((weights, anchors[: indptr[-1]], indptr), shape=(nodes.size, graph.nodes))
     return keep_largest_weights(ends, settings.anchors_kept)
+
+
+def random_walks(
+    interactions: sp.csr_array | sp.csr_matrix,
+    starts: npt.ArrayLike,
+    length: int,
+    walks: int = 1,
+    seed: int = 0,
+    domain: str = "",
+) -> IntArray:
+    """Uniform random walks between the users and items of a matrix, whole, as the method `walk` of reach takes them.
+
+    Nodes are rows, then columns: user u is node u, item i is node users + i. A step is drawn by (seed, domain, start,
+    walk, step), so a walk is the same whatever else is asked for.
+
+    Args:
+        interactions: [users, items], any dtype; an entry is an interaction, whatever its value, unless that is zero.
+        starts: int [n], nodes to walk from.
+        length: steps of each walk.
+        walks: walks from each start.
+        seed: of the draws.
+        domain: a name that walks are drawn by, too.
+
+    Returns:
+        int32 [n, walks, length + 1], the nodes of each walk, its start first; -1 after a start that has no neighbour.
+
+    Raises:
+        ValueError: a start is no node.
+    """
+    graph, sources = DomainGraph.of(domain, edges_of(interactions)), np.asarray(starts, np.int32)
+    for start in sources[(sources < 0) | (sources >= graph.nodes)][:1]:
+        raise ValueError(f"starts: found {start}, must be ≥ 0 and < {graph.nodes}, the number of rows and columns")
+    paths = np.full((sources.size, walks, length + 1), -1, np.int32)
+    paths[:, :, 0] = sources[:, None]
+    walk_paths(graph.indptr, graph.indices, np.uint64(name_seed(seed, domain)), paths)
+    return paths
 
 
 def name_seed(seed: int, *names: str) -> int:

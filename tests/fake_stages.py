@@ -132,7 +132,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             )
         },
         "pipeline.pairs": {
-            "align_domains": lambda store, settings, parents, *rest: fake.make(
+            "pair_domains": lambda store, settings, parents, *rest: fake.make(
                 store, "pairs", settings.keyed(), only(parents, "nodes", "reach")
             )
         },

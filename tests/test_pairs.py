@@ -17,8 +17,8 @@ from data_contracts.store import Store
 from pipeline.join import Best, Join, join_chunk
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes
-from pipeline.pairs import align_domains
-from pipeline.partners import DomainPair, finish_pair, prepare_joins
+from pipeline.pairs import pair_domains
+from pipeline.partners import FiledPair, finish_pair, prepare_joins
 from pipeline.reach import describe_reach
 from pipeline.sides import Groups, Side, members, shared_anchors
 from pipeline.spill import Rows, compressed, scipy_rows, spill_arrays, spill_rows
@@ -48,7 +48,7 @@ def align(source: Side, target: Side, **options) -> tuple[pa.Table, list[dict]]:
                 users=np.array([of.nodes.users]), entity=of.nodes.entity,
                 is_anchor=of.nodes.is_anchor, row_of=of.row_of,
             )  # fmt: skip
-        pair = DomainPair(("a", "b"), tuple(folders), 0, Path(name, "pair"), PairsSettings(**options), 1.0)
+        pair = FiledPair(("a", "b"), tuple(folders), 0, Path(name, "pair"), PairsSettings(**options), 1.0)
         joins = prepare_joins(pair)
         for join in joins.values():
             for chunk in join.chunks():
@@ -194,12 +194,12 @@ def test_pairs_do_not_depend_on_threads_chunks_or_batches(most_products, tmp_pat
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
     parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
-    whole = align_domains(Store(tmp_path / "whole"), settings, parents, ONE)
+    whole = pair_domains(Store(tmp_path / "whole"), settings, parents, ONE)
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 3)
     monkeypatch.setattr("pipeline.join._ROWS_PER_BLOCK", 2)
     monkeypatch.setattr("pipeline.join._TARGETS_AT_ONCE", 4)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
-    parts = align_domains(Store(tmp_path / "parts"), settings, parents, TWO)
+    parts = pair_domains(Store(tmp_path / "parts"), settings, parents, TWO)
     assert whole.manifest.rows > 50
     assert parts.read().equals(whole.read())
     assert parts.statistics == whole.statistics
@@ -211,7 +211,7 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
     del parents["graph"]
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 5)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
-    whole = align_domains(Store(tmp_path / "whole"), PairsSettings(), parents, ONE)
+    whole = pair_domains(Store(tmp_path / "whole"), PairsSettings(), parents, ONE)
     join, told = pipeline.join._joined, []
 
     def dies_at_the_ninth(chunk):
@@ -223,8 +223,8 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
     monkeypatch.setattr("pipeline.join._joined", dies_at_the_ninth)
     store = Store(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        align_domains(store, PairsSettings(), parents, ONE)
-    again = align_domains(store, PairsSettings(), parents, ONE)
+        pair_domains(store, PairsSettings(), parents, ONE)
+    again = pair_domains(store, PairsSettings(), parents, ONE)
     assert again.read().equals(whole.read())
     assert len(told) == len(set(told)) + 1
 
@@ -291,7 +291,7 @@ def test_the_check_finds_what_candidates_miss(kinds):
 def test_mixed_pairs_keep_the_contract(tiny_world):
     parents = {"reach": describe_reach(tiny_world.store, ReachSettings(), tiny_world.parents, ONE)}
     parents["nodes"] = tiny_world.parents["nodes"]
-    pairs = align_domains(tiny_world.store, PairsSettings(kinds="mixed"), parents, ONE)
+    pairs = pair_domains(tiny_world.store, PairsSettings(kinds="mixed"), parents, ONE)
     assert pairs.verify([parents["nodes"]]) == []
     assert pairs.statistics["checked"]["recall_at_1"] == 1.0
 

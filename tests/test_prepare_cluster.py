@@ -28,7 +28,7 @@ from pipeline.graph import build_graph
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
 from pipeline.nodes import number_nodes
-from pipeline.pairs import align_domains
+from pipeline.pairs import pair_domains
 from pipeline.reach import describe_reach
 from pipeline.world import make_world, world_logs
 
@@ -87,7 +87,7 @@ def reach(store: Store, made: dict[str, Artifact], method: str, compute: Compute
 
 
 def pairs(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:
-    return align_domains(store, PAIRS[method], {name: made[name] for name in ("nodes", "reach")}, compute)
+    return pair_domains(store, PAIRS[method], {name: made[name] for name in ("nodes", "reach")}, compute)
 
 
 def content(artifact: Artifact) -> tuple[list[tuple[str, str]], dict[str, Any]]:

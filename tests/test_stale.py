@@ -12,7 +12,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
 from data_contracts.store import Store
 from pipeline.graph import DomainGraph, build_graph
-from pipeline.pairs import align_domains
+from pipeline.pairs import pair_domains
 from pipeline.reach import describe_reach
 from pipeline.stale import stale_nodes
 from pipeline.terrain import Terrain
@@ -46,7 +46,7 @@ def reached(store: Store, made: Artifacts, before: Artifacts, settings: ReachSet
     parents = {role: made[role] for role in ("nodes", "graph")}
     reach = describe_reach(store, settings, parents, COMPUTE, before=before)
     parents = {"nodes": made["nodes"], "reach": reach}
-    return {"reach": reach, "pairs": align_domains(store, PairsSettings(), parents, COMPUTE, before=before)}
+    return {"reach": reach, "pairs": pair_domains(store, PairsSettings(), parents, COMPUTE, before=before)}
 
 
 def files(artifact: Artifact) -> list[tuple[str, str]]:

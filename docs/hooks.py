@@ -1,0 +1,227 @@
+"""Hooks of MkDocs: the pages that are made of the code, the navigation, formulas, and links into the repository."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pydantic import BaseModel
+
+from data_contracts.contract import Contract, describe
+from data_contracts.contracts import CONTRACTS
+from flows.cli import app
+from flows.config import RunConfig
+from flows.mistakes import nested_model
+from flows.reference import assignment, describe_type, table_title
+from pipeline.pairs import AlignedPairs, align_domains
+from pipeline.reach import reach_vectors
+from pipeline.shared import shared_places
+from pipeline.walks import random_walks
+
+NAVIGATION = {
+    "Start": ["index.md", "tutorial.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
+    "Method": ["method.md", "experiments.md"],
+    "Python": ["python.md", "functions.md"],
+    "Reference": ["settings.md", "artifacts.md", "commands.md"],
+    "Operate": ["operations.md", "updating.md", "storage.md", "serving.md", "report.md", "kubernetes.md"],
+    "Inside": ["architecture.md", "benchmarks/index.md"],
+}
+"""Pages by section; those that are not there are left out, others come last."""
+
+REPOSITORY = {
+    "ARCHITECTURE.md": "architecture.md",
+    "EXPERIMENTS.md": "experiments.md",
+    "benchmarks/README.md": "benchmarks/index.md",
+    "README.md": "index.md",
+}
+"""Pages of the repository and where the site has them."""
+
+_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+
+_LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
+"""A code block's language with a word for the tests behind it."""
+
+FUNCTIONS: tuple[Callable[..., Any], ...] = (align_domains, AlignedPairs, shared_places, reach_vectors, random_walks)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Formulas are drawn, nothing is fetched."""
+    config.mdx_configs["pymdownx.superfences"] = {
+        "custom_fences": [{"name": "math", "class": "math", "format": formula}]
+    }
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages and the repository's own, then list what there is."""
+    for name, make in {
+        "settings.md": settings_page, "artifacts.md": artifacts_page, "commands.md": commands_page,
+        "functions.md": functions_page,
+    }.items():  # fmt: skip
+        files.append(File.generated(config, name, content=make()))
+    root = Path(config.docs_dir).parent
+    for source, name in REPOSITORY.items():
+        if files.get_file_from_path(name) is None:
+            files.append(File.generated(config, name, content=(root / source).read_text()))
+    for picture in sorted(root.glob("benchmarks/*.png")):
+        files.append(File.generated(config, f"benchmarks/{picture.name}", content=picture.read_bytes()))
+    config.nav = navigation({file.src_uri for file in files.documentation_pages()})
+    return files
+
+
+def navigation(pages: set[str]) -> list[dict[str, list[str]]]:
+    """The sections with the pages that exist; pages that no section names are in the last."""
+    sections = {title: [name for name in names if name in pages] for title, names in NAVIGATION.items()}
+    rest = sorted(pages.difference(*NAVIGATION.values()))
+    return [{title: names} for title, names in {**sections, "More": rest}.items() if names]
+
+
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
+    """Links to files of the repository lead to the site's page of them, or are text where it has none."""
+    came_from = {name: source for source, name in REPOSITORY.items() if name != "index.md"}
+    source = came_from.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def led(link: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
+        name = REPOSITORY.get(path, path.removeprefix("docs/"))
+        is_absent = files.get_file_from_path(name) is None
+        if is_absent and (not path.startswith("docs/") or name in chain(*NAVIGATION.values())):
+            return link["text"]
+        way = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
+        anchor = link["anchor"] if link["anchor"] and name != "index.md" else ""  # the README's headings are not there
+        return f"[{link['text']}]({way}{anchor})"
+
+    return _LINK.sub(led, _LABEL.sub(r"\1", markdown))
+
+
+def formula(source: str, *_: Any, **__: Any) -> str:
+    """A formula in TeX's notation, line by line, as a picture in the colour of the text."""
+    with mpl.rc_context({"mathtext.fontset": "stix", "svg.fonttype": "path", "svg.hashsalt": source}):
+        lines = [_drawn(line) for line in source.strip().splitlines()]
+    return f'<div class="formula">{"".join(lines)}</div>'
+
+
+def _drawn(line: str) -> str:
+    figure, file = Figure(), io.StringIO()
+    figure.text(0, 0, f"${line}$", fontsize=15)
+    figure.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.03, transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    label = line.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def settings_page() -> str:
+    """Every key of a run's file."""
+    head = (
+        "# Every key of a run's file\n\nMade from the code that checks the file. `edda config` prints the same as a "
+        "TOML file to start from; on the command line a key is `--set train.epochs=5`.\n"
+    )
+    return "\n".join([head, *_keys("", RunConfig, "Top level", "The run itself.")])
+
+
+def _keys(prefix: str, model: type[BaseModel], title: str, meaning: str) -> Iterator[str]:
+    schemas, inner = model.model_json_schema(), []
+    yield f"\n## {title}\n\n{meaning}\n\n| key | default | meaning |\n|---|---|---|"
+    for name, field in model.model_fields.items():
+        if of := nested_model(field.annotation):
+            title = f"`{table_title(name, field, prefix)}`"
+            inner.append((f"{prefix}{name}.", of, title, field.description or ""))
+            continue
+        kind = describe_type(schemas["properties"][name], schemas)
+        value = assignment(name, field, prefix).partition(" = ")[2]
+        default = "must be given" if field.is_required() else f"`{value}`" if value else ""
+        yield f"| `{name}` | {default} | {_cell(field.description or '')}<br>*{_cell(kind)}* |"
+    for table in inner:
+        yield from _keys(*table)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def artifacts_page() -> str:
+    """Every contract."""
+    head = (
+        "# Artifacts\n\nMade from the contracts that check each artifact when it is written and when it is read. An "
+        "artifact is a folder `<store>/<artifact>/<key>/` of Parquet files and a `manifest.json`; "
+        "`<store>/runs/<run>/<artifact>` links to what a run used. Columns in whose name the folders are cut "
+        "(`domain=books/`) are in no file; readers of hive partitions, as DuckDB, Polars and Arrow, add them.\n"
+    )
+    return "\n".join([head, *(_contract(contract) for contract in CONTRACTS.values())])
+
+
+def _contract(contract: Contract) -> str:
+    facts = {
+        "unique": contract.key, "sorted by": contract.sorted_by, "folders by": contract.partitioned_by,
+        "files beside the table": contract.files,
+    }  # fmt: skip
+    refers = [
+        f"{_codes(r.columns)} → [{r.contract}](#{r.contract}) {_codes(r.target_columns)}" for r in contract.references
+    ]
+    said = [f"**{title}:** {_codes(names)}" for title, names in facts.items() if names]
+    said += [f"**refers to:** {'; '.join(refers)}"] if refers else []
+    meanings = describe(contract)
+    rows = [f"| `{column.name}` | {column.type} | {_cell(meanings[column.name])} |" for column in contract.columns]
+    table = "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
+    return (
+        f"\n## {contract.name}\n\n{contract.meaning} *Version {contract.version}.*\n\n{table}\n\n{' · '.join(said)}\n"
+    )
+
+
+def _codes(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def commands_page() -> str:
+    """Every command, as cyclopts documents it."""
+    pages = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", app.generate_docs(), flags=re.DOTALL)
+    pages = pages.replace(" -m mkdocs", "")  # the way this process may have been started
+    status = (
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Answers go to standard output, all else to "
+    )
+    return pages.replace("# edda\n", f"# Commands\n\n{status}standard error.\n", 1).replace("$", "&#36;")
+
+
+def functions_page() -> str:
+    """Signatures and docstrings of what is meant to be called."""
+    head = "# Functions\n\nMade from the code. How they go together: [Python](python.md).\n"
+    return "\n".join([head, *map(_function, FUNCTIONS)])
+
+
+def _function(called: Callable[..., Any]) -> str:
+    """The signature, or a class's fields, and the docstring."""
+    source = inspect.getsource(called)
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    name, signature = called.__name__, "\n".join(source.splitlines()[: node.body[0].lineno - 1])
+    said = "\n".join(_said(inspect.getdoc(called) or ""))
+    return f"\n## {name}\n\n```python\nfrom {called.__module__} import {name}\n\n{signature}\n```\n\n{said}\n"
+
+
+def _said(docstring: str) -> Iterator[str]:
+    """A Google docstring as Markdown: sections in bold, their entries as a list."""
+    section = ""
+    for line in docstring.splitlines():
+        if line in ("Args:", "Attributes:", "Returns:", "Raises:"):
+            section = line
+            yield f"**{line}**\n"
+        elif section in ("", "Returns:"):
+            yield line.strip()
+        elif line[4:5].strip():
+            names, text = line.strip().split(": ", 1)
+            yield f"- `{names}`: {text}"
+        else:
+            yield f"  {line.strip()}"
