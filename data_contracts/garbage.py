@@ -1,11 +1,11 @@
 """Garbage collection: what no run refers to, and what is left of stages that ended before their time.
 
 Kept are the artifacts that a run's record or links name, those that a living process claims, the parents of both, and
-the staging folder of every stage in progress. So it may go on beside running processes, on this machine or on another
-that sees the folder:
+the staging folders of stages in progress and of those that an interrupted run will go on with. So it may go on beside
+running processes, on this machine or on another that sees the folder:
 
-- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its run is recorded or
-  its process is gone. So what a run has made or found but not yet recorded stays.
+- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its process is gone. So
+  what a process has found or made stays while it works, whether or not a run's record names it.
 - Claims are made, and garbage is chosen and moved aside, under one lock. So whoever looks for a key sees a whole
   artifact that stays, or none and makes it. Deleting what was moved aside takes longer and needs no lock.
 - Claims are read before the runs' records, so a run that ends in between is seen by one or by both.
@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from data_contracts.artifact import MANIFEST
+from data_contracts.attempts import attempt_of
 from data_contracts.claims import claimed_keys, claims_lock, is_held
 from data_contracts.contracts import CONTRACTS
 from data_contracts.store import STAGING
@@ -105,12 +106,14 @@ def _alone(root: Path) -> Iterator[None]:
 def _garbage(root: Path) -> list[Garbage]:
     claimed = claimed_keys(root / STAGING)
     artifacts = {path.name: path for path in _keyed_folders(root)}
-    kept = _with_parents({*claimed, *_recorded_keys(root)}, artifacts)
+    wanted = claimed | _recorded_keys(root)
+    kept = _with_parents(wanted, artifacts)
     unused = [path for key, path in artifacts.items() if key not in kept]
+    unmade = claimed | (wanted - artifacts.keys())
     abandoned = [
         path
         for path in _keyed_folders(root / STAGING)
-        if path.name not in claimed and not is_held(FileLock(path.with_suffix(".lock")))
+        if path.name not in unmade and not is_held(FileLock(path.with_suffix(".lock")))
     ]
     return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned])]
 
@@ -122,11 +125,12 @@ def _keyed_folders(folder: Path) -> list[Path]:
 
 
 def _recorded_keys(root: Path) -> set[str]:
-    """Keys that runs refer to: by their last record, or by a link that an earlier one left."""
+    """Keys that runs refer to: by their last record, by what they are about to make, by a link of an earlier record."""
     records = [_parsed(path) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
     named = {key for record in records for _, key in record["artifacts"].values()}
-    return named | {link.readlink().name for link in links}
+    planned = {key for record in records if (begun := attempt_of(record)) for _, key in begun.planned.values()}
+    return named | planned | {link.readlink().name for link in links}
 
 
 def _with_parents(keys: set[str], artifacts: dict[str, Path]) -> set[str]:

@@ -37,12 +37,20 @@ def inspect(
         found = describe(artifact, head)
         answer(json.dumps(found, indent=2, ensure_ascii=False, default=str) if json_ else as_text(found))
         return FAILURE if found["violations"] else 0
-    name, artifacts = find_run(place, options.store)
+    name, artifacts, missing = find_run(place, options.store)
     every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
     if json_:
-        answer(json.dumps({"run": name, "artifacts": every}, indent=2, ensure_ascii=False, default=str))
+        answer(
+            json.dumps(
+                {"run": name, "unfinished": missing, "artifacts": every}, indent=2, ensure_ascii=False, default=str
+            )
+        )
     else:
-        answer(f"run {name}\n\n" + "\n\n".join(as_text(found) for found in every.values()))
+        answer(
+            "\n\n".join(
+                [f"run {name}", *map(as_text, every.values()), *([f"UNFINISHED: {missing}"] if missing else [])]
+            )
+        )
     return FAILURE if any(found["violations"] for found in every.values()) else 0
 
 
@@ -88,8 +96,8 @@ def gc(
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
 
-    What a run's last record or its links name stays, with all its parents; so does whatever a running command uses.
-    An interrupted command has recorded nothing: let it finish first, or what it had made is made again.
+    What a run's record or its links name stays, with all its parents; so does what an interrupted run had made and will
+    go on with, and whatever a running command uses.
 
     Parameters
     ----------

@@ -16,25 +16,31 @@ from data_contracts.contracts import CONTRACTS
 from data_contracts.store import Store, open_artifact
 from flows.config import load_config, store_folder
 from flows.plan import make_plan
+from flows.unfinished import run_by_name, what_is_missing
 
 
-def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact]]:
-    """A run's name and artifacts, from its TOML file or its name in the store.
+def find_run(run: str, store: Path | None = None) -> tuple[str, dict[str, Artifact], str | None]:
+    """A run's name, its artifacts and, if it is not finished, what is missing; from its TOML file or its name.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     if run.endswith(".toml"):
         config = load_config(Path(run), [f"store={store.absolute()}"] if store else [])
-        return config.name, make_plan(config).found()
-    return run, Store(store or store_folder()).run(run)[0]
+        return config.name, make_plan(config).found(), what_is_missing(config.name, store_folder(config))
+    root = store or store_folder()
+    return run, run_by_name(run, root)[0], what_is_missing(run, root)
 
 
 def find_artifact(place: str, store: Path | None = None) -> Artifact | None:
     """The artifact in a folder or, as `run/role`, in the store's runs; None where the place names no artifact."""
-    for folder in (Path(place), (store or store_folder()) / "runs" / place):
+    root = store or store_folder()
+    for folder in (Path(place), root / "runs" / place):
         if (folder / "manifest.json").exists():
             return open_artifact(folder)
+    run, _, role = place.partition("/")
+    if role and (root / "runs" / run / "run.json").exists():  # an unfinished run has no links yet
+        return run_by_name(run, root)[0].get(role)
     return None
 
 

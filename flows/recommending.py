@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import RECOMMENDATIONS
 from flows.inspection import find_run
+
+log = logging.getLogger(__name__)
 
 
 class UnknownError(ValueError):
@@ -30,9 +33,12 @@ def best_items(run: str, domain: str, user: str, top: int, store: Path | None) -
     Raises:
         UnknownError: the run has no recommendations, or none of this domain or user.
     """
-    artifacts = find_run(run, store)[1]
+    _, artifacts, missing = find_run(run, store)
     if RECOMMENDATIONS.name not in artifacts:
-        raise UnknownError(f"run {run} has no recommendations yet; make them with: edda export RUN.toml")
+        remedy = missing or "make them with: edda export RUN.toml"
+        raise UnknownError(f"run {run} has no recommendations yet; {remedy}")
+    if missing:
+        log.warning("%s; what follows was made before", missing)
     rows = _rows(artifacts[RECOMMENDATIONS.name], domain, user)
     if top > artifacts[RECOMMENDATIONS.name].manifest.settings["top"]:
         rows = _scored(artifacts, domain, user, top)
