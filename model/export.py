@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS, ITEM, RECOMMENDATIONS, TRAIN, USER
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
 from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint
@@ -54,7 +54,7 @@ def export_embeddings(
                     part = vectors[start : start + _FILE_ROWS].numpy()
                     table = nodes.slice(start, _FILE_ROWS).append_column("vector", _lists(part))
                     draft.write(table, domain=domain.name)
-                progress(done, len(world.domains), "domains")
+                progress(done, len(world.domains), "domains", Part(domain.name))
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
 
@@ -85,7 +85,7 @@ def export_recommendations(
             for done, (domain, vectors) in enumerate(_vectors(world, parents), start=1):
                 for table in _gathered(_best(domain, world, vectors, (parents, settings.top))):
                     draft.write(table, domain=domain.name)
-                progress(done, len(world.domains), "domains")
+                progress(done, len(world.domains), "domains", Part(domain.name))
 
     return store.make(RECOMMENDATIONS, settings.keyed(), parents, write)
 
