@@ -1,12 +1,12 @@
 """Garbage collection: what no run refers to, and what is left of stages that ended before their time.
 
 Kept are the artifacts that a run's record or links name, those that a living process claims, the parents of both, and
-the staging folder of every stage in progress. Of an update it keeps what that goes on from, as the record names it, but
-not what that went on from itself. So it may go on beside running processes, on this machine or on another that sees the
-folder:
+the staging folders of stages in progress and of those that an interrupted run will go on with. Of an update it keeps
+what that goes on from, as the record names it, but not what that went on from itself. So it may go on beside running
+processes, on this machine or on another that sees the folder:
 
-- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its run is recorded or
-  its process is gone. So what a run has made or found but not yet recorded stays.
+- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its process is gone. So
+  what a process has found or made stays while it works, whether or not a run's record names it.
 - Claims are made, and garbage is chosen and moved aside, under one lock. So whoever looks for a key sees a whole
   artifact that stays, or none and makes it. Deleting what was moved aside takes longer and needs no lock.
 - Claims are read before the runs' records, so a run that ends in between is seen by one or by both.
@@ -26,6 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from data_contracts.artifact import MANIFEST
+from data_contracts.attempts import attempt_of
 from data_contracts.claims import claimed_keys, claims_lock, is_held
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store import STAGING
@@ -106,12 +107,14 @@ def _alone(root: Path) -> Iterator[None]:
 def _garbage(root: Path) -> list[Garbage]:
     claimed = claimed_keys(root / STAGING)
     artifacts = {path.name: path for path in _keyed_folders(root)}
-    kept = with_parents({*claimed, *_recorded_keys(root)}, lambda key: _parents(artifacts.get(key)))
+    wanted = claimed | _recorded_keys(root)
+    kept = with_parents(wanted, lambda key: _parents(artifacts.get(key)))
     unused = [path for key, path in artifacts.items() if key not in kept]
+    unmade = claimed | (wanted - artifacts.keys())
     abandoned = [
         path
         for path in _keyed_folders(root / STAGING)
-        if path.name not in claimed and not is_held(FileLock(path.with_suffix(".lock")))
+        if path.name not in unmade and not is_held(FileLock(path.with_suffix(".lock")))
     ]
     return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned])]
 
@@ -136,8 +139,10 @@ def _recorded_keys(root: Path) -> set[str]:
 
 
 def recorded_keys(record: Mapping[str, Any]) -> set[str]:
-    """Keys of a run's record: its artifacts, and what an update went on from."""
-    return {key for _, key in record["artifacts"].values()} | set(record.get("before", {}).values())
+    """Keys of a run's record: its artifacts, what an update went on from, and what is about to be made."""
+    begun = attempt_of(record)
+    named = [*record["artifacts"].values(), *(begun.planned.values() if begun else ())]
+    return {key for _, key in named} | set(record.get("before", {}).values())
 
 
 def parent_keys(manifest: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,10 @@ class Unit(str):
         return unit
 
 
+class Part(str):
+    """A note that names a part of the work, a domain or two, that is finished now."""
+
+
 class Progress(Protocol):
     """Called with the units done so far and in all, and what else there is to say of them."""
 

@@ -103,9 +103,13 @@ class RemoteStore(Store):
         for artifact in artifacts.values():
             if self._find_manifest(artifact) is None:
                 self._put(artifact.path, artifact, artifact.manifest)
-        folder = super().link_run(name, artifacts, details)
-        self.remote.write(f"runs/{name}/run.json", (folder / "run.json").read_bytes())
-        return folder
+        return super().link_run(name, artifacts, details)
+
+    def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
+        """As `Store.write_record`, here and in the remote."""
+        path = super().write_record(name, record)
+        self.remote.write(f"runs/{name}/run.json", path.read_bytes())
+        return path
 
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         artifact = self._artifact(draft.contract, manifest.key)

@@ -129,17 +129,24 @@ class Store:
             artifacts: link name → artifact.
             details: whatever else a reader of the run wants (settings, seeds), as JSON.
         """
-        folder = self.root / "runs" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        (self.root / "runs" / name).mkdir(parents=True, exist_ok=True)
         for link, artifact in artifacts.items():
             self.link(name, link, artifact)
-        record = {
-            "name": name,
-            "artifacts": {link: [a.contract.name, a.key] for link, a in artifacts.items()},
-            **details,
-        }
-        write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False).encode())
-        return folder
+        used = {link: [artifact.contract.name, artifact.key] for link, artifact in artifacts.items()}
+        return self.write_record(name, {"name": name, "artifacts": used, **details}).parent
+
+    def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
+        """Replace a run's record, `runs/<name>/run.json`."""
+        path = self.root / "runs" / name / "run.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False).encode())
+        return path
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A run's record; None where there is no run of that name."""
+        content = self._record(name)
+        record: dict[str, Any] | None = json.loads(content) if content else None
+        return record
 
     def link(self, name: str, link: str, artifact: Artifact) -> None:
         """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
@@ -151,10 +158,9 @@ class Store:
 
     def find_run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]] | None:
         """The artifacts and details of a recorded run; None where there is no run of that name."""
-        content = self._record(name)
-        if content is None:
+        details = self.record(name)
+        if details is None:
             return None
-        details = json.loads(content)
         links = details.pop("artifacts")
         return {link: self._artifact(CONTRACTS[kind], key) for link, (kind, key) in links.items()}, details
 

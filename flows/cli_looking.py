@@ -49,17 +49,18 @@ def inspect(
         found = describe(artifact, head)
         answer(_json(found) if json_ else f"{as_text(found)}\n{as_tree('made from:', found['parents'])}")
         return FAILURE if found["violations"] else 0
-    name, artifacts = find_run(place, options.store)
+    name, artifacts, missing = find_run(place, options.store)
     if sql is not None:
         return _queried(artifacts, sql, json_)
     every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
     if json_:
-        answer(_json({"run": name, "artifacts": every}))
+        answer(_json({"run": name, "unfinished": missing, "artifacts": every}))
     else:
         texts = [
             f"run {name}",
             *map(as_text, every.values()),
             as_tree("what was made from what:", without_children(every)),
+            *([f"UNFINISHED: {missing}"] if missing else []),
         ]
         answer("\n\n".join(texts))
     return FAILURE if any(found["violations"] for found in every.values()) else 0
@@ -112,8 +113,8 @@ def gc(
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
 
-    What a run's last record or its links name stays, with all its parents; so does whatever a running command uses.
-    An interrupted command has recorded nothing: let it finish first, or what it had made is made again.
+    What a run's record or its links name stays, with all its parents; so does what an interrupted run had made and will
+    go on with, and whatever a running command uses.
 
     Parameters
     ----------

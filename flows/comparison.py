@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from data_contracts.store import Store
 from flows.comparison_users import Chances, p_over_users
 from flows.running import Outcome
 from flows.summary import metric_values
+from flows.unfinished import run_by_name, what_is_missing
+
+log = logging.getLogger(__name__)
 
 _NOT_COMPARED = ("name", "store", "compute", "export", "tune")
 """Settings that make no difference to accuracy."""
@@ -80,9 +84,12 @@ def recorded(name: str, store: Store) -> Compared:
         FileNotFoundError: the store has no such run.
         ValueError: it was not evaluated.
     """
-    artifacts, record = store.run(name)
+    artifacts, record = run_by_name(name, store)
+    missing = what_is_missing(name, store)
     if METRICS.name not in artifacts:
-        raise ValueError(f"run {name!r} has no metrics yet; make them with: edda evaluate RUN.toml")
+        raise ValueError(f"run {name!r} has no metrics yet; {missing or 'make them with: edda evaluate RUN.toml'}")
+    if missing:
+        log.warning("%s; what is compared was made before", missing)
     return Compared(name, record["config"], artifacts)
 
 

@@ -19,7 +19,7 @@ from flows.config import load_config
 from flows.failures import in_one_line, is_passing
 from flows.page import link_artifact, show_outcome, shown_progress
 from flows.plan import Plan
-from flows.running import make_roles, nobody, run_stages, watch
+from flows.running import file_with_options, make_roles, nobody, run_stages, watch
 
 Stage = Literal["full", "ingest", "graph", "walk", "align", "train", "evaluate", "export"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -68,7 +68,8 @@ def _run(run: str, overrides: list[str], stage: str | None = None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
     token = watch.set(shown_progress) if watch.get() is nobody else None
     try:
-        outcome = run_stages(load_config(Path(run), overrides), stage, _work)
+        file = file_with_options(Path(run), overrides)
+        outcome = run_stages(load_config(Path(run), overrides), stage, _work, file)
     finally:
         if token is not None:
             watch.reset(token)

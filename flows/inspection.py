@@ -21,24 +21,27 @@ from flows.config import load_config, store_override, store_place
 from flows.lineage import lineage, parents_of
 from flows.plan import make_plan
 from flows.summary import Table
+from flows.unfinished import run_by_name, what_is_missing
 
 _SHOWN_PARTITIONS = 20
 _SHOWN_ROWS = 100
 
 
-def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifact]]:
-    """A run's name and artifacts, from its TOML file, its folder, or its name in the store.
+def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifact], str | None]:
+    """A run's name, its artifacts and, if it is not finished, what is missing; from its file, its folder, or its name.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     if run.endswith(".toml"):
-        config = load_config(Path(run), store_override(store))
-        return config.name, make_plan(config).found()
+        plan = make_plan(load_config(Path(run), store_override(store)))
+        return plan.config.name, plan.found(), what_is_missing(plan.config.name, plan.store)
     if (Path(run) / "run.json").exists():
         folder = Path(run).absolute()
-        return folder.name, Store(folder.parent.parent).run(folder.name)[0]
-    return run, open_store(store or store_place()).run(run)[0]
+        name, home = folder.name, Store(folder.parent.parent)
+    else:
+        name, home = run, open_store(store or store_place())
+    return name, run_by_name(name, home)[0], what_is_missing(name, home)
 
 
 def find_artifact(place: str, store: str | None = None) -> Artifact | None:
@@ -50,8 +53,7 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
         return None
     if name in CONTRACTS and (found := home.find(CONTRACTS[name], role)):
         return found
-    run = home.find_run(name)
-    return run[0].get(role) if run else None
+    return run_by_name(name, home)[0].get(role) if home.record(name) else None
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:

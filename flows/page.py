@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from httpx import HTTPError
 from prefect import get_run_logger
@@ -17,9 +20,13 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
+from prefect.context import TaskRunContext
+from prefect.states import Completed, Running
+from prefect.utilities.engine import emit_task_run_state_change_event
 
 from data_contracts.artifact import Artifact
-from data_contracts.progress import Progress
+from data_contracts.progress import Part, Progress
 from flows.console import log_lines
 from flows.curve import learning_curve
 from flows.reuse import reuse_table
@@ -56,9 +63,13 @@ def show_outcome(outcome: Outcome) -> None:
 
 @contextmanager
 def shown_progress(role: str) -> Iterator[Progress]:
-    """Without a terminal that watches, progress goes to the flow run's log and to a bar on the stage's page."""
+    """Without a terminal that watches, progress goes to the flow run's log and to a bar on the stage's page.
+
+    Each part of the work (a domain, two domains) that is finished becomes a task run beside the stage's.
+    """
     log, percent = get_run_logger(), 0.0
     bar: Any = create_progress_artifact(percent, description=role)
+    record = _part_recorder(role)
 
     def show(line: str) -> None:
         log.info(line)
@@ -71,9 +82,43 @@ def shown_progress(role: str) -> Iterator[Progress]:
             nonlocal percent
             percent = 100 * done / total if total else percent
             logged(done, total, unit, note)
+            if record and isinstance(note, Part):
+                record(note)
 
         yield progress
     update_progress_artifact(bar, 100.0, f"{role} is made")
+
+
+def _part_recorder(role: str) -> Callable[[Part], None] | None:
+    """Puts finished parts beside the stage's task; each is taken to have begun when the one before it ended.
+
+    They are told as Prefect's own tasks tell their states, by events that leave in the background.
+    """
+    stage = TaskRunContext.get()
+    if stage is None:
+        return None
+    here, flow_run, began = copy_context(), stage.task_run.flow_run_id, datetime.now(UTC)  # parts end on any thread
+
+    def record(part: Part) -> None:
+        nonlocal began
+        ended = datetime.now(UTC)
+        running: State[Any] = Running(timestamp=began)
+        run = TaskRun(
+            flow_run_id=flow_run,
+            task_key="part",
+            dynamic_key=str(uuid4()),
+            name=f"{role}: {part}",
+            run_count=1,
+            task_inputs={"__parents__": [TaskRunResult(id=stage.task_run.id)]},
+            expected_start_time=began,
+            start_time=began,
+            end_time=ended,
+            total_run_time=ended - began,
+        )
+        here.run(emit_task_run_state_change_event, run, running, Completed(timestamp=ended))
+        began = ended
+
+    return record
 
 
 def _key(*names: str) -> str:

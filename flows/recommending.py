@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from model.world import Longs
+
+log = logging.getLogger(__name__)
 
 _NEIGHBOURS = 500
 """Ids on either side, in the order of ids, among which the nearest to an unknown one are sought."""
@@ -184,9 +187,11 @@ def exported_run(run: str, store: str | None) -> tuple[str, dict[str, Artifact],
     Raises:
         UnknownError: the run has no embeddings.
     """
-    name, artifacts = find_run(run, store)
+    name, artifacts, missing = find_run(run, store)
     if EMBEDDINGS.name not in artifacts:
-        raise UnknownError(f"run {run} has no embeddings yet; make them with: edda export RUN.toml")
+        raise UnknownError(f"run {run} has no embeddings yet; {missing or 'make them with: edda export RUN.toml'}")
+    if missing:
+        log.warning("%s; what follows was made before", missing)
     return name, artifacts, store_of(artifacts[EMBEDDINGS.name])
 
 

@@ -20,6 +20,7 @@ from flows.figures import COLOURS
 from flows.plan import make_plan
 from flows.running import Cost, Outcome, costs_before
 from flows.summary import Table, domain_sizes
+from flows.unfinished import run_by_name
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def told_recorded(name: str, store: Store) -> Told:
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
-    artifacts, record = store.run(name)
+    artifacts, record = run_by_name(name, store)
     costs = {stage: Cost(**cost) for stage, cost in record.get("costs", {}).items()}
     return Told(name, store, record["config"], artifacts, costs)
 

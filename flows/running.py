@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 from filelock import FileLock
 
 from data_contracts.artifact import Artifact
+from data_contracts.attempts import Attempt, attempt_of, begin
 from data_contracts.claims import is_held
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
@@ -78,40 +82,49 @@ def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
     return made
 
 
+def file_with_options(path: Path, overrides: Sequence[str]) -> str:
+    """A run's file with its overrides, as a command line takes them from any folder."""
+    return shlex.join([str(path.absolute()), *(word for override in overrides for word in ("--set", override))])
+
+
 def is_finished(plan: Plan, stage: str | None = None) -> bool:
     """Nothing is left to do for a stage, or for the full run."""
     wanted = plan.roles(stage)
     return bool(wanted) and (WORLD.name not in plan.steps or len(plan.steps) > 1) and not plan.missing(wanted)
 
 
-def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_roles) -> Outcome:
+def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_roles, file: str = "RUN.toml") -> Outcome:
     """Bring a run, or one stage of it and what that needs, up to date, and record it under the run's name.
 
     Args:
         config: the run.
         stage: its name as in `STAGES`; all of them by default.
         work: does the work of one stage; a scheduler wraps its own task around `make_roles` here.
+        file: the run's file with its options, as a command line takes them: the record says so how to go on.
     """
     with _only_one(open_store(store_place(config)), config.name):
-        return _run_stages(config, stage, work)
+        return _run_stages(config, stage, work, f"edda {stage or 'run'} {file}")
 
 
-def _run_stages(config: RunConfig, stage: str | None, work: Work) -> Outcome:
+def _run_stages(config: RunConfig, stage: str | None, work: Work, command: str) -> Outcome:
     costs: dict[str, Cost] = {}
     made: list[str] = []
     plan = make_plan(config)
     if config.world is not None:
+        _begin(plan, WORLD.name, command, costs)
         _do(plan, WORLD.name, plan.missing([WORLD.name]), work, costs)
         made += [] if len(plan.steps) > 1 else [WORLD.name]
         plan = make_plan(config)
     missing = plan.missing(plan.roles(stage))
     for name in stages_needed(plan, stage):
         roles = [role for role in missing if plan.steps[role].stage == name]
+        _begin(plan, stage, command, costs)
         _do(plan, name, roles, work, costs)
         made += roles
     found = plan.found()
     outcome = Outcome(plan, found, made, costs_before(plan, found) | costs)
-    record(outcome)
+    if made or not is_recorded(outcome):
+        record(outcome)
     if stage is None:
         from flows.report import keep_report
 
@@ -119,11 +132,30 @@ def _run_stages(config: RunConfig, stage: str | None, work: Work) -> Outcome:
     return outcome
 
 
+def _begin(plan: Plan, stage: str | None, command: str, costs: Mapping[str, Cost]) -> None:
+    """Record what a run is about to make, before it makes it: killed then, nothing of it is garbage."""
+    missing = plan.missing(plan.roles(stage))
+    if not missing:
+        return
+    found, stages = plan.found(), {WORLD.name, *stages_needed(plan, stage)}
+    roles = [role for role, step in plan.steps.items() if step.stage in stages and (role in found or role in missing)]
+    planned = {role: (plan.steps[role].contract.name, plan.steps[role].key) for role in roles}
+    so_far = {**costs_before(plan, found), **costs}
+    settings = plan.config.model_dump(mode="json")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    attempt = Attempt(command, now, settings, planned, {stage: asdict(cost) for stage, cost in so_far.items()})
+    begin(plan.store, plan.config.name, attempt)
+
+
+def run_lock(store: Store, name: str) -> FileLock:
+    """Held while a run of that name works in a store."""
+    return FileLock(store.root / "runs" / f".{name}.lock")
+
+
 def _only_one(store: Store, name: str) -> FileLock:
     """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
-    folder = store.root / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{name}.lock")
+    (store.root / "runs").mkdir(parents=True, exist_ok=True)
+    lock = run_lock(store, name)
     if is_held(lock):
         log.info("waiting for another run named %r, which works in %s", name, store)
     return lock
@@ -141,13 +173,7 @@ def stages_needed(plan: Plan, stage: str | None) -> list[str]:
 
 
 def record(outcome: Outcome) -> None:
-    """Link the run's artifacts under its name, with its settings and what each artifact cost.
-
-    A run that found everything in place keeps the record of the run that made it.
-    """
-    store, name = outcome.plan.store, outcome.config.name
-    if not outcome.made and (before := store.find_run(name)) and before[0] == outcome.artifacts:
-        return
+    """Link the run's artifacts under its name, with its settings and what each artifact cost; no attempt is left."""
     details = {
         "config": outcome.config.model_dump(mode="json"),
         "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
@@ -157,18 +183,26 @@ def record(outcome: Outcome) -> None:
         "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
         "peak_memory_mib": peak_memory_mib(),
     }
-    store.link_run(name, outcome.artifacts, details)
+    outcome.plan.store.link_run(outcome.config.name, outcome.artifacts, details)
+
+
+def is_recorded(outcome: Outcome) -> bool:
+    """The run's record names these artifacts already, and nothing that is yet to be made."""
+    recorded = outcome.plan.store.find_run(outcome.config.name)
+    return recorded is not None and recorded[0] == outcome.artifacts and attempt_of(recorded[1]) is None
 
 
 def costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
-    """What stages had cost when the run's name was last recorded, where their artifacts are the same."""
-    recorded = plan.store.find_run(plan.config.name)
-    if recorded is None:
-        return {}
-    before, details = recorded
-    same = {role for role, artifact in found.items() if before.get(role) == artifact}
-    other = {plan.steps[role].stage for role in found if role not in same}
-    return {stage: Cost(**cost) for stage, cost in details.get("costs", {}).items() if stage not in other}
+    """What stages had cost when the run's name was last recorded or begun, where their artifacts are the same."""
+    before, details = plan.store.find_run(plan.config.name) or ({}, {})
+    known = [({role: artifact.folder.name for role, artifact in before.items()}, details.get("costs", {}))]
+    if begun := attempt_of(details):
+        known.append(({role: key for role, (_, key) in begun.planned.items()}, begun.costs))
+    costs: dict[str, Cost] = {}
+    for keys, of_stages in known:
+        other = {plan.steps[role].stage for role in found if keys.get(role) != plan.steps[role].key}
+        costs |= {stage: Cost(**cost) for stage, cost in of_stages.items() if stage not in other}
+    return costs
 
 
 def _do(plan: Plan, stage: str, roles: list[str], work: Work, costs: dict[str, Cost]) -> None:

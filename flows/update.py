@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_contracts.claims import is_held
 from flows.config import load_config
 from flows.console import Watch
 from flows.plan import make_plan
-from flows.running import Outcome, is_finished, record, run_stages, watch
+from flows.running import (
+    Outcome,
+    file_with_options,
+    is_finished,
+    is_recorded,
+    record,
+    run_lock,
+    run_stages,
+    watch,
+)
 
 Runs = Sequence[tuple[Path, list[str]]]
 """TOML files with their overrides."""
@@ -35,7 +45,10 @@ def bring_up_to_date(runs: Runs, stage: str | None, watcher: Watch, *, prefect: 
             from flows.embedded import run_flows
 
             return run_flows(runs, stage)
-        return [run_stages(load_config(path, overrides), stage) for path, overrides in runs]
+        return [
+            run_stages(load_config(path, overrides), stage, file=file_with_options(path, overrides))
+            for path, overrides in runs
+        ]
     finally:
         watch.reset(token)
 
@@ -47,10 +60,12 @@ def _finished(runs: Runs, stage: str | None) -> list[Outcome] | None:
         plan = make_plan(load_config(path, overrides))
         if not is_finished(plan, stage):
             return None
-        outcomes.append(Outcome(plan, plan.found(), []))
-        record(outcomes[-1])
+        outcome = Outcome(plan, plan.found(), [])
+        outcomes.append(outcome)
+        if not is_recorded(outcome) and not is_held(run_lock(plan.store, outcome.config.name)):
+            record(outcome)  # whoever works on a run of this name will record it itself
         if stage is None:
             from flows.report import keep_report
 
-            keep_report(outcomes[-1].config.name, plan.store)
+            keep_report(outcome.config.name, plan.store)
     return outcomes

@@ -12,7 +12,7 @@ from scipy import stats
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import METRICS, RANKS, RANKS_FILE, TEST, VALID
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, after, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
 from data_contracts.writing import write_checked
@@ -64,7 +64,7 @@ def evaluate(
         settings: protocol, candidates, cut-offs, resamples.
         parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`.
         compute: threads.
-        progress: told after each checkpoint.
+        progress: told after each checkpoint's domain.
 
     Returns:
         A `metrics` artifact; a domain and split without held-out rows has no row. The ranks of the test rows by each
@@ -86,29 +86,30 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
     ranks: list[pa.Table] = []
     measured: list[Measured] = []
     roles = checkpoint_roles(parents)
-    for done, role in enumerate(roles, start=1):
+    total = len(roles) * len(world.domains)
+    for number, role in enumerate(roles):
         checkpoint = load_checkpoint(parents[role], world)
-        measured.append(_measure(exam, checkpoint, ranks))
+        measured.append(_measure(exam, checkpoint, ranks, after(progress, number * len(world.domains), total)))
         for name, estimate in measured[-1].items():
             interval = estimate.interval
             table.append(_row((checkpoint.seed, checkpoint.epoch), name, (estimate.value, *interval), estimate.rows))
-        progress(done, len(roles), "checkpoints")
     table += _means_over_seeds(measured) if len(measured) > 1 else []
     draft.write(pa.Table.from_pylist(table, schema=METRICS.file_schema))
     in_order = pa.concat_tables(ranks).sort_by([(name, "ascending") for name in RANKS.sorted_by])
     write_checked(RANKS, in_order, draft.folder / RANKS_FILE, RANKS_FILE)
 
 
-def _measure(exam: Exam, checkpoint: Checkpoint, ranks: list[pa.Table]) -> Measured:
+def _measure(exam: Exam, checkpoint: Checkpoint, ranks: list[pa.Table], progress: Progress) -> Measured:
     """Estimates of all domains and their mean; the test rows' ranks go to the list."""
     vectors = checkpoint_vectors(checkpoint, exam.world)
     measured: Measured = {}
-    for domain, rows, own in zip(exam.world.domains, exam.rows, vectors, strict=True):
+    for done, (domain, rows, own) in enumerate(zip(exam.world.domains, exam.rows, vectors, strict=True), start=1):
         for split in (VALID, TEST):
             answers = Answers.of(own, domain, (rows, split), exam.settings)
             ranks += [answers.table(checkpoint.seed, domain.name)] if split == TEST else []
             for metric, estimate in _estimates(exam.settings, (domain.name, split), answers).items():
                 measured[domain.name, split, metric] = estimate
+        progress(done, len(exam.world.domains), "domains", Part(f"{domain.name}, seed {checkpoint.seed}"))
     return measured | _macro(measured)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
 from model.catalogue import Catalogue, domains_of, open_catalogue, vectors_file
@@ -56,7 +56,7 @@ def export_embeddings(
                     table = nodes.slice(start, _FILE_ROWS).append_column("vector", _lists(part))
                     draft.write(table, domain=domain.name)
                 _write_tensors(draft, domain, vectors)
-                progress(done, len(world.domains), "domains")
+                progress(done, len(world.domains), "domains", Part(domain.name))
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
 
@@ -89,7 +89,7 @@ def export_recommendations(
                 for table in _gathered(_best(catalogue, settings.top)):
                     draft.write(table, domain=name)
                     progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
-                progress(done + 1, len(domains), "domains")
+                progress(done + 1, len(domains), "domains", Part(name))
 
     return store.make(RECOMMENDATIONS, settings.keyed(), parents, write)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def fan_out(
     progress: Progress = silent,
     unit: str = "tasks",
     sizes: Sequence[int] | None = None,
+    parts: Sequence[str] | None = None,
 ) -> list[R]:
     """`[function(a) for a in arguments]`, in parallel.
 
@@ -49,6 +51,7 @@ def fan_out(
         progress: told after each finished task and, where tasks stand for many units, before the first.
         unit: what progress counts.
         sizes: how many units each task stands for; by default one.
+        parts: the part of the work, e.g. a domain, that each task belongs to: progress is told when it is finished.
 
     Returns:
         Results in the order of `arguments`; an empty list for no arguments. On a cluster they travel through the
@@ -64,7 +67,7 @@ def fan_out(
     if sizes:
         # It may take long until the first of such tasks is finished, and speed is measured from here.
         progress(0, sum(sizes), unit)
-    counted = _Counted(progress, sizes or [1] * len(arguments), unit)
+    counted = _Counted(progress, sizes or [1] * len(arguments), unit, parts or [""] * len(arguments))
     if compute.dask_scheduler is not None:
         return _on_cluster(function, arguments, compute.dask_scheduler, counted)
     from dask.base import compute as run  # noqa: PLC0415 - slow to import, and finding finished artifacts needs none
@@ -82,14 +85,17 @@ def fan_out(
 class _Counted:
     """Progress in units of tasks that finish in any order, on any thread."""
 
-    def __init__(self, progress: Progress, sizes: Sequence[int], unit: str) -> None:
-        self._progress, self._sizes, self._unit = progress, sizes, unit
-        self._total, self._done, self._lock = sum(sizes), 0, Lock()
+    def __init__(self, progress: Progress, sizes: Sequence[int], unit: str, parts: Sequence[str]) -> None:
+        self._progress, self._sizes, self._unit, self._parts = progress, sizes, unit, parts
+        self._total, self._done, self._left, self._lock = sum(sizes), 0, Counter(parts), Lock()
 
     def finished(self, index: int) -> None:
         with self._lock:
+            part = self._parts[index]
             self._done += self._sizes[index]
-            self._progress(self._done, self._total, self._unit)
+            self._left[part] -= 1
+            note = [Part(part)] if part and not self._left[part] else []
+            self._progress(self._done, self._total, self._unit, *note)
 
 
 def _on_cluster(function: Callable[[T], R], arguments: Sequence[T], address: str, counted: _Counted) -> list[R]:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import GRAPH, ITEM, TRAIN, USER
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings
 from data_contracts.store import Draft, Store
 from pipeline.nodes import DomainNodes, read_nodes
@@ -95,7 +95,7 @@ def build_graph(
             for table in ragged_tables(0, graph.indptr, {"neighbours": graph.indices}):
                 draft.write(table, domain=domain)
             edges[domain] = graph.indices.size // 2
-            progress(done, len(domains), "domains")
+            progress(done, len(domains), "domains", Part(domain))
         draft.statistics["edges"] = edges
 
     return store.make(GRAPH, {}, parents, write)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import ITEM, KINDS, NODES, TRAIN, USER
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, GraphSettings
 from data_contracts.store import Draft, Store
 
@@ -57,7 +57,7 @@ def number_nodes(
                 "items": pc.sum(pc.equal(table["kind"], ITEM)).as_py(),
                 "anchors": pc.sum(table["is_anchor"]).as_py(),
             }
-            progress(done, len(domains), "domains")
+            progress(done, len(domains), "domains", Part(domain))
         draft.statistics["domains"] = counts
 
     return store.make(NODES, settings.keyed(), parents, write)

@@ -198,13 +198,14 @@ def _align(batch: Sequence[FiledPair], compute: ComputeSettings, progress: Progr
     """Align the domain pairs of a batch, those that an earlier attempt finished excepted; returns their coverage."""
     unfinished = [pair for pair in batch if not pair.report_path.exists()]
     joins = fan_out(prepare_joins, unfinished, compute)
-    chunks, sizes = [], []
+    chunks, sizes, names = [], [], []
     for pair, of_pair in zip(unfinished, joins, strict=True):
         parts = [chunk for join in of_pair.values() for chunk in join.chunks()]
         rows = sum(len(chunk.rows) for chunk in parts)
         chunks += parts
         sizes += [pair.nodes * len(chunk.rows) // rows for chunk in parts]
-    fan_out(join_chunk, chunks, compute, progress, "nodes", sizes)
+        names += [" and ".join(pair.domains)] * len(parts)
+    fan_out(join_chunk, chunks, compute, progress, "nodes", sizes, names)
     fan_out(finish_pair, list(zip(unfinished, joins, strict=True)), compute)
     for pair in unfinished:
         for join in pair.join_folders:

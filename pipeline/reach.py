@@ -137,7 +137,8 @@ def _describe_domain(
         for number, nodes in enumerate(_chunks(description, compute))
     ]
     unit = Unit("nodes", description.steps_per_node, "steps") if description.steps_per_node else "nodes"
-    found = fan_out(describe_chunk, chunks, compute, progress, unit, [len(chunk.nodes) for chunk in chunks])
+    sizes, parts = [len(chunk.nodes) for chunk in chunks], [description.domain] * len(chunks)
+    found = fan_out(describe_chunk, chunks, compute, progress, unit, sizes, parts)
     for chunk in chunks:
         draft.adopt(chunk.path, domain=description.domain)
     names = ("nodes", "nodes_with_reach", "entries")

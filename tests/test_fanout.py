@@ -45,6 +45,14 @@ def test_progress_counts_the_units_of_finished_tasks_from_none_to_all(compute):
     assert told == [(done, 30, "nodes") for done in (0, 10, 20, 30)]
 
 
+def test_a_part_is_told_once_when_its_last_task_is_finished():
+    told: list[tuple[object, ...]] = []
+    parts, alone = ["a", "a", "b"], ComputeSettings(threads=1)
+    fan_out(square, [1, 1, 1], alone, lambda *numbers: told.append(numbers), parts=parts)
+    assert [line[0] for line in told] == [1, 2, 3]
+    assert sorted(note for line in told for note in line[3:]) == ["a", "b"]
+
+
 def fail_at_two(folder: Path, number: int) -> None:
     if number == 2:
         raise ValueError("number is 2")

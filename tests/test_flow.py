@@ -1,15 +1,18 @@
 import errno
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fake_stages import Stages, stages
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 
+from data_contracts.progress import Part
 from flows.console import log_lines
 from flows.edda import edda, several, work_on_stage
 from flows.failures import in_one_line, is_passing
@@ -116,6 +119,23 @@ def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
 
     shows()
     assert seen == [(25.0, "told: 1 of 4 nodes"), (100.0, "told is made")]
+
+
+def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):
+    @task(name="stage", task_run_name="walk")
+    def stage() -> None:
+        with shown_progress("reach") as progress:
+            with ThreadPoolExecutor(1) as pool:  # as a stage's threads do, which know of no flow run
+                pool.submit(progress, 1, 3, "domains", Part("books")).result()
+            progress(2, 3, "domains", "not a part")
+            progress(3, 3, "domains", Part("films"))
+
+    flow(name="parts")(stage)()
+    wanted = [("reach: books", "Completed"), ("reach: films", "Completed"), ("walk", "Completed")]
+    until = time.monotonic() + 60  # the server writes task runs down when it has time
+    while sorted(last_tasks()) != wanted:
+        assert time.monotonic() < until, last_tasks()
+        time.sleep(0.2)
 
 
 def test_a_seed_remakes_training_and_what_follows(run):

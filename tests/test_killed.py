@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.artifact import file_digest
+from data_contracts.attempts import attempt_of
 from data_contracts.store import Store
 from flows.config import load_config
 from flows.running import run_stages
@@ -81,6 +82,23 @@ def test_a_run_killed_at_several_moments_ends_with_the_same_tensors_and_metrics(
     killed(again, "evaluate: making", 1, moments.uniform(0, 0.02))
     subprocess.run(again, check=True, capture_output=True)
     assert results(tmp_path / "again") == results(tmp_path / "whole")
+
+
+def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    run = command("evaluate", tmp_path, "store")
+    killed(run, ": loss ", 3, 0)
+    artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(tmp_path / "store")
+    before = {role: artifact.path.stat().st_ino for role, artifact in artifacts.items()}
+    assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "reach", "pairs"]
+
+    collect = [sys.executable, "-m", "flows.cli", "gc", "--store", str(tmp_path / "store")]
+    subprocess.run(collect, check=True, capture_output=True)
+    again = subprocess.run(run, check=True, capture_output=True, text=True).stderr
+    artifacts, details = Store(tmp_path / "store").run("killed")
+    assert {role: artifacts[role].path.stat().st_ino for role in before} == before
+    assert details["made"] == ["checkpoint-2022", "metrics"]
+    assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training went on from its last epoch"
 
 
 SLOW_TO_IMPORT = [

@@ -1,0 +1,111 @@
+"""A run is on record from its start: interrupted, its finished stages are kept and it is told what is missing."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import pytest
+from fake_stages import Stages, edda, here, stages
+
+from data_contracts.attempts import attempt_of
+from data_contracts.garbage import collect_garbage
+from data_contracts.store import Store
+from flows.config import load_config
+from flows.running import make_roles, run_stages
+
+__all__ = ["here", "stages"]
+
+
+class Ended(BaseException):
+    """The end of a run that nothing in it notices; tests/test_killed.py kills real ones."""
+
+
+def ended_before(stage: str, *overrides: str) -> None:
+    """A run that ends when it comes to a stage."""
+
+    def work(plan, name, roles):
+        if name == stage:
+            raise Ended
+        return make_roles(plan, name, roles)
+
+    with pytest.raises(Ended):
+        run_stages(load_config(Path("r.toml"), overrides), None, work, "r.toml --set x")
+    gc.collect()  # the ended run's claims
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    status = edda(*arguments)
+    return status, " ".join(capsys.readouterr())
+
+
+def test_what_a_killed_run_had_finished_is_no_garbage_and_not_made_again(here, stages: Stages) -> None:
+    ended_before("align")
+    assert collect_garbage(Path("edda-store")) == []
+    outcome = run_stages(load_config(Path("r.toml")))
+    assert outcome.made == ["pairs", "checkpoint-2022", "metrics", "embeddings", "recommendations"]
+    assert "attempt" not in outcome.plan.store.run("r")[1]
+
+
+def test_what_a_killed_training_goes_on_from_is_no_garbage_and_staging_of_what_is_made_is(here, stages: Stages) -> None:
+    ended_before("train")
+    planned = attempt_of(Store("edda-store").run("r")[1]).planned
+    folders = [Path("edda-store/.staging", *planned[role]) for role in ("checkpoint-2022", "pairs")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    collect_garbage(Path("edda-store"))
+    assert [folder.exists() for folder in folders] == [True, False]
+
+
+def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stages, capsys) -> None:
+    run_stages(load_config(Path("r.toml")))
+    finished = Store("edda-store").run("r")[0]
+    ended_before("train", "pairs.k=2")
+    assert Store("edda-store").run("r")[0] == finished
+    assert collect_garbage(Path("edda-store")) == []
+    status, text = told(capsys, "recommend", "r", "--domain", "books", "--user", "u")
+    assert (status, "1\tj\t1.5" in text, "; what follows was made before" in text) == (0, True, True)
+    assert told(capsys, "run", "r.toml")[0] == 0
+    assert "attempt" not in Store("edda-store").run("r")[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["inspect", "r"], 0),
+        (["inspect", "r.toml"], 0),
+        (["inspect", "r", "--json"], 0),
+        (["recommend", "r", "--domain", "books", "--user", "u"], 1),
+        (["compare", "r"], 1),
+    ],
+)
+def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, capsys, command, status) -> None:
+    ended_before("train")
+    missing = "ended before it was finished; missing: checkpoint-2022, metrics, embeddings, recommendations; "
+    found, text = told(capsys, *command)
+    assert (found, f"{missing}go on with: edda run r.toml --set x" in text) == (status, True)
+
+
+def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stages, capsys) -> None:
+    ended_before("align")
+    assert "nodes (contract version 1)" in told(capsys, "inspect", "r/nodes")[1]
+    assert json.loads(told(capsys, "inspect", "r", "--json")[1])["artifacts"].keys() == {
+        *("world", "rejects", "interactions", "nodes", "graph", "reach")
+    }
+
+
+def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
+    def work(plan, name, roles):
+        if name == "export":
+            assert "is being worked on; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
+        return make_roles(plan, name, roles)
+
+    run_stages(load_config(Path("r.toml")), work=work)
+
+
+def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) -> None:
+    ended_before("align")
+    costs = run_stages(load_config(Path("r.toml"))).costs
+    assert list(costs) == ["world", "ingest", "graph", "walk", "align", "train", "evaluate", "export"]
