@@ -4,6 +4,7 @@ import logging
 import threading
 from pathlib import Path
 
+import pytest
 from fake_stages import Stages, stages
 
 from flows.config import RunConfig, load_config
@@ -30,11 +31,14 @@ def config(folder: Path, *overrides: str) -> RunConfig:
     return load_config(file, overrides)
 
 
-def test_a_run_waits_for_another_of_its_name_and_finds_what_that_made(tmp_path: Path, stages: Stages) -> None:
+def test_a_run_waits_for_another_of_its_name_and_finds_what_that_made(
+    tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first_works, second_waits = threading.Event(), Waiting()
     logger = logging.getLogger("flows.running")
     logger.addHandler(second_waits)
     logger.setLevel(logging.INFO)
+    monkeypatch.setattr(logger, "propagate", False)  # Prefect's handlers complain outside of its flows
 
     def slowly(*work):
         first_works.set()
