@@ -27,8 +27,9 @@ import torch
 from runs import generated
 from train_contenders import contest_of, epoch_cost
 
-from data_contracts.settings import TrainSettings, WorldSettings
+from data_contracts.settings import WorldSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model import learning
 
 PARTS = ("bpr", "alignment")

@@ -14,8 +14,9 @@ import torch
 from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import EvaluateSettings, TrainSettings
+from data_contracts.settings import EvaluateSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model import learning, train
 from model.batches import Batch, Batching, Positives, batches_of, positives_of
 from model.divergence import Course

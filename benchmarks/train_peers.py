@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, softplus
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.batches import Batch
 from model.edda import Edda
 from model.world import Domain, World

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -11,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-ModelName = Literal["edda", "popularity", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
 
 class Settings(BaseModel):
@@ -158,84 +156,6 @@ class PairsSettings(Settings):
         return self
 
 
-class TrainSettings(Settings):
-    """Graph and pairs → checkpoint."""
-
-    model: ModelName = "edda"
-    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. ials needs the extra `baselines`."""
-    backbone: Literal["grec", "lightgcn", "mf"] = "grec"
-    """Building block that turns tables into vectors."""
-    tables: Literal["both", "inter", "intra"] = "both"
-    """inter: one table over all domains; intra: one per domain; both: side by side."""
-    inter_graph: Literal["union", "by-domain"] = "union"
-    """Under the inter table, union: one graph of all train interactions; by-domain: for each domain those with its
-    items, the outputs averaged over domains [EDDA]."""
-    width: int = Field(128, ge=1)
-    """Columns of the table, of inter where there are both; 64 in [EDDA]."""
-    intra_width: int = Field(32, ge=1)
-    """both: columns of each intra table; 64 in [EDDA]."""
-    initial_spread: float = Field(0.05, gt=0.0)
-    """Standard deviation of the tables at the start; 0.1 in the released code."""
-    layers: int = Field(2, ge=0, le=8)
-    """Propagation layers of grec and lightgcn."""
-    residual: Share = 0.1
-    """grec: weight of the previous layer."""
-    edge_dropout: float = Field(0.7, ge=0.0, lt=1.0)
-    """Share of edges dropped from each layer of each step."""
-    epochs: int = Field(100, ge=1)
-    """Most epochs to train."""
-    patience: int = Field(20, ge=1)
-    """Epochs without a better validation score before training stops."""
-    batch_size: int = Field(8192, ge=1)
-    """Positives per step."""
-    negatives: int = Field(8, ge=1)
-    """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch."""
-    order: Literal["mixed", "sequential"] = "mixed"
-    """mixed: the domains' batches in random order; sequential: one domain after another [EDDA]."""
-    learning_rate: float = Field(5e-3, gt=0.0)
-    """Adam's step size; 1e-3 in the released code."""
-    l2: float = Field(1e-2, ge=0.0)
-    """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""
-    intra_penalty: float = Field(10.0, ge=0.0)
-    """both: that weight for the intra tables, in times of `l2`; 1 in [EDDA]."""
-    alignment: float = Field(0.3, ge=0.0)
-    """Weight of the alignment loss; 0 switches it off."""
-    alignment_targets: int = Field(8, ge=1)
-    """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
-    confidence: float = Field(10.0, gt=0.0)
-    """ials: weight of an interaction, where the absence of one weighs 1."""
-    hidden: int = Field(128, ge=1)
-    """shared-bottom, mmoe, ple, star: units of each hidden layer."""
-    experts: int = Field(3, ge=1)
-    """mmoe: experts; ple: experts of each domain and as many shared ones, in each of its two levels."""
-    seeds: tuple[Seed, ...] = Field((2022,), min_length=1)
-    """One checkpoint is trained for each."""
-    engine: Literal["auto", "native", "torch-sparse"] = "auto"
-    """Sparse products by native code (compiled loops on CPU, torch's CSR on CUDA) or by torch-sparse; auto: native on
-    CPU, torch-sparse on CUDA where installed."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """Columns of inter and of intra tables."""
-        return self.width, self.intra_width if self.tables == "both" else self.width
-
-    @property
-    def penalties(self) -> tuple[float, float]:
-        """Weights of half the squared norms of inter and of intra vectors."""
-        return self.l2, self.l2 * (self.intra_penalty if self.tables == "both" else 1.0)
-
-    @property
-    def aligns(self) -> bool:
-        """Training reads the aligned pairs."""
-        return self.model == "edda" and self.alignment > 0 and self.tables != "inter"
-
-    def keyed(self) -> dict[str, Any]:
-        """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
-        return self.model_dump(mode="json", exclude={"seeds", *_NOT_READ[self.model]})
-
-
 class EvaluateSettings(Settings):
     """Checkpoint → metrics."""
 
@@ -319,37 +239,3 @@ class TrackingSettings(Settings):
         if uri is not None and urlsplit(uri).password is not None:
             raise ValueError("has a password in it, which would be kept in the store; set MLFLOW_TRACKING_PASSWORD")
         return uri
-
-
-_OF_NETWORKS = {"hidden", "experts"}
-_OF_EDDA = {
-    "backbone",
-    "tables",
-    "inter_graph",
-    "residual",
-    "alignment",
-    "alignment_targets",
-    "intra_penalty",
-    "intra_width",
-}
-_OF_GRAPHS = {"layers", "edge_dropout", "engine"}
-_OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
-_NOT_READ: Mapping[ModelName, set[str]] = {
-    "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": {
-        "confidence", "width", "l2", "epochs", "patience", "device",
-        *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
-    },
-    "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
-    "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
-    "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
-    "ple": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
-    "star": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
-}  # fmt: skip
-"""Keys of [train] that a model does not look at; a key not named here enters the checkpoint's key."""
-
-
-def checkpoint_inputs(train: TrainSettings, seed: int, validation: EvaluateSettings) -> dict[str, Any]:
-    """What enters a checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
-    ranking = validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
-    return {**train.keyed(), "seed": seed, "validation": ranking}

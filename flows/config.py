@@ -25,9 +25,9 @@ from data_contracts.settings import (
     ReachSettings,
     Settings,
     TrackingSettings,
-    TrainSettings,
     WorldSettings,
 )
+from data_contracts.training import TrainSettings
 from flows.mistakes import dotted, mistakes
 from flows.search_space import TuneSettings
 

@@ -26,8 +26,9 @@ from data_contracts.contracts import (
     WORLD,
 )
 from data_contracts.remote_store import open_store
-from data_contracts.settings import LogSource, checkpoint_inputs
+from data_contracts.settings import LogSource
 from data_contracts.store import Store
+from data_contracts.training import checkpoint_inputs
 from flows.config import RunConfig, store_place
 from flows.previous import SCRATCH, Before, last_made
 from flows.recorded_logs import recorded_logs

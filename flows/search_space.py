@@ -7,7 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from data_contracts.settings import ModelName, Seed, Settings
+from data_contracts.settings import Seed, Settings
+from data_contracts.training import ModelName
 
 Value = bool | int | float | str
 

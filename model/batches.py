@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from data_contracts.contracts import TRAIN
-from data_contracts.settings import Protocol, TrainSettings
+from data_contracts.settings import Protocol
+from data_contracts.training import TrainSettings
 from model.draws import draw_key, generator
 from model.kernels import draw_negatives, share_negatives
 from model.matrix_kernels import number_distinct

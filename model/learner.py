@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.alignment import AlignedPairs
 from model.batches import Positives
 from model.candidates import HeldOut

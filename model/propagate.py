@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.matrix_kernels import expand_rows
 from model.ragged import pick_rows
 from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import open_artifact
+from data_contracts.training import TrainSettings
 from model.columns import Columns
 from model.divergence import DivergedError
 

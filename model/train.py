@@ -13,8 +13,9 @@ import numpy as np
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT, VALID
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings, checkpoint_inputs
+from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
+from data_contracts.training import TrainSettings, checkpoint_inputs
 from model.alignment import load_pairs
 from model.baselines import baseline_of
 from model.batches import positives_of

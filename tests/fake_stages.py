@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.contracts import CONTRACTS
-from data_contracts.settings import LogSource, checkpoint_inputs
+from data_contracts.settings import LogSource
+from data_contracts.training import checkpoint_inputs
 from flows.cli import main
 
 ROWS: dict[str, dict[str, list[Any]]] = {

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from tiny_world import Tiny, build, random_log
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, TrainSettings, checkpoint_inputs
+from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings, checkpoint_inputs
 from model.baselines.networks import Design
 from model.baselines.star import Star
 from model.baselines.two_tower import Towers

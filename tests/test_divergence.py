@@ -5,7 +5,8 @@ import pytest
 import torch
 from tiny_world import Tiny
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.training import TrainSettings
 from model import learning
 from model.alignment import AlignedPairs
 from model.baselines.two_tower import TwoTower

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_world import Tiny
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.batches import Batching, batches_of, positives_of
 from model.edda import Edda, Shape, Step
 from model.propagate import Dropout, backbone_of, fan_of

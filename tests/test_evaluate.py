@@ -7,8 +7,9 @@ from tiny_world import Tiny
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import RANKS_FILE
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model.evaluate import evaluate
 from model.metrics import user_values
 from model.train import train

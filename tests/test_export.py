@@ -5,7 +5,8 @@ from safetensors.numpy import load_file
 from tiny_world import Tiny
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
+from data_contracts.training import TrainSettings
 from flows.recommending import Recommender
 from model.checkpoint import load_checkpoint
 from model.export import export_embeddings, export_recommendations

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.draws import draw_key
 from model.propagate import Backbone, Dropout, Fan, backbone_of, fan_of, propagate, spread
 from model.spmm import choose_engine

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import TrainSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from flows.config import load_config
 from flows.running import run_stages
 

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tiny_world import Tiny
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrackingSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings, TrackingSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model.learner import Measure
 from model.tracking import Tracking, tracked
 from model.train import train

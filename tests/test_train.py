@@ -13,8 +13,9 @@ import torch
 from tiny_world import Tiny, build, random_log
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model import train as train_module
 from model.checkpoint import load_checkpoint
 from model.train import train
@@ -142,7 +143,8 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
 KILLED = """
 import json, sys
 from pathlib import Path
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.training import TrainSettings
 from data_contracts.store import Store, open_artifact
 from model.train import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])

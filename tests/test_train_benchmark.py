@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_world import Tiny
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.alignment import alignment_loss, load_pairs
 from model.spmm import choose_engine
 from model.threads import torch_threads

@@ -1,8 +1,8 @@
 import torch
 from tiny_world import build
 
-from data_contracts.settings import TrainSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model.edda import Edda, Shape
 from model.propagate import backbone_of
 from model.spmm import choose_engine

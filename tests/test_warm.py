@@ -8,8 +8,9 @@ import torch
 from tiny_world import Log, Tiny, build, random_log
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model import train as train_module
 from model.checkpoint import load_checkpoint
 from model.columns import ALONE, Columns

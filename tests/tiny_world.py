@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import INTERACTIONS, PAIRS
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, GraphSettings, TrainSettings
+from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, GraphSettings
 from data_contracts.store import Draft, Store
+from data_contracts.training import TrainSettings
 from model.batches import Batch
 from model.export import export_embeddings
 from model.train import train

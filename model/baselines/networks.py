@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.draws import generator
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_contracts.settings import TrainSettings
+from data_contracts.training import TrainSettings
 from model.baselines.baseline import Baseline
 from model.baselines.mmoe import Mmoe
 from model.baselines.networks import Design
