@@ -245,6 +245,6 @@ def learner_of(contest: Contest, contender: str) -> Learner:
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:
         step = learning._step(lesson, number, batch, turn)
-        return model.loss(step, settings.penalties, lesson.network.multiply)
+        return model.loss(step, settings.penalties(1.0), lesson.network.multiply)
 
     return Learner(model, loss)

@@ -51,7 +51,8 @@ class TrainSettings(Settings):
     l2: float = Field(1e-2, ge=0.0)
     """Weight of half the squared norm of a batch's layer-0 vectors, per positive; 1e-4 in the released code."""
     intra_penalty: float = Field(10.0, ge=0.0)
-    """both: that weight for the intra tables, in times of `l2`; 1 in [EDDA]."""
+    """both: that weight for intra tables, in times of `l2`, where every interaction of a domain has a user or item that
+    another domain has too; else its power to the share of those. 1 in [EDDA]."""
     alignment: float = Field(0.3, ge=0.0)
     """Weight of the alignment loss; 0 switches it off."""
     alignment_targets: int = Field(8, ge=1)
@@ -75,10 +76,15 @@ class TrainSettings(Settings):
         """Columns of inter and of intra tables."""
         return self.width, self.intra_width if self.tables == "both" else self.width
 
-    @property
-    def penalties(self) -> tuple[float, float]:
-        """Weights of half the squared norms of inter and of intra vectors."""
-        return self.l2, self.l2 * (self.intra_penalty if self.tables == "both" else 1.0)
+    def penalties(self, shared: float) -> tuple[float, float]:
+        """Weights of half the squared norms of inter and of intra vectors.
+
+        What a domain shares the inter table learns better, from more interactions; intra vectors then only learn noise.
+
+        Args:
+            shared: share of the domain's interactions whose user or item another domain has too.
+        """
+        return self.l2, self.l2 * (self.intra_penalty**shared if self.tables == "both" else 1.0)
 
     @property
     def aligns(self) -> bool:

@@ -81,10 +81,11 @@ def edda_of(lesson: Lesson) -> EddaLearner:
 def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
     """One epoch: every domain's batches, then an alignment step for each of its ordered pairs of domains [EDDA]."""
     names = [domain.name for domain in lesson.network.world.domains]
+    penalties = [lesson.settings.penalties(shared) for shared in lesson.network.world.shared]
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
         model.columns.begin("batch")
-        loss = descend(optimiser, model.loss(step, lesson.settings.penalties, lesson.network.multiply))
+        loss = descend(optimiser, model.loss(step, penalties[step.domain], lesson.network.multiply))
         of_domain = losses.setdefault(step.domain, [])
         course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
         of_domain.append((loss, step.size))

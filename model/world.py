@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,14 @@ class World:
         """Users and items of all domains."""
         return self.users + self.items
 
+    @cached_property
+    def shared(self) -> tuple[float, ...]:
+        """By domain, the share of its train interactions whose user or item another domain has too."""
+        homes = np.zeros(self.nodes, np.int32)
+        for domain in self.domains:
+            homes[domain.union] += 1
+        return tuple(_shared(domain, homes[domain.union] > 1) for domain in self.domains)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -91,6 +100,12 @@ def load_world(nodes: Artifact, graph: Artifact) -> World:
     items = max((_entities(table, ITEM).max(initial=-1) for table in tables.values()), default=-1) + 1
     domains = tuple(_domain(name, table, graph, int(users)) for name, table in tables.items())
     return World(domains, int(users), int(items))
+
+
+def _shared(domain: Domain, is_shared: NDArray[np.bool_]) -> float:
+    users = np.repeat(np.arange(domain.users), np.diff(domain.indptr[: domain.users + 1]))
+    touching = is_shared[users] | is_shared[domain.indices[: users.size]]
+    return float(touching.mean()) if touching.size else 0.0
 
 
 def load_rows(interactions: Artifact, domain: Domain, world: World) -> Rows:

@@ -2,8 +2,9 @@ import numpy as np
 import oracle_model
 import pytest
 import torch
-from tiny_world import Tiny
+from tiny_world import Tiny, build
 
+from data_contracts.store import Store
 from data_contracts.training import TrainSettings
 from model.batches import Batching, batches_of, positives_of
 from model.edda import Edda, Shape, Step
@@ -81,6 +82,18 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     intra = fan_of(network.intra[0], batch.nodes, network.backbone, nothing)
     model.loss(Step(0, inter, intra, batch.pairing, batch.counts), (0.0, 0.0), MULTIPLY).backward()
     assert [table.grad is None for table in model.intra] == [False, True, True]
+
+
+def test_intra_vectors_pay_for_what_a_domain_shares(store: Store) -> None:
+    tiny = build(store, {"a": [("u", "i", "train"), ("v", "j", "train")], "b": [("u", "k", "train")], "c": []})
+    world = load_world(tiny.parents["nodes"], tiny.parents["graph"])
+    assert dict(zip((domain.name for domain in world.domains), world.shared, strict=True)) == {
+        "a": 0.5,
+        "b": 1.0,
+        "c": 0.0,
+    }
+    assert TrainSettings(l2=0.01, intra_penalty=9.0).penalties(0.5) == pytest.approx((0.01, 0.03))
+    assert TrainSettings(l2=0.01, intra_penalty=9.0, tables="intra").penalties(0.5) == (0.01, 0.01)
 
 
 def test_tables_begin_normal_with_a_tenth_of_deviation() -> None:
