@@ -88,7 +88,7 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     (tmp_path / "run.toml").write_text(RUN)
     run = command("evaluate", tmp_path, "store")
     killed(run, ": loss ", 3, 0)
-    artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(tmp_path / "store")
+    artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(Store(tmp_path / "store"))
     before = {role: artifact.path.stat().st_ino for role, artifact in artifacts.items()}
     assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "reach", "pairs"]
 
