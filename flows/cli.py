@@ -55,8 +55,9 @@ def _examples(*commands: str) -> str:
 app = App(
     name="edda",
     help="Recommend in many domains at once: raw logs → graph → aligned pairs → embeddings → recommendations.",
-    help_epilogue="A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be set "
-    "on the command line: `--set train.epochs=5`. What exists already is never made again.\n\n" + _examples(*EXAMPLES),
+    help_epilogue="A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be "
+    "set on the command line: `--set train.epochs=5`. What exists already is never made again.\n\n"
+    + _examples(*EXAMPLES),
     help_format="plaintext",
     version=lambda: version("edda-recsys"),
     suppress_keyboard_interrupt=False,

@@ -222,20 +222,16 @@ def next_commands(dataset: Dataset, root: Path) -> Iterator[str]:
 
 def files_folder(dataset: Dataset, root: Path) -> Path:
     """Where its files lie, those of an archive in the archive's own folder; a DatasetError where one is missing."""
-    if missing := [name for name in _names(dataset) if not (root / dataset.folder / name).exists()]:
-        lacks = f"{root / dataset.folder} lacks {', '.join(missing)}"
-        raise DatasetError(f"{lacks}, first: edda datasets fetch {dataset.name}")
-    return root / dataset.folder / (Path(dataset.holds[0]).parent if dataset.holds else "")
+    folder = root / dataset.folder
+    if absent := [name for name in dataset.holds or dataset.files if not (folder / name).exists()]:
+        raise DatasetError(f"{folder} lacks {', '.join(absent)}, first: edda datasets fetch {dataset.name}")
+    return folder / (Path(dataset.holds[0]).parent if dataset.holds else "")
 
 
 def at_hand(dataset: Dataset, root: Path) -> str:
     """How many of its files are there, unchecked."""
-    names = _names(dataset)
+    names = dataset.holds or tuple(dataset.files)
     return f"{sum((root / dataset.folder / name).exists() for name in names)} of {len(names)}"
-
-
-def _names(dataset: Dataset) -> tuple[str, ...]:
-    return dataset.holds or tuple(dataset.files)
 
 
 def described(dataset: Dataset) -> Iterator[str]:
