@@ -153,3 +153,5 @@ def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
     assert edda("inspect", "nope") == 1
     assert "run 'nope' is not in" in (err := capsys.readouterr().err)
     assert err.endswith("runs there: r\n")
+    assert edda("inspect", "r/pairs") == 1
+    assert "run 'r' has no artifact 'pairs', must be one of " in capsys.readouterr().err
