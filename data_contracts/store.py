@@ -103,9 +103,8 @@ class Store:
         """Turn a finished draft into an artifact."""
         artifact = self._artifact(draft.contract, manifest.key)
         self._show(draft.folder, artifact, manifest)
-        log.info(
-            "%s: %s rows in %s s → %s", manifest.contract, manifest.rows, manifest.made["seconds"], artifact.address
-        )
+        rows, seconds = f"{manifest.rows:,}", manifest.made["seconds"]
+        log.info("%s: %s rows in %s s → %s", manifest.contract, rows, seconds, artifact.address)
         return artifact
 
     def _show(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:

@@ -25,27 +25,39 @@ from flows.telemetry import NO_TELEMETRY
 if TYPE_CHECKING:
     from flows.running import Outcome
 
-EPILOGUE = """\
-A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be set on the command
-line: `--set train.epochs=5`. What exists already is never made again.
+EXAMPLES = {
+    "demo": ["edda demo"],
+    "run": ["edda run my.toml --set train.epochs=5"],
+    "train": ["edda train my.toml"],
+    "inspect": [
+        "edda inspect my-run",
+        "edda inspect my-run/pairs --head 5",
+        'edda inspect my-run --sql "select * from pairs limit 5"',
+    ],
+    "report": ["edda report my-run"],
+    "recommend": [
+        "edda recommend my-run --domain books --user u17 --top 5",
+        "edda recommend my-run --domain books --new-user i7,i11",
+    ],
+    "serve": ["edda serve my-run --port 8000"],
+    "compare": ["edda compare my.toml --baselines", "edda compare my-run my-other-run --markdown"],
+    "tune": ["edda tune my.toml --set tune.trials=30"],
+    "gc": ["edda gc --dry-run"],
+}
+"""By command; the help of `edda` shows all."""
 
-Examples:
 
-    edda demo
-    edda run my.toml --set train.epochs=5
-    edda train my.toml
-    edda inspect my-run
-    edda inspect my-run/pairs --head 5
-    edda inspect my-run --sql "select * from pairs limit 5"
-    edda report my-run
-    edda recommend my-run --domain books --user u17 --top 5
-    edda compare my.toml --baselines
-"""
+def _examples(*commands: str) -> str:
+    shown = [f"    {line}" for command in commands for line in EXAMPLES.get(command, ())]
+    return "\n".join(["Examples:", "", *shown]) if shown else ""
+
 
 app = App(
     name="edda",
     help="Recommend in many domains at once: raw logs → graph → aligned pairs → embeddings → recommendations.",
-    help_epilogue=EPILOGUE,
+    help_epilogue="A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be "
+    "set on the command line: `--set train.epochs=5`. What exists already is never made again.\n\n"
+    + _examples(*EXAMPLES),
     help_format="plaintext",
     version=lambda: version("edda-recsys"),
     suppress_keyboard_interrupt=False,
@@ -53,7 +65,7 @@ app = App(
 )
 
 
-@app.command(name="run", sort_key=1)
+@app.command(name="run", sort_key=1, help_epilogue=_examples("run"))
 def run_all(run: Path, /, *, options: Options = Options()) -> None:
     """Run all stages of a run's TOML file; only what is missing is made.
 
@@ -78,7 +90,7 @@ def _stage_command(stage: str, does: str) -> Callable[..., None]:
     return command
 
 
-for _stage, _does in {
+_STAGES = {
     "ingest": "Read the raw logs: interactions and rejects.",
     "graph": "Number users and items and build each domain's train graph.",
     "walk": "Describe each user and item by the anchors that random walks reach.",
@@ -86,15 +98,16 @@ for _stage, _does in {
     "train": "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
     "evaluate": "Measure the checkpoints on held-out interactions.",
     "export": "Write embeddings and recommendations with the logs' own ids.",
-}.items():
-    app.command(_stage_command(_stage, _does), name=_stage, sort_key=2)
+}
+for _place, (_stage, _does) in enumerate(_STAGES.items(), start=2):
+    app.command(_stage_command(_stage, _does), name=_stage, sort_key=_place, help_epilogue=_examples(_stage))
 
 for _command in (inspect, report, recommend, index, serve, compare, tune, config, gc):
-    app.command(_command, sort_key=3)
+    app.command(_command, sort_key=len(_STAGES) + 2, help_epilogue=_examples(_command.__name__))
 app.command(datasets)
 
 
-@app.command(sort_key=0)
+@app.command(sort_key=0, help_epilogue=_examples("demo"))
 def demo(*, options: Options = Options()) -> None:
     """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
     from flows.config import load_config

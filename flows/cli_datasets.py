@@ -10,7 +10,12 @@ from cyclopts import App, Parameter
 from flows.cli_options import FAILURE
 from flows.console import answer, watcher
 
-datasets = App(name="datasets", help="Public data: what there is, fetch it, check it, make logs of it.", sort_key=4)
+datasets = App(
+    name="datasets",
+    help="Public data: what there is, fetch it, check it, make logs of it.",
+    help_epilogue="Examples:\n\n    edda datasets list\n    edda datasets fetch ml-1m\n    edda datasets convert ml-1m",
+    sort_key=10,
+)
 
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 

@@ -113,8 +113,8 @@ def gc(
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
 
-    What a run's record or its links name stays, with all its parents; so does what an interrupted run had made and will
-    go on with, and whatever a running command uses.
+    What a run's record or its links name stays, with all its parents; so does
+    what an interrupted run will go on with, and whatever a running command uses.
 
     Parameters
     ----------

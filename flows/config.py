@@ -142,7 +142,8 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             return tomllib.load(stream)
     except FileNotFoundError:
-        raise ConfigError((f"{path}: no such file",)) from None
+        rule = "" if path.suffix == ".toml" else ", must be a run's TOML file"
+        raise ConfigError((f"{path}: no such file{rule}",)) from None
     except IsADirectoryError:
         raise ConfigError((f"{path}: is a folder, must be a TOML file",)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -221,8 +221,11 @@ def next_commands(dataset: Dataset, root: Path) -> Iterator[str]:
 
 
 def files_folder(dataset: Dataset, root: Path) -> Path:
-    """Where its files lie, those of an archive in the archive's own folder."""
-    return root / dataset.folder / (Path(dataset.holds[0]).parent if dataset.holds else "")
+    """Where its files lie, those of an archive in the archive's own folder; a DatasetError where one is missing."""
+    folder = root / dataset.folder
+    if absent := [name for name in dataset.holds or dataset.files if not (folder / name).exists()]:
+        raise DatasetError(f"{folder} lacks {', '.join(absent)}, first: edda datasets fetch {dataset.name}")
+    return folder / (Path(dataset.holds[0]).parent if dataset.holds else "")
 
 
 def at_hand(dataset: Dataset, root: Path) -> str:

@@ -45,7 +45,11 @@ def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifac
 
 
 def find_artifact(place: str, store: str | None = None) -> Artifact | None:
-    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none."""
+    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none.
+
+    Raises:
+        FileNotFoundError: the run has no such artifact.
+    """
     if (Path(place) / MANIFEST).exists():
         return open_artifact(Path(place))
     home, (name, slash, role) = open_store(store or store_place()), place.partition("/")
@@ -53,7 +57,12 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
         return None
     if name in CONTRACTS and (found := home.find(CONTRACTS[name], role)):
         return found
-    return run_by_name(name, home)[0].get(role) if home.record(name) else None
+    if not home.record(name):
+        return None
+    made = run_by_name(name, home)[0]
+    if role not in made:
+        raise FileNotFoundError(f"run {name!r} has no artifact {role!r}, must be one of {', '.join(made) or 'none'}")
+    return made[role]
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
     """The plain way to work on a stage: make its missing roles one after another."""
     made = {}
     for role in roles:
-        log.info("%s: making %s", stage, role)
+        if plan.find(role) is None:  # else it came with the role before
+            log.info("%s: making %s", stage, role)
         try:
             with watch.get()(role) as progress:
                 made[role] = make_step(plan, role, progress)

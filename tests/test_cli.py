@@ -94,10 +94,14 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(here, stages: Stages, caps
     assert "the same command goes on from there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["train"], ["inspect"], ["recommend"], ["demo"], ["config"]])
-def test_help_shows_examples(command, capsys):
-    assert edda(*command, "--help") == 0
-    assert "edda run my.toml --set train.epochs=5" in capsys.readouterr().out
+@pytest.mark.parametrize("command", ["demo", "run", "train", "inspect", "recommend", "compare", "gc"])
+def test_help_shows_a_commands_own_examples_and_edda_all(command, capsys):
+    assert edda(command, "--help") == 0
+    own = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    edda ")]
+    assert own
+    assert all(line.startswith(f"    edda {command}") for line in own)
+    assert edda("--help") == 0
+    assert set(own) < set(capsys.readouterr().out.splitlines())
 
 
 def test_version_is_the_distributions(capsys):
@@ -149,3 +153,5 @@ def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
     assert edda("inspect", "nope") == 1
     assert "run 'nope' is not in" in (err := capsys.readouterr().err)
     assert err.endswith("runs there: r\n")
+    assert edda("inspect", "r/pairs") == 1
+    assert "run 'r' has no artifact 'pairs', must be one of " in capsys.readouterr().err

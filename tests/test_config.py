@@ -95,6 +95,8 @@ def test_a_file_that_is_not_toml_is_told_with_its_line(tmp_path):
 def test_a_missing_file_is_told():
     with pytest.raises(ConfigError, match=r"^/nowhere/x.toml: no such file$"):
         load_config(Path("/nowhere/x.toml"))
+    with pytest.raises(ConfigError, match=r"^my-run: no such file, must be a run's TOML file$"):
+        load_config(Path("my-run"))
 
 
 def test_overrides_take_toml_values_and_bare_words(tmp_path):

@@ -203,6 +203,14 @@ def test_without_edda_data_the_next_command_sets_it(tmp_path, monkeypatch, capsy
     assert f"  EDDA_DATA={tmp_path} edda run " in out
 
 
+def test_what_was_not_fetched_is_not_converted_and_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDDA_DATA", str(tmp_path))
+    assert edda("datasets", "convert", "ml-100k") == 1
+    assert "lacks ml-100k/u.data, ml-100k/u.item, ml-100k/u.genre, first: edda datasets fetch ml-100k" in (
+        capsys.readouterr().err
+    )
+
+
 def test_list_has_every_set_and_all_of_one(capsys):
     assert edda("datasets", "list") == 0
     out = capsys.readouterr().out
