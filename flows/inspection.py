@@ -53,7 +53,7 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
         return None
     if name in CONTRACTS and (found := home.find(CONTRACTS[name], role)):
         return found
-    return run_by_name(name, home)[0].get(role) if home.record(name) else None
+    return run_by_name(name, home)[0].get(role) or home.linked(name, role) if home.record(name) else None
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
