@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,10 +112,7 @@ class Artifact:
         Raises:
             ValueError: the artifact keeps another version of the contract than this program knows.
         """
-        if self.origin is not None and not self.is_here:
-            found = self.origin.manifest(self)
-        else:
-            found = Manifest.model_validate_json((self.folder / MANIFEST).read_bytes())
+        found = self._manifest()
         if found.version != self.contract.version:
             raise ValueError(
                 f"{self.address}: contract version of {self.contract.name} is {found.version}, must be "
@@ -124,9 +122,15 @@ class Artifact:
 
     @property
     def is_readable(self) -> bool:
-        """It exists and keeps the version of the contract that this program knows."""
-        path = self.path / MANIFEST
-        return path.exists() and json.loads(path.read_bytes())["version"] == self.contract.version
+        """It exists and keeps the version of the contract that this program knows; nothing is fetched to know."""
+        with suppress(FileNotFoundError):
+            return self._manifest().version == self.contract.version
+        return False
+
+    def _manifest(self) -> Manifest:
+        if self.origin is not None and not self.is_here:
+            return self.origin.manifest(self)
+        return Manifest.model_validate_json((self.folder / MANIFEST).read_bytes())
 
     @property
     def key(self) -> str:

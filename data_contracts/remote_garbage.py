@@ -90,9 +90,10 @@ def _folder(remote: Remote, folder: str, files: Mapping[str, RemoteFile]) -> _Fo
 
 
 def _recorded_keys(remote: Remote, listing: Mapping[str, RemoteFile]) -> set[str]:
+    """Keys that runs refer to: by their last record, or by what was linked beside it."""
     keys: set[str] = set()
     for name in listing:
-        if PurePosixPath(name).match("runs/*/run.json") and (content := remote.read(name)) is not None:
+        if PurePosixPath(name).match("runs/*/*.json") and (content := remote.read(name)) is not None:
             keys |= recorded_keys(parsed(content, f"{remote.address}/{name}"))
     return keys
 

@@ -12,10 +12,11 @@ leaves is named by no manifest.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 
 from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest, file_digest
 from data_contracts.contract import Contract
+from data_contracts.contracts import CONTRACTS
 from data_contracts.draft import Draft
 from data_contracts.remote import Remote, cache_folder, is_remote
 from data_contracts.store import Store
@@ -99,11 +101,21 @@ class RemoteStore(Store):
         Raises:
             FileNotFoundError: the remote has lost an artifact that the cache does not have.
         """
-        self._published.clear()
-        for artifact in artifacts.values():
-            if self._find_manifest(artifact) is None:
-                self._put(artifact.path, artifact, artifact.manifest)
+        self._put_again(artifacts.values())
         return super().link_run(name, artifacts, details)
+
+    def link(self, name: str, link: str, artifact: Artifact) -> None:
+        """As `Store.link`, in the remote by a file beside the run's record; errors as of `link_run`."""
+        self._put_again([artifact])
+        super().link(name, link, artifact)
+        linked = {"artifacts": {link: [artifact.contract.name, artifact.key]}}
+        self.remote.write(f"runs/{name}/{link}.json", json.dumps(linked).encode())
+
+    def linked(self, name: str, link: str) -> Artifact | None:
+        """As `Store.linked`."""
+        content = self.remote.read(f"runs/{name}/{link}.json")
+        found = json.loads(content)["artifacts"].get(link) if content else None
+        return self.find(CONTRACTS[found[0]], found[1]) if found else None
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
         """As `Store.write_record`, here and in the remote."""
@@ -118,6 +130,13 @@ class RemoteStore(Store):
         log.info("%s: another machine was first to make %s; its artifact counts", manifest.contract, manifest.key)
         self._fetch(artifact, draft.folder.parent)
         return artifact
+
+    def _put_again(self, artifacts: Iterable[Artifact]) -> None:
+        """Put there what the remote has lost since it came into the cache."""
+        self._published.clear()
+        for artifact in artifacts:
+            if self._find_manifest(artifact) is None:
+                self._put(artifact.path, artifact, artifact.manifest)
 
     def _put(self, folder: Path, artifact: Artifact, manifest: Manifest) -> bool:
         """Data, then the manifest; False where another writer's is there already."""

@@ -128,9 +128,8 @@ class Store:
             artifacts: link name → artifact.
             details: whatever else a reader of the run wants (settings, seeds), as JSON.
         """
-        (self.root / "runs" / name).mkdir(parents=True, exist_ok=True)
         for link, artifact in artifacts.items():
-            self.link(name, link, artifact)
+            self._link(name, link, artifact)
         used = {link: [artifact.contract.name, artifact.key] for link, artifact in artifacts.items()}
         return self.write_record(name, {"name": name, "artifacts": used, **details}).parent
 
@@ -149,7 +148,16 @@ class Store:
 
     def link(self, name: str, link: str, artifact: Artifact) -> None:
         """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
+        self._link(name, link, artifact)
+
+    def linked(self, name: str, link: str) -> Artifact | None:
+        """What is linked into a run's folder; None where nothing is."""
+        path = self.root / "runs" / name / link
+        return self.find(CONTRACTS[path.readlink().parent.name], path.readlink().name) if path.is_symlink() else None
+
+    def _link(self, name: str, link: str, artifact: Artifact) -> None:
         folder = self.root / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{link}.new"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))

@@ -58,8 +58,10 @@ def p_over_users(runs: Sequence[Compared]) -> Chances:
 
 
 def _ranks(run: Compared) -> pa.Table | None:
+    """What the run's held-out rows were ranked; None where it has none, or was evaluated before they were kept."""
     path = run.artifacts[METRICS.name].path / RANKS_FILE
-    return pq.read_table(path, page_checksum_verification=True) if path.exists() else None
+    table = pq.read_table(path, page_checksum_verification=True) if path.exists() else None
+    return table if table is not None and table.num_rows else None
 
 
 def _pair(run: Compared, first: Compared, ranks: Mapping[str, pa.Table], domain: str) -> tuple[UserSums, UserSums]:

@@ -60,9 +60,10 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
     if not home.record(name):
         return None
     made = run_by_name(name, home)[0]
-    if role not in made:
+    found = made.get(role) or home.linked(name, role)
+    if found is None:
         raise FileNotFoundError(f"run {name!r} has no artifact {role!r}, must be one of {', '.join(made) or 'none'}")
-    return made[role]
+    return found
 
 
 def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:

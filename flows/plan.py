@@ -210,9 +210,11 @@ def _add_preparation(plan: Plan) -> None:
 def _starts_warm(plan: Plan, role: str) -> bool:
     """There is an earlier checkpoint of the seed whose tables fit."""
     train, earlier = plan.config.train, plan.find_before(role)
-    if earlier is None or train.model != "edda":
+    had = earlier.manifest.settings if earlier else {}
+    if train.model != "edda" or had.get("model") != "edda":
         return False
-    return all(earlier.manifest.settings.get(name) == getattr(train, name) for name in ("model", "width"))
+    intra_width = had.get("intra_width") if had["tables"] == "both" else None
+    return (had["width"], intra_width or had["width"]) == train.widths  # once intra tables had no width of their own
 
 
 def _add_model(plan: Plan) -> None:

@@ -42,7 +42,7 @@ def keep_report(name: str, store: Store) -> None:
     Nothing is fetched for it: where an artifact is on object storage only, it is `edda report` that does so.
     """
     path, record = report_path(store.root, name), store.root / "runs" / name / "run.json"
-    if not path.exists() or path.stat().st_mtime < record.stat().st_mtime:
+    if not (path.exists() and record.exists() and path.stat().st_mtime >= record.stat().st_mtime):
         told = told_recorded(name, store)
         if all(artifact.is_here for artifact in told.artifacts.values()):
             write_report(told)

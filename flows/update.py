@@ -11,6 +11,7 @@ from flows.console import Watch
 from flows.plan import make_plan
 from flows.running import (
     Outcome,
+    costs_before,
     file_with_options,
     is_finished,
     is_recorded,
@@ -60,7 +61,8 @@ def _finished(runs: Runs, stage: str | None) -> list[Outcome] | None:
         plan = make_plan(load_config(path, overrides))
         if not is_finished(plan, stage):
             return None
-        outcome = Outcome(plan, plan.found(), [])
+        found = plan.found()
+        outcome = Outcome(plan, found, [], costs_before(plan, found))
         outcomes.append(outcome)
         if not is_recorded(outcome) and not is_held(run_lock(plan.store, outcome.config.name)):
             record(outcome)  # whoever works on a run of this name will record it itself

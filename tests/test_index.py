@@ -97,6 +97,8 @@ def test_index_and_what_asks_it_on_the_command_line(tiny_run: TinyRun, capsys) -
     assert "recall@20" in out
     assert out.splitlines()[-1].split()[:3] == ["games", "10", "1.000"]
     assert not [found for found in find_garbage(tiny_run.store) if "index" in str(found.path)]
+    assert edda("inspect", "tiny/index", *options) == 0
+    assert capsys.readouterr().out.startswith("index (contract version 1)")
     assert edda("recommend", "tiny", *options, "--domain", "books", "--user", "u0001", "--index", "--json") == 0
     expected = Recommender(tiny_run.artifacts).for_user("books", "u0001", 10)
     assert [row["item"] for row in json.loads(capsys.readouterr().out)["items"]] == [row.item for row in expected]

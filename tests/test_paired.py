@@ -114,8 +114,8 @@ def test_chance_is_seldom_significant():
 
 
 def test_other_held_out_rows_have_no_p(store: Store):
-    other = ranks_of([(1, 1, 1, 0.5, 1)])
-    assert p_over_users([run(store, "a", random_ranks(1)), run(store, "b", other)]) == {}
+    runs = [run(store, "b", ranks_of([(1, 1, 1, 0.5, 1)])), run(store, "nothing held out", ranks_of([]))]
+    assert p_over_users([run(store, "a", random_ranks(1)), *runs]) == {}
 
 
 def test_tables_and_json_show_what_the_bootstrap_found(store: Store):

@@ -15,6 +15,7 @@ from data_contracts.contracts import REJECTS
 from data_contracts.remote import Remote
 from data_contracts.remote_garbage import collect_remote_garbage, find_remote_garbage
 from data_contracts.remote_store import open_store
+from flows.inspection import find_artifact
 
 __all__ = ["address", "endpoint"]
 
@@ -61,6 +62,16 @@ def test_unused_artifacts_and_strays_go_and_all_else_stays(world) -> None:
     assert strays < gone
     assert {name.split("/")[1] for name in gone - strays} == {unused.key}
     assert find_remote_garbage(Remote(address), NOW) == []
+
+
+def test_what_another_machine_links_into_a_run_stays_and_is_found(world, tmp_path: Path, monkeypatch) -> None:
+    address, child, unused = world
+    monkeypatch.setenv("EDDA_CACHE", str(tmp_path / "other"))
+    open_store(address).link("run", "index", unused)
+    assert open_store(address).linked("run", "index") == find_artifact("run/index", address)
+    assert open_store(address).linked("run", "index").key == unused.key
+    open_store(address).link_run("run", {"rejects": child}, {})
+    assert unused.key not in {garbage.path.name for garbage in find_remote_garbage(Remote(address), NOW)}
 
 
 def test_a_young_file_keeps_an_unused_artifact(world, monkeypatch) -> None:

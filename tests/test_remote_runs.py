@@ -10,7 +10,11 @@ from fake_stages import edda, here
 from object_storage import address, endpoint
 from tiny_world import random_log
 
+from data_contracts.attempts import Attempt, begin
 from data_contracts.remote import Remote
+from data_contracts.remote_store import open_store
+from flows.running import run_lock
+from flows.unfinished import what_is_missing
 
 __all__ = ["address", "endpoint", "here"]
 
@@ -85,6 +89,17 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
     assert (found["violations"], found["parents"]["reach"]["found"]) == ([], True)
     assert edda("inspect", "r/nothing") == 1
     assert "run 'r' has no artifact 'nothing', must be one of " in capsys.readouterr().err
+    assert edda("report", "r") == 0
+    assert edda("run", "r.toml", "--no-prefect") == 0
+
+
+def test_whether_another_machine_still_works_on_a_run_is_not_guessed(address: str) -> None:
+    store = open_store(address)
+    begin(store, "r", Attempt("edda run r.toml", "now", {}, {}, {}))
+    missing = "is not finished; missing: nothing but its record; it goes on with: edda run r.toml"
+    assert missing in str(what_is_missing("r", store))
+    with run_lock(store, "r"):
+        assert "is being worked on" in str(what_is_missing("r", store))
 
 
 def test_training_elsewhere_needs_and_fetches_what_it_reads(run, here, monkeypatch, capsys) -> None:

@@ -55,7 +55,7 @@ def test_what_one_machine_made_another_finds_and_reads_only_when_it_is_asked(add
     other = other_machine(address, tmp_path / "other", monkeypatch)
     found = other.make(REJECTS, {"a": 1}, {}, never)
     assert (found.manifest, found.address) == (made.manifest, f"{address}/rejects/{made.key}")
-    assert not found.is_here
+    assert (found.is_readable, found.is_here) == (True, False)
     assert found.read().equals(ROWS)
     assert (found.is_here, found.verify(), files_of(found.path)) == (True, [], files_of(made.path))
     assert other.find(REJECTS, "0" * 20) is None

@@ -15,8 +15,11 @@ from data_contracts.store import Store
 from flows.config import load_config
 from flows.recommending import exported_run
 from flows.running import make_roles, run_stages
+from flows.unfinished import run_by_name
 
 __all__ = ["here", "stages"]
+
+STAGES = ["world", "ingest", "graph", "walk", "align", "train", "evaluate", "export"]
 
 
 class Ended(BaseException):
@@ -111,4 +114,21 @@ def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages,
 def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) -> None:
     ended_before("align")
     costs = run_stages(load_config(Path("r.toml"))).costs
-    assert list(costs) == ["world", "ingest", "graph", "walk", "align", "train", "evaluate", "export"]
+    assert list(costs) == STAGES
+
+
+def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_record_was_missing(
+    here, stages: Stages, monkeypatch, capsys
+) -> None:
+    ended_before("align")
+    assert list(run_by_name("r", Store("edda-store"))[1]["costs"]) == STAGES[:4]
+
+    def end(outcome) -> None:
+        raise Ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.running.record", end)
+        with pytest.raises(Ended):
+            run_stages(load_config(Path("r.toml")))
+    assert told(capsys, "run", "r.toml")[0] == 0
+    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:7]

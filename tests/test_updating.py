@@ -125,7 +125,9 @@ def test_training_goes_on_from_the_checkpoint_and_what_it_was_trained_on(tmp_pat
     assert before == {f"{role}-before": first[role].key for role in wanted}
 
 
-@pytest.mark.parametrize("override", ["train.width=8", "train.seeds=[7]", "train.model=star"])
+@pytest.mark.parametrize(
+    "override", ["train.width=8", "train.intra_width=8", "train.tables=intra", "train.seeds=[7]", "train.model=star"]
+)
 def test_training_starts_anew_where_no_earlier_tables_fit(tmp_path: Path, stages: Stages, override: str) -> None:
     run_stages(config_of(tmp_path))
     grow(tmp_path, "j")
