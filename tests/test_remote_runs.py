@@ -132,4 +132,4 @@ def test_logs_on_object_storage_are_copied_only_by_who_ingests_them(run, here, m
     remote.write("logs/books.csv", b"user_id,item_id,split\nu,i,train\n")
     capsys.readouterr()
     assert edda("ingest", "r.toml", *there) == 0
-    assert "making interactions" in capsys.readouterr().err
+    assert "ingest: making rejects" in capsys.readouterr().err  # the interactions come with them
