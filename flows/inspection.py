@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_contracts.artifact import MANIFEST, Artifact, partition_of
-from data_contracts.contracts import CONTRACTS
+from data_contracts.contracts import CONTRACTS, INDEX
 from data_contracts.remote_store import open_store
 from data_contracts.store import Store, open_artifact
 from flows.config import load_config, store_override, store_place
@@ -60,7 +60,7 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
     if not home.record(name):
         return None
     made = run_by_name(name, home)[0]
-    found = made.get(role) or home.linked(name, role)
+    found = home.linked(name, role) if role == INDEX.name else made.get(role)  # other links may be of earlier runs
     if found is None:
         raise FileNotFoundError(f"run {name!r} has no artifact {role!r}, must be one of {', '.join(made) or 'none'}")
     return found

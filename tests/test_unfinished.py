@@ -102,6 +102,12 @@ def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stag
     }
 
 
+def test_an_artifact_that_only_an_earlier_run_of_the_name_had_is_not_shown_as_its_own(here, stages, capsys) -> None:
+    run_stages(load_config(Path("r.toml")))
+    run_stages(load_config(Path("r.toml"), ["ingest.split.seed=1"]), "ingest")
+    assert "run 'r' has no artifact 'pairs', must be one of" in told(capsys, "inspect", "r/pairs")[1]
+
+
 def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
     def work(plan, name, roles):
         if name == "export":
