@@ -41,6 +41,7 @@ def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
         _line(measures, _mean(table.filter(auc)), kept, seed)
     for axes, title in ((losses, "Training loss"), (measures, "Validation AUC")):
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     losses.legend(title="seed")
     picture = BytesIO()
