@@ -136,8 +136,8 @@ def _for_new_user(recommender: Recommender, domain: str, given: tuple[str, ...],
     """Ask with every item given, and tell which were ignored; a comma separates unless it belongs to an item's id."""
     from model.catalogue import numbers_of
 
-    ids = recommender.catalogue(domain).item_ids
-    whole = dict(zip(given, numbers_of(ids, given) >= 0, strict=True))
+    catalogue = recommender.catalogue(domain)
+    whole = dict(zip(given, numbers_of(catalogue.item_ids, catalogue.item_order, given) >= 0, strict=True))
     items = [name for text in given for name in ([text] if whole[text] else text.split(",")) if name]
     found = recommender.for_new_user(domain, items, top)
     for item, others in found.ignored.items():

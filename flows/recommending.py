@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -17,7 +16,7 @@ from data_contracts.contracts import EMBEDDINGS
 from data_contracts.remote_store import store_of
 from data_contracts.store import Store
 from flows.inspection import find_run
-from model.catalogue import Catalogue, domains_of, numbers_of, open_catalogue
+from model.catalogue import Catalogue, domains_of, numbers_of, open_catalogue, place_of
 from model.ragged import pick_rows
 from model.recommending import Best, best_items, fold_in, similar_items
 
@@ -103,7 +102,7 @@ class Recommender:
     def for_users(self, domain: str, users: Sequence[str], top: int) -> dict[str, list[Scored] | None]:
         """As `for_user`, for many; None for a user that the domain does not have."""
         catalogue = self.catalogue(domain)
-        places = numbers_of(catalogue.user_ids, users)
+        places = numbers_of(catalogue.user_ids, catalogue.user_order, users)
         found: dict[str, list[Scored] | None] = dict.fromkeys(users)
         lists = self._lists(catalogue, places[places >= 0], top)
         known = (user for user, place in zip(users, places, strict=True) if place >= 0)
@@ -130,7 +129,7 @@ class Recommender:
             UnknownError: no such domain, or it has none of the items.
         """
         catalogue = self.catalogue(domain)
-        places = numbers_of(catalogue.item_ids, items)
+        places = numbers_of(catalogue.item_ids, catalogue.item_order, items)
         ignored = {
             item: self._other_domains(domain, item) for item, place in zip(items, places, strict=True) if place < 0
         }
@@ -147,12 +146,12 @@ class Recommender:
 
     def _other_domains(self, domain: str, item: str) -> list[str]:
         others = (self.catalogue(name) for name in self.domains if name != domain)
-        return [other.domain for other in others if numbers_of(other.item_ids, [item])[0] >= 0]
+        return [other.domain for other in others if numbers_of(other.item_ids, other.item_order, [item])[0] >= 0]
 
     def _none_known(self, catalogue: Catalogue, ignored: Mapping[str, list[str]]) -> str:
         elsewhere = [f"{_shown(item)} is in {', '.join(domains)} only" for item, domains in ignored.items() if domains]
         item = next(iter(ignored), "")
-        near = f"near {_shown(item)}: {', '.join(_nearest(catalogue.item_ids, item))}"
+        near = f"near {_shown(item)}: {', '.join(_nearest(catalogue.item_ids, catalogue.item_order, item))}"
         return (
             f"none of the new user's items is in domain {catalogue.domain!r} ({len(catalogue.item_ids):,} items), "
             f"must be one at least; {'; '.join(elsewhere[:3]) or near}"
@@ -207,22 +206,23 @@ def _named(catalogue: Catalogue, best: Best) -> list[list[Scored]]:
 
 
 def _places(catalogue: Catalogue, kind: str, names: Sequence[str]) -> Longs:
-    ids = catalogue.user_ids if kind == "user" else catalogue.item_ids
-    places = numbers_of(ids, names)
+    users, items = (catalogue.user_ids, catalogue.user_order), (catalogue.item_ids, catalogue.item_order)
+    ids, order = users if kind == "user" else items
+    places = numbers_of(ids, order, names)
     for name, place in zip(names, places, strict=True):
         if place < 0:
             raise UnknownError(
                 f"{kind} {_shown(name)} is not in domain {catalogue.domain!r} ({len(ids):,} {kind}s); "
-                f"near: {', '.join(_nearest(ids, name))}"
+                f"near: {', '.join(_nearest(ids, order, name))}"
             )
     return places
 
 
-def _nearest(ids: pa.LargeStringArray, name: str) -> list[str]:
+def _nearest(ids: pa.LargeStringArray, order: Longs, name: str) -> list[str]:
     """The most similar of the ids around a name's place in their order; three of them where none is similar."""
-    place = bisect_left(range(len(ids)), name, key=lambda number: ids[number].as_py())
-    around = ids[max(place - _NEIGHBOURS, 0) : place + _NEIGHBOURS].to_pylist()
-    return difflib.get_close_matches(name, around, n=3) or ids[max(place - 2, 0) :][:3].to_pylist()
+    place = place_of(ids, order, name)
+    around = ids.take(order[max(place - _NEIGHBOURS, 0) : place + _NEIGHBOURS]).to_pylist()
+    return difflib.get_close_matches(name, around, n=3) or ids.take(order[max(place - 2, 0) :][:3]).to_pylist()
 
 
 def _shown(name: str) -> str:

@@ -30,11 +30,11 @@ _FITTED = 10_000
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One domain's users and items, each numbered from 0 in the order of their ids.
+    """One domain's users and items, each numbered from 0: in the order of their ids or, after updates, as they came.
 
     Attributes:
         domain: its name.
-        user_ids, item_ids: the logs' own ids, ascending.
+        user_ids, item_ids: the logs' own ids, by number.
         users, items: float32 (users, width) and (items, width), final vectors, mapped from files.
         indptr, known: int64 (users + 1) and int32, the items each user was trained on, ascending, in compressed rows.
         degrees: int64 (items), users who were trained on each item.
@@ -48,6 +48,16 @@ class Catalogue:
     indptr: Longs
     known: Ints
     degrees: Longs
+
+    @cached_property
+    def user_order(self) -> Longs:
+        """int64 (users), the users' numbers by ascending id."""
+        return _order(self.user_ids)
+
+    @cached_property
+    def item_order(self) -> Longs:
+        """int64 (items), the items' numbers by ascending id."""
+        return _order(self.item_ids)
 
     @cached_property
     def norms(self) -> Floats32:
@@ -93,7 +103,7 @@ def open_catalogue(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
         domain: one of `domains_of`.
 
     Raises:
-        ValueError: graph and embeddings are of different nodes, or ids are not in ascending order.
+        ValueError: graph and embeddings are of different nodes.
     """
     embeddings = artifacts[EMBEDDINGS.name]
     tensors = mapped_tensors(embeddings.path / vectors_file(domain))
@@ -128,11 +138,24 @@ def mapped_tensors(path: Path) -> dict[str, Floats32]:
     return {name: _mapped(path, 8 + size + t["data_offsets"][0], tuple(t["shape"])) for name, t in header.items()}
 
 
-def numbers_of(ids: pa.LargeStringArray, wanted: Sequence[str]) -> Longs:
-    """Positions of ids among ascending ones, -1 where there is no such id."""
-    places = [bisect_left(range(len(ids)), name, key=lambda place: ids[place].as_py()) for name in wanted]
-    named = zip(places, wanted, strict=True)
-    return np.array([place if place < len(ids) and ids[place].as_py() == name else -1 for place, name in named], int)
+def numbers_of(ids: pa.LargeStringArray, order: Longs, wanted: Sequence[str]) -> Longs:
+    """Numbers of ids, -1 where there is no such id, by the order of all."""
+    found = np.full(len(wanted), -1, np.int64)
+    for row, name in enumerate(wanted):
+        place = place_of(ids, order, name)
+        if place < len(ids) and ids[int(order[place])].as_py() == name:
+            found[row] = order[place]
+    return found
+
+
+def place_of(ids: pa.LargeStringArray, order: Longs, name: str) -> int:
+    """Where an id stands, or would stand, among the ascending ones."""
+    return bisect_left(order, name, key=lambda number: ids[int(number)].as_py())
+
+
+def _order(ids: pa.LargeStringArray) -> Longs:
+    order: Longs = pc.sort_indices(ids).to_numpy().astype(np.int64)
+    return order
 
 
 def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Floats32:
@@ -143,7 +166,4 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Floats32:
 
 def _ids(column: pa.ChunkedArray) -> pa.LargeStringArray:
     """One array, large because ids of millions of users may pass 2 GiB."""
-    ids = column.cast(pa.large_string()).combine_chunks()
-    if not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
-        raise ValueError("embeddings: ids are not in ascending order, must be; make nodes again")
-    return ids
+    return column.cast(pa.large_string()).combine_chunks()

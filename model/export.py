@@ -70,8 +70,8 @@ def export_recommendations(
 ) -> Artifact:
     """Write the best items for every user of every domain.
 
-    Items of the user's train split in the domain are left out; equal scores go by item id. A user who knows all items
-    of the domain gets no row, one who knows nearly all gets fewer than `settings.top`.
+    Items of the user's train split in the domain are left out; equal scores go by the items' numbers. A user who knows
+    all items of the domain gets no row, one who knows nearly all gets fewer than `settings.top`.
 
     Args:
         store: where the artifact lives.
@@ -114,7 +114,7 @@ def _best(catalogue: Catalogue, top: int) -> Iterator[pa.Table]:
         user, place = np.nonzero(items >= 0)
         yield pa.table(
             {
-                "user_id": catalogue.user_ids.take(pa.array(user + users.start)).cast(pa.string()),
+                "user_id": catalogue.user_ids.take(pa.array(users[user])).cast(pa.string()),
                 "item_id": catalogue.item_ids.take(pa.array(items[user, place])).cast(pa.string()),
                 "score": scores[user, place],
                 "rank": pa.array(place + 1, pa.int32()),

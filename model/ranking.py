@@ -14,7 +14,7 @@ from model.candidates import known_items
 from model.catalogue import Catalogue, Floats32
 from model.kernels import best_items, count_at_least
 from model.ragged import pick_rows
-from model.world import Domain, Ints, Rows
+from model.world import Domain, Ints, Longs, Rows
 
 _BLOCK_BYTES = 32 * 2**20
 """Scores in memory at once."""
@@ -57,21 +57,21 @@ def _masked(domain: Domain, rows: Rows, split: str) -> tuple[NDArray[np.int64], 
     return known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
 
 
-def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[range, Ints, Floats32]]:
-    """The best items of every user, train items left out; equal scores by item id.
+def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[Longs, Ints, Floats32]]:
+    """The best items of every user, train items left out; equal scores by the items' numbers.
 
     Args:
         catalogue: the domain.
         top: items per user.
 
     Yields:
-        A range of users, their items (users, top), -1 where too few are left, and the items' scores.
+        Users, by ascending ids, their items (users, top), -1 where too few are left, and the items' scores.
     """
     height = _height(len(catalogue.items))
     for start in range(0, len(catalogue.users), height):
-        block = range(start, min(start + height, len(catalogue.users)))
-        scores = catalogue.users[start : block.stop] @ catalogue.items.T
-        indptr, masked = pick_rows(catalogue.indptr, catalogue.known, np.arange(start, block.stop))
+        block = catalogue.user_order[start : start + height]
+        scores = catalogue.users[block] @ catalogue.items.T
+        indptr, masked = pick_rows(catalogue.indptr, catalogue.known, block)
         items, best = np.empty((len(block), top), np.int32), np.empty((len(block), top), np.float32)
         best_items(scores, indptr, masked, items, best)
         yield block, items, best

@@ -1,13 +1,18 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tiny_world import Tiny
+from tiny_world import Tiny, TinyRun
 
 from data_contracts.artifact import Artifact
 from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
+from data_contracts.store import Store
 from data_contracts.training import TrainSettings
 from flows.recommending import Recommender
+from model.catalogue import Catalogue, open_catalogue
 from model.checkpoint import load_checkpoint
 from model.export import export_embeddings, export_recommendations
 from model.spmm import choose_engine
@@ -84,3 +89,20 @@ def test_role_of_the_checkpoint_may_name_its_seed(tiny_world: Tiny, parents: dic
     renamed["checkpoint-1"] = parents["checkpoint"]
     first, second = (export_embeddings(tiny_world.store, TOP, given, ONE) for given in (parents, renamed))
     assert first.read().equals(second.read())
+
+
+def test_ids_that_an_update_appended_are_exported_in_their_order(
+    tiny_run: TinyRun, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of users and items then follow the run's history, not the order of ids."""
+
+    def turned(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
+        found = open_catalogue(artifacts, domain)
+        return replace(found, user_ids=found.user_ids[::-1], item_ids=found.item_ids[::-1])
+
+    plain = export_recommendations(store, TOP, tiny_run.artifacts, ONE).read(domain="books")
+    monkeypatch.setattr("model.export.open_catalogue", turned)
+    other = export_recommendations(store, ExportSettings(top=7), tiny_run.artifacts, ONE).read(domain="books")
+    users = other["user_id"].to_pylist()
+    assert users == sorted(users)
+    assert set(users) == set(plain["user_id"].to_pylist())

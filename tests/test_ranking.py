@@ -1,5 +1,6 @@
 import numpy as np
 import oracle_model
+import pyarrow as pa
 import torch
 from tiny_world import Tiny, build
 
@@ -64,10 +65,11 @@ def test_ranks_do_not_depend_on_the_block(tiny_world: Tiny, monkeypatch) -> None
 
 
 def catalogue(rows: Rows, domain: Domain, vectors: torch.Tensor) -> Catalogue:
-    """The domain as it is read when it is exported; nobody asks for ids here."""
+    """The domain as it is read when it is exported, users' ids in the order of their numbers."""
     users, items = vectors.numpy()[: domain.users], vectors.numpy()[domain.users :]
     indptr, known = known_items(rows, domain.users, (0,))
-    return Catalogue(domain.name, None, None, users, items, indptr, known, np.zeros(domain.items, np.int64))
+    ids = pa.array([f"{user:04d}" for user in range(domain.users)], pa.large_string())
+    return Catalogue(domain.name, ids, None, users, items, indptr, known, np.zeros(domain.items, np.int64))
 
 
 def test_best_items_leave_out_train_items_and_break_ties_by_number(tiny_world: Tiny, monkeypatch) -> None:
@@ -83,4 +85,4 @@ def test_best_items_leave_out_train_items_and_break_ties_by_number(tiny_world: T
 
 def test_a_user_who_knows_all_items_gets_none(store: Store) -> None:
     ((users, items, _),) = best_of_all(catalogue(*loaded(build(store, {"a": [("u", "i", "train")]}), "a")), 3)
-    assert (users, items.tolist()) == (range(1), [[-1, -1, -1]])
+    assert (users.tolist(), items.tolist()) == ([0], [[-1, -1, -1]])

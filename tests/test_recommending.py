@@ -66,7 +66,10 @@ def test_without_trained_users_a_new_ones_vector_is_the_step_itself() -> None:
 
 def test_ids_are_found_by_their_order_and_strangers_are_not() -> None:
     ids = pa.array(["", "a", "é", "😀"], pa.large_string())
-    assert numbers_of(ids, ["😀", "a", "b", "", "\ud800", "z" * 9999]).tolist() == [3, 1, -1, 0, -1, -1]
+    wanted = ["😀", "a", "b", "", "\ud800", "z" * 9999]
+    assert numbers_of(ids, np.arange(4), wanted).tolist() == [3, 1, -1, 0, -1, -1]
+    order = np.array([2, 0, 3, 1])
+    assert numbers_of(ids.take([1, 3, 0, 2]), order, wanted).tolist() == [1, 0, -1, 2, -1, -1]
 
 
 def test_a_graph_of_other_nodes_is_refused(tiny_run: TinyRun, store: Store) -> None:
