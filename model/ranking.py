@@ -35,8 +35,8 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
     Returns:
         User and rank, from 1, of each held-out row that is left, sorted by user; both empty where there is none.
     """
-    indptr, masked = _masked(domain, rows, split)
-    held, new = rows.of(split), are_ranked(domain, rows, split)
+    held, (indptr, masked) = rows.of(split), _masked(domain, rows, split)
+    new = _are_new(held, indptr, masked, domain)
     users, items = held.users[new], held.items[new]
     distinct, place = np.unique(users, return_inverse=True)
     ranks = np.empty(users.size, np.int64)
@@ -49,7 +49,10 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
 
 def are_ranked(domain: Domain, rows: Rows, split: str) -> NDArray[np.bool_]:
     """Which held-out rows of a split `full_ranks` ranks: those that repeat nothing that is left out."""
-    held, (indptr, masked) = rows.of(split), _masked(domain, rows, split)
+    return _are_new(rows.of(split), *_masked(domain, rows, split), domain)
+
+
+def _are_new(held: Rows, indptr: NDArray[np.int64], masked: Ints, domain: Domain) -> NDArray[np.bool_]:
     return ~np.isin(_pairs(held.users, held.items, domain), _pairs(_owners(indptr), masked, domain))
 
 

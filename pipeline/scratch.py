@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import ipc
+
+from data_contracts.writing import flush
 
 
 def made(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -30,22 +31,14 @@ def made(folder: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(temporary)
         for path in temporary.iterdir():
-            _flush(path)
+            flush(path)
         temporary.rename(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if not (isinstance(error, OSError) and folder.exists()):
             raise
-    _flush(folder.parent)
+    flush(folder.parent)
     return folder
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
