@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 RECORD = "SHA256SUMS"
 """File beside the data with what was first fetched of the files whose digests nobody has published."""
 
-_RETRIES = 2
-_SECONDS_TO_ANSWER = 30
-
 
 class DatasetError(ValueError):
     """A data set that is unknown, cannot be had, or is not what was published."""
@@ -111,7 +108,7 @@ def fetch(dataset: Dataset, root: Path, progress: Progress = silent) -> list[Fil
 
     Raises:
         DatasetError: a file is not the published one, must be downloaded by hand, or cannot be fetched; nothing wrong
-            or half fetched stays under its name.
+            or half fetched has its name, and the next fetch goes on where this one ended.
     """
     states = verify(dataset, root, progress)
     for found in states:
@@ -139,21 +136,22 @@ def _state(path: Path, expected: str) -> FileState:
 
 
 def _download(dataset: Dataset, path: Path, missing: list[Path], progress: Progress) -> None:
-    """Fetch one file; retried from its beginning, and kept only when whole and as published."""
+    """Fetch one file; it has its name only when whole and as published, and what has come of it waits beside it."""
     import pooch
     from requests import HTTPError, RequestException
 
+    from flows.download import Resuming
+
     pooch.get_logger().setLevel(logging.WARNING)
     names = {path.name: dataset.files[path.name] or None}
-    fetcher = pooch.create(path.parent, str(dataset.base), registry=names, retry_if_failed=_RETRIES)
-    bar = _Bar(path.name, progress)
+    fetcher = pooch.create(path.parent, str(dataset.base), registry=names)
     try:
-        fetcher.fetch(path.name, downloader=pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=_SECONDS_TO_ANSWER))
+        fetcher.fetch(path.name, downloader=Resuming(path, progress))
     except HTTPError as error:
         raise DatasetError(f"{error}; see {dataset.page}") from error
     except RequestException as error:
         hand = _by_hand(dataset, missing, str(dataset.base))
-        raise DatasetError(f"{urlsplit(str(dataset.base)).netloc} cannot be reached or broke off: {hand}") from error
+        raise DatasetError(f"{urlsplit(str(dataset.base)).netloc} cannot be reached or broke off; fetch again to go on, or {hand}") from error
     except ValueError as error:
         raise DatasetError(f"{dataset.base}{path.name} is not as published and was not kept: {error}") from error
     log.info("%s: %.1f MiB → %s", dataset.name, path.stat().st_size / 2**20, path)
@@ -165,26 +163,6 @@ def _by_hand(dataset: Dataset, missing: list[Path], source: object) -> str:
         f"download {', '.join(path.name for path in missing)} from {source} into {folder}/ by hand, then: "
         f"edda datasets fetch {dataset.name}"
     )
-
-
-class _Bar:
-    """Pooch's progress bar, told on as progress."""
-
-    def __init__(self, name: str, progress: Progress) -> None:
-        self.total = 0
-        self._name, self._progress, self._done = name, progress, 0
-
-    def update(self, size: int) -> None:
-        """So many bytes more."""
-        self._done += size
-        self._progress(min(self._done, self.total or self._done), self.total, "bytes", self._name)
-
-    def reset(self) -> None:
-        """Pooch fills its bar at the end: from the beginning."""
-        self._done = 0
-
-    def close(self) -> None:
-        """Nothing stays open."""
 
 
 def _recorded(folder: Path) -> dict[str, str]:

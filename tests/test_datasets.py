@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import zipfile
-from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,28 +14,27 @@ from fake_stages import edda
 from flows.config import load_config
 from flows.datasets import Dataset, DatasetError, datasets, fetch, verify
 
-CONTENT = b"user,item\n" * 1000
+CONTENT = b"user,item\n" * 100_000
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class Server:
-    """Files on loopback; the first `cuts` answers break off half way."""
+    """Files on loopback, which know ranges where they have an ETag; the first `cuts` answers break off half way."""
 
     def __init__(self) -> None:
         self.files = {"/a.csv": CONTENT}
+        self.etag = '"1"'
         self.cuts = 0
-        self.asked: Counter[str] = Counter()
+        self.busy = 0
+        self.knows_conditions = True
+        self.asked: list[str] = []
+        """Of every request where it wants the file from, `bytes=0-` where it does not say."""
+        self.sent = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked[self.path] += 1
-                content = outer.files.get(self.path)
-                self.send_response(404 if content is None else 200)
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                outer.cuts -= 1
-                self.wfile.write((content or b"")[: len(content or b"") // 2 if outer.cuts >= 0 else None])
+                outer.answer(self)
 
             def log_message(self, *arguments: object) -> None:
                 """Silent."""
@@ -44,10 +42,29 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.base = f"http://127.0.0.1:{self.http.server_port}/"
 
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        content = self.files.get(request.path, b"")
+        wanted = request.headers.get("Range", "bytes=0-")
+        self.asked.append(wanted)
+        self.busy -= 1
+        same = not self.knows_conditions or request.headers.get("If-Range") == self.etag
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if self.etag and same else 0
+        status = 503 if self.busy >= 0 else 404 if not content else 416 if start > len(content) else 206 if start else 200
+        request.send_response(status)
+        if status == 206:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        rest = content[start:] if status < 300 else b""
+        request.send_header("Content-Length", str(len(rest)))
+        request.end_headers()
+        self.cuts -= status < 300
+        self.sent += request.wfile.write(rest[: len(rest) // 2] if self.cuts >= 0 else rest)
+
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("flows.download.time.sleep", lambda seconds: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = Server()
     thread = Thread(target=running.http.serve_forever, kwargs={"poll_interval": 0.01})
@@ -72,7 +89,7 @@ def test_a_file_is_fetched_checked_and_not_fetched_again(server, tmp_path):
     for _ in range(2):
         fetch(dataset(base=server.base), tmp_path)
     assert (tmp_path / "D/a.csv").read_bytes() == CONTENT
-    assert (states(dataset(), tmp_path), server.asked["/a.csv"]) == (["good"], 1)
+    assert (states(dataset(), tmp_path), server.asked) == (["good"], ["bytes=0-"])
 
 
 def test_progress_counts_bytes(server, tmp_path):
@@ -83,19 +100,73 @@ def test_progress_counts_bytes(server, tmp_path):
     assert told[-1] == (1, 1, "files checked")
 
 
-def test_a_broken_connection_is_tried_again_from_the_beginning(server, tmp_path):
-    server.cuts = 2
-    fetch(dataset(base=server.base), tmp_path)
-    assert ((tmp_path / "D/a.csv").read_bytes(), server.asked["/a.csv"]) == (CONTENT, 3)
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_connection_that_always_breaks_leaves_nothing_and_the_next_fetch_succeeds(server, tmp_path):
+def test_a_broken_connection_goes_on_where_it_broke_off(server, tmp_path):
     server.cuts = 3
-    with pytest.raises(DatasetError, match=r"cannot be reached or broke off: download a.csv from http://127"):
-        fetch(dataset(base=server.base), tmp_path)
-    assert list((tmp_path / "D").iterdir()) == []
     fetch(dataset(base=server.base), tmp_path)
+    assert (tmp_path / "D/a.csv").read_bytes() == CONTENT
+    assert names(tmp_path / "D") == ["a.csv"]
+    starts = [int(wanted[6:-1]) for wanted in server.asked]
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    assert server.sent < 1.5 * len(CONTENT)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"1"'])
+def test_a_server_without_ranges_or_versions_sends_it_all_again(server, tmp_path, etag):
+    server.etag, server.cuts = etag, 2
+    fetch(dataset(base=server.base), tmp_path)
+    assert ((tmp_path / "D/a.csv").read_bytes(), server.asked) == (CONTENT, ["bytes=0-"] * 3)
+
+
+def test_a_connection_that_always_breaks_keeps_a_part_and_the_next_fetch_goes_on(server, tmp_path):
+    server.cuts = 1000
+    with pytest.raises(DatasetError, match=r"broke off; fetch again to go on, or download a.csv from http://127"):
+        fetch(dataset(base=server.base), tmp_path)
+    assert names(tmp_path / "D") == [".a.csv.etag", ".a.csv.part"]
+    had = (tmp_path / "D/.a.csv.part").stat().st_size
+    assert had > len(CONTENT) / 2
+    server.cuts, server.sent, server.asked = 0, 0, []
+    told = []
+    fetch(dataset(base=server.base), tmp_path, lambda *progress: told.append(progress))
+    assert (states(dataset(), tmp_path), server.asked) == (["good"], [f"bytes={had}-"])
+    assert server.sent == len(CONTENT) - had
+    assert min(progress[0] for progress in told if progress[2] == "bytes") > had
+    assert names(tmp_path / "D") == ["a.csv"]
+
+
+@pytest.mark.parametrize("knows_conditions", [True, False])
+@pytest.mark.parametrize("size", [len(CONTENT), 10])
+def test_of_a_file_that_changed_meanwhile_nothing_of_the_old_is_kept(server, tmp_path, knows_conditions, size):
+    server.knows_conditions = knows_conditions
+    unpublished = dataset(base=server.base, files={"a.csv": ""})
+    server.cuts = 1000
+    with pytest.raises(DatasetError):
+        fetch(unpublished, tmp_path)
+    server.cuts, server.etag, server.files["/a.csv"] = 0, '"2"', b"x" * size
+    fetch(unpublished, tmp_path)
+    assert (tmp_path / "D/a.csv").read_bytes() == b"x" * size
+
+
+def test_a_busy_server_is_asked_again_and_keeps_the_part(server, tmp_path):
+    server.cuts, server.busy = 1, 3
+    fetch(dataset(base=server.base), tmp_path)
+    assert server.asked[:4] == ["bytes=0-"] * 4
+    assert server.asked[4] != "bytes=0-"
     assert states(dataset(), tmp_path) == ["good"]
+
+
+def test_waiting_becomes_longer_and_ends(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr("flows.download.time.sleep", waits.append)
+    server.busy = 1000
+    with pytest.raises(DatasetError, match=r"503 .*a.csv; see http://page"):
+        fetch(dataset(base=server.base), tmp_path)
+    assert waits == sorted(set(waits))
+    assert len(server.asked) == len(waits) + 1
 
 
 def test_another_content_than_the_published_is_refused_and_not_kept(server, tmp_path):
@@ -108,6 +179,7 @@ def test_another_content_than_the_published_is_refused_and_not_kept(server, tmp_
 def test_what_the_server_lacks_is_named_with_the_page(server, tmp_path):
     with pytest.raises(DatasetError, match=r"404 .*b.csv; see http://page"):
         fetch(dataset(base=server.base, files={"b.csv": ""}), tmp_path)
+    assert len(server.asked) == 1
 
 
 def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tmp_path, server, monkeypatch):
@@ -119,8 +191,8 @@ def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tm
     with pytest.raises(DatasetError) as raised:
         fetch(dataset(base=f"http://127.0.0.1:{port}/", files=files), tmp_path)
     assert str(raised.value) == (
-        f"127.0.0.1:{port} cannot be reached or broke off: download a.csv, b.csv from http://127.0.0.1:{port}/ into "
-        f"{tmp_path}/D/ by hand, then: edda datasets fetch d"
+        f"127.0.0.1:{port} cannot be reached or broke off; fetch again to go on, or download a.csv, b.csv from "
+        f"http://127.0.0.1:{port}/ into {tmp_path}/D/ by hand, then: edda datasets fetch d"
     )
 
 
@@ -161,7 +233,7 @@ def test_an_archive_is_unpacked_and_its_members_alone_do_as_well(server, tmp_pat
     assert [path.name for path in (tmp_path / "D/m").iterdir()] == ["ratings.csv"]
     (tmp_path / "D/m.zip").unlink()
     fetch(zipped, tmp_path)
-    assert server.asked["/m.zip"] == 1
+    assert server.asked == ["bytes=0-"]
 
 
 def test_every_entry_names_a_run_that_reads_its_folder(monkeypatch):
