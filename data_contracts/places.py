@@ -8,18 +8,19 @@ import pyarrow.compute as pc
 from data_contracts.artifact import Artifact
 
 
-def earlier_places(before: Artifact, nodes: Artifact, domain: str) -> npt.NDArray[np.int32]:
+def earlier_places(before: Artifact, nodes: pa.Table, domain: str) -> npt.NDArray[np.int32]:
     """By the logs' own ids, what number each node of a domain had before.
 
     Args:
-        before, nodes: `nodes` artifacts.
+        before: an earlier `nodes` artifact.
+        nodes: kind and id of the domain's nodes.
         domain: its name.
 
     Returns:
         int32 [nodes], -1 for new ones.
     """
-    known, named = (_names(artifact.read(["kind", "id"], domain=domain)) for artifact in (before, nodes))
-    places: npt.NDArray[np.int32] = pc.index_in(named, known).fill_null(-1).to_numpy()
+    known = _names(before.read(["kind", "id"], domain=domain))
+    places: npt.NDArray[np.int32] = pc.index_in(_names(nodes), known).fill_null(-1).to_numpy()
     return places
 
 

@@ -174,7 +174,7 @@ def _show(outcome: Outcome) -> None:
     from flows.summary import artifacts_table, metrics_table
 
     answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
-    if reused := reuse_table(outcome):
+    if reused := reuse_table(outcome.artifacts):
         answer("\n" + reused.plain())
     if "metrics" in outcome.artifacts:
         answer("\n" + metrics_table(outcome.artifacts).plain())

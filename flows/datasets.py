@@ -151,7 +151,9 @@ def _download(dataset: Dataset, path: Path, missing: list[Path], progress: Progr
         raise DatasetError(f"{error}; see {dataset.page}") from error
     except RequestException as error:
         hand = _by_hand(dataset, missing, str(dataset.base))
-        raise DatasetError(f"{urlsplit(str(dataset.base)).netloc} cannot be reached or broke off; fetch again to go on, or {hand}") from error
+        raise DatasetError(
+            f"{urlsplit(str(dataset.base)).netloc} cannot be reached or broke off; fetch again to go on, or {hand}"
+        ) from error
     except ValueError as error:
         raise DatasetError(f"{dataset.base}{path.name} is not as published and was not kept: {error}") from error
     log.info("%s: %.1f MiB → %s", dataset.name, path.stat().st_size / 2**20, path)

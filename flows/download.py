@@ -39,7 +39,7 @@ class Resuming:
         self._name, self._progress = path.name, progress
         self._part, self._version = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "etag"))
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+    def __call__(self, url: str, output_file: str, _pooch: Any) -> None:
         """Download to pooch's temporary file, which lies in the same folder.
 
         Raises:

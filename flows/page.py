@@ -56,7 +56,7 @@ def show_outcome(outcome: Outcome) -> None:
     url = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else None
     if url:
         create_image_artifact(url, key=_key("edda", name, "curve"), description=f"Training of EDDA run {name}")
-    page, reused = markdown_summary(outcome, url), reuse_table(outcome)
+    page, reused = markdown_summary(outcome, url), reuse_table(outcome.artifacts)
     page += f"\n\n{reused.markdown()}" if reused else ""
     create_markdown_artifact(page, key=_key("edda", name), description=f"EDDA run {name}")
 

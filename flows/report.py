@@ -9,10 +9,15 @@ from pathlib import Path
 from data_contracts.contracts import INTERACTIONS, METRICS, PAIRS
 from data_contracts.store import Store
 from data_contracts.writing import write_atomically
-from flows.report_blocks import Section, Told, number, told_recorded
+from flows.report_blocks import Note, Section, Told, number, told_recorded
 from flows.summary import MACRO, metric_values
 
 FILE = "report.html"
+
+_NOT_TAKEN = (
+    "What was not taken was made anew: vectors of nodes by walking, pairs of two domains by comparing their nodes, rows "
+    "of tables from their neighbours' or by drawing. Interactions and graphs are always made anew."
+)
 
 
 def write_report(told: Told, output: Path | None = None) -> Path:
@@ -72,8 +77,12 @@ def _sections(told: Told) -> Iterator[Section]:
     from flows.report_data import data_section
     from flows.report_pairs import pairs_section
     from flows.report_results import accuracy_section, cost_section, provenance_section, training_section
+    from flows.reuse import reuse_table
 
-    for section in (data_section, pairs_section, training_section, accuracy_section, cost_section, provenance_section):
+    yield data_section(told)
+    if reused := reuse_table(told.artifacts):
+        yield Section("Update", [reused, Note(_NOT_TAKEN)])
+    for section in (pairs_section, training_section, accuracy_section, cost_section, provenance_section):
         yield section(told)
 
 

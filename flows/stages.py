@@ -83,7 +83,7 @@ def _ingest(job: Job) -> Artifact:
 def _nodes(job: Job) -> Artifact:
     from pipeline.nodes import number_nodes
 
-    return number_nodes(job.plan.store, job.plan.config.graph, *job.rest)
+    return number_nodes(job.plan.store, job.plan.config.graph, *job.rest, job.plan.find_before(NODES.name))
 
 
 def _graph(job: Job) -> Artifact:

@@ -117,7 +117,8 @@ def warm_start(parents: Mapping[str, Artifact], seed: int, world: World, rows: S
     nodes, graph, interactions = (parents[f"{of.name}-{BEFORE}"] for of in (NODES, GRAPH, INTERACTIONS))
     earlier = load_world(nodes, graph)
     known = {domain.name: domain for domain in earlier.domains}
-    places = {domain.name: earlier_places(nodes, parents[NODES.name], domain.name) for domain in world.domains}
+    named = {domain.name: parents[NODES.name].read(["kind", "id"], domain=domain.name) for domain in world.domains}
+    places = {name: earlier_places(nodes, table, name) for name, table in named.items()}
     union = np.full(world.nodes, -1, np.int32)
     for domain in world.domains:
         kept = np.flatnonzero(places[domain.name] >= 0)

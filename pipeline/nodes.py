@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import ITEM, KINDS, NODES, TRAIN, USER
+from data_contracts.contracts import KINDS, NODES, TRAIN, USER
+from data_contracts.places import earlier_places
 from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, GraphSettings
 from data_contracts.store import Draft, Store
@@ -28,6 +29,7 @@ def number_nodes(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,  # noqa: ARG001 - every stage has it
     progress: Progress = silent,
+    before: Artifact | None = None,
 ) -> Artifact:
     """Number the users, then the items, of each domain in the order of their global numbers.
 
@@ -39,6 +41,7 @@ def number_nodes(
         parents: `interactions`.
         compute: unused; numbering is two passes over the interactions, a file at a time.
         progress: told after each domain.
+        before: the nodes that the interactions were numbered after; the statistics count whom of each domain they know.
 
     Returns:
         A `nodes` artifact; a domain without interactions has no partition.
@@ -52,15 +55,18 @@ def number_nodes(
         for done, domain in enumerate(domains, start=1):
             table = _domain_nodes(interactions, domain, shared, settings.anchor_kinds)
             draft.write(table, domain=domain)
-            counts[domain] = {
-                "users": pc.sum(pc.equal(table["kind"], USER)).as_py(),
-                "items": pc.sum(pc.equal(table["kind"], ITEM)).as_py(),
-                "anchors": pc.sum(table["is_anchor"]).as_py(),
-            }
+            counts[domain] = {**_of_kinds(table["kind"]), "anchors": pc.sum(table["is_anchor"]).as_py()}
+            if before:
+                is_known = earlier_places(before, table, domain) >= 0
+                counts[domain]["known"] = _of_kinds(table["kind"].filter(pa.array(is_known)))
             progress(done, len(domains), "domains", Part(domain))
         draft.statistics["domains"] = counts
 
     return store.make(NODES, settings.keyed(), parents, write)
+
+
+def _of_kinds(kinds: pa.ChunkedArray) -> dict[str, int]:
+    return {f"{kind}s": pc.sum(pc.equal(kinds, kind)).as_py() or 0 for kind in KINDS}
 
 
 def _shared_entities(interactions: Artifact, domains: Sequence[str]) -> dict[str, Mask]:

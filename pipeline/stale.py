@@ -58,7 +58,7 @@ class Copied:
         had = before[REACH.name].statistics["domains"].get(domain, {}).get("method")
         if method == "walk" or had != method:
             return None
-        places = earlier_places(before[NODES.name], nodes, domain)
+        places = earlier_places(before[NODES.name], nodes.read(["kind", "id"], domain=domain), domain)
         if (np.diff(places[places >= 0]) < 0).any():
             return None
         numbered = read_nodes(before[NODES.name], domain)

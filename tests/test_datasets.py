@@ -49,7 +49,9 @@ class Server:
         self.busy -= 1
         same = not self.knows_conditions or request.headers.get("If-Range") == self.etag
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if self.etag and same else 0
-        status = 503 if self.busy >= 0 else 404 if not content else 416 if start > len(content) else 206 if start else 200
+        status = (
+            503 if self.busy >= 0 else 404 if not content else 416 if start > len(content) else 206 if start else 200
+        )
         request.send_response(status)
         if status == 206:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")

@@ -50,6 +50,20 @@ def made(tmp_path, interactions, **settings):
     return nodes, build_graph(Store(tmp_path), {"interactions": interactions, "nodes": nodes}, COMPUTE)
 
 
+def test_an_update_counts_whom_of_each_domain_it_knew(tmp_path, interactions, monkeypatch):
+    before, _ = made(tmp_path, interactions)
+    assert "known" not in before.statistics["domains"]["books"]
+    monkeypatch.setitem(LOGS, "games", [("ann", "x", "train")])
+    monkeypatch.setitem(LOGS, "films", [*LOGS["films"], ("cat", "y", "train")])
+    grown = made_interactions(Store(tmp_path / "grown"), rows_per_file=1)
+    nodes = number_nodes(Store(tmp_path / "grown"), GraphSettings(), {"interactions": grown}, COMPUTE, before=before)
+    assert nodes.statistics["domains"] == {
+        "books": {"users": 2, "items": 2, "anchors": 4, "known": {"users": 2, "items": 2}},
+        "films": {"users": 3, "items": 3, "anchors": 3, "known": {"users": 3, "items": 2}},
+        "games": {"users": 1, "items": 1, "anchors": 2, "known": {"users": 0, "items": 0}},
+    }
+
+
 def test_users_come_before_items_in_the_order_of_their_numbers(tmp_path, interactions):
     nodes, _ = made(tmp_path, interactions)
     rows = nodes.read(["node", "kind", "id", "entity", "train_degree"], domain="films").to_pylist()

@@ -62,6 +62,18 @@ def told(folder: Path) -> Told:
     return told_run("r", str(folder / "store"))
 
 
+@pytest.fixture(scope="module")
+def updated(folder: Path) -> Told:
+    """The same as run `u`, updated with a user of one domain and with another domain."""
+    rows = (folder / "log.csv").read_text()
+    (folder / "u.toml").write_text(RUN.format(name="u", train=""))
+    run_stages(load_config(folder / "u.toml", store := [f"store={json.dumps(str(folder / 'store'))}"]))
+    (folder / "log.csv").write_text(f"{rows}new,i0001{ODD},games\n" + "".join(f"t{n},t,toys\n" for n in range(9)))
+    run_stages(load_config(folder / "u.toml", [*store, "update=true"]))
+    (folder / "log.csv").write_text(rows)
+    return told_run("u", str(folder / "store"))
+
+
 class Page(HTMLParser):
     """A page's tables by caption, rows of cells' text, and all elements' names."""
 
@@ -118,6 +130,22 @@ def test_sizes_and_overlap_are_those_of_the_interactions(told):
         for there, percent in own.items():
             share = 100 * len(users[here_] & users[there]) / len(users[here_])
             assert percent == ("" if here_ == there else f"{share:.0f}")
+
+
+def test_an_update_tells_what_it_took_and_from_scratch_there_is_no_such_section(told, updated):
+    assert "<h2>Update</h2>" not in as_html(told)
+    (rows,) = [rows for caption, rows in Page(as_html(updated)).tables.items() if caption.startswith("Taken from")]
+    sizes = {domain: told.artifacts["nodes"].statistics["domains"][domain] for domain in told.sizes}
+    taken = {(role, what): tuple(map(int, numbers)) for role, what, *numbers in rows[1:] if role in ("nodes", "reach")}
+    assert taken["nodes", "domains"] == (3, 4, 1)
+    assert taken["nodes", "users of games"] == (sizes["games"]["users"], sizes["games"]["users"] + 1, 1)
+    assert taken["nodes", "items of games"] == (sizes["games"]["items"],) * 2 + (0,)
+    assert taken["nodes", "items of toys"] == (0, 1, 1)
+    reach = updated.artifacts["reach"].statistics["domains"]
+    for domain, of in reach.items():
+        assert taken["reach", f"vectors of {domain}"] == (of["copied"], of["nodes"], of["nodes"] - of["copied"])
+    (kept,) = [row for row in rows if row[1] == "rows of inter"]
+    assert int(kept[2]) < int(kept[3])
 
 
 def test_a_merged_row_and_rejected_rows_are_counted(told):
@@ -237,8 +265,8 @@ def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_without_a_network_shows_it_without_a_complaint(told, tmp_path, scheme):
-    page = write_report(told, tmp_path / "page.html")
+def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_path, scheme):
+    page = write_report(updated, tmp_path / "page.html")
     shot, dark = tmp_path / "shot.png", scheme == "dark"
     told_by_browser = _chromium(page, f"--screenshot={shot}", "--window-size=1200,2000",
                                 f"--blink-settings=preferredColorScheme={0 if dark else 1}")  # fmt: skip

@@ -180,10 +180,12 @@ def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stag
 
 
 def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -> None:
-    assert reuse_table(run_stages(config_of(tmp_path))) is None
+    assert reuse_table(run_stages(config_of(tmp_path)).artifacts) is None
     grow(tmp_path, "j")
     outcome = run_stages(config_of(tmp_path, "update=true"))
+    new = {"users": 2, "items": 1, "known": {"users": 0, "items": 0}}
     statistics = {
+        "nodes": {"domains": {"books": {"users": 3000, "items": 2000, "known": {"users": 2999, "items": 2000}}, "n": new}},
         "reach": {"domains": {"books": {"nodes": 5000, "copied": 4000}}},
         "pairs": {"pairs_of_domains": 3, "copied": 1},
         "checkpoint-2022": {
@@ -194,9 +196,14 @@ def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -
     }  # fmt: skip
     for role, found in statistics.items():
         outcome.artifacts[role].statistics.update(found)
-    table = reuse_table(outcome)
+    table = reuse_table(outcome.artifacts)
     assert table is not None
     assert table.rows == (
+        ("nodes", "domains", "1", "2", "1"),
+        ("nodes", "users of books", "2,999", "3,000", "1"),
+        ("nodes", "items of books", "2,000", "2,000", "0"),
+        ("nodes", "users of n", "0", "2", "2"),
+        ("nodes", "items of n", "0", "1", "1"),
         ("reach", "vectors of books", "4,000", "5,000", "1,000"),
         ("pairs", "pairs of domains", "1", "3", "2"),
         ("checkpoint-2022", "rows of inter", "7", "10", "2 from neighbours, 1 as usual"),
