@@ -106,3 +106,17 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
     users = other["user_id"].to_pylist()
     assert users == sorted(users)
     assert set(users) == set(plain["user_id"].to_pylist())
+
+
+def test_a_domain_whose_users_know_all_items_has_no_recommendations(
+    tiny_run: TinyRun, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
+        found = open_catalogue(artifacts, domain)
+        users, items = len(found.users), len(found.items)
+        every = np.arange(users + 1) * items, np.tile(np.arange(items, dtype=np.int32), users)
+        return replace(found, indptr=every[0], known=every[1]) if domain == "books" else found
+
+    monkeypatch.setattr("model.export.open_catalogue", known)
+    made = export_recommendations(store, ExportSettings(top=7), tiny_run.artifacts, ONE)
+    assert {partition["domain"] for partition in made.partitions()} == {"films", "games"}
