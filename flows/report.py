@@ -15,8 +15,8 @@ from flows.summary import MACRO, metric_values
 FILE = "report.html"
 
 _NOT_TAKEN = (
-    "What was not taken was made anew: vectors of nodes by walking, pairs of two domains by comparing their nodes, rows "
-    "of tables from their neighbours' or by drawing. Interactions and graphs are always made anew."
+    "What was not taken was made anew: vectors of nodes by walking, pairs of two domains by comparing nodes, rows of "
+    "tables from their neighbours' or by drawing. Interactions and graphs are always made anew."
 )
 
 

@@ -11,7 +11,7 @@ from flows.summary import Table
 
 
 def reuse_table(artifacts: Mapping[str, Artifact]) -> Table | None:
-    """Domains, users and items that were known, rows, pairs and tables that were copied or started from, of all there are.
+    """Domains, users and items that were known, what was copied or started from, of all there are.
 
     Args:
         artifacts: of a run, by role.
