@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Self
 from urllib.parse import unquote
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -115,24 +119,27 @@ def service(recommender: Recommender, run: str) -> FastAPI:
         run: the run's name.
     """
     sizes = [Domain(domain=name, **_sizes(recommender, name)) for name in recommender.domains]
-    app = FastAPI(title=f"EDDA: {run}", version="1", summary="Recommendations in many domains.", redirect_slashes=False)
+    app = FastAPI(
+        title=f"EDDA: {run}", version="1", summary="Recommendations in many domains.", redirect_slashes=False,
+        lifespan=_few_threads,
+    )  # fmt: skip
     registry = CollectorRegistry()
     app.add_middleware(Border, registry=registry)
     app.add_exception_handler(UnknownError, _unknown)
     app.add_exception_handler(RequestValidationError, _malformed)
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """Whether the service answers, and for which run."""
         return {"status": "ok", "run": run}
 
     @app.get("/metrics")
-    def metrics() -> Response:
+    async def metrics() -> Response:
         """Requests and their times since the start."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/domains")
-    def domains() -> list[Domain]:
+    async def domains() -> list[Domain]:
         """All domains."""
         return sizes
 
@@ -140,31 +147,38 @@ def service(recommender: Recommender, run: str) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def _few_threads(_app: FastAPI) -> AsyncIterator[None]:
+    """Answers are made by one thread for each core: more would only pass the interpreter's lock around."""
+    current_default_thread_limiter().total_tokens = len(os.sched_getaffinity(0))
+    yield
+
+
 def _add_answers(app: FastAPI, recommender: Recommender) -> None:
-    @app.get("/v1/recommendations/{domain}/{user}")
-    def recommendations(domain: DomainPart, user: UserPart, top: Top = 10) -> Answer:
+    @app.get("/v1/recommendations/{domain}/{user}", response_model=Answer)
+    def recommendations(domain: DomainPart, user: UserPart, top: Top = 10) -> Response:
         """The best items for a user, those of training left out."""
-        return Answer(items=_listed(recommender.for_user(domain, user, top)))
+        return _written(Answer(items=_listed(recommender.for_user(domain, user, top))))
 
-    @app.get("/v1/similar/{domain}/{item}")
-    def similar(domain: DomainPart, item: ItemPart, top: Top = 10) -> Answer:
+    @app.get("/v1/similar/{domain}/{item}", response_model=Answer)
+    def similar(domain: DomainPart, item: ItemPart, top: Top = 10) -> Response:
         """The items most like an item."""
-        return Answer(items=_listed(recommender.similar(domain, item, top)))
+        return _written(Answer(items=_listed(recommender.similar(domain, item, top))))
 
-    @app.post("/v1/recommendations")
-    def recommendations_of_many(asked: Users) -> ForUsers:
+    @app.post("/v1/recommendations", response_model=ForUsers)
+    def recommendations_of_many(asked: Users) -> Response:
         """The best items for many users."""
         found = recommender.for_users(asked.domain, asked.users, asked.top)
         results = [
             ForUser(user=user, items=None if (rows := found[user]) is None else _listed(rows)) for user in asked.users
         ]
-        return ForUsers(results=results)
+        return _written(ForUsers(results=results))
 
-    @app.post("/v1/new-user")
-    def new_user(asked: History) -> ForNewUser:
+    @app.post("/v1/new-user", response_model=ForNewUser)
+    def new_user(asked: History) -> Response:
         """The best items for a user who was not in training, from the items that the user knows."""
         found = recommender.for_new_user(asked.domain, asked.items, asked.top)
-        return ForNewUser(items=_listed(found.items), used=found.used, ignored=found.ignored)
+        return _written(ForNewUser(items=_listed(found.items), used=found.used, ignored=found.ignored))
 
 
 def _sizes(recommender: Recommender, name: str) -> dict[str, int]:
@@ -174,6 +188,11 @@ def _sizes(recommender: Recommender, name: str) -> dict[str, int]:
 
 def _listed(rows: list[Scored]) -> list[Listed]:
     return [Listed(rank=row.rank, item=row.item, score=row.score) for row in rows]
+
+
+def _written(answer: BaseModel) -> Response:
+    """As JSON, on the thread that found it: left to FastAPI, checking it again takes a second thread's turn."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _unknown(_request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ def serve_until_stopped(app: FastAPI, host: str, port: int) -> None:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=2048) as listening:
-        # asyncio does it only for sockets that name their protocol; else an answer's body waits 40 ms for the client's ACK.
+        # Else an answer's body waits 40 ms for the client's ACK; asyncio sees to it only where sockets name a protocol.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         address, bound = listening.getsockname()[:2]
         tell(f"serving on http://{f'[{address}]' if ':' in address else address}:{bound}, stop with Ctrl-C")
