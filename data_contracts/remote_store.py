@@ -111,6 +111,11 @@ class RemoteStore(Store):
         linked = {"artifacts": {link: [artifact.contract.name, artifact.key]}}
         self.remote.write(f"runs/{name}/{link}.json", json.dumps(linked).encode())
 
+    def unlink(self, name: str, link: str) -> None:
+        """As `Store.unlink`, here and in the remote."""
+        super().unlink(name, link)
+        self.remote.delete([f"runs/{name}/{link}.json"])
+
     def linked(self, name: str, link: str) -> Artifact | None:
         """As `Store.linked`."""
         content = self.remote.read(f"runs/{name}/{link}.json")

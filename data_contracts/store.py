@@ -150,6 +150,10 @@ class Store:
         """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
         self._link(name, link, artifact)
 
+    def unlink(self, name: str, link: str) -> None:
+        """Take a link out of a run's folder."""
+        (self.root / "runs" / name / link).unlink(missing_ok=True)
+
     def linked(self, name: str, link: str) -> Artifact | None:
         """What is linked into a run's folder; None where nothing is."""
         path = self.root / "runs" / name / link

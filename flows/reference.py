@@ -67,6 +67,12 @@ def assignment(name: str, field: FieldInfo, prefix: str) -> str:
     return f"{name} = {json.dumps(field.default, ensure_ascii=False)}"
 
 
+def _shown(limit: float) -> str:
+    """A number; large powers of two as such."""
+    power = int(limit).bit_length() - 1
+    return f"2^{power}" if power > 31 and limit == 2**power else str(limit)
+
+
 def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
     """A JSON schema in a few words: `integer, ≥ 1`, `one of "a", "b"`, `list of integers ≥ 1`."""
     if "$ref" in schema:
@@ -80,5 +86,5 @@ def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
         return f"table of: {describe_type(inner, schemas)}" if isinstance(inner, dict) else "table"
     if schema.get("type") == "array":
         return f"list of: {describe_type(schema['items'], schemas)}"
-    limits = [text.format(schema[key]) for key, text in _LIMITS.items() if key in schema]
+    limits = [text.format(_shown(schema[key])) for key, text in _LIMITS.items() if key in schema]
     return ", ".join([_WORDS.get(schema.get("type", ""), "text"), *limits])

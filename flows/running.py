@@ -17,7 +17,7 @@ from filelock import FileLock
 from data_contracts.artifact import Artifact
 from data_contracts.attempts import Attempt, attempt_of, begin
 from data_contracts.claims import is_held
-from data_contracts.contracts import WORLD
+from data_contracts.contracts import EMBEDDINGS, INDEX, WORLD
 from data_contracts.progress import Progress, silent
 from data_contracts.remote_store import open_store
 from data_contracts.store import Store
@@ -185,6 +185,16 @@ def record(outcome: Outcome) -> None:
         "peak_memory_mib": peak_memory_mib(),
     }
     outcome.plan.store.link_run(outcome.config.name, outcome.artifacts, details)
+    _let_go_of_index(outcome)
+
+
+def _let_go_of_index(outcome: Outcome) -> None:
+    """An index of vectors that the run no longer has is of no use, and would keep them from being garbage."""
+    store, name = outcome.plan.store, outcome.config.name
+    index, embeddings = store.linked(name, INDEX.name), outcome.artifacts.get(EMBEDDINGS.name)
+    if index and embeddings and index.manifest.parents[EMBEDDINGS.name] != embeddings.folder.name:
+        store.unlink(name, INDEX.name)
+        log.warning("the index of run %r was of earlier vectors; make one of these with: edda index %s", name, name)
 
 
 def is_recorded(outcome: Outcome) -> bool:

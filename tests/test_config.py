@@ -183,6 +183,8 @@ def test_the_reference_explains_every_key():
     missing = [name for name, field in RunConfig.model_fields.items() if f"# {field.description}" not in text]
     assert missing == []
     assert "# Most epochs to train.\n# (integer, ≥ 1)\nepochs = 100\n" in text
+    assert "integer, ≥ 0, < 2^63)" in text
+    assert str(2**63) not in text
 
 
 def test_every_line_of_a_keys_meaning_is_a_comment():

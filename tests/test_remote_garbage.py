@@ -72,6 +72,9 @@ def test_what_another_machine_links_into_a_run_stays_and_is_found(world, tmp_pat
     assert open_store(address).linked("run", "index").key == unused.key
     open_store(address).link_run("run", {"rejects": child}, {})
     assert unused.key not in {garbage.path.name for garbage in find_remote_garbage(Remote(address), NOW)}
+    open_store(address).unlink("run", "index")
+    assert open_store(address).linked("run", "index") is None
+    assert unused.key in {garbage.path.name for garbage in find_remote_garbage(Remote(address), NOW)}
 
 
 def test_a_young_file_keeps_an_unused_artifact(world, monkeypatch) -> None:

@@ -179,6 +179,19 @@ def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stag
     assert np.all([artifact.path.exists() for artifact in generations[2].values()])
 
 
+def test_an_index_of_earlier_vectors_is_let_go_and_garbage(tmp_path: Path, stages: Stages) -> None:
+    first = run_stages(config_of(tmp_path)).artifacts
+    root = tmp_path / "store"
+    index = stages.make(Store(root), "index", {}, {role: first[role] for role in ("embeddings", "graph")})
+    Store(root).link("r", "index", index)
+    run_stages(config_of(tmp_path, "train.epochs=3"), "train")
+    assert Store(root).linked("r", "index") == index
+    run_stages(config_of(tmp_path, "train.epochs=3"))
+    assert Store(root).linked("r", "index") is None
+    gone = {garbage.path.name for garbage in collect_garbage(root)}
+    assert {index.folder.name, first["embeddings"].folder.name} <= gone
+
+
 def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -> None:
     assert reuse_table(run_stages(config_of(tmp_path)).artifacts) is None
     grow(tmp_path, "j")
