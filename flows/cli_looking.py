@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.cli_options import FAILURE, Viewing
+from flows.cli_options import FAILURE, Run, Viewing
 from flows.console import answer
 
 if TYPE_CHECKING:
@@ -66,13 +66,11 @@ def inspect(
     return FAILURE if any(found["violations"] for found in every.values()) else 0
 
 
-def report(run: str, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
+def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
     """Write a run's report, finished or not, as one HTML file, and print its path.
 
     Parameters
     ----------
-    run:
-        a run's name in the store, or its TOML file.
     output:
         the file; by default report.html in the run's folder in the store.
     """

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
 
+Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

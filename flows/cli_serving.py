@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from flows.cli_options import Viewing
+from flows.cli_options import Run, Viewing
 from flows.console import answer, tell, watcher
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _FOR = Group("For", validator=_exactly_one)
 
 
 def recommend(
-    run: str,
+    run: Run,
     /,
     *,
     domain: str,
@@ -40,8 +40,6 @@ def recommend(
 
     Parameters
     ----------
-    run:
-        a run's name in the store, or its TOML file.
     domain:
         domain to recommend in.
     user:
@@ -79,14 +77,8 @@ def recommend(
         answer(f"{row.rank}\t{row.item}\t{row.score:.4f}")
 
 
-def index(run: str, /, *, options: Viewing = Viewing()) -> None:
-    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many.
-
-    Parameters
-    ----------
-    run:
-        a run's name in the store, or its TOML file.
-    """
+def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
+    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
     from flows.recommending import exported_run
     from flows.summary import Table
     from model.index import build_index
@@ -104,7 +96,7 @@ def index(run: str, /, *, options: Viewing = Viewing()) -> None:
 
 
 def serve(
-    run: str,
+    run: Run,
     /,
     *,
     host: str = "127.0.0.1",
@@ -116,8 +108,6 @@ def serve(
 
     Parameters
     ----------
-    run:
-        a run's name in the store, or its TOML file.
     host:
         address to listen on; whoever reaches it may ask, so leave others than this machine to a proxy.
     port:

@@ -14,10 +14,8 @@ from model.candidates import known_items
 from model.catalogue import Catalogue, Floats32
 from model.kernels import best_items, count_at_least
 from model.ragged import pick_rows
+from model.recommending import block_height
 from model.world import Domain, Ints, Longs, Rows
-
-_BLOCK_BYTES = 32 * 2**20
-"""Scores in memory at once."""
 
 
 def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple[Ints, NDArray[np.int64]]:
@@ -70,7 +68,7 @@ def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[Longs, Ints, F
     Yields:
         Users, by ascending ids, their items (users, top), -1 where too few are left, and the items' scores.
     """
-    height = _height(len(catalogue.items))
+    height = block_height(len(catalogue.items))
     for start in range(0, len(catalogue.users), height):
         block = catalogue.user_order[start : start + height]
         scores = catalogue.users[block] @ catalogue.items.T
@@ -80,15 +78,10 @@ def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[Longs, Ints, F
         yield block, items, best
 
 
-def _height(items: int) -> int:
-    """Users of one block."""
-    return max(1, _BLOCK_BYTES // (4 * max(items, 1)))
-
-
 def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slice, Floats32]]:
     """Blocks of `users` with their scores (block, items) of every item, which the next block overwrites."""
     items = vectors[domain.users :].T
-    height = _height(domain.items)
+    height = block_height(domain.items)
     buffer = torch.empty(min(height, users.size), domain.items, device=vectors.device)
     for start in range(0, users.size if domain.items else 0, height):
         block = slice(start, min(start + height, users.size))

@@ -45,13 +45,18 @@ def best_items(catalogue: Catalogue, vectors: Floats32, left_out: tuple[Longs, I
     """
     indptr, masked = left_out
     items, scores = _nothing(catalogue, len(vectors), top)
-    height = max(1, _BLOCK_BYTES // (4 * max(len(catalogue.items), 1)))
+    height = block_height(len(catalogue.items))
     for start in range(0, len(vectors), height):
         block = vectors[start : start + height] @ catalogue.items.T
         for row, values in enumerate(block, start=start):
             values[masked[indptr[row] : indptr[row + 1]]] = -np.inf
             _fill(items[row], scores[row], values)
     return items, scores
+
+
+def block_height(items: int) -> int:
+    """Users whose scores of all items are in memory at once."""
+    return max(1, _BLOCK_BYTES // (4 * max(items, 1)))
 
 
 def similar_items(catalogue: Catalogue, items: Longs, top: int) -> Best:
