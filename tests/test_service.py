@@ -197,7 +197,7 @@ import flows.serving
 from flows.recommending import open_run
 from flows.service import service
 service(open_run("tiny", Path(sys.argv[1])), "tiny")
-print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numba", "prefect", "dask", "scipy", "pandas"}))
+print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numba", "prefect", "dask", "scipy"}))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tiny_run.store)], capture_output=True, text=True, check=True
