@@ -115,11 +115,13 @@ def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multipl
         nodes, matrix = stack.graph(number)
         matrix, rows = matrix.to(table.device), torch.from_numpy(nodes.astype(np.int64)).to(table.device)
         layer = table.index_select(0, rows)
-        total = torch.zeros_like(layer)
+        total = torch.zeros_like(layer) if backbone.averaged else None
         for _ in range(backbone.layers):
-            layer = backbone.neighbours * multiply(matrix, layer) + backbone.own * layer
-            total += layer
-        result = total / (backbone.layers + 1) if backbone.averaged else layer
+            mixed = multiply(matrix, layer).mul_(backbone.neighbours)  # in place: rows of all users are large
+            layer = mixed.add_(layer.mul_(backbone.own))
+            if total is not None:
+                total += layer
+        result = layer if total is None else total.div_(backbone.layers + 1)
         output.index_add_(0, rows, result, alpha=1.0 / stack.graphs)
     return output
 
