@@ -57,7 +57,7 @@ class Resuming:
                     wait = next(waits, None) if _may_pass(error) else None
                     if wait is None:
                         raise
-                    log.warning("%s: %s; trying again in %d s", self._name, error, wait)
+                    log.info("%s: %s; trying again in %d s", self._name, error, wait)
                     time.sleep(wait)
         self._part.replace(output_file)
         self._version.unlink()

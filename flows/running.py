@@ -194,7 +194,7 @@ def _let_go_of_index(outcome: Outcome) -> None:
     index, embeddings = store.linked(name, INDEX.name), outcome.artifacts.get(EMBEDDINGS.name)
     if index and embeddings and index.manifest.parents[EMBEDDINGS.name] != embeddings.folder.name:
         store.unlink(name, INDEX.name)
-        log.warning("the index of run %r was of earlier vectors; make one of these with: edda index %s", name, name)
+        log.info("the index of run %r was of earlier vectors; make one of these with: edda index %s", name, name)
 
 
 def is_recorded(outcome: Outcome) -> bool:
