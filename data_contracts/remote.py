@@ -84,7 +84,9 @@ class Remote:
         with self._reached():
             try:
                 self._files.pipe_file(self._path(name), content, mode="create")
-            except FileExistsError:
+            except OSError as error:
+                if not _is_there(error):
+                    raise
                 return False
         return True
 
@@ -168,6 +170,12 @@ class Remote:
             remedy = f"set them as {package} expects them, see docs/storage.md"
             return PermissionError(f"{self.address}: no usable credentials ({words}); {remedy}")
         return ConnectionError(f"{self.address}: the storage does not answer as it should ({words}); try again later")
+
+
+def _is_there(error: OSError) -> bool:
+    """A conditional write found a file; s3fs says so only of servers that name the condition, as AWS does."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") == "PreconditionFailed"
 
 
 def _scheme(address: str) -> str:

@@ -9,6 +9,7 @@ logs of wednesday ─ update ─ C               before: B
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,9 +50,13 @@ class Last:
 
         Raises:
             ValueError: ingest has other settings than it had, so rows that were trained on may now be held out.
+            FileNotFoundError: the interactions or nodes to go on from were deleted.
         """
         if not self.artifacts or not self.artifacts.keys() >= self.before.keys():
             return self.before
+        for role in (INTERACTIONS.name, NODES.name):
+            if role in self.artifacts and not _exists(self.artifacts[role]):
+                raise is_gone(config.name, self.artifacts[role].address)
         had = self.artifacts[INTERACTIONS.name].manifest.settings["settings"]
         if had != config.ingest.keyed():
             raise ValueError(
@@ -59,6 +64,19 @@ class Last:
                 "on from, or rows that were trained on could be held out; run it once with update = false"
             )
         return {role: artifact.folder.name for role, artifact in self.artifacts.items()}
+
+
+def is_gone(name: str, place: str) -> FileNotFoundError:
+    """What to say of an artifact that an update goes on from and that was deleted."""
+    return FileNotFoundError(
+        f"update: run {name!r} goes on from {place}, which is not there, must be; run it once with update = false"
+    )
+
+
+def _exists(artifact: Artifact) -> bool:
+    with suppress(FileNotFoundError):
+        return bool(artifact.manifest)
+    return False
 
 
 def last_made(store: Store, name: str) -> Last:

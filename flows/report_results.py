@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.artifact import MANIFEST, Artifact
 from data_contracts.contracts import INTERACTIONS, METRICS, WORLD
 from flows.comparison import Compared, cautions, flat, recorded
 from flows.comparison_tables import comparison_tables
@@ -17,6 +19,8 @@ from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, 
 from flows.plan import STAGES
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
 from flows.summary import MACRO, Table, artifacts_table, metric_names, metrics_table
+
+log = logging.getLogger(__name__)
 
 _POINTS = 120
 """Epochs that a curve shows, at most."""
@@ -82,7 +86,7 @@ def accuracy_section(told: Told) -> Section:
     *domains, (_, *mean) = metrics.rows
     blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *mean)))]
     this = Compared(told.name, told.config, told.artifacts)
-    others = list(_others(told))
+    others, left_out = _others(told)
     shown = [this, *others[: COLOURS - 1]]
     colours = {run.name: place for place, run in enumerate(shown)}
     blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
@@ -94,19 +98,49 @@ def accuracy_section(told: Told) -> Section:
         blocks += [settings, *(Note(f"Caution: {caution}.") for caution in cautions([this, *others]))]
     else:
         blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))
-    return Section("Accuracy", blocks)
+    return Section("Accuracy", [*blocks, *left_out])
 
 
-def _others(told: Told) -> Iterator[Compared]:
-    """Other runs of the store that were evaluated on the same interactions."""
-    mine = told.artifacts.get(INTERACTIONS.name)
+def _others(told: Told) -> tuple[list[Compared], list[Note]]:
+    """Other runs of the store that were evaluated on the same interactions, and what is said of damaged ones."""
+    runs, notes = [], []
     for name in told.store.run_names():
-        artifacts = told.store.run(name)[0]
-        same = mine is not None and artifacts.get(INTERACTIONS.name) == mine
-        if name != told.name and same and METRICS.name in artifacts:
-            run = recorded(name, told.store)
-            if all(found.is_readable for found in run.artifacts.values()):
-                yield run
+        try:
+            if name != told.name and (run := _same_rows(told, name)):
+                runs.append(run)
+        except (OSError, ValueError) as error:  # of somebody else's run: no reason to have no report
+            note = f"Run {name} is left out: {'; '.join(str(error).splitlines())}"
+            log.warning("report of run %r: %s", told.name, note)
+            notes.append(Note(note))
+    return runs, notes
+
+
+def _same_rows(told: Told, name: str) -> Compared | None:
+    """A run by its name, if it was evaluated on the same interactions and this program can read it.
+
+    Raises:
+        OSError, ValueError: it is damaged.
+    """
+    artifacts, mine = told.store.run(name)[0], told.artifacts.get(INTERACTIONS.name)
+    if mine is None or artifacts.get(INTERACTIONS.name) != mine or METRICS.name not in artifacts:
+        return None
+    run = recorded(name, told.store)
+    if not all(_is_readable(found) for found in run.artifacts.values()):
+        return None
+    if problems := run.artifacts[METRICS.name].verify():
+        raise _damaged(run.artifacts[METRICS.name], problems[0])
+    return run
+
+
+def _is_readable(artifact: Artifact) -> bool:
+    try:
+        return artifact.is_readable
+    except ValueError as error:
+        raise _damaged(artifact, f"{MANIFEST} cannot be read") from error
+
+
+def _damaged(artifact: Artifact, problem: object) -> OSError:
+    return OSError(f"{artifact.address} is damaged: {problem}; delete it and run the run's file again")
 
 
 def _plotted(run: Compared) -> list[str]:

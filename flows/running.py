@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from data_contracts.attempts import Attempt, attempt_of, begin
 from data_contracts.claims import is_held
 from data_contracts.contracts import EMBEDDINGS, INDEX, WORLD
 from data_contracts.progress import Progress, silent
-from data_contracts.remote_store import open_store
+from data_contracts.remote_claims import claimed
+from data_contracts.remote_store import RemoteStore, open_store
 from data_contracts.store import Store
 from flows.config import RunConfig, store_place
 from flows.console import Watch
@@ -153,13 +154,19 @@ def run_lock(store: Store, name: str) -> FileLock:
     return FileLock(store.root / "runs" / f".{name}.lock")
 
 
-def _only_one(store: Store, name: str) -> FileLock:
+@contextmanager
+def _only_one(store: Store, name: str) -> Iterator[None]:
     """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
     (store.root / "runs").mkdir(parents=True, exist_ok=True)
     lock = run_lock(store, name)
     if is_held(lock):
         log.info("waiting for another run named %r, which works in %s", name, store)
-    return lock
+    with lock:
+        if isinstance(store, RemoteStore):
+            with claimed(store.remote, name, Path(lock.lock_file).with_suffix(".claim")):
+                yield
+        else:
+            yield
 
 
 def stages_needed(plan: Plan, stage: str | None) -> list[str]:

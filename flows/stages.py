@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import (
+    BEFORE,
     CHECKPOINT,
     EMBEDDINGS,
     GRAPH,
@@ -22,6 +23,7 @@ from data_contracts.contracts import (
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
 from flows.plan import Plan, Step, contract_of
+from flows.previous import is_gone
 from flows.ranks import columns
 
 
@@ -50,10 +52,14 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
 
     Raises:
         RuntimeError: the stage's artifact has another key than planned: `flows.plan` and the stage disagree.
+        FileNotFoundError: what an update goes on from was deleted.
     """
     step = plan.steps[role]
     parents = {parent: plan.store.find(contract_of(parent), key) for parent, key in step.parents.items()}
     absent = [parent for parent, artifact in parents.items() if artifact is None]
+    for parent in absent:
+        if parent.endswith(f"-{BEFORE}"):
+            raise is_gone(plan.config.name, f"{plan.store}/{contract_of(parent).name}/{step.parents[parent]}")
     if absent:
         raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
     made = _MAKERS[step.contract.name](Job(plan, step, {p: a for p, a in parents.items() if a}, progress))

@@ -69,7 +69,7 @@ def test_a_service_has_a_pinned_image_a_health_check_and_only_rights_it_needs(na
 
 def test_what_is_published_is_published_on_loopback_only():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"server": ["127.0.0.1:4200:4200"]}
+    assert published == {"objects": ["127.0.0.1:8333:8333"], "server": ["127.0.0.1:4200:4200"]}
 
 
 def test_services_wait_for_services_and_mount_volumes_that_exist():
@@ -84,9 +84,20 @@ def test_services_wait_for_services_and_mount_volumes_that_exist():
 
 def test_every_process_that_works_sees_the_store_and_the_logs():
     for name in ("worker", "trainer", "dask-worker"):
-        assert SERVICES[name]["volumes"] == ["store:/store", "${EDDA_DATA:-./data}:/data:ro"]
+        service = SERVICES[name]
+        assert service["volumes"] == ["store:/store", "${EDDA_DATA:-./data}:/data:ro"]
+        assert service["environment"].items() >= COMPOSE["x-store"].items()
+        assert "objects" in service["depends_on"]
+
+
+def test_who_keeps_a_store_in_the_object_store_has_its_key_its_bucket_and_the_package_for_it():
+    objects = SERVICES["objects"]
+    assert objects["environment"].items() <= COMPOSE["x-store"].items()
+    assert "-bucket=edda" in objects["command"]
+    assert " s3fs\n" in stages()["without-torch"]
 
 
 def test_no_image_calls_home():
     for name, value in NO_TELEMETRY.items():
         assert f"{name}={value}" in stages()["python"]
+    assert "-master.telemetry=false" in SERVICES["objects"]["command"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from object_storage import address, endpoint
 
+from data_contracts.remote import Remote
 from data_contracts.remote_store import open_store
 
 __all__ = ["address", "endpoint"]
@@ -47,3 +49,18 @@ def test_missing_credentials_and_a_silent_storage_are_one_line(address) -> None:
     silent = refused(address, AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert silent.startswith(f"edda: {address}: the storage does not answer as it should (EndpointConnectionError: ")
     assert silent.count("\n") == 1
+
+
+def test_of_many_who_create_a_file_at_once_one_does(address) -> None:
+    remote, contents = Remote(address), [str(number).encode() for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as writers:
+        for name in ("a", "b", "c"):
+            created = list(writers.map(lambda content, name=name: remote.create(name, content), contents))
+            assert [content for content, done in zip(contents, created, strict=True) if done] == [remote.read(name)]
+
+
+def test_a_refusal_that_does_not_name_the_condition_is_understood(address, monkeypatch) -> None:
+    exceptions = pytest.importorskip("moto.s3.exceptions")
+    unnamed = lambda error, condition: exceptions.S3ClientError.__init__(error, "it did not hold")  # noqa: E731
+    monkeypatch.setattr(exceptions.PreconditionFailed, "__init__", unnamed)
+    assert [Remote(address).create("a", content) for content in (b"1", b"2")] == [True, False]

@@ -15,6 +15,7 @@ from fake_stages import edda, here
 from matplotlib.image import imread
 from tiny_world import build, random_log
 
+from data_contracts.contracts import RANKS_FILE
 from data_contracts.store import Store
 from flows.config import load_config
 from flows.report import as_html, keep_report, report_path, write_report
@@ -177,6 +178,20 @@ def test_a_run_that_this_version_cannot_read_is_left_out(told, folder):
         assert "no other evaluated run" in as_html(told)
     finally:
         manifest.write_text(before)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "part-00000.parquet", RANKS_FILE])
+def test_damaged_metrics_of_another_run_are_named_and_left_out(told, folder, file, caplog):
+    metrics = told_run("alone", folder / "store").artifacts["metrics"]
+    before = (metrics.path / file).read_bytes()
+    (metrics.path / file).write_bytes(before[: len(before) // 2])
+    try:
+        page = as_html(told)
+    finally:
+        (metrics.path / file).write_bytes(before)
+    assert "no other evaluated run" in page
+    assert "Run alone is left out: " in page
+    assert str(metrics.path) in caplog.text
 
 
 def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(told):

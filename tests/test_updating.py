@@ -1,6 +1,7 @@
 """Updates: what a run goes on from, what its keys follow from, and which numbers stay."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,17 @@ def test_an_update_with_other_settings_still_goes_on_from_the_same(tmp_path: Pat
     update(tmp_path)
     assert update(tmp_path, "train.epochs=3") == MODEL
     assert update(tmp_path) == []
+
+
+@pytest.mark.parametrize("role", ["interactions", "nodes", "graph"])
+def test_an_update_whose_past_was_deleted_says_so_and_how_to_go_on(tmp_path: Path, stages: Stages, role: str) -> None:
+    gone = run_stages(config_of(tmp_path)).artifacts[role].path
+    grow(tmp_path, "j")
+    shutil.rmtree(gone)
+    message = f"^update: run 'r' goes on from {gone}, which is not there, must be; run it once with update = false"
+    with pytest.raises(FileNotFoundError, match=message):
+        update(tmp_path)
+    assert "interactions" in run_stages(config_of(tmp_path)).made
 
 
 def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: Path, stages: Stages) -> None:
