@@ -34,9 +34,9 @@ class Columns(Settings):
     split: str | int | None = None
     """Column of splits (train, valid or val, test)."""
     rating: str | int | None = None
-    """Column of ratings; needed by `rating_at_least`."""
+    """Column of ratings, numbers or true and false; needed by `rating_at_least`."""
     timestamp: str | int | None = None
-    """Column of times, as integers or decimals."""
+    """Column of times: numbers, or ISO 8601 as microseconds since 1970; docs/logs.md."""
 
 
 class LogSource(Settings):
@@ -70,9 +70,9 @@ class SplitSettings(Settings):
     seed: Seed = 2022
     """random: seed of the draw."""
     valid_from: int | None = None
-    """time: first time of the validation split."""
+    """time: first time of the validation split, in the unit of the log."""
     test_from: int | None = None
-    """time: first time of the test split."""
+    """time: first time of the test split, in the unit of the log."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
