@@ -123,14 +123,14 @@ def _best(catalogue: Catalogue, top: int) -> Iterator[pa.Table]:
 
 
 def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer tables of at least `_FILE_ROWS` rows, but for the last."""
+    """The same rows in fewer tables of at least `_FILE_ROWS` rows, but for the last; none without rows."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
         if sum(part.num_rows for part in waiting) >= _FILE_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
-    if waiting:
+    if any(table.num_rows for table in waiting):
         yield pa.concat_tables(waiting)
 
 

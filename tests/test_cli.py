@@ -65,6 +65,14 @@ def test_a_failure_is_one_message_without_a_traceback_and_exit_1(here, stages: S
     assert "Traceback" not in err
 
 
+def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see_more(here, stages: Stages, capsys):
+    stages.failures["nodes"] = [IndexError("index out of bounds")]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "edda: graph of run 'r' stopped while making nodes: IndexError: index out of bounds (--debug shows where)"
+    )
+
+
 def test_debug_shows_the_traceback(here, stages: Stages):
     stages.failures["nodes"] = [ValueError("oops")]
     with pytest.raises(ValueError, match="oops"):
