@@ -42,7 +42,7 @@ class Columns(Settings):
 class LogSource(Settings):
     """One set of raw log files of one format."""
 
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """Path or glob, relative to the run's file, or s3://, gs://, abfs://; `${NAME}` is taken from the environment."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """File format; `auto` goes by the name's ending, before .gz or .zst. One record per line; only CSV has quotes."""
@@ -50,7 +50,7 @@ class LogSource(Settings):
     """The first line of each CSV or TSV file names the columns."""
     columns: Columns = Columns()
     """Where the fields are."""
-    domain: str | None = None
+    domain: Annotated[str, Field(min_length=1)] | None = None
     """The domain of every row of these files."""
     path_pattern: str | None = None
     """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
