@@ -164,6 +164,10 @@ def _message(error: Exception) -> str:
     """The error's own words where it was meant for people; else its type and stage as well, and how to see more."""
     from pydantic import ValidationError
 
+    from flows.failures import in_one_line, is_the_machines
+
+    if is_the_machines(error) and getattr(error, "__notes__", []):
+        return in_one_line(error)
     meant = isinstance(error, ValueError | OSError | LookupError)
     if meant and not isinstance(error, ValidationError | IndexError):
         return str(error.args[0]) if isinstance(error, KeyError) else str(error)

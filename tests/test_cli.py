@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -70,6 +71,22 @@ def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see
     assert edda("run", "r.toml", "--no-prefect") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         "edda: graph of run 'r' stopped while making nodes: IndexError: index out of bounds (--debug shows where)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError("9 requested and 5 written"), "9 requested and 5 written (is the disk full?)"),
+    ],
+)
+def test_a_full_disk_names_the_stage_and_how_to_go_on(here, stages: Stages, capsys, error, words):
+    stages.failures["nodes"] = [error]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"edda: graph of run 'r' stopped while making nodes: {words} — put that right and start it again, "
+        "what was finished is kept"
     )
 
 
