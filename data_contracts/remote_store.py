@@ -38,9 +38,15 @@ def open_store(place: str | Path) -> Store:
     """The store at a path, or at the address of a folder on object storage.
 
     Raises:
+        NotADirectoryError: the path, or a folder in it, is a file.
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
     """
-    return RemoteStore(str(place)) if is_remote(str(place)) else Store(place)
+    if is_remote(str(place)):
+        return RemoteStore(str(place))
+    for part in (Path(place), *Path(place).parents):
+        if part.is_file():
+            raise NotADirectoryError(f"store {place}: {part} is a file, must be a folder")
+    return Store(place)
 
 
 def store_of(artifact: Artifact) -> Store:

@@ -34,15 +34,15 @@ class Columns(Settings):
     split: str | int | None = None
     """Column of splits (train, valid or val, test)."""
     rating: str | int | None = None
-    """Column of ratings; needed by `rating_at_least`."""
+    """Column of ratings, numbers or true and false; needed by `rating_at_least`."""
     timestamp: str | int | None = None
-    """Column of times, as integers or decimals."""
+    """Column of times: numbers, or ISO 8601 as microseconds since 1970; docs/logs.md."""
 
 
 class LogSource(Settings):
     """One set of raw log files of one format."""
 
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """Path or glob, relative to the run's file, or s3://, gs://, abfs://; `${NAME}` is taken from the environment."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """File format; `auto` goes by the name's ending, before .gz or .zst. One record per line; only CSV has quotes."""
@@ -50,7 +50,7 @@ class LogSource(Settings):
     """The first line of each CSV or TSV file names the columns."""
     columns: Columns = Columns()
     """Where the fields are."""
-    domain: str | None = None
+    domain: Annotated[str, Field(min_length=1)] | None = None
     """The domain of every row of these files."""
     path_pattern: str | None = None
     """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
@@ -70,9 +70,9 @@ class SplitSettings(Settings):
     seed: Seed = 2022
     """random: seed of the draw."""
     valid_from: int | None = None
-    """time: first time of the validation split."""
+    """time: first time of the validation split, in the unit of the log."""
     test_from: int | None = None
-    """time: first time of the test split."""
+    """time: first time of the test split, in the unit of the log."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

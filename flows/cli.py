@@ -161,23 +161,30 @@ def _obeyed(arguments: Sequence[str]) -> int | None:
 
 
 def _message(error: Exception) -> str:
-    """The error's own words where it was meant for people; else its type as well, and how to see more."""
+    """The error's own words where it was meant for people; else its type and stage as well, and how to see more."""
     from pydantic import ValidationError
 
-    if isinstance(error, ValueError | OSError | LookupError) and not isinstance(error, ValidationError):
+    from flows.failures import in_one_line, is_the_machines
+
+    if is_the_machines(error) and getattr(error, "__notes__", []):
+        return in_one_line(error)
+    meant = isinstance(error, ValueError | OSError | LookupError)
+    if meant and not isinstance(error, ValidationError | IndexError):
         return str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    return f"{type(error).__name__}: {error} (--debug shows where)"
+    where = [*getattr(error, "__notes__", [])][-1:]
+    return f"{': '.join([*where, type(error).__name__, str(error)])} (--debug shows where)"
 
 
 def _show(outcome: Outcome) -> None:
     from flows.reuse import reuse_table
-    from flows.summary import artifacts_table, metrics_table
+    from flows.summary import NOTHING_MEASURED, artifacts_table, metrics_table
 
     answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
     if reused := reuse_table(outcome.artifacts):
         answer("\n" + reused.plain())
     if "metrics" in outcome.artifacts:
-        answer("\n" + metrics_table(outcome.artifacts).plain())
+        metrics = metrics_table(outcome.artifacts)
+        answer("\n" + (metrics.plain() if metrics.rows else NOTHING_MEASURED))
 
 
 if __name__ == "__main__":

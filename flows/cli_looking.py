@@ -51,7 +51,7 @@ def inspect(
         return FAILURE if found["violations"] else 0
     name, artifacts, missing = find_run(place, options.store)
     if sql is not None:
-        return _queried(artifacts, sql, json_)
+        return _queried(artifacts, sql, json_, missing)
     every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
     if json_:
         answer(_json({"run": name, "unfinished": missing, "artifacts": every}))
@@ -80,11 +80,11 @@ def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewin
     answer(str(write_report(told_run(run, options.store), output)))
 
 
-def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool) -> int:
+def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool, missing: str | None = None) -> int:
     from flows.inspection import rows_table
     from flows.queries import ask
 
-    with ask(artifacts, sql) as found:
+    with ask(artifacts, sql, missing) as found:
         if as_json:
             answer(_json([dict(zip(found.columns, row, strict=True)) for row in found.rows]))
         else:

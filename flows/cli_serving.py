@@ -73,6 +73,8 @@ def recommend(
         rows = [row._asdict() for row in items]
         answer(json.dumps({**asked, "score": score, "items": rows}, indent=2, ensure_ascii=False))
         return
+    if not items:
+        tell(f"domain {domain!r} has no other item to recommend")
     for row in items:
         answer(f"{row.rank}\t{row.item}\t{row.score:.4f}")
 

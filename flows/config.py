@@ -52,7 +52,7 @@ class RunConfig(Settings):
     """Name of the run; links to what it made are under `<store>/runs/<name>`."""
     protocol: Protocol = "clean"
     """Rules of ingest and evaluate: clean, or as the authors' released code has them."""
-    store: str | None = None
+    store: Annotated[str, Field(min_length=1)] | None = None
     """Folder of all artifacts, relative to the run's file, or s3://, gs://, abfs://; else $EDDA_STORE, ./edda-store."""
     update: bool = False
     """Where logs have grown, go on from what the run's name made last (docs/updating.md); else always from scratch."""
@@ -206,7 +206,7 @@ def _expand(raw: dict[str, Any], path: Path) -> list[str]:
     problems = []
     for key, table in places:
         name = key.rsplit(".", 1)[-1]
-        if isinstance(table.get(name), str):
+        if isinstance(table.get(name), str) and table[name]:
             text, missing = _with_environment(table[name], os.environ)
             table[name] = absolute(text, path.parent)
             problems += [f"{key} needs the environment variable {name}, which is not set" for name in missing]
@@ -221,7 +221,8 @@ def _with_environment(text: str, environment: Mapping[str, str]) -> tuple[str, l
 
 def _placed(problem: str, path: Path, origins: Mapping[str, str]) -> str:
     """The problem with the file it stands in, or the override that caused it."""
+    place = problem.partition(" ")[0]
     for key, origin in origins.items():
-        if problem.startswith((f"{key} ", f"{key}[")):
+        if place == key or place.startswith(f"{key}[") or key.startswith(f"{place}."):
             return f"{origin}: {problem}"
     return f"{path}: {problem}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -131,7 +132,8 @@ def _svg(title: str, draw: Callable[[Axes], None], height: float = _HEIGHT) -> s
     from matplotlib.figure import Figure
 
     stream = StringIO()
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names stay text, and a browser has other fonts
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         plot = figure.subplots()
         draw(plot)

@@ -104,6 +104,8 @@ def _rule(detail: dict[str, Any]) -> str:
         return f"one of {context['expected']}"
     if detail["type"] == "string_pattern_mismatch":
         return "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
+    if detail["type"] in ("too_short", "string_too_short"):
+        return f"at least {context['min_length']} long"
     return _TYPES.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 

@@ -29,12 +29,13 @@ class Answer:
 
 
 @contextmanager
-def ask(artifacts: Mapping[str, Artifact], sql: str) -> Iterator[Answer]:
+def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None) -> Iterator[Answer]:
     """Run one SELECT over artifacts; nothing can be changed by it.
 
     Args:
         artifacts: by role; a role's view has underscores in place of its hyphens (`checkpoint_2022`).
         sql: one statement of DuckDB's that reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE, SHOW.
+        missing: what of an unfinished run there is no view of, in words; told where the statement is wrong.
 
     Raises:
         QueryError: the statement is wrong, there is not one, or it would write; the message names the views.
@@ -55,7 +56,8 @@ def ask(artifacts: Mapping[str, Artifact], sql: str) -> Iterator[Answer]:
             connection.execute(sql)
             yield Answer(_distinct(column[0] for column in connection.description), _rows(connection))
     except duckdb.Error as error:
-        raise QueryError(f"{error}\nviews: {', '.join(views)}") from error
+        hint = f"; {missing}" if missing else ""
+        raise QueryError(f"{error}\nviews: {', '.join(views) or 'none'}{hint}") from error
 
 
 def _create_view(connection: DuckDBPyConnection, name: str, artifact: Artifact) -> None:

@@ -18,7 +18,7 @@ from flows.comparison_tables import comparison_tables
 from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
 from flows.plan import STAGES
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
-from flows.summary import MACRO, Table, artifacts_table, metric_names, metrics_table
+from flows.summary import MACRO, NOTHING_MEASURED, Table, artifacts_table, metric_names, metrics_table
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ def accuracy_section(told: Told) -> Section:
     if METRICS.name not in told.artifacts:
         return Section("Accuracy", [])
     metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
+    if not metrics.rows:
+        return Section("Accuracy", [Note(NOTHING_MEASURED)])
     *domains, (_, *mean) = metrics.rows
     blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *mean)))]
     this = Compared(told.name, told.config, told.artifacts)

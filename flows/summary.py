@@ -57,6 +57,9 @@ def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str],
             for row in chosen.to_pylist()}  # fmt: skip
 
 
+NOTHING_MEASURED = "No test row is left, so nothing was measured; see ingest.split and the rejects."
+
+
 def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics by domain (95 % interval)") -> Table:
     """Domains down, metrics across; domains by size, the mean last."""
     values = metric_values(artifacts[METRICS.name])

@@ -120,9 +120,9 @@ def _compared(catalogue: Catalogue, search: IndexSearch) -> dict[str, float]:
     users = np.arange(0, len(catalogue.users), -(-len(catalogue.users) // _ASKED) or 1)
     exact, exact_seconds = _asked(catalogue, users, best_items)
     found, seconds = _asked(catalogue, users, search)
-    hits = sum(np.isin(mine[mine >= 0], theirs).sum() for mine, theirs in zip(exact, found, strict=True))
+    missed = sum((~np.isin(mine[mine >= 0], theirs)).sum() for mine, theirs in zip(exact, found, strict=True))
     return {
-        "recall": float(hits / max((exact >= 0).sum(), 1)),
+        "recall": 1.0 - float(missed / max((exact >= 0).sum(), 1)),
         "exact_per_second": users.size / exact_seconds,
         "index_per_second": users.size / seconds,
     }

@@ -30,6 +30,10 @@ CLEAN_SCHEMA = pa.schema(
 
 _FIXED = r"^(?P<whole>[+-]?[0-9]{1,19})(?P<fraction>\.[0-9]*)$"
 _DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_MOMENT = (
+    r"^(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?P<clock>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)[0-9]*(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
+)
 
 
 class Cleaned(NamedTuple):
@@ -52,12 +56,12 @@ def clean(records: Records, log: LogFile) -> Cleaned:
         sorter.reject("missing", pc.equal(pc.binary_length(values).fill_null(0), 0), None)
     columns = {"timestamp": _empty(pa.int64(), sorter.size), "split": _empty(pa.int8(), sorter.size)}
     if "timestamp" in fields:
-        columns["timestamp"] = whole_numbers(fields["timestamp"])
+        columns["timestamp"] = times(fields["timestamp"])
         sorter.reject("number", pc.is_null(columns["timestamp"]), fields["timestamp"])
     if "rating" in fields:
-        ratings = decimals(fields["rating"])
-        sorter.reject("number", pc.is_null(ratings), fields["rating"])
-        sorter.reject("rating", pc.less(ratings, log.source.rating_at_least), fields["rating"])
+        rated = ratings(fields["rating"])
+        sorter.reject("number", pc.is_null(rated), fields["rating"])
+        sorter.reject("rating", pc.less(rated, log.source.rating_at_least), fields["rating"])
     if "split" in fields:
         columns["split"] = _split_codes(fields["split"])
         sorter.reject("split", pc.is_null(columns["split"]), fields["split"])
@@ -123,6 +127,37 @@ def shortened(text: pa.Array) -> pa.Array:
     return pc.utf8_slice_codeunits(text.fill_null(""), 0, TEXT_KEPT)
 
 
+def times(text: pa.Array) -> pa.Array:
+    """Times as int64; null where the text is neither a number that fits nor an ISO 8601 date or moment.
+
+    Numbers keep the log's unit. Moments are microseconds since 1970, UTC where they name no zone, finer digits cut off.
+    """
+    numbers = whole_numbers(text)
+    return numbers if numbers.null_count == text.null_count else pc.coalesce(numbers, _moments(text))
+
+
+def _moments(text: pa.Array) -> pa.Array:
+    parts = pc.extract_regex(pc.ascii_trim_whitespace(text), _MOMENT)
+    day, clock, zone = (pc.struct_field(parts, name) for name in ("day", "clock", "zone"))
+    clock, zone = (pc.if_else(pc.equal(part, ""), usual, part) for part, usual in ((clock, "00:00"), (zone, "Z")))
+    written = pc.binary_join_element_wise(day, "T", clock, zone, "")
+    try:
+        return _microseconds(written)
+    except pa.ArrowInvalid:  # a day or hour that does not exist: one by one
+        return pa.concat_arrays([_microseconds_or_null(written.slice(row, 1)) for row in range(len(written))])
+
+
+def _microseconds(moments: pa.Array) -> pa.Array:
+    return moments.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+
+
+def _microseconds_or_null(moment: pa.Array) -> pa.Array:
+    try:
+        return _microseconds(moment)
+    except pa.ArrowInvalid:
+        return pa.nulls(1, pa.int64())
+
+
 def whole_numbers(text: pa.Array) -> pa.Array:
     """Integers and decimals as int64, truncated toward the floor; null where the text is no number that fits.
 
@@ -174,6 +209,12 @@ def decimals(text: pa.Array) -> pa.Array:
     good = pc.match_substring_regex(trimmed, _DECIMAL)
     values = pc.if_else(good, trimmed, None).cast(pa.float64())
     return pc.if_else(pc.is_finite(values), values, None)
+
+
+def ratings(text: pa.Array) -> pa.Array:
+    """As `decimals`; true is 1, false is 0."""
+    truths = pc.index_in(pc.utf8_lower(text), value_set=pa.array(["false", "true"]), skip_nulls=True)
+    return pc.coalesce(decimals(text), truths.cast(pa.float64()))
 
 
 def _split_codes(text: pa.Array) -> pa.Array:

@@ -44,7 +44,7 @@ def _name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:
         raise column_error(log, name, column, f"one of {', '.join(schema.names)}, occurring once")
     type_ = schema.field(column).type
     if not _is_text_or_number(type_):
-        raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers or times")
+        raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers, times or booleans")
     return column
 
 
@@ -53,9 +53,9 @@ def _is_text_or_number(type_: pa.DataType) -> bool:
     kinds = (
         pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer,
         pa.types.is_floating, pa.types.is_decimal, pa.types.is_timestamp, pa.types.is_date, pa.types.is_null,
-        pa.types.is_binary, pa.types.is_large_binary,
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_boolean,
     )  # fmt: skip
-    return any(is_kind(inner) for is_kind in kinds)
+    return isinstance(inner, pa.UuidType) or any(is_kind(inner) for is_kind in kinds)
 
 
 def _records(batch: pa.RecordBatch, names: dict[str, str], first: int) -> Records:
@@ -78,6 +78,8 @@ def _text(values: pa.Array) -> pa.Array:
         values = values.cast(pa.int64())
     elif pa.types.is_date32(values.type):
         values = values.cast(pa.int32())
+    elif isinstance(values.type, pa.UuidType):
+        values = pa.array((value and str(value) for value in values.to_pylist()), pa.string())
     if not pa.types.is_binary(values.type) and not pa.types.is_large_binary(values.type):
         values = values.cast(pa.string())
     return values.cast(pa.binary())

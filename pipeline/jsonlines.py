@@ -52,8 +52,8 @@ class JsonLines:
             value = record.get(str(key))
             if value is None:
                 return None
-            if isinstance(value, str):
-                fields[str(key)] = pa.string()
+            if isinstance(value, str | bool):
+                fields[str(key)] = pa.bool_() if isinstance(value, bool) else pa.string()
             elif isinstance(value, _Number):
                 is_decimal = name == "rating" or (name == "timestamp" and not value.text.lstrip("-").isdigit())
                 fields[str(key)] = pa.float64() if is_decimal else pa.int64()
@@ -73,9 +73,9 @@ class JsonLines:
         if not isinstance(record, dict):
             return Unreadable("syntax", decoded(line))
         values = [record.get(str(key)) for key in self.columns.values()]
-        if not all(value is None or isinstance(value, (str, _Number)) for value in values):
+        if not all(value is None or isinstance(value, (str, bool, _Number)) for value in values):
             return Unreadable("syntax", decoded(line))
-        fields = [value.text if isinstance(value, _Number) else value for value in values]
+        fields = [_field(value) for value in values]
         if any("\ud800" <= character <= "\udfff" for field in fields for character in field or ""):
             return Unreadable("undecodable", decoded(line))
         return fields
@@ -86,6 +86,12 @@ class _Number:
     """A JSON number as its log writes it."""
 
     text: str
+
+
+def _field(value: str | bool | _Number | None) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.text if isinstance(value, _Number) else value
 
 
 def _parsed(line: bytes) -> Any:

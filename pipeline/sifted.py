@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import KINDS, REJECTS, SPLITS
@@ -42,6 +43,8 @@ _BYTES_PER_ROW = 256
 """Working memory per row of a bucket."""
 
 _ROWS_PER_FILE = 1 << 19
+_SHOWN = 60
+"""Characters of a malformed record that an error shows."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,18 @@ class SiftedLogs:
             found = ", ".join(f"{reason} {n:,}" for reason, n in malformed.items())
             raise LogError(
                 f"interactions: {share:.2%} of {self.raw_rows:,} raw rows are malformed ({found}), must be at most "
-                f"{share_at_most:.2%}; see {rejects}, then correct the logs or their source's settings, or raise "
-                "rejected_share_at_most"
+                f"{share_at_most:.2%}; the first is {self._first_malformed()}; see {rejects}, then correct the logs or "
+                "their source's settings, or raise ingest.rejected_share_at_most"
             )
+
+    def _first_malformed(self) -> str:
+        """Where it stands, its reason and what was found."""
+        for name, piece in self.pieces.items():
+            rows = piece.rejects()
+            malformed = rows.filter(pc.invert(pc.is_in(rows["reason"], pa.array(_NOT_MALFORMED))))
+            for line, reason, text in zip(*malformed.slice(0, 1).to_pydict().values(), strict=True):
+                return f"line {line} of {name} ({reason}: {text[:_SHOWN]!r})"
+        return "not known"
 
     def _malformed(self) -> dict[str, int]:
         return {reason: n for reason, n in sorted(self.reasons.items()) if reason not in _NOT_MALFORMED}

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -63,6 +64,30 @@ def test_a_failure_is_one_message_without_a_traceback_and_exit_1(here, stages: S
     err = capsys.readouterr().err
     assert err.splitlines()[-1] == "edda: interactions: no train row; lower split shares"
     assert "Traceback" not in err
+
+
+def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see_more(here, stages: Stages, capsys):
+    stages.failures["nodes"] = [IndexError("index out of bounds")]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "edda: graph of run 'r' stopped while making nodes: IndexError: index out of bounds (--debug shows where)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError("9 requested and 5 written"), "9 requested and 5 written (is the disk full?)"),
+    ],
+)
+def test_a_full_disk_names_the_stage_and_how_to_go_on(here, stages: Stages, capsys, error, words):
+    stages.failures["nodes"] = [error]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"edda: graph of run 'r' stopped while making nodes: {words} — put that right and start it again, "
+        "what was finished is kept"
+    )
 
 
 def test_debug_shows_the_traceback(here, stages: Stages):

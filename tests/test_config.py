@@ -115,6 +115,8 @@ def test_overrides_reach_into_lists(tmp_path):
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
+        ("store=", "--set store=: store is '', must be at least 1 long"),
+        ("train.seeds=[]", "--set train.seeds=[]: train.seeds is [], must be at least 1 long"),
         ("train.epochs=0", "--set train.epochs=0: train.epochs is 0, must be ≥ 1"),
         ("train.epochs", "--set train.epochs: must be KEY=VALUE, e.g. train.epochs=5"),
         ("name.x=1", "--set name.x=1: name is 'a', which has no keys"),
@@ -123,6 +125,11 @@ def test_overrides_reach_into_lists(tmp_path):
 )
 def test_a_wrong_override_is_named_as_the_cause(tmp_path, override, problem):
     assert problems(tmp_path, 'name = "a"\n[[logs]]\npath = "x"\n', override) == [problem]
+
+
+def test_an_override_in_an_unknown_table_is_named_as_the_cause(tmp_path):
+    (problem,) = problems(tmp_path, 'name = "a"\n[world]\n', "trian.epochs=5")
+    assert problem.startswith("--set trian.epochs=5: trian is no known key; did you mean train?")
 
 
 def test_the_runs_protocol_holds_for_ingest_and_evaluate_unless_they_name_their_own(tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,11 @@ def test_an_index_finds_nearly_what_exact_search_finds(tmp_path, monkeypatch) ->
     exact = best_items(catalogue, users, nobody, 10)
     assert np.mean([np.isin(*rows).mean() for rows in zip(exact[0], found[0], strict=True)]) > 0.9
     assert (np.diff(found[1], axis=1) <= 0).all()
+
+
+def test_recall_is_whole_where_there_is_nothing_to_find() -> None:
+    catalogue = replace(forty([])[0], indptr=np.array([0, 40]), known=np.arange(40, dtype=np.int32))
+    assert indexing._compared(catalogue, IndexSearch({"books": Ball([], 40)}))["recall"] == 1.0
 
 
 def test_every_domain_is_indexed_and_compared(built: Artifact) -> None:

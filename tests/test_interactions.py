@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -188,6 +189,26 @@ def test_times_are_floored(world: World, text: str, expected: int) -> None:
     assert world.rows(source("a.csv", columns=Columns(timestamp="t")), "timestamp") == [(expected,)]
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02", 86_400), ("1970-01-01T00:01", 60), ("1970-01-01 01:00:01.25Z", 3601.25),
+        ("1970-01-01T01:00:00+02:00", -3600), ("1970-01-01T00:00:00.0000019-0100", 3600.000001),
+    ],
+)  # fmt: skip
+def test_moments_are_microseconds_since_1970(world: World, text: str, seconds: float) -> None:
+    world.put("a.csv", f"user_id,item_id,t\nu,i,{text}\nu,j,5\n")
+    rows = world.rows(source("a.csv", columns=Columns(timestamp="t")), "item_id", "timestamp")
+    assert rows == [("i", round(seconds * 1e6)), ("j", 5)]
+
+
+def test_a_day_that_does_not_exist_rejects_its_row_alone(world: World) -> None:
+    world.put("a.csv", "user_id,item_id,t\nu,i,2026-02-28\nu,j,2026-02-30\n")
+    timed = source("a.csv", columns=Columns(timestamp="t"))
+    assert world.rows(timed, "item_id") == [("i",)]
+    assert world.rejects(timed) == [(3, "number", "2026-02-30")]
+
+
 @pytest.mark.parametrize("text", ["x", "0x1F", "nan", "inf", "1,5", "1e400", "9223372036854775808", "--1", "1 2"])
 def test_what_is_no_time_is_rejected_as_number(world: World, text: str) -> None:
     world.put("a.csv", f'user_id,item_id,t\nu,i,"{text}"\n')
@@ -206,6 +227,22 @@ def test_low_ratings_are_rejected_with_file_line_and_rating(world: World) -> Non
     rated = source("a.csv", columns=Columns(rating="r"), rating_at_least=4.0)
     assert world.rows(rated, "item_id", rejected_share_at_most=0.0) == [("i",), ("k",)]
     assert world.rejects(rated) == [(3, "rating", "3.9")]
+
+
+def test_uuids_of_parquet_are_ids_in_their_usual_form(world: World) -> None:
+    users = pa.array([UUID(int=1).bytes, None], pa.uuid())
+    world.put("a.parquet", parquet(user_id=users, item_id=["i", "j"]))
+    assert world.rows(source("a.parquet"), *PAIR) == [("00000000-0000-0000-0000-000000000001", "i")]
+    assert world.rejects(source("a.parquet")) == [(2, "missing", "\tj")]
+
+
+def test_ratings_may_be_true_and_false(world: World) -> None:
+    world.put("a.csv", "user_id,item_id,r\nu,a,True\nu,b,false\n")
+    world.put("b.jsonl", '{"user_id": "u", "item_id": "c", "r": true}\n{"user_id": "u", "item_id": "d", "r": false}\n')
+    world.put("c.parquet", parquet(user_id=["u", "u"], item_id=["e", "f"], r=[True, False]))
+    rated = source("*", columns=Columns(rating="r"), rating_at_least=1)
+    assert world.rows(rated, "item_id") == [("a",), ("c",), ("e",)]
+    assert [text for _, reason, text in world.rejects(rated) if reason == "rating"] == ["false"] * 3
 
 
 def test_malformed_lines_of_csv_are_rejected_by_line(world: World) -> None:
@@ -269,9 +306,11 @@ def test_unknown_split_is_rejected_and_known_ones_are_normalised(world: World) -
 
 def test_too_many_malformed_rows_fail_the_run_and_leave_the_rejects(world: World) -> None:
     world.put("a.csv", "user_id,item_id\nu,i\nbroken\n")
-    with pytest.raises(
-        LogError, match=r"50\.00% of 2 raw rows are malformed \(arity 1\), must be at most 49\.00%"
-    ) as error:
+    expected = (
+        r"50\.00% of 2 raw rows are malformed \(arity 1\), must be at most 49\.00%; "
+        r"the first is line 3 of a\.csv \(arity: 'broken'\); see "
+    )
+    with pytest.raises(LogError, match=expected) as error:
         world.ingest(source("a.csv"), rejected_share_at_most=0.49)
     (manifest,) = world.store.root.glob("rejects/*/manifest.json")
     assert str(manifest.parent) in str(error.value)

@@ -77,6 +77,14 @@ def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stag
     assert "attempt" not in Store("edda-store").run("r")[1]
 
 
+def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: Stages, capsys) -> None:
+    ended_before("align")
+    status, words = told(capsys, "inspect", "r", "--sql", "from pairs")
+    assert status == 1
+    assert "views: world, rejects, interactions, nodes, graph, reach; run 'r', begun" in words
+    assert "missing: pairs," in words
+
+
 @pytest.mark.parametrize(
     ("command", "status"),
     [
