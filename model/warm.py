@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import safe_open
 from scipy import sparse
+from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import BEFORE, CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
@@ -49,7 +50,7 @@ class RowsStart:
         weights = (1.0 / np.bincount(owners, minlength=places.size)[owners]).astype(np.float32)
         return cls(places, sparse.csr_array((weights, (owners, neighbours)), shape=(places.size,) * 2))
 
-    def fill(self, table: torch.Tensor, earlier: torch.Tensor) -> None:
+    def fill(self, table: Tensor, earlier: Tensor) -> None:
         """Put the rows in place, in a table on the CPU."""
         kept, near = np.flatnonzero(self.places >= 0), np.flatnonzero(np.diff(self.near.indptr))
         table[torch.from_numpy(kept)] = earlier[torch.from_numpy(self.places[kept]).long()]
@@ -81,20 +82,24 @@ class WarmStart:
         Raises:
             ValueError: the earlier tables have another width.
         """
-        earlier, (inter_width, intra_width) = load_file(self.checkpoint.path / MODEL), model.shape.widths
-        for name, tensor in model.tensors().items():
-            if name not in earlier:
-                continue
-            width, found = inter_width if name == "inter" else intra_width, earlier[name].shape[1]
-            if found != width:
-                raise ValueError(
-                    f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
-                )
-            own = model.columns.own(width)
-            if name in self.tables:
-                self.tables[name].fill(tensor, earlier[name][:, own])
-            else:
-                tensor.copy_(earlier[name][:, own])
+        inter_width, intra_width = model.shape.widths
+        with safe_open(self.checkpoint.path / MODEL, "pt") as earlier:
+            for name, tensor in model.tensors().items():
+                if name not in earlier.keys():
+                    continue
+                rows = earlier.get_slice(name)
+                width, found = inter_width if name == "inter" else intra_width, rows.get_shape()[1]
+                if found != width:
+                    raise ValueError(
+                        f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
+                    )
+                self._start(name, tensor, rows[:, model.columns.own(width)])
+
+    def _start(self, name: str, tensor: Tensor, earlier: Tensor) -> None:
+        if name in self.tables:
+            self.tables[name].fill(tensor, earlier)
+        else:
+            tensor.copy_(earlier)
 
     def statistics(self) -> dict[str, object]:
         """What a manifest says of it."""
