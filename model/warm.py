@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,24 +83,27 @@ class WarmStart:
         Raises:
             ValueError: the earlier tables have another width.
         """
-        inter_width, intra_width = model.shape.widths
         with safe_open(self.checkpoint.path / MODEL, "pt") as earlier:
+            there = set(earlier.keys())
             for name, tensor in model.tensors().items():
-                if name not in earlier.keys():
+                if name not in there:
                     continue
-                rows = earlier.get_slice(name)
-                width, found = inter_width if name == "inter" else intra_width, rows.get_shape()[1]
-                if found != width:
-                    raise ValueError(
-                        f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
-                    )
-                self._start(name, tensor, rows[:, model.columns.own(width)])
+                own = self._own(earlier.get_slice(name), name, model)
+                if name in self.tables:
+                    self.tables[name].fill(tensor, own)
+                else:
+                    tensor.copy_(own)
 
-    def _start(self, name: str, tensor: Tensor, earlier: Tensor) -> None:
-        if name in self.tables:
-            self.tables[name].fill(tensor, earlier)
-        else:
-            tensor.copy_(earlier)
+    def _own(self, rows: Any, name: str, model: Edda) -> Tensor:
+        """Of an earlier tensor this process's columns, read alone."""
+        inter_width, intra_width = model.shape.widths
+        width, found = inter_width if name == "inter" else intra_width, rows.get_shape()[1]
+        if found != width:
+            raise ValueError(
+                f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
+            )
+        own: Tensor = rows[:, model.columns.own(width)]
+        return own
 
     def statistics(self) -> dict[str, object]:
         """What a manifest says of it."""
