@@ -1,11 +1,18 @@
 """Growth: what an epoch of training costs as interactions and as domains become more.
 
-    python benchmarks/growth.py [--plot growth.png] [--json]
+    python benchmarks/growth.py [--batches 8] [--store FOLDER] [--plot growth.png] [--json]
 
 CPU seconds of one epoch at default settings, one thread, the least of `--repeats`, on generated worlds:
 
     domains        2, 4, 8, 16, 32 domains of one size, so that interactions grow alike
     interactions   4 domains, users, items and interactions 1, 2, 4, 8 times as many
+
+With `--batches`, larger worlds instead, up to 10 million interactions: so many batches are timed after four others,
+with Adam as in its later steps, and their median counts for all of the epoch; `--store` keeps the worlds.
+
+    domains                4, 8, 16, 32 domains, each twice as large as above
+    interactions           16 and 80 times as many
+    by 8192, by 256        BPR in batches of so many triples
 
     BPR, alignment   an epoch's batches, and its alignment steps: one for every ordered pair of domains
     reached          rows of the inter table that a batch needs, on average
@@ -19,20 +26,26 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from runs import generated
-from train_contenders import contest_of, epoch_cost
+from runs import artifacts_of, generated
+from train_contenders import Contest, adam, contest_of, epoch_cost
 
 from data_contracts.settings import WorldSettings
 from data_contracts.store import Store
 from data_contracts.training import TrainSettings
-from model import learning
+from model import learning, row_adam
+from model.learner import Lesson
+from model.machine import keep_freed_memory
 
 PARTS = ("bpr", "alignment")
+TRIPLES = (8192, 256)
+WARMING = 4
 
 
 def world_of(domains: int, times: int = 1) -> WorldSettings:
@@ -46,22 +59,37 @@ SERIES = {
     "domains": {number: world_of(number) for number in (2, 4, 8, 16, 32)},
     "interactions": {times: world_of(4, times) for times in (1, 2, 4, 8)},
 }
+LARGE = {
+    "interactions": {times: world_of(4, times) for times in (16, 80)},
+    "domains": {number: world_of(number, 2) for number in (4, 8, 16, 32)},
+}
 
 
 def main() -> None:
     """Measure and print, world by world."""
     options = parsed()
     torch.set_num_threads(1)
-    found = {name: list(costs_of(name, series, options)) for name, series in SERIES.items()}
+    every, costs = (LARGE, large_costs_of) if options.batches else (SERIES, costs_of)
+    found = {name: list(costs(name, series, options)) for name, series in every.items()}
     if options.plot:
         plot(found, options.plot)
-    exponents = {name: {part: exponent(costs, part) for part in PARTS} for name, costs in found.items()}
+    exponents = {name: {part: exponent(costs, part) for part in parts_of(costs)} for name, costs in found.items()}
     if options.json:
         print(json.dumps({"costs": found, "exponents": exponents, "load_average": os.getloadavg()[0]}))
         return
-    for name in SERIES:
-        print(f"{'exponent, ' + name:>46}" + "".join(f"{exponents[name][part]:>14.2f}" for part in PARTS))
+    for name, slopes in exponents.items():
+        print(f"{'exponent, ' + name:>46}" + "".join(f"{slope:>14.2f}" for slope in slopes.values()))
     print(f"load average {os.getloadavg()[0]:.1f}")
+
+
+def parts_of(costs: list[dict]) -> list[str]:
+    """What the costs have seconds of."""
+    return [part for part in (*PARTS, *map(by, TRIPLES)) if part in costs[0]]
+
+
+def by(triples: int) -> str:
+    """BPR in batches of so many triples."""
+    return f"by {triples}"
 
 
 def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
@@ -76,10 +104,52 @@ def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Name
         yield cost
 
 
+def large_costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
+    """The costs of each large world of a series, printed as they come."""
+    keep_freed_memory()
+    row_adam._EARLY = 1
+    if not options.json:
+        parts = "".join(f"{by(triples) + ': reached':>18}{'s':>12}" for triples in TRIPLES)
+        print(f"{name:>20}{'train rows':>12}{'nodes':>11}{parts}")
+    for size, world in series.items():
+        with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
+            artifacts = artifacts_of(None, Store(options.store or folder), world)
+            contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
+            lesson = contest.lesson()
+        cost = {"size": size, "rows": sum(of.users.size for of in contest.positives), "nodes": contest.world.nodes}
+        for triples in TRIPLES:
+            cost |= sampled(contest, lesson, triples, options.batches)
+        if not options.json:
+            numbers = "".join(f"{cost[f'reached {by(n)}']:>18,.0f}{cost[by(n)]:>12.1f}" for n in TRIPLES)
+            print(f"{size:>20}{cost['rows']:>12,}{cost['nodes']:>11,}{numbers}", flush=True)
+        yield cost
+
+
+def sampled(contest: Contest, lesson: Lesson, triples: int, batches: int) -> dict:
+    """CPU seconds of an epoch's batches, and rows reached, by the median of some."""
+    lesson = replace(lesson, settings=lesson.settings.model_copy(update={"batch_size": triples}))
+    model = contest.start()
+    optimiser, steps = adam(model, contest.settings), learning._steps(lesson, 1)
+    seconds, reached = [], []
+    for _ in range(WARMING + batches):
+        started = time.process_time()
+        step = next(steps)
+        learning._follow(model, optimiser, lesson, step)
+        seconds.append(time.process_time() - started)
+        reached.append(step.inter.rows.numel())
+    epoch = sum(-(-of.users.size // triples) for of in contest.positives)
+    return {
+        by(triples): epoch * float(np.median(seconds[WARMING:])),
+        f"reached {by(triples)}": float(np.median(reached[WARMING:])),
+    }
+
+
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=0, help="batches timed in each large world; 0: none")
+    parser.add_argument("--store", type=Path, help="where large worlds are kept")
     parser.add_argument("--plot", type=Path, help="picture to draw")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -110,7 +180,7 @@ def plot(found: dict[str, list[dict]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
     for axes, (name, costs) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         sizes = np.array([cost["size"] for cost in costs])
-        for part in PARTS:
+        for part in parts_of(costs):
             (line,) = axes.loglog(sizes, [cost[part] for cost in costs], "o-", label=part)
             axes.loglog(sizes, costs[0][part] * sizes / sizes[0], ":", color=line.get_color())
         axes.set(title=f"an epoch, dotted: linear growth ({name})", xlabel=name, ylabel="CPU seconds")

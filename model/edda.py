@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +117,13 @@ class Edda(nn.Module):
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
 
+    def reads(self, step: Step) -> Iterator[tuple[int, nn.Parameter, Fan]]:
+        """What a step reads: 0 and the inter table, 1 and the intra table of its domain, those that there are."""
+        if step.inter is not None:
+            yield 0, self.inter[0], step.inter
+        if step.intra is not None:
+            yield 1, self.intra[step.domain], step.intra
+
     def loss(self, step: Step, penalties: tuple[float, float], multiply: Multiply) -> Tensor:
         """BPR of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
 
@@ -126,12 +133,10 @@ class Edda(nn.Module):
             multiply: the engine of the products.
         """
         scores = penalty = torch.zeros((), device=step.counts.device)
-        used = (step.inter, self.inter, 0), (step.intra, self.intra, step.domain)
-        for (fan, tables, number), weight in zip(used, penalties, strict=True):
-            if fan is not None:
-                output, layer0 = spread(fan, tables[number], multiply)
-                scores = scores + pair_scores(step.pairing, output, multiply)
-                penalty = penalty + weight * half_squares(layer0, step.counts)
+        for kind, table, fan in self.reads(step):
+            output, layer0 = spread(fan, table, multiply)
+            scores = scores + pair_scores(step.pairing, output, multiply)
+            penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
         scores, penalty = self.columns.totals(scores, penalty)
         return bpr(scores) + penalty / step.size
 

@@ -25,7 +25,7 @@ class EddaLearner:
     """EDDA in training: its tables and maps, Adam, and what it learns from."""
 
     model: Edda
-    optimiser: torch.optim.Optimizer
+    optimiser: RowAdam
     lesson: Lesson
 
     @property
@@ -78,21 +78,29 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     return EddaLearner(model, optimiser, lesson)
 
 
-def _learn(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
+def _learn(model: Edda, optimiser: RowAdam, lesson: Lesson, course: Course) -> list[Measure]:
     """One epoch: every domain's batches, then an alignment step for each of its ordered pairs of domains [EDDA]."""
     names = [domain.name for domain in lesson.network.world.domains]
-    penalties = [lesson.settings.penalties(shared) for shared in lesson.network.world.shared]
     losses: dict[int, list[tuple[float, int]]] = {}
     for step in ahead(_steps(lesson, course.epoch)):
         model.columns.begin("batch")
-        loss = descend(optimiser, model.loss(step, penalties[step.domain], lesson.network.multiply))
+        loss = _follow(model, optimiser, lesson, step)
         of_domain = losses.setdefault(step.domain, [])
         course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
         of_domain.append((loss, step.size))
+    optimiser.settle()
     return mean_losses(losses, lesson, course.epoch) + _align(model, optimiser, lesson, course)
 
 
-def _align(model: Edda, optimiser: torch.optim.Optimizer, lesson: Lesson, course: Course) -> list[Measure]:
+def _follow(model: Edda, optimiser: RowAdam, lesson: Lesson, step: Step) -> float:
+    """Learn from one step; its loss before."""
+    for _, table, fan in model.reads(step):
+        optimiser.reads(table, fan.rows)
+    penalties = lesson.settings.penalties(lesson.network.world.shared[step.domain])
+    return descend(optimiser, model.loss(step, penalties, lesson.network.multiply))
+
+
+def _align(model: Edda, optimiser: RowAdam, lesson: Lesson, course: Course) -> list[Measure]:
     """The alignment steps of an epoch, and how the maps are after them."""
     names = [domain.name for domain in lesson.network.world.domains]
     measures: list[Measure] = []

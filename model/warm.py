@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import safe_open
 from scipy import sparse
+from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import BEFORE, CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
@@ -49,7 +51,7 @@ class RowsStart:
         weights = (1.0 / np.bincount(owners, minlength=places.size)[owners]).astype(np.float32)
         return cls(places, sparse.csr_array((weights, (owners, neighbours)), shape=(places.size,) * 2))
 
-    def fill(self, table: torch.Tensor, earlier: torch.Tensor) -> None:
+    def fill(self, table: Tensor, earlier: Tensor) -> None:
         """Put the rows in place, in a table on the CPU."""
         kept, near = np.flatnonzero(self.places >= 0), np.flatnonzero(np.diff(self.near.indptr))
         table[torch.from_numpy(kept)] = earlier[torch.from_numpy(self.places[kept]).long()]
@@ -81,20 +83,27 @@ class WarmStart:
         Raises:
             ValueError: the earlier tables have another width.
         """
-        earlier, (inter_width, intra_width) = load_file(self.checkpoint.path / MODEL), model.shape.widths
-        for name, tensor in model.tensors().items():
-            if name not in earlier:
-                continue
-            width, found = inter_width if name == "inter" else intra_width, earlier[name].shape[1]
-            if found != width:
-                raise ValueError(
-                    f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
-                )
-            own = model.columns.own(width)
-            if name in self.tables:
-                self.tables[name].fill(tensor, earlier[name][:, own])
-            else:
-                tensor.copy_(earlier[name][:, own])
+        with safe_open(self.checkpoint.path / MODEL, "pt") as earlier:
+            there = set(earlier.keys())
+            for name, tensor in model.tensors().items():
+                if name not in there:
+                    continue
+                own = self._own(earlier.get_slice(name), name, model)
+                if name in self.tables:
+                    self.tables[name].fill(tensor, own)
+                else:
+                    tensor.copy_(own)
+
+    def _own(self, rows: Any, name: str, model: Edda) -> Tensor:
+        """Of an earlier tensor this process's columns, read alone."""
+        inter_width, intra_width = model.shape.widths
+        width, found = inter_width if name == "inter" else intra_width, rows.get_shape()[1]
+        if found != width:
+            raise ValueError(
+                f"checkpoint {self.checkpoint.key}: width of {name} is {found}, must be {width} to go on from it"
+            )
+        own: Tensor = rows[:, model.columns.own(width)]
+        return own
 
     def statistics(self) -> dict[str, object]:
         """What a manifest says of it."""

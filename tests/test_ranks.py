@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -39,7 +40,7 @@ threads = 1
 EPOCH = ": loss "
 
 
-def launched(folder: Path, store: str, *overrides: str) -> subprocess.Popen[str]:
+def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
     torchrun = [
         sys.executable,
         "-m",
@@ -51,7 +52,9 @@ def launched(folder: Path, store: str, *overrides: str) -> subprocess.Popen[str]
     command = [*torchrun, "-m", "flows.cli", "train", str(folder / "run.toml"), "--store", str(folder / store)]
     settings = [part for override in overrides for part in ("--set", override)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder)
+    return subprocess.Popen(
+        [*command, *settings, *options], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -88,12 +91,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_processes_measure_what_one_does(folder: Path) -> None:
-    one, two = checkpoint_of(folder, "one"), checkpoint_of(folder, "two")
+def assert_measures_are_alike(one: Artifact, two: Artifact) -> None:
     found, expected = two.read().to_pydict(), one.read().to_pydict()
     for name in ("epoch", "domain", "metric"):
         assert found[name] == expected[name]
     assert found["value"] == pytest.approx(expected["value"], rel=1e-3, abs=1e-4)
+
+
+def test_two_processes_measure_what_one_does(folder: Path) -> None:
+    assert_measures_are_alike(checkpoint_of(folder, "one"), checkpoint_of(folder, "two"))
+
+
+def test_two_processes_go_on_from_an_earlier_training_as_one_does(folder: Path) -> None:
+    grown, now = "world.interactions=2600", ["one-now", "two-now"]
+    for store in now:
+        shutil.copytree(folder / "one", folder / store, symlinks=True)
+    settings = [f'store="{folder / now[0]}"', grown, "update=true"]
+    run_stages(load_config(folder / "run.toml", settings), "train")
+    status, logged = ended(launched(folder, now[1], grown, options=["--update"]))
+    assert status == 0, logged
+    before, (one, two) = checkpoint_of(folder, "one"), (checkpoint_of(folder, store) for store in now)
+    assert two.key == one.key != before.key
+    assert two.statistics["warm_start"] == one.statistics["warm_start"]
+    assert two.statistics["warm_start"]["from"] == before.key
+    assert min(two.read()["epoch"].to_pylist()) == 0
+    assert_measures_are_alike(one, two)
 
 
 def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Path) -> None:

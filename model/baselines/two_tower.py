@@ -76,9 +76,12 @@ class TwoTower(Baseline):
         with torch_threads(1):
             batches = mixed_batches(lesson.positives, lesson.seed, course.epoch, Batching.of(lesson.settings))
             for number, place, batch in ahead(batches):
+                rows = _rows(lesson.network.world.domains[number].union[batch.nodes], lesson.device)
+                self._optimiser.reads(self.towers.embeddings, rows)
                 loss = descend(self._optimiser, self.loss(batch, number))
                 course.check_loss(loss, lesson.network.world.domains[number].name, f"batch {place}")
                 losses.setdefault(number, []).append((loss, batch.size))
+            self._optimiser.settle()
         return mean_losses(losses, lesson, course.epoch)
 
     def loss(self, batch: Batch, number: int) -> Tensor:
