@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,12 +60,13 @@ def waiting(remote: Remote, memory: Path, caplog: pytest.LogCaptureFixture) -> I
 def test_a_machine_waits_until_the_other_has_ended_and_nothing_is_left(address, tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO)
     remote = Remote(address)
-    with claimed(remote, "r", tmp_path / "one"), claimed(remote, "other", tmp_path / "other"):
+    with ExitStack() as works, claimed(remote, "other", tmp_path / "other"):
+        works.enter_context(claimed(remote, "r", tmp_path / "one"))
         content = remote.read(WORKING)
         assert content is not None
-        with waiting(remote, tmp_path / "two", caplog) as works:
-            assert not works.wait(0.3)
-            remote.delete([WORKING])
+        with waiting(remote, tmp_path / "two", caplog) as works_too:
+            assert not works_too.wait(0.3)
+            works.close()
     assert list(remote.listing()) == []
     assert f"({content.decode().splitlines()[0]})" in caplog.text
 
@@ -88,14 +89,14 @@ def test_a_machine_that_gives_no_sign_any_more_is_not_waited_for(address, tmp_pa
         pass
     monkeypatch.setattr(remote_claims, "SECONDS_BETWEEN_SIGNS", 0.05)
     caplog.clear()
-    with claimed(remote, "r", tmp_path / "one"), waiting(remote, tmp_path / "two", caplog) as works:
-        assert not works.wait(3)
-        remote.delete([WORKING])
+    with ExitStack() as works:
+        works.enter_context(claimed(remote, "r", tmp_path / "one"))
+        with waiting(remote, tmp_path / "two", caplog) as works_too:
+            assert not works_too.wait(3)
+            works.close()
 
 
-def test_a_run_waits_for_the_machine_that_works_on_its_name(
-    address, tmp_path, caplog, stages: Stages, monkeypatch
-) -> None:
+def test_a_run_waits_for_the_machine_that_works_on_its_name(address, tmp_path, caplog, stages: Stages) -> None:
     caplog.set_level(logging.INFO)
     remote, made = Remote(address), []
     (tmp_path / "r.toml").write_text(f'name = "r"\nstore = "{address}"\n[world]\n')
