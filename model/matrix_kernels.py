@@ -1,4 +1,4 @@
-"""Compiled loops over rows: expanding sparse rows with their dropout mask, sparse products, Adam.
+"""Compiled loops over rows: expanding sparse rows with their dropout mask, transposing, Adam.
 
 Arrays in, preallocated output filled; nothing is checked here. Every random bit is `mix(key, counter)`.
 """
@@ -114,24 +114,6 @@ def number_distinct(nodes, position, distinct, places, counts):
     for i in range(nodes.size):
         counts[places[i]] += 1
     return met
-
-
-@njit(nogil=True, cache=True)
-def multiply_rows(first, last, indptr, indices, values, dense, product):
-    """Rows first … last - 1 of a CSR matrix times `dense`, into `product`; a row adds up in its entries' order."""
-    for row in range(first, last):
-        start, stop = indptr[row], indptr[row + 1]
-        total = product[row]
-        if start == stop:
-            total[:] = 0
-            continue
-        value, vector = values[start], dense[indices[start]]
-        for j in range(total.size):
-            total[j] = value * vector[j]
-        for slot in range(start + 1, stop):
-            value, vector = values[slot], dense[indices[slot]]
-            for j in range(total.size):
-                total[j] += value * vector[j]
 
 
 @njit(nogil=True, cache=True)
