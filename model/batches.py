@@ -132,12 +132,11 @@ def mixed_batches(
 
 def _batch(positives: Positives, chosen: Longs, negatives: Ints, shifts: Longs) -> Batch:
     users, offset = positives.users[chosen], np.int32(positives.offset)
-    nodes = np.concatenate([users, positives.items[chosen] + offset, negatives + offset])
-    distinct, places, counts = np.empty_like(nodes), np.empty_like(nodes), np.empty_like(nodes)
-    unmet = np.full(positives.offset + positives.offered, -1, np.int32)
-    met = int(number_distinct(nodes, unmet, distinct, places, counts))
+    places = np.concatenate([users, positives.items[chosen] + offset, negatives + offset])
+    distinct = number_distinct(places[:0], places, positives.offset + positives.offered)
+    counts = np.bincount(places, minlength=distinct.size)
     owners = np.empty((chosen.size, 1 + shifts.size), np.int32)
     share_negatives(positives.indptr, positives.known, users, negatives, shifts, owners)
     user, positive, negative = places.reshape(3, -1)
     items = np.concatenate([positive[:, None], negative[owners]], axis=1)
-    return Batch(distinct[:met], torch.from_numpy(counts[:met].astype(np.float32)), pairing_of(user, items, met))
+    return Batch(distinct, torch.from_numpy(counts.astype(np.float32)), pairing_of(user, items, distinct.size))

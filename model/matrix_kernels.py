@@ -1,4 +1,4 @@
-"""Compiled loops over rows: expanding sparse rows with their dropout mask, sparse products, Adam.
+"""Compiled loops over rows: expanding sparse rows with their dropout mask, transposing, Adam.
 
 Arrays in, preallocated output filled; nothing is checked here. Every random bit is `mix(key, counter)`.
 """
@@ -12,126 +12,56 @@ from model.kernels import mix
 
 
 @njit(nogil=True, cache=True)
-def expand_rows(
-    indptr, indices, values, column_of, rows, own_weight, scale, threshold, key,
-    position, frontier, seeded, out_indptr, out_indices, out_values,
+def cut_rows(
+    indptr, columns, values, own_columns, rows, own_weight, scale, threshold, key, out_indptr, out_columns, out_values
 ):  # fmt: skip
-    """Cut `rows` out of a square CSR matrix, keep each entry by its own hash, and number the columns met, ascending.
+    """Cut `rows` out of a CSR matrix, keeping each entry by its own hash; returns the number of entries.
 
     Entry `slot` is kept where `mix(key, slot)` reaches `threshold`. Row r becomes, in this order, its own column
     with `own_weight` (left out where that is 0) and its kept entries times `scale`.
 
     Args:
-        indptr, indices, values: the matrix (int64, int32, float32).
-        column_of: int32, what a column stands for; columns of equal meaning are joined.
+        indptr, columns, values: the matrix (int64, int32, float32).
+        own_columns: int32, of each row.
         rows: int32, rows to cut out.
         own_weight, scale: float32.
         threshold, key: uint64.
-        position: int32, -1 for every meaning; left as found.
-        frontier: int32, its first `seeded` entries are the meanings numbered before any is met; filled. It has one
-            entry more than can be met.
-        out_indptr, out_indices, out_values: the cut-out rows; columns are positions in `frontier`.
-
-    Returns:
-        Length of `frontier` and number of entries.
+        out_indptr, out_columns, out_values: the cut-out rows; room for all entries of `rows` and one more for each.
     """
-    met = seeded
-    for i in range(seeded):
-        position[frontier[i]] = i
     entries = 0
     out_indptr[0] = 0
     for i in range(rows.size):
         row = rows[i]
         if own_weight != 0:
-            column = column_of[row]
-            if position[column] < 0:
-                position[column] = met
-                frontier[met] = column
-                met += 1
-            out_indices[entries] = position[column]
-            out_values[entries] = own_weight
+            out_columns[entries], out_values[entries] = own_columns[row], own_weight
             entries += 1
-        kept = entries
         for slot in range(indptr[row], indptr[row + 1]):  # no branch depends on a draw: processors cannot guess them
-            out_indices[kept] = slot - indptr[row]
-            kept += mix(key, slot) >= threshold
-        for place in range(entries, kept):
-            slot = indptr[row] + out_indices[place]
-            column = column_of[indices[slot]]
-            known = position[column]
-            number = known if known >= 0 else met
-            position[column] = number
-            frontier[met] = column
-            met += known < 0
-            out_indices[place] = number
-            out_values[place] = values[slot] * scale
-        entries = kept
+            out_columns[entries], out_values[entries] = columns[slot], values[slot] * scale
+            entries += mix(key, slot) >= threshold
         out_indptr[i + 1] = entries
-    renumber(position, frontier, seeded, met, out_indices[:entries])
-    return met, entries
+    return entries
 
 
 @njit(nogil=True, cache=True)
-def renumber(position, distinct, fixed, met, places):
-    """Number what was met anew, ascending but for the first `fixed`: who reads it in this order reads memory in order.
+def number_distinct(first, places, most):
+    """Replace numbers below `most` in `places` by the positions of what they name; returns that, distinct, int32.
 
-    Args:
-        position: int32, the number of each of `distinct[:met]`, -1 elsewhere; all -1 afterwards.
-        distinct: int32, what was met, in the order of its numbers; put into the new order.
-        places: int32, numbers; changed into the new ones.
+    `first`, distinct, stands at its beginning, whatever else is met after it in ascending order: who reads it in this
+    order reads memory in order.
     """
-    numbers = np.empty(met, np.int32)
-    for i in range(fixed):
-        numbers[i] = i
-        position[distinct[i]] = -1
-    number = fixed
-    for i in range(position.size):
-        if position[i] >= 0:
-            numbers[position[i]] = number
-            distinct[number] = i
-            position[i] = -1
-            number += 1
+    position, distinct, met = np.full(most, -1, np.int32), np.empty(most, np.int32), first.size
+    for i in range(first.size):
+        position[first[i]], distinct[i] = i, first[i]
     for i in range(places.size):
-        places[i] = numbers[places[i]]
-
-
-@njit(nogil=True, cache=True)
-def number_distinct(nodes, position, distinct, places, counts):
-    """Number the distinct nodes, ascending: `distinct[places[i]] == nodes[i]`; returns how many.
-
-    `position` is -1 for every node and left as found; `counts` is filled with how often each was met.
-    """
-    met = 0
-    for i in range(nodes.size):
-        node = nodes[i]
-        if position[node] < 0:
-            position[node] = met
-            distinct[met] = node
+        known = position[places[i]]
+        position[places[i]] = known if known >= 0 else first.size
+    for i in range(most):
+        if position[i] >= first.size:
+            position[i], distinct[met] = met, i
             met += 1
-        places[i] = position[node]
-    renumber(position, distinct, 0, met, places)
-    counts[:met] = 0
-    for i in range(nodes.size):
-        counts[places[i]] += 1
-    return met
-
-
-@njit(nogil=True, cache=True)
-def multiply_rows(first, last, indptr, indices, values, dense, product):
-    """Rows first … last - 1 of a CSR matrix times `dense`, into `product`; a row adds up in its entries' order."""
-    for row in range(first, last):
-        start, stop = indptr[row], indptr[row + 1]
-        total = product[row]
-        if start == stop:
-            total[:] = 0
-            continue
-        value, vector = values[start], dense[indices[start]]
-        for j in range(total.size):
-            total[j] = value * vector[j]
-        for slot in range(start + 1, stop):
-            value, vector = values[slot], dense[indices[slot]]
-            for j in range(total.size):
-                total[j] += value * vector[j]
+    for i in range(places.size):
+        places[i] = position[places[i]]
+    return distinct[:met].copy()
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,8 @@ residual and averages its layers; matrix factorisation has no layer. Outputs are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.training import TrainSettings
-from model.matrix_kernels import expand_rows
+from model.matrix_kernels import cut_rows, number_distinct
 from model.ragged import pick_rows
-from model.spmm import Matrix, Multiply, csr, product, take_rows, with_transpose
+from model.spmm import Matrix, Multiply, csr, with_transpose
 from model.stacks import Stack
 from model.world import Ints, Longs
 
@@ -52,13 +53,7 @@ class Dropout:
     keys: tuple[np.uint64, ...]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    wanted: Ints
-    dropout: Dropout
-
-
-_Cut = tuple[Longs, Ints, NDArray[np.float32], int]
+_Cut = tuple[Longs, Ints, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -66,22 +61,28 @@ class Fan:
     """What a batch needs of one table: its own rows, whatever reaches them, and how.
 
     Attributes:
-        rows: int64, distinct rows of the table, the batch's own first.
+        wanted: int64, the batch's own rows of the table, distinct.
+        rows: int64, distinct rows of the table that the output depends on, `wanted` among them.
+        places: int64 (wanted), where in `rows` each wanted row stands.
         direct: float32 (wanted, 1), weight of each wanted row's own layer-0 vector.
-        layers: from the first layer to the last; columns of the first are `rows`, rows of the last are wanted.
+        layers: from the first layer to the last; columns of the first are all rows of the table, but rows of its
+            transpose are `rows`; rows of the last are wanted.
         readout: sums the wanted rows' copies out of a middle layer, for an averaged backbone.
     """
 
+    wanted: Tensor
     rows: Tensor
+    places: Tensor
     direct: Tensor
     layers: tuple[Matrix, ...]
     readout: Matrix | None
 
     def to(self, device: torch.device) -> Fan:
         """The fan on a device."""
-        readout = None if self.readout is None else self.readout.to(device)
+        wanted, rows, places, direct = (t.to(device) for t in (self.wanted, self.rows, self.places, self.direct))
         layers = tuple(layer.to(device) for layer in self.layers)
-        return Fan(self.rows.to(device), self.direct.to(device), layers, readout)
+        readout = None if self.readout is None else self.readout.to(device)
+        return Fan(wanted, rows, places, direct, layers, readout)
 
 
 def backbone_of(settings: TrainSettings) -> Backbone:
@@ -135,53 +136,89 @@ def fan_of(stack: Stack, wanted: Ints, backbone: Backbone, dropout: Dropout) -> 
         backbone: the building block.
         dropout: kept edges are scaled by 1 / (1 - share).
     """
+    longs = torch.from_numpy(wanted.astype(np.int64))
     if backbone.layers == 0:
-        return Fan(torch.from_numpy(wanted.astype(np.int64)), torch.ones(wanted.size, 1), (), None)
+        return Fan(longs, longs, torch.arange(wanted.size), torch.ones(wanted.size, 1), (), None)
     copies_indptr, rows = pick_rows(stack.member_indptr, stack.members, wanted)
-    cuts: list[_Cut] = []
+    layers: list[Matrix] = []
     for layer in range(backbone.layers, 0, -1):
-        cut, rows = _layer(stack, rows, layer, backbone, _Plan(wanted, dropout))
-        cuts.append(cut if layer < backbone.layers else (cut[0][copies_indptr], *cut[1:]))
+        indptr, indices, values = _cut(stack, rows, layer, backbone, dropout)
+        columns = stack.table_rows
+        if layer > 1:
+            rows = number_distinct(rows, indices, stack.nodes.size)
+            columns = rows.size
+        if layer == backbone.layers:
+            indptr = indptr[copies_indptr]
+        layers.insert(0, with_transpose(csr(indptr, indices, values, columns)))
     edgeless = 1.0 - np.diff(copies_indptr) / stack.graphs
     direct = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
+    layers[0], reached, places = _reaching(layers[0], wanted)
     return Fan(
-        torch.from_numpy(rows.astype(np.int64)),
+        longs,
+        torch.from_numpy(reached),
+        torch.from_numpy(places),
         torch.from_numpy(direct.astype(np.float32)).unsqueeze(1),
-        tuple(with_transpose(csr(*cut)) for cut in reversed(cuts)),
+        tuple(layers),
         _readout(copies_indptr, stack, backbone),
     )
 
 
 def spread(fan: Fan, table: Tensor, multiply: Multiply) -> tuple[Tensor, Tensor]:
     """Output vectors of the wanted rows and their layer-0 vectors, both (wanted, width), differentiable by `table`."""
-    layer = take_rows(table, fan.rows)
-    own = layer[: fan.direct.shape[0]]
-    output = fan.direct * own
-    for number, matrix in enumerate(fan.layers, start=1):
-        layer = product(matrix, layer, multiply)
-        if fan.readout is not None and number < len(fan.layers):
-            output = output + product(fan.readout, layer[: fan.readout.forward.columns], multiply)
-    return (output + layer if fan.layers else output), own
+    return _Spread.apply(table, fan, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _layer(stack: Stack, rows: Ints, layer: int, backbone: Backbone, plan: _Plan) -> tuple[_Cut, Ints]:
-    """One layer's matrix over stack rows, and what its columns stand for: stack rows or, in the first, table rows."""
-    last, first = layer == backbone.layers, layer == 1
-    share = stack.graphs * (backbone.layers + 1 if backbone.averaged else 1) if last else 1
-    column_of = stack.nodes if first else np.arange(stack.nodes.size, dtype=np.int32)
-    seeds = plan.wanted if first else rows
-    width = stack.table_rows if first else stack.nodes.size
+class _Spread(torch.autograd.Function):
+    """Linear, so its gradient needs no vector again; it is torch's sparse tensor of the rows that are reached."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, fan: Fan, multiply: Multiply) -> tuple[Tensor, Tensor]:
+        ctx.fan, ctx.multiply, ctx.shape = fan, multiply, table.shape
+        layer, own = table, table.index_select(0, fan.wanted)
+        output = fan.direct * own
+        for number, matrix in enumerate(fan.layers, start=1):
+            layer = multiply(matrix.forward, layer)
+            if number == len(fan.layers):
+                output += layer
+            elif fan.readout is not None:
+                output += multiply(fan.readout.forward, layer[: fan.readout.forward.columns])
+        return output, own
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        fan, (output, own) = ctx.fan, gradients
+        own, layer = torch.addcmul(own, fan.direct, output), output.contiguous()
+        for number, matrix in reversed(list(enumerate(fan.layers, start=1))):
+            if fan.readout is not None and number < len(fan.layers):
+                layer[: fan.readout.forward.columns] += ctx.multiply(fan.readout.backward, output)
+            layer = ctx.multiply(matrix.backward, layer)
+        slopes = layer.index_add_(0, fan.places, own) if fan.layers else own
+        rows = fan.rows.unsqueeze(0)
+        return torch.sparse_coo_tensor(rows, slopes, ctx.shape, is_coalesced=True, check_invariants=False), None, None
+
+
+def _cut(stack: Stack, rows: Ints, layer: int, backbone: Backbone, dropout: Dropout) -> _Cut:
+    """One layer's rows with what was kept of them; columns are stack rows or, in the first layer, table rows."""
+    share = stack.graphs * (backbone.layers + 1 if backbone.averaged else 1) if layer == backbone.layers else 1
+    columns, own = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.numbers)
     entries = int((stack.indptr[rows.astype(np.int64) + 1] - stack.indptr[rows]).sum()) + rows.size
-    frontier = np.empty(min(seeds.size + entries, width) + 1, np.int32)
-    frontier[: seeds.size] = seeds
     cut = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32), np.empty(entries, np.float32)
-    met, kept = expand_rows(
-        stack.indptr, stack.indices, stack.values, column_of, rows,
-        np.float32(backbone.own / share), np.float32(backbone.neighbours / (1.0 - plan.dropout.share) / share),
-        np.uint64(int(plan.dropout.share * 2**64)), plan.dropout.keys[layer - 1],
-        np.full(width, -1, np.int32), frontier, seeds.size, *cut,
+    kept = cut_rows(
+        stack.indptr, columns, stack.values, own, rows,
+        np.float32(backbone.own / share), np.float32(backbone.neighbours / (1.0 - dropout.share) / share),
+        np.uint64(int(dropout.share * 2**64)), dropout.keys[layer - 1], *cut,
     )  # fmt: skip
-    return (cut[0], cut[1][:kept], cut[2][:kept], int(met)), frontier[:met]
+    return cut[0], cut[1][:kept], cut[2][:kept]
+
+
+def _reaching(matrix: Matrix, wanted: Ints) -> tuple[Matrix, Longs, Longs]:
+    """Drop empty rows from a transpose but for those wanted: what is left, which rows, and where the wanted are."""
+    back = matrix.backward
+    left = np.diff(back.indptr.numpy()) > 0
+    left[wanted] = True
+    rows = np.flatnonzero(left)
+    indptr = back.indptr[torch.from_numpy(np.append(rows, left.size))]
+    return Matrix(matrix.forward, replace(back, indptr=indptr)), rows, np.cumsum(left)[wanted] - 1
 
 
 def _readout(copies_indptr: Longs, stack: Stack, backbone: Backbone) -> Matrix | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,16 @@ class Stack:
     def graphs(self) -> int:
         """Number of graphs."""
         return self.bounds.size - 1
+
+    @cached_property
+    def numbers(self) -> Ints:
+        """Every stack row."""
+        return np.arange(self.nodes.size, dtype=np.int32)
+
+    @cached_property
+    def table_columns(self) -> Ints:
+        """The table row of each entry's column, int32."""
+        return self.nodes[self.indices]
 
     def graph(self, number: int) -> tuple[Ints, Csr]:
         """Table rows and normalised matrix of one graph."""

@@ -109,8 +109,7 @@ def edges_of(fan: Fan, layer: int) -> dict[tuple[int, int], float]:
     """Entries of a one-layer fan by (wanted place, table row), a row's own entry left out."""
     matrix = fan.layers[layer].forward
     rows = np.repeat(np.arange(matrix.rows), np.diff(matrix.indptr.numpy()))
-    columns = fan.rows.numpy()[matrix.indices.numpy()]
-    return dict(zip(zip(rows.tolist(), columns.tolist(), strict=True), matrix.values.tolist(), strict=True))
+    return dict(zip(zip(rows.tolist(), matrix.indices.tolist(), strict=True), matrix.values.tolist(), strict=True))
 
 
 def big_stack() -> Stack:

@@ -32,6 +32,16 @@ def test_product_equals_the_dense_product(engine: str) -> None:
     torch.testing.assert_close(found, dense @ right)
 
 
+def test_a_row_adds_up_in_the_order_of_its_entries_in_every_column() -> None:
+    matrix, _ = random_matrix()
+    right = torch.randn(7, 64 + 2 * 16 + 3, generator=torch.Generator().manual_seed(1))
+    expected = torch.zeros(9, right.shape[1])
+    for row in range(9):
+        for slot in range(matrix.indptr[row], matrix.indptr[row + 1]):
+            expected[row] += matrix.values[slot] * right[matrix.indices[slot]]
+    assert torch.equal(choose_engine("native", CPU)[1](matrix, right), expected)
+
+
 @engines
 def test_gradient_of_a_product_is_the_transposed_product(engine: str) -> None:
     matrix, dense = random_matrix()
