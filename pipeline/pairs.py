@@ -30,7 +30,7 @@ from pipeline.fanout import bounded_ranges, fan_out, stream
 from pipeline.graph import edges_of
 from pipeline.join import join_chunk
 from pipeline.nodes import DomainNodes, IntArray
-from pipeline.partners import DomainPair, FiledPair, finish_pair, pair_tables, prepare_joins
+from pipeline.partners import DomainPair, FiledPair, align_in_memory, finish_pair, pair_tables, prepare_joins
 from pipeline.reach import reach_vectors
 from pipeline.shared import NOTHING, Places, numbered_alike
 from pipeline.sides import keep_side, spill_side, spilled_side
@@ -39,6 +39,8 @@ from pipeline.unchanged import UnchangedDomains
 
 _BYTES_PER_ENTRY = 32
 """Of a pair's reach vectors: both sides' unit rows, their transposes, and copies of some of them."""
+_SMALL = 1000
+"""Domains with so many nodes together are paired in one go: keeping chunks in files would take longer than the work."""
 
 
 class AlignedPairs(NamedTuple):
@@ -197,20 +199,33 @@ def _spill_side(arguments: tuple[Artifact, Artifact, str, Path]) -> None:
 def _align(batch: Sequence[FiledPair], compute: ComputeSettings, progress: Progress) -> list[dict[str, Any]]:
     """Align the domain pairs of a batch, those that an earlier attempt finished excepted; returns their coverage."""
     unfinished = [pair for pair in batch if not pair.report_path.exists()]
-    joins = fan_out(prepare_joins, unfinished, compute)
+    small, large = ([pair for pair in unfinished if (pair.nodes <= _SMALL) is is_small] for is_small in (True, False))
+    nodes, total = [pair.nodes for pair in small], sum(pair.nodes for pair in unfinished)
+    fan_out(
+        align_in_memory, small, compute, after(progress, 0, total), "nodes", nodes, [_names(pair) for pair in small]
+    )
+    _align_by_chunks(large, compute, after(progress, sum(nodes), total))
+    return [row for pair in batch for row in json.loads(pair.report_path.read_text())]
+
+
+def _align_by_chunks(pairs: Sequence[FiledPair], compute: ComputeSettings, progress: Progress) -> None:
+    joins = fan_out(prepare_joins, pairs, compute)
     chunks, sizes, names = [], [], []
-    for pair, of_pair in zip(unfinished, joins, strict=True):
+    for pair, of_pair in zip(pairs, joins, strict=True):
         parts = [chunk for join in of_pair.values() for chunk in join.chunks()]
         rows = sum(len(chunk.rows) for chunk in parts)
         chunks += parts
         sizes += [pair.nodes * len(chunk.rows) // rows for chunk in parts]
-        names += [" and ".join(pair.domains)] * len(parts)
+        names += [_names(pair)] * len(parts)
     fan_out(join_chunk, chunks, compute, progress, "nodes", sizes, names)
-    fan_out(finish_pair, list(zip(unfinished, joins, strict=True)), compute)
-    for pair in unfinished:
+    fan_out(finish_pair, list(zip(pairs, joins, strict=True)), compute)
+    for pair in pairs:
         for join in pair.join_folders:
             shutil.rmtree(join)
-    return [row for pair in batch for row in json.loads(pair.report_path.read_text())]
+
+
+def _names(pair: FiledPair) -> str:
+    return " and ".join(pair.domains)
 
 
 def _checked(coverage: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:

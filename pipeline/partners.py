@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import pyarrow.compute as pc
 from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.settings import PairsSettings
 from data_contracts.writing import write_atomically, write_checked
-from pipeline.join import Best, Join
+from pipeline.join import Best, Join, join_chunk
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes, IntArray
 from pipeline.sides import Groups, Side, members, shared_anchors, spilled_side
-from pipeline.spill import Folder, spill_arrays, spilled_arrays
+from pipeline.spill import Folder, Memory, spill_arrays, spilled_arrays
 from pipeline.walks import name_seed
 
 _SAME = 1e-5
@@ -162,8 +163,23 @@ def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> list[tuple[pa.Table
 def finish_pair(work: tuple[FiledPair, dict[str, Join]]) -> list[dict[str, Any]]:
     """Write the pairs of two domains in both directions, once all chunks are joined; returns the coverage."""
     pair, joins = work
+    return _write(pair, pair_tables(pair, joins))
+
+
+def align_in_memory(pair: FiledPair) -> list[dict[str, Any]]:
+    """Pair two domains in one go, all but the result in memory; returns the coverage."""
+    unfiled = DomainPair(pair.domains, pair.sides, pair.nodes, Memory(), pair.settings, pair.checked_share)
+    joins = prepare_joins(unfiled)
+    for join in joins.values():
+        for chunk in join.chunks():
+            join_chunk(chunk)
+    pair.folder.mkdir(parents=True, exist_ok=True)
+    return _write(pair, pair_tables(unfiled, joins))
+
+
+def _write(pair: FiledPair, tables: Sequence[tuple[pa.Table, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
     coverage = []
-    for source, (table, reports) in enumerate(pair_tables(pair, joins)):
+    for source, (table, reports) in enumerate(tables):
         ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
         write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(ends.values())}")
         coverage += [{**ends, **report} for report in reports]

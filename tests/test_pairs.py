@@ -189,7 +189,7 @@ def test_few_candidates_find_most_of_the_best_partners():
 
 
 @pytest.mark.parametrize("most_products", [0, 10**12])
-def test_pairs_do_not_depend_on_threads_chunks_or_batches(most_products, tmp_path, monkeypatch, tiny_world):
+def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, tmp_path, monkeypatch, tiny_world):
     settings = PairsSettings(most_products=most_products)
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
     parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
@@ -198,6 +198,7 @@ def test_pairs_do_not_depend_on_threads_chunks_or_batches(most_products, tmp_pat
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 3)
     monkeypatch.setattr("pipeline.join._ROWS_PER_BLOCK", 2)
     monkeypatch.setattr("pipeline.join._TARGETS_AT_ONCE", 4)
+    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
     parts = pair_domains(Store(tmp_path / "parts"), settings, parents, TWO)
     assert whole.manifest.rows > 50
@@ -210,6 +211,7 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
     parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 5)
+    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
     whole = pair_domains(Store(tmp_path / "whole"), PairsSettings(), parents, ONE)
     join, told = pipeline.join._joined, []

@@ -90,6 +90,12 @@ def pairs(store: Store, made: dict[str, Artifact], method: str, compute: Compute
     return pair_domains(store, PAIRS[method], {name: made[name] for name in ("nodes", "reach")}, compute)
 
 
+@pytest.fixture(autouse=True)
+def small_domains_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world's domains are paired as large ones are."""
+    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
+
+
 def content(artifact: Artifact) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Every file with what its bytes hash to, and the statistics."""
     return [(entry.path, entry.sha256) for entry in artifact.manifest.files], artifact.manifest.statistics
