@@ -11,8 +11,9 @@ With `--batches`, larger worlds instead, up to 10 million interactions: so many 
 with Adam as in its later steps, and their median counts for all of the epoch; `--store` keeps the worlds.
 
     domains                4, 8, 16, 32 domains, each twice as large as above
-    interactions           16 and 80 times as many
+    interactions           4, 16 and 80 times as many
     by 8192, by 256        BPR in batches of so many triples
+    by 32nds               in as many batches for every world, each of a 32nd of its triples
 
     BPR, alignment   an epoch's batches, and its alignment steps: one for every ordered pair of domains
     reached          rows of the inter table that a batch needs, on average
@@ -44,7 +45,9 @@ from model.learner import Lesson
 from model.machine import keep_freed_memory
 
 PARTS = ("bpr", "alignment")
-TRIPLES = (8192, 256)
+TRIPLES = {"by 8192": 8192, "by 256": 256}
+SHARES = 32
+LARGE_PARTS = (*TRIPLES, "by 32nds")
 WARMING = 4
 
 
@@ -60,7 +63,7 @@ SERIES = {
     "interactions": {times: world_of(4, times) for times in (1, 2, 4, 8)},
 }
 LARGE = {
-    "interactions": {times: world_of(4, times) for times in (16, 80)},
+    "interactions": {times: world_of(4, times) for times in (4, 16, 80)},
     "domains": {number: world_of(number, 2) for number in (4, 8, 16, 32)},
 }
 
@@ -84,12 +87,7 @@ def main() -> None:
 
 def parts_of(costs: list[dict]) -> list[str]:
     """What the costs have seconds of."""
-    return [part for part in (*PARTS, *map(by, TRIPLES)) if part in costs[0]]
-
-
-def by(triples: int) -> str:
-    """BPR in batches of so many triples."""
-    return f"by {triples}"
+    return [part for part in (*PARTS, *LARGE_PARTS) if part in costs[0]]
 
 
 def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
@@ -109,7 +107,7 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
     keep_freed_memory()
     row_adam._EARLY = 1
     if not options.json:
-        parts = "".join(f"{by(triples) + ': reached':>18}{'s':>12}" for triples in TRIPLES)
+        parts = "".join(f"{part + ': reached':>18}{'s':>12}" for part in LARGE_PARTS)
         print(f"{name:>20}{'train rows':>12}{'nodes':>11}{parts}")
     for size, world in series.items():
         with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
@@ -117,15 +115,15 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
             contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
             lesson = contest.lesson()
         cost = {"size": size, "rows": sum(of.users.size for of in contest.positives), "nodes": contest.world.nodes}
-        for triples in TRIPLES:
-            cost |= sampled(contest, lesson, triples, options.batches)
+        for part, triples in {**TRIPLES, LARGE_PARTS[-1]: -(-cost["rows"] // SHARES)}.items():
+            cost |= sampled(contest, lesson, part, triples, options.batches)
         if not options.json:
-            numbers = "".join(f"{cost[f'reached {by(n)}']:>18,.0f}{cost[by(n)]:>12.1f}" for n in TRIPLES)
+            numbers = "".join(f"{cost[f'reached {part}']:>18,.0f}{cost[part]:>12.1f}" for part in LARGE_PARTS)
             print(f"{size:>20}{cost['rows']:>12,}{cost['nodes']:>11,}{numbers}", flush=True)
         yield cost
 
 
-def sampled(contest: Contest, lesson: Lesson, triples: int, batches: int) -> dict:
+def sampled(contest: Contest, lesson: Lesson, part: str, triples: int, batches: int) -> dict:
     """CPU seconds of an epoch's batches, and rows reached, by the median of some."""
     lesson = replace(lesson, settings=lesson.settings.model_copy(update={"batch_size": triples}))
     model = contest.start()
@@ -139,8 +137,8 @@ def sampled(contest: Contest, lesson: Lesson, triples: int, batches: int) -> dic
         reached.append(step.inter.rows.numel())
     epoch = sum(-(-of.users.size // triples) for of in contest.positives)
     return {
-        by(triples): epoch * float(np.median(seconds[WARMING:])),
-        f"reached {by(triples)}": float(np.median(reached[WARMING:])),
+        part: epoch * float(np.median(seconds[WARMING:])),
+        f"reached {part}": float(np.median(reached[WARMING:])),
     }
 
 
