@@ -21,8 +21,10 @@ ENVIRONMENT = {
     **NO_TELEMETRY,
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
-"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine."""
+"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine; what is logged
+before and after a flow is no concern of Prefect's."""
 
 
 def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list[Outcome]:

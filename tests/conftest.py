@@ -1,5 +1,6 @@
 """Fixtures of several test modules."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from distributed import LocalCluster
 from tiny_world import Tiny, TinyRun, build, exported, random_log
 
 from data_contracts.store import Store
+from flows.embedded import ENVIRONMENT
 
+os.environ |= {name: value for name, value in ENVIRONMENT.items() if "LOGGING" in name}
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
 
 
