@@ -41,12 +41,12 @@ from data_contracts.settings import WorldSettings
 from data_contracts.store import Store
 from data_contracts.training import TrainSettings
 from model import learning, row_adam
+from model.batches import BATCHES
 from model.learner import Lesson
 from model.machine import keep_freed_memory
 
 PARTS = ("bpr", "alignment")
 TRIPLES = {"by 8192": 8192, "by 256": 256}
-SHARES = 32
 LARGE_PARTS = (*TRIPLES, "by 32nds")
 WARMING = 4
 
@@ -115,7 +115,7 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
             contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
             lesson = contest.lesson()
         cost = {"size": size, "rows": sum(of.users.size for of in contest.positives), "nodes": contest.world.nodes}
-        for part, triples in {**TRIPLES, LARGE_PARTS[-1]: -(-cost["rows"] // SHARES)}.items():
+        for part, triples in {**TRIPLES, LARGE_PARTS[-1]: -(-cost["rows"] // BATCHES)}.items():
             cost |= sampled(contest, lesson, part, triples, options.batches)
         if not options.json:
             numbers = "".join(f"{cost[f'reached {part}']:>18,.0f}{cost[part]:>12.1f}" for part in LARGE_PARTS)

@@ -54,6 +54,7 @@ RELEASED = TrainSettings(
     width=64,
     intra_width=64,
     initial_spread=0.1,
+    batch_size=8192,
     negatives=1,
     order="sequential",
     inter_graph="by-domain",

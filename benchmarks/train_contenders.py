@@ -49,7 +49,7 @@ class Contest:
 
     def batches(self, number: int) -> Iterator[Batch]:
         """The first epoch of a domain."""
-        return batches_of(self.positives[number], SEED, 1, Batching(self.settings.batch_size, 1))
+        return batches_of(self.positives[number], SEED, 1, Batching.of(self.settings, self.positives))
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,8 +40,9 @@ class TrainSettings(Settings):
     """Most epochs to train."""
     patience: int = Field(20, ge=1)
     """Epochs without a better validation score before training stops."""
-    batch_size: int = Field(8192, ge=1)
-    """Positives per step."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Positives per step; auto: a 32nd of all train rows, so that an epoch's cost grows as the log does. 8192 in the
+    released code."""
     negatives: int = Field(8, ge=1)
     """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch."""
     order: Literal["mixed", "sequential"] = "mixed"

@@ -30,6 +30,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.intra_penalty=1",
         "train.alignment=0.3",
         "train.alignment_targets=1000",
+        "train.batch_size=8192",
         "train.negatives=1",
         "train.order=sequential",
         "train.epochs=300",

@@ -19,6 +19,9 @@ from model.matrix_kernels import number_distinct
 from model.pairing import Pairing, pairing_of
 from model.world import Domain, Ints, Longs, Rows
 
+BATCHES = 32
+"""Batches of an epoch, and one more at most for each domain, where their size is left open."""
+
 
 @dataclass(frozen=True)
 class Positives:
@@ -50,9 +53,11 @@ class Batching(NamedTuple):
     mixed: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> Self:
-        """As set."""
-        return cls(settings.batch_size, settings.negatives, settings.order == "mixed")
+    def of(cls, settings: TrainSettings, positives: Sequence[Positives]) -> Self:
+        """As set; batches of a size that is left open have an equal share of all domains' positives."""
+        share = -(-sum(of.users.size for of in positives) // BATCHES)
+        size = max(1, share) if settings.batch_size == "auto" else settings.batch_size
+        return cls(size, settings.negatives, settings.order == "mixed")
 
 
 @dataclass(frozen=True)

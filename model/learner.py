@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_contracts.training import TrainSettings
 from model.alignment import AlignedPairs
-from model.batches import Positives
+from model.batches import Batch, Batching, Positives, mixed_batches
 from model.candidates import HeldOut
 from model.columns import Columns
 from model.divergence import Course
@@ -40,6 +40,10 @@ class Lesson:
     device: torch.device
     columns: Columns
     warm: WarmStart | None = None
+
+    def batches(self, epoch: int) -> Iterator[tuple[int, int, Batch]]:
+        """An epoch of all domains: (position of the domain, which of its batches, from 0, the batch)."""
+        return mixed_batches(self.positives, self.seed, epoch, Batching.of(self.settings, self.positives))
 
 
 class Learner(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from model.alignment import alignment_loss, map_health, pairs_of_epoch
-from model.batches import Batch, Batching, mixed_batches
+from model.batches import Batch
 from model.columns import Columns
 from model.divergence import Course
 from model.draws import draw_key
@@ -119,7 +119,7 @@ def _align(model: Edda, optimiser: RowAdam, lesson: Lesson, course: Course) -> l
 
 
 def _steps(lesson: Lesson, epoch: int) -> Iterator[Step]:
-    for number, place, batch in mixed_batches(lesson.positives, lesson.seed, epoch, Batching.of(lesson.settings)):
+    for number, place, batch in lesson.batches(epoch):
         yield _step(lesson, number, batch, (epoch, place))
 
 

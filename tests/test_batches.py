@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 from tiny_world import Tiny, build, rows_of
 
 from data_contracts.store import Store
+from data_contracts.training import TrainSettings
 from model.batches import Batching, Positives, batches_of, negatives_of, positives_of
 from model.world import load_rows, load_world
 
@@ -79,6 +82,14 @@ def test_an_epoch_visits_every_positive_once(tiny_world: Tiny) -> None:
 def test_the_batch_size_changes_neither_order_nor_own_negatives(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
     assert rows(found, 1, 7) == rows(found, 1, 1000)
+
+
+def test_a_batch_size_that_is_left_open_is_a_32nd_of_all_domains_rows(hand_made: Tiny, tiny_world: Tiny) -> None:
+    of_all = [positives(tiny_world, domain, "clean") for domain in ("books", "games")]
+    rows = sum(found.users.size for found in of_all)
+    assert Batching.of(TrainSettings(negatives=3), of_all) == (math.ceil(rows / 32), 3, True)
+    assert Batching.of(TrainSettings(batch_size=7), of_all).triples == 7
+    assert Batching.of(TrainSettings(), [positives(hand_made, "held", "clean")]).triples == 1
 
 
 def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:

@@ -23,7 +23,7 @@ from model.baselines.networks import Design
 from model.baselines.ple import Ple
 from model.baselines.shared_bottom import SharedBottom
 from model.baselines.star import Star
-from model.batches import Batch, Batching, mixed_batches
+from model.batches import Batch
 from model.divergence import Course
 from model.draws import generator
 from model.learner import Lesson, Measure, ahead, descend, mean_losses
@@ -74,8 +74,7 @@ class TwoTower(Baseline):
         lesson = self.lesson
         losses: dict[int, list[tuple[float, int]]] = {}
         with torch_threads(1):
-            batches = mixed_batches(lesson.positives, lesson.seed, course.epoch, Batching.of(lesson.settings))
-            for number, place, batch in ahead(batches):
+            for number, place, batch in ahead(lesson.batches(course.epoch)):
                 rows = _rows(lesson.network.world.domains[number].union[batch.nodes], lesson.device)
                 self._optimiser.reads(self.towers.embeddings, rows)
                 loss = descend(self._optimiser, self.loss(batch, number))
