@@ -570,7 +570,7 @@ def test_moving_the_data_does_not_change_the_key(tmp_path: Path) -> None:
 def test_any_change_changes_the_inputs(tmp_path: Path, change: str) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     before = ingest_inputs(IngestSettings(), find_logs([source("*.csv")], tmp_path))
-    keys: dict[str, Any] = {"domain": {"domain": "e"}, "columns": {"columns": Columns(user="item_id")}}.get(change, {})
+    keys: dict[str, Any] = {"domain": {"domain": "e"}, "columns": {"columns": Columns(user="u")}}.get(change, {})
     if change == "content":
         (tmp_path / "a.csv").write_bytes(CSV + b"u3,i3\n")
     if change == "name":
