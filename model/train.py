@@ -143,7 +143,7 @@ def _trained(
             log.info("epoch %d: %s", training.epoch, training.note())
             if len(seconds) == 1 and columns.ranks > 1:
                 log.info("%d processes; bytes that each gives to sums, by step: %s", columns.ranks, columns.told())
-            progress(training.epoch, learner.epochs, "epochs", training.note())
+            progress(training.epoch, learner.epochs, "epochs")
     return learner, training, seconds
 
 
