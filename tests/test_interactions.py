@@ -209,7 +209,13 @@ def test_a_day_that_does_not_exist_rejects_its_row_alone(world: World) -> None:
     assert world.rejects(timed) == [(3, "number", "2026-02-30")]
 
 
-@pytest.mark.parametrize("text", ["x", "0x1F", "nan", "inf", "1,5", "1e400", "9223372036854775808", "--1", "1 2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x", "0x1F", "nan", "inf", "1,5", "1e400", "9223372036854775808", "--1", "1 2", "2026-02-28T10:0055",
+        "2026-02-28T1:00",
+    ],
+)  # fmt: skip
 def test_what_is_no_time_is_rejected_as_number(world: World, text: str) -> None:
     world.put("a.csv", f'user_id,item_id,t\nu,i,"{text}"\n')
     assert world.rejects(source("a.csv", columns=Columns(timestamp="t"))) == [(2, "number", text)]
