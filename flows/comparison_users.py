@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.contracts import METRICS, RANKS_FILE
-from flows.summary import MACRO
+from data_contracts.contracts import MACRO, METRICS, RANKS_FILE
 from model.metrics import Estimate, mean_estimate, resample_weights
 from model.paired import UserSums, differences, mean_sums, p_of_no_difference, user_sums
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from data_contracts.contracts import INTERACTIONS, METRICS, PAIRS
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
 from data_contracts.store import Store
 from data_contracts.writing import write_atomically
 from flows.report_blocks import Note, Section, Told, number, told_recorded
-from flows.summary import MACRO, metric_values
+from flows.summary import metric_values
 
 FILE = "report.html"
 

@@ -10,12 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact, partition_of
-from data_contracts.contracts import INTERACTIONS, METRICS, TEST
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, TEST
 
 if TYPE_CHECKING:
     from flows.running import Outcome
-
-MACRO = "macro"
 
 
 @dataclass(frozen=True)

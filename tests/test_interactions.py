@@ -151,6 +151,12 @@ def test_quotes_are_data_in_tsv(world: World) -> None:
     assert world.rows(source("a.tsv"), *PAIR) == [('"u1', 'i"1"')]
 
 
+def test_no_domain_is_called_as_the_mean_over_domains_is(world: World) -> None:
+    world.put("a.csv", "user_id,item_id\nu,i\n")
+    with pytest.raises(LogError, match="a domain is called 'macro', must not be"):
+        world.ingest(source("a.csv", domain="macro"))
+
+
 def test_numbers_are_ranks_among_all_domains_in_byte_order(world: World) -> None:
     world.put("a.csv", "user_id,item_id,m\nb,z,north\nB,a,south\nä,z,south\n")
     rows = world.rows(source("a.csv", columns=Columns(domain="m")), "domain", "user_id", "user", "item_id", "item")
