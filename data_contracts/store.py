@@ -109,7 +109,7 @@ class Store:
 
     def _show(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
         """Manifest last inside the staging folder, then one rename shows the whole artifact."""
-        write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+        write_atomically({folder / MANIFEST: manifest.model_dump_json(indent=2).encode()})
         artifact.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(artifact.folder, ignore_errors=True)
         folder.rename(artifact.folder)
@@ -137,7 +137,7 @@ class Store:
         """Replace a run's record, `runs/<name>/run.json`."""
         path = self.root / "runs" / name / "run.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False).encode())
+        write_atomically({path: json.dumps(record, indent=2, ensure_ascii=False).encode()})
         return path
 
     def record(self, name: str) -> dict[str, Any] | None:

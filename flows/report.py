@@ -37,7 +37,7 @@ def write_report(told: Told, output: Path | None = None) -> Path:
         raise ValueError(f"run {told.name!r} has made nothing yet; start it with: edda run RUN.toml")
     path = output or report_path(told.store.root, told.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, as_html(told).encode())
+    write_atomically({path: as_html(told).encode()})
     return path
 
 

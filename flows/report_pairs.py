@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data_contracts.artifact import Artifact, partition_of
+from data_contracts.artifact import Artifact
 from data_contracts.contracts import KINDS, NODES, PAIRS, REACH, WORLD
+from data_contracts.files import partition_of
 from flows.demo import twins_table
 from flows.figures import Series, line_plot
 from flows.report_blocks import Block, Heat, Note, Plots, Section, Told, heat, number
@@ -179,10 +179,9 @@ def _names(of: Artifact, domain: str, nodes: set[int]) -> dict[int, tuple[str, i
 
 
 def _rows_of(artifact: Artifact, domain: str, nodes: set[int], columns: list[str]) -> pa.Table:
-    wanted = pc.field("node").isin(pa.array(sorted(nodes), pa.int32()))
-    files = artifact.files(domain=domain)
-    tables = [pq.read_table(path, columns=columns, filters=wanted, partitioning=None) for path in files]
-    return pa.concat_tables(tables)
+    wanted = pa.array(sorted(nodes), pa.int32())
+    tables = artifact.batches(columns, domain=domain)
+    return pa.concat_tables([table.filter(pc.is_in(table["node"], wanted)) for table in tables])
 
 
 def _shared_anchors(

@@ -11,9 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data_contracts.artifact import file_digest
+from torch import Tensor
+from torch.nn import Parameter
+
 from data_contracts.attempts import attempt_of
 from data_contracts.store import Store
+from data_contracts.files import file_digest
 from flows.config import load_config
 from flows.running import run_stages
 
