@@ -153,6 +153,22 @@ def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, ca
 
 
 @pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as somebody who"),
+        (("report", "r"), "must be writable to keep report.html; name another file by --output"),
+        (("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"), "must be writable to work on run 'r'; name another"),
+    ],
+)
+def test_a_store_that_may_only_be_read_is_told(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    monkeypatch.setattr("data_contracts.writing.os.access", lambda *_: False)
+    assert edda(*arguments) == 1
+    assert f" is read-only, {remedy}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "place", ["r", "r.toml", "edda-store/runs/r", "edda-store/runs/r/nodes", "r/nodes", "nodes/KEY"]
 )
 def test_inspect_takes_a_runs_name_its_file_or_an_artifacts_folder(here, stages: Stages, capsys, place):
