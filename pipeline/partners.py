@@ -19,7 +19,7 @@ from data_contracts.writing import flush_all, write_atomically, write_checked
 from pipeline.join import Best, Join, JoinChunk, join_chunk
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes, IntArray
-from pipeline.sides import Groups, Side, members, shared_anchors, spilled_side
+from pipeline.sides import Groups, Side, members, shared_anchors, side_at_hand, spilled_side
 from pipeline.spill import Folder, Memory, spill_arrays, spilled_arrays
 from pipeline.walks import name_seed
 
@@ -182,7 +182,13 @@ def finish_pair(work: tuple[FiledPair, dict[str, Join]]) -> None:
 
 def finish_small_pairs(pairs: Sequence[FiledPair]) -> None:
     """Likewise of several pairs of domains that nothing was done for yet; all but the result is in memory."""
-    in_memory = (DomainPair(of.domains, of.sides, of.nodes, Memory(), of.settings, of.checked_share) for of in pairs)
+    sides = {folder: side_at_hand(folder) for folder in dict.fromkeys(side for pair in pairs for side in pair.sides)}
+    in_memory = (
+        DomainPair(
+            of.domains, (sides[of.sides[0]], sides[of.sides[1]]), of.nodes, Memory(), of.settings, of.checked_share
+        )
+        for of in pairs
+    )
     _write(zip(pairs, map(align_in_one_go, in_memory), strict=True))
 
 
