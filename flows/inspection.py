@@ -189,8 +189,9 @@ def _column_line(column: Mapping[str, Any]) -> str:
 
 
 def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Nested values, one per line; a list of mappings as a line for each. Of very many the first are shown."""
-    for key, inner in islice(value.items(), _SHOWN_PARTS):
+    """Nested values, one per line; a list of mappings as a line for each. Of many mappings the first are shown."""
+    are_parts = all(isinstance(inner, dict) for inner in value.values())
+    for key, inner in islice(value.items(), _SHOWN_PARTS if are_parts else None):
         if isinstance(inner, dict) and inner:
             yield f"{indent}{key}:"
             yield from _outline(inner, indent + "  ")
@@ -200,7 +201,8 @@ def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield from _rest(len(inner), indent + "  ")
         else:
             yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
-    yield from _rest(len(value), indent)
+    if are_parts:
+        yield from _rest(len(value), indent)
 
 
 def _rest(parts: int, indent: str) -> Iterator[str]:
