@@ -7,22 +7,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts.contract import (
-    Contract,
-    Violation,
-    check_table,
-    reference_violations,
-    violations,
-)
+from data_contracts.contract import Contract, Reference, Violation, check_table, reference_violations, violations
+from data_contracts.files import file_digest, partition_folder, partition_of, read_rows
 
 MANIFEST = "manifest.json"
 
@@ -144,12 +137,16 @@ class Artifact:
 
     def partitions(self) -> list[dict[str, str]]:
         """The distinct partition values, in path order; one empty mapping where the contract has no partitions."""
-        seen = {partition_folder(partition): partition for _, partition in self._tables}
-        return [seen[folder] for folder in sorted(seen)]
+        return sorted((dict(partition) for partition in self._tables), key=partition_folder)
 
     def files(self, **partition: str) -> list[Path]:
         """Parquet files whose partition values equal those given, in path order."""
-        return sorted(self.path / path for path, own in self._tables if partition.items() <= own.items())
+        if partition.keys() == set(self.contract.partitioned_by):
+            paths = self._tables.get(tuple((name, partition[name]) for name in self.contract.partitioned_by), [])
+        else:
+            wanted = set(partition.items())
+            paths = [path for own, paths in self._tables.items() if wanted.issubset(own) for path in paths]
+        return sorted(self.path / path for path in paths)
 
     def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
         """The rows of the matching partitions, page checksums verified and the contract checked.
@@ -181,13 +178,20 @@ class Artifact:
         if found:
             return found
         by_name = {parent.contract.name: parent for parent in parents}
+
+        @cache
+        def target(reference: Reference, partition: tuple[tuple[str, str], ...]) -> pa.Table:
+            return by_name[reference.contract].read(reference.target_columns, **dict(partition))
+
         for path in self.files():
-            table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-            found += violations(self.contract, table, self._label(path))
+            found += violations(self.contract, read_rows(path), self._label(path))
+            own = partition_of(path.relative_to(self.path).as_posix())
             for reference in self.contract.references:
                 if reference.contract in by_name and not found:
-                    target = by_name[reference.contract].read(reference.target_columns)
-                    found += reference_violations(reference, self._read_file(path, None), target, self._label(path))
+                    places = zip(reference.columns, reference.target_columns, strict=True)
+                    parts = by_name[reference.contract].contract.partitioned_by
+                    there = target(reference, tuple((to, own[of]) for of, to in places if of in own and to in parts))
+                    found += reference_violations(reference, self._read_file(path, None), there, self._label(path))
         return found
 
     def _digest_violations(self) -> Iterator[Violation]:
@@ -203,10 +207,10 @@ class Artifact:
         partition = partition_of(path.relative_to(self.path).as_posix())
         inside = None if columns is None else [name for name in columns if name not in partition]
         try:
-            table = pq.read_table(path, columns=inside, page_checksum_verification=True, partitioning=None)
+            table = read_rows(path, inside)
             if inside is None:
                 check_table(self.contract, table, self._label(path))
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
             raise OSError(f"{path} is damaged: {error}; delete {self.path} to make it again") from error
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
@@ -221,26 +225,13 @@ class Artifact:
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
 
     @cached_property
-    def _tables(self) -> list[tuple[str, dict[str, str]]]:
-        """Paths of the Parquet files and their partition values, parsed once: sixty domains have 3,540 pairs."""
-        return [(entry.path, partition_of(entry.path)) for entry in self.manifest.files if entry.rows is not None]
+    def _tables(self) -> dict[tuple[tuple[str, str], ...], list[str]]:
+        """Paths of the Parquet files by their partition, parsed once: sixty domains have 3,540 pairs."""
+        tables: dict[tuple[tuple[str, str], ...], list[str]] = {}
+        for entry in self.manifest.files:
+            if entry.rows is not None:
+                tables.setdefault(tuple(partition_of(entry.path).items()), []).append(entry.path)
+        return tables
 
     def _label(self, path: Path) -> str:
         return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"
-
-
-def partition_folder(partition: Mapping[str, str]) -> str:
-    """Hive folder of partition values, percent-encoded so that any text is one path component."""
-    return "/".join(f"{name}={quote(value, safe='')}" for name, value in partition.items())
-
-
-def partition_of(path: str) -> dict[str, str]:
-    """Partition values in a hive path."""
-    parts = (part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
-    return {name: unquote(value) for name, value in parts}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

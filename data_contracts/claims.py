@@ -10,8 +10,8 @@ import errno
 import os
 import uuid
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,7 +41,7 @@ class Claims:
         try:
             self.add(keys)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if not is_for_reading(error):
                 raise
 
     def _tell(self) -> None:
@@ -83,6 +83,25 @@ def claimed_keys(staging: Path) -> set[str]:
             file.unlink(missing_ok=True)
             Path(lock.lock_file).unlink(missing_ok=True)
     return found
+
+
+@contextmanager
+def alone(lock: Path, otherwise: str) -> Iterator[None]:
+    """Be the only process that holds a lock's file.
+
+    Raises:
+        BlockingIOError: another one holds it; `otherwise` says what it does.
+    """
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise BlockingIOError(f"{otherwise}; wait until it has ended") from None
+
+
+def is_for_reading(error: OSError) -> bool:
+    """Who met the error may only read there."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_held(lock: FileLock) -> bool:

@@ -8,6 +8,11 @@ USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
+REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
+"""Why a row of the raw logs is rejected."""
+RANKS_FILE = "ranks.parquet"
+MACRO = "macro"
+"""In place of a domain's name: the mean over domains."""
 BEFORE = "before"
 """Ends the role, after a hyphen, of a parent that an update goes on from: what the run's name had before."""
 
@@ -39,18 +44,9 @@ REJECTS = Contract(
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
-        Column(
-            "line", pa.int64(), "line in the file (row of Parquet), from 1, header and empty lines counted", minimum=1
-        ),
-        Column(
-            "reason",
-            pa.string(),
-            "why it was rejected",
-            allowed=("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked"),
-        ),
-        Column(
-            "text", pa.string(), "the offending field, the unreadable line, or user id, tab, item id", may_be_empty=True
-        ),
+        Column("line", pa.int64(), "line in the file (row of Parquet) from 1, empty ones and header too", minimum=1),
+        Column("reason", pa.string(), "why it was rejected", allowed=REASONS),
+        Column("text", pa.string(), "offending field, unreadable line, or user id, tab, item id", may_be_empty=True),
     ),
     key=(),
     sorted_by=("file", "line"),
@@ -134,9 +130,7 @@ PAIRS = Contract(
         Column("source_node", pa.int32(), "node in the source domain's graph", minimum=0),
         Column("target_node", pa.int32(), "node in the target domain's graph", minimum=0),
         Column("kind", pa.string(), "what the source node is; with pairs.kinds = apart its partner too", allowed=KINDS),
-        Column(
-            "similarity", pa.float32(), "cosine of the two reach vectors over shared anchors", above=0.0, maximum=1.0
-        ),
+        Column("similarity", pa.float32(), "cosine of the reach vectors over shared anchors", above=0.0, maximum=1.0),
         Column("rank", pa.int32(), "1 = most similar; 0 = the same user or item", minimum=0),
         Column("identity", pa.bool_(), "the two nodes are one user or item that lives in both domains"),
     ),
@@ -173,17 +167,13 @@ RANKS = Contract(
         _DOMAIN,
         Column("user", pa.int32(), "as in `interactions`", minimum=0),
         Column("item", pa.int32(), "as in `interactions`", minimum=0),
-        Column(
-            "rank", pa.int32(), "among itself and its candidates; null where no row has any", minimum=1, nullable=True
-        ),
+        Column("rank", pa.int32(), "among it and its candidates; null where no row has any", minimum=1, nullable=True),
         Column("auc", pa.float64(), "the row's part in the domain's auc, which is the mean; likewise", nullable=True),
         Column("full_rank", pa.int64(), "among all items; null where left out of it", minimum=1, nullable=True),
     ),
     key=("seed", "domain", "user", "item"),
     sorted_by=("seed", "domain", "user", "item"),
 )
-
-RANKS_FILE = "ranks.parquet"
 
 METRICS = Contract(
     "metrics",

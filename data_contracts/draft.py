@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.artifact import FileEntry, Manifest, file_digest, partition_folder
+from data_contracts.artifact import FileEntry, Manifest
 from data_contracts.contract import Contract
-from data_contracts.writing import flush, write_checked
+from data_contracts.files import file_digest, partition_folder
+from data_contracts.writing import flush_all, write_checked
 
 
 class Draft:
@@ -77,9 +78,9 @@ class Draft:
     def manifest(self, key: str, settings: Mapping[str, Any], parents: Mapping[str, str], started: float) -> Manifest:
         """The manifest of what was written so far, every file flushed to disk and hashed."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        flush_all(paths)
         files = []
         for path in paths:
-            flush(path)
             name = path.relative_to(self.folder).as_posix()
             files.append(
                 FileEntry(path=name, size=path.stat().st_size, sha256=file_digest(path), rows=self._rows.get(name))

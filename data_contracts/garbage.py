@@ -17,19 +17,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from data_contracts.artifact import MANIFEST
 from data_contracts.attempts import attempt_of
-from data_contracts.claims import claimed_keys, claims_lock, is_held
+from data_contracts.claims import alone, claimed_keys, claims_lock, is_held
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store import STAGING
+from data_contracts.writing import require_writable
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def find_garbage(root: Path) -> list[Garbage]:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        PermissionError: it may only be read.
         ValueError: a run's record, or the manifest of an artifact that is referred to, is damaged, so that nobody knows
             what must stay.
     """
@@ -70,12 +71,11 @@ def collect_garbage(root: Path) -> list[Garbage]:
         What was removed, in path order.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: as `find_garbage`; nothing is removed.
+        FileNotFoundError, PermissionError, ValueError: as `find_garbage`; nothing is removed.
         BlockingIOError: another process is collecting.
     """
     aside = _staging(root) / "garbage"
-    with _alone(root):
+    with alone(_staging(root) / "garbage.lock", f"{root}: another process collects garbage there"):
         shutil.rmtree(aside, ignore_errors=True)  # of a collection that was killed
         with claims_lock(_staging(root)):
             found = _garbage(root)
@@ -90,18 +90,10 @@ def collect_garbage(root: Path) -> list[Garbage]:
 def _staging(root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder, so no store; name it by --store or $EDDA_STORE")
+    require_writable(root, "lock what is in use while garbage is chosen", "do it as somebody who may write there")
     staging = root / STAGING
     staging.mkdir(exist_ok=True)
     return staging
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    try:
-        with FileLock(_staging(root) / "garbage.lock", timeout=0):
-            yield
-    except Timeout:
-        raise BlockingIOError(f"{root}: another process collects garbage there; wait until it has ended") from None
 
 
 def _garbage(root: Path) -> list[Garbage]:

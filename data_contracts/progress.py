@@ -28,7 +28,7 @@ class Progress(Protocol):
     """Called with the units done so far and in all, and what else there is to say of them."""
 
     def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
-        """Tell; a `Unit` also says what speed is measured in, a note how good the work is: `loss 0.213`."""
+        """Tell; a `Unit` also says what speed is measured in, a note what is at hand or, a `Part`, finished."""
 
 
 def silent(done: int, total: int, unit: str, note: str = "") -> None:

@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 from data_contracts.remote import Remote
+from data_contracts.writing import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def claimed(remote: Remote, name: str, memory: Path) -> Iterator[None]:
     file = f"runs/{name}/working"
     before = memory.read_bytes() if memory.exists() else b"nobody"
     own = f"{socket.gethostname()}, process {os.getpid()}\n{uuid.uuid4().hex}\n".encode()
-    memory.write_bytes(own)
+    write_atomically({memory: own})
     _take(remote, file, own, before)
     ended = threading.Event()
     signs = threading.Thread(target=_give_signs, args=(remote, file, own, ended), daemon=True)

@@ -23,13 +23,14 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest, file_digest
+from data_contracts.artifact import MANIFEST, Artifact, FileEntry, Manifest
 from data_contracts.contract import Contract
 from data_contracts.contracts import CONTRACTS
 from data_contracts.draft import Draft
+from data_contracts.files import file_digest
 from data_contracts.remote import Remote, cache_folder, is_remote
 from data_contracts.store import Store
-from data_contracts.writing import flush
+from data_contracts.writing import flush_all
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +179,9 @@ class RemoteStore(Store):
         except FileNotFoundError as error:
             raise self._damage(artifact, f"a file is missing ({error})") from error
         for there, here in pairs:
-            path = folder / here.path
-            if (digest := file_digest(path)) != here.sha256:
+            if (digest := file_digest(folder / here.path)) != here.sha256:
                 raise self._damage(artifact, f"{there.path}: sha256 is {digest}, must be {here.sha256}")
-            flush(path)
+        flush_all(folder / here.path for here in manifest.files)
         self._show(folder, artifact, manifest)
 
     def _find_manifest(self, artifact: Artifact) -> Manifest | None:

@@ -13,9 +13,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Settings(BaseModel):
-    """Frozen, typed, closed: an unknown key is an error."""
+    """Frozen, typed, closed: an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def keyed(self) -> dict[str, Any]:
         """What enters an artifact's key: plain JSON values."""
@@ -37,6 +37,12 @@ class Columns(Settings):
     """Column of ratings, numbers or true and false; needed by `rating_at_least`."""
     timestamp: str | int | None = None
     """Column of times: numbers, or ISO 8601 as microseconds since 1970; docs/logs.md."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.user == self.item:
+            raise ValueError(f"user and item are both {self.user!r}, must be two columns")
+        return self
 
 
 class LogSource(Settings):
@@ -111,7 +117,7 @@ class ReachSettings(Settings):
     method: Literal["auto", "exact", "pruned", "walk"] = "auto"
     """exact: expected visits by sparse products; pruned: so, with every product cut to `anchors_kept`; walk: sampled
     end points of random walks; auto: for each domain the first of them whose predicted cost is allowed."""
-    steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (3, 4)
+    steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((3, 4), min_length=1)
     """Lengths of the walks whose end points count."""
     walks: int = Field(500, ge=1, le=1_000_000)
     """walk: walks of each length from every node."""

@@ -18,7 +18,7 @@ from data_contracts.claims import Claims, is_held
 from data_contracts.contract import Contract
 from data_contracts.contracts import CONTRACTS
 from data_contracts.draft import Draft
-from data_contracts.writing import flush, write_atomically
+from data_contracts.writing import flush, require_writable, write_atomically
 
 __all__ = ["STAGING", "Draft", "Store", "open_artifact"]
 
@@ -76,6 +76,9 @@ class Store:
             settings: JSON values that the content depends on.
             parents: role (the contract's name, or e.g. `checkpoint-2022`) → artifact read.
             write: fills the draft; called at most once.
+
+        Raises:
+            PermissionError: it is to be made, and the store may only be read.
         """
         parent_keys = {role: parent.key for role, parent in parents.items()}
         key = artifact_key(contract, settings, parent_keys)
@@ -93,6 +96,7 @@ class Store:
     @contextmanager
     def _in_staging(self, contract: Contract, key: str, parents: Iterable[str] = ()) -> Iterator[Path]:
         """The folder in which an artifact comes to be, for one process at a time; its keys are claimed."""
+        require_writable(self.root, f"make {contract.name}", "name another by --store, or do it as somebody who may")
         staging = self.root / STAGING / contract.name / key
         staging.mkdir(parents=True, exist_ok=True)
         self._claims.add([key, *parents])
@@ -109,7 +113,7 @@ class Store:
 
     def _show(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
         """Manifest last inside the staging folder, then one rename shows the whole artifact."""
-        write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+        write_atomically({folder / MANIFEST: manifest.model_dump_json(indent=2).encode()})
         artifact.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(artifact.folder, ignore_errors=True)
         folder.rename(artifact.folder)
@@ -137,7 +141,7 @@ class Store:
         """Replace a run's record, `runs/<name>/run.json`."""
         path = self.root / "runs" / name / "run.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False).encode())
+        write_atomically({path: json.dumps(record, indent=2, ensure_ascii=False).encode()})
         return path
 
     def record(self, name: str) -> dict[str, Any] | None:

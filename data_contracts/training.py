@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_contracts.settings import EvaluateSettings, Seed, Settings, Share
 
@@ -71,6 +72,13 @@ class TrainSettings(Settings):
     CPU, torch-sparse on CUDA where installed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if repeated := [str(seed) for seed, times in Counter(seeds).items() if times > 1]:
+            raise ValueError(f"{', '.join(repeated)} more than once, must be distinct")
+        return seeds
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +13,12 @@ import pyarrow.parquet as pq
 
 from data_contracts.contract import Contract, check_table
 
+_FLUSHES = 16
+"""Files that are flushed at once: a disk takes many in the time of one."""
+
 
 def write_checked(contract: Contract, table: pa.Table, path: Path, label: str) -> None:
-    """Write one Parquet file of an artifact.
+    """Write one Parquet file of an artifact; under its name it is whole, whoever else writes the same one meanwhile.
 
     Args:
         contract: what the file promises.
@@ -25,7 +30,9 @@ def write_checked(contract: Contract, table: pa.Table, path: Path, label: str) -
         ContractError: the table breaks the contract; nothing is written.
     """
     check_table(contract, table, label)
-    write_parquet(table.select(contract.file_schema.names).cast(contract.file_schema), path)
+    temporary = _beside(path)
+    write_parquet(table.select(contract.file_schema.names).cast(contract.file_schema), temporary)
+    temporary.replace(path)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -52,13 +59,37 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     )
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that readers, and a kill at any moment, see the old bytes or the new ones."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_bytes(content)
-    flush(temporary)
-    temporary.replace(path)
-    flush(path.parent)
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Replace files so that readers of each, and a kill at any moment, see its old bytes or the new ones."""
+    temporary = {path: _beside(path) for path in contents}
+    for path, content in contents.items():
+        temporary[path].write_bytes(content)
+    flush_all(temporary.values())
+    for path in contents:
+        temporary[path].replace(path)
+    flush_all({path.parent for path in contents})
+
+
+def require_writable(folder: Path, purpose: str, remedy: str) -> None:
+    """Say in words, before anything is done, what the system would say by number.
+
+    Raises:
+        PermissionError: the folder is there and may only be read.
+    """
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is read-only, must be writable to {purpose}; {remedy}")
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process or thread of this machine writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+
+
+def flush_all(paths: Iterable[Path]) -> None:
+    """As `flush`, of several files side by side."""
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        for _ in pool.map(flush, paths):
+            pass
 
 
 def flush(path: Path) -> None:

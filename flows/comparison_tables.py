@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data_contracts.contracts import MACRO
 from flows.comparison import Compared, changes, cost, difference
 from flows.comparison_users import Chances, p_over_users
-from flows.summary import MACRO, Table, domain_sizes, metric_names, ordered_domains
+from flows.summary import Table, domain_sizes, metric_names, ordered_domains
 
 SIGNIFICANT = 0.05
 """Differences with a smaller p are marked."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data_contracts.contracts import METRICS, RANKS_FILE
-from flows.summary import MACRO
+from data_contracts.contracts import MACRO, METRICS, RANKS_FILE
+from data_contracts.files import read_rows
 from model.metrics import Estimate, mean_estimate, resample_weights
 from model.paired import UserSums, differences, mean_sums, p_of_no_difference, user_sums
 
@@ -60,7 +59,7 @@ def p_over_users(runs: Sequence[Compared]) -> Chances:
 def _ranks(run: Compared) -> pa.Table | None:
     """What the run's held-out rows were ranked; None where it has none, or was evaluated before they were kept."""
     path = run.artifacts[METRICS.name].path / RANKS_FILE
-    table = pq.read_table(path, page_checksum_verification=True) if path.exists() else None
+    table = read_rows(path) if path.exists() else None
     return table if table is not None and table.num_rows else None
 
 

@@ -158,8 +158,8 @@ def _override(raw: dict[str, Any], text: str) -> str:
         raise ConfigError((f"--set {text}: must be KEY=VALUE, e.g. train.epochs=5",))
     *tables, last = key.split(".")
     place: Any = raw
-    for depth, table in enumerate(tables, start=1):
-        place = _inside(place, table, text) if depth else place
+    for table in tables:
+        place = _inside(place, table, text)
     if isinstance(place, list):
         place[_index(place, last, text)] = _toml_value(value)
     else:

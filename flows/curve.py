@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CHECKPOINT
-from flows.summary import MACRO
+from data_contracts.contracts import CHECKPOINT, MACRO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

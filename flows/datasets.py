@@ -181,7 +181,7 @@ def _record(folder: Path, found: list[FileState]) -> None:
     elif found:
         known = _recorded(folder) | {state.path.relative_to(folder).as_posix(): state.digest for state in found}
         lines = (f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in sorted(known.items()))
-        write_atomically(folder / RECORD, "".join(lines).encode())
+        write_atomically({folder / RECORD: "".join(lines).encode()})
 
 
 def _unpack(dataset: Dataset, folder: Path) -> None:

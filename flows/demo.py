@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import NODES, PAIRS, USER, WORLD
+from data_contracts.contracts import MACRO, NODES, PAIRS, USER, WORLD
 from data_contracts.store import Store
 from flows.config import DEFAULT_STORE
-from flows.summary import MACRO, Table, domain_sizes, metric_names, metric_values, ordered_domains
+from flows.summary import Table, domain_sizes, metric_names, metric_values, ordered_domains
 
 INTRA_ONLY = ("name=demo-intra", "train.tables=intra", "train.alignment=0")
 """The demo's other run: every domain learns from its own interactions alone."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data_contracts.artifact import MANIFEST, Artifact, partition_of
+from data_contracts.artifact import MANIFEST, Artifact
 from data_contracts.contracts import CONTRACTS, INDEX
+from data_contracts.files import partition_of, read_rows
 from data_contracts.remote_store import open_store
 from data_contracts.store import Store, open_artifact
 from flows.config import load_config, store_override, store_place
@@ -23,7 +23,8 @@ from flows.plan import make_plan
 from flows.summary import Table
 from flows.unfinished import run_by_name, what_is_missing
 
-_SHOWN_PARTITIONS = 20
+_SHOWN_PARTS = 20
+"""Partitions, or parts of what a stage measured, that are shown of more."""
 _SHOWN_ROWS = 100
 
 
@@ -137,10 +138,9 @@ def _rows_by_partition(artifact: Artifact) -> list[dict[str, Any]]:
 def _partition_lines(partitions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if partitions:
         yield "rows by partition:"
-    for partition in partitions[:_SHOWN_PARTITIONS]:
+    for partition in partitions[:_SHOWN_PARTS]:
         yield f"  {' → '.join(list(partition.values())[:-1]):<32} {partition['rows']:>15,}"
-    if len(partitions) > _SHOWN_PARTITIONS:
-        yield f"  … {len(partitions) - _SHOWN_PARTITIONS:,} more, --json has them"
+    yield from _rest(len(partitions), "  ")
 
 
 def _columns(artifact: Artifact) -> Iterator[dict[str, Any]]:
@@ -159,7 +159,7 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
     """Smallest and largest value, list lengths and nulls, one file at a time."""
     lows, highs, lengths, nulls = [], [], [], 0
     for path in artifact.files():
-        values = pq.read_table(path, columns=[name], page_checksum_verification=True, partitioning=None)[name]
+        values = read_rows(path, [name])[name]
         nulls += values.null_count
         if pa.types.is_list(values.type):
             lengths += [pc.max(pc.list_value_length(values)).as_py() or 0]
@@ -189,16 +189,25 @@ def _column_line(column: Mapping[str, Any]) -> str:
 
 
 def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Nested values, one per line; a list of mappings as a line for each."""
-    for key, inner in value.items():
+    """Nested values, one per line; a list of mappings as a line for each. Of many mappings the first are shown."""
+    are_parts = all(isinstance(inner, dict) for inner in value.values())
+    for key, inner in islice(value.items(), _SHOWN_PARTS if are_parts else None):
         if isinstance(inner, dict) and inner:
             yield f"{indent}{key}:"
             yield from _outline(inner, indent + "  ")
         elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
             yield f"{indent}{key}:"
-            yield from (f"{indent}  {_flat(row)}" for row in inner)
+            yield from (f"{indent}  {_flat(row)}" for row in inner[:_SHOWN_PARTS])
+            yield from _rest(len(inner), indent + "  ")
         else:
             yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
+    if are_parts:
+        yield from _rest(len(value), indent)
+
+
+def _rest(parts: int, indent: str) -> Iterator[str]:
+    if parts > _SHOWN_PARTS:
+        yield f"{indent}… {parts - _SHOWN_PARTS:,} more, --json has them"
 
 
 def _flat(row: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class Last:
             return self.before
         for role in (INTERACTIONS.name, NODES.name):
             if role in self.artifacts and not _exists(self.artifacts[role]):
-                raise is_gone(config.name, self.artifacts[role].address)
+                raise gone_error(config.name, self.artifacts[role].address)
         had = self.artifacts[INTERACTIONS.name].manifest.settings["settings"]
         if had != config.ingest.keyed():
             raise ValueError(
@@ -66,7 +66,7 @@ class Last:
         return {role: artifact.folder.name for role, artifact in self.artifacts.items()}
 
 
-def is_gone(name: str, place: str) -> FileNotFoundError:
+def gone_error(name: str, place: str) -> FileNotFoundError:
     """What to say of an artifact that an update goes on from and that was deleted."""
     return FileNotFoundError(
         f"update: run {name!r} goes on from {place}, which is not there, must be; run it once with update = false"

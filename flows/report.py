@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from data_contracts.contracts import INTERACTIONS, METRICS, PAIRS
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
 from data_contracts.store import Store
-from data_contracts.writing import write_atomically
+from data_contracts.writing import require_writable, write_atomically
 from flows.report_blocks import Note, Section, Told, number, told_recorded
-from flows.summary import MACRO, metric_values
+from flows.summary import metric_values
 
 FILE = "report.html"
 
@@ -32,12 +32,14 @@ def write_report(told: Told, output: Path | None = None) -> Path:
 
     Raises:
         ValueError: nothing of the run was made yet.
+        PermissionError: the file's folder may only be read.
     """
     if not told.artifacts:
         raise ValueError(f"run {told.name!r} has made nothing yet; start it with: edda run RUN.toml")
     path = output or report_path(told.store.root, told.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, as_html(told).encode())
+    require_writable(path.parent, f"keep {path.name}", "name another file by --output")
+    write_atomically({path: as_html(told).encode()})
     return path
 
 

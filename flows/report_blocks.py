@@ -22,6 +22,9 @@ from flows.running import Cost, Outcome, costs_before
 from flows.summary import Table, domain_sizes
 from flows.unfinished import run_by_name
 
+_IN_SQUARE = 64
+"""Domains that a square shows, at most."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -98,6 +101,13 @@ class Heat:
             (here, [(there, *_percent(share)) for there, share in zip(self.domains, row, strict=True)])
             for here, row in zip(self.domains, self.shares.tolist(), strict=True)
         ]
+
+
+def heat(told: Told, title: str, shares: NDArray[np.float64]) -> Heat:
+    """The square of the largest domains; `shares` are of all of them, in the order of their sizes."""
+    shown = list(told.sizes)[:_IN_SQUARE]
+    left_out = f"; the {_IN_SQUARE} largest domains" if len(shown) < len(told.sizes) else ""
+    return Heat(title + left_out, shown, shares[: len(shown), : len(shown)])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import INTERACTIONS, ITEM, KINDS, NODES, REJECTS, SPLITS, USER
 from flows.figures import Series, line_plot
-from flows.report_blocks import Block, Heat, Plots, Section, Told, legend, number
+from flows.report_blocks import Block, Plots, Section, Told, heat, legend, number
 from flows.summary import Table
 
 _TAIL_POINTS = 60
@@ -27,10 +27,8 @@ def data_section(told: Told) -> Section:
     if NODES.name in told.artifacts:
         entities, degrees = _nodes_by_domain(told)
         if len(told.sizes) > 1:
-            blocks += [
-                Heat(f"Overlap of {kind}s: % of the row's that also live in the column", list(told.sizes), shares)
-                for kind in KINDS for shares in [_overlap(entities[kind])]
-            ]  # fmt: skip
+            title = "Overlap of {}s: % of the row's that also live in the column"
+            blocks += [heat(told, title.format(kind), _overlap(entities[kind])) for kind in KINDS]
         blocks.append(Plots([_tails(told, kind, degrees[kind]) for kind in KINDS], legend(told)))
     return Section("Data", blocks)
 

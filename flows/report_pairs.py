@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from data_contracts.artifact import Artifact, partition_of
+from data_contracts.artifact import Artifact
 from data_contracts.contracts import KINDS, NODES, PAIRS, REACH, WORLD
+from data_contracts.files import partition_of
 from flows.demo import twins_table
 from flows.figures import Series, line_plot
-from flows.report_blocks import Block, Heat, Note, Plots, Section, Told, number
+from flows.report_blocks import Block, Heat, Note, Plots, Section, Told, heat, number
 from flows.summary import Table
 
 _PARTITIONS = 200
@@ -74,17 +74,16 @@ def _checked(pairs: Artifact) -> list[Block]:
 
 def _heats(told: Told, coverage: Sequence[Mapping[str, Any]]) -> Iterator[Heat]:
     """Coverage and mean best similarity from the row's domain to the column's, for each kind that was paired."""
-    domains = list(told.sizes)
-    place = {domain: number for number, domain in enumerate(domains)}
+    place = {domain: number for number, domain in enumerate(told.sizes)}
     for kind in dict.fromkeys(row["kind"] for row in coverage):
         name = f"{kind}s" if kind in KINDS else "nodes"
-        shares = np.full((2, len(domains), len(domains)), np.nan)
+        shares = np.full((2, len(place), len(place)), np.nan)
         for row in coverage:
             if row["kind"] == kind:
                 share = row["nodes_paired"] / row["nodes"] if row["nodes"] else np.nan
                 shares[:, place[row["source_domain"]], place[row["target_domain"]]] = share, row["mean_best_similarity"]
-        yield Heat(f"Coverage: % of the row's {name} with a partner in the column", domains, shares[0])
-        yield Heat(f"Mean similarity of the row's {name} to their best partner, %", domains, shares[1])
+        yield heat(told, f"Coverage: % of the row's {name} with a partner in the column", shares[0])
+        yield heat(told, f"Mean similarity of the row's {name} to their best partner, %", shares[1])
 
 
 def _largest(pairs: Artifact) -> list[dict[str, str]]:
@@ -180,10 +179,9 @@ def _names(of: Artifact, domain: str, nodes: set[int]) -> dict[int, tuple[str, i
 
 
 def _rows_of(artifact: Artifact, domain: str, nodes: set[int], columns: list[str]) -> pa.Table:
-    wanted = pc.field("node").isin(pa.array(sorted(nodes), pa.int32()))
-    files = artifact.files(domain=domain)
-    tables = [pq.read_table(path, columns=columns, filters=wanted, partitioning=None) for path in files]
-    return pa.concat_tables(tables)
+    wanted = pa.array(sorted(nodes), pa.int32())
+    tables = artifact.batches(columns, domain=domain)
+    return pa.concat_tables([table.filter(pc.is_in(table["node"], wanted)) for table in tables])
 
 
 def _shared_anchors(

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import MANIFEST, Artifact
-from data_contracts.contracts import INTERACTIONS, METRICS, WORLD
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, WORLD
 from flows.comparison import Compared, cautions, flat, recorded
 from flows.comparison_tables import comparison_tables
 from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
 from flows.plan import STAGES
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
-from flows.summary import MACRO, NOTHING_MEASURED, Table, artifacts_table, metric_names, metrics_table
+from flows.summary import NOTHING_MEASURED, Table, artifacts_table, metric_names, metrics_table
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from data_contracts.progress import Progress, silent
 from data_contracts.remote_claims import claimed
 from data_contracts.remote_store import RemoteStore, open_store
 from data_contracts.store import Store
+from data_contracts.writing import require_writable
 from flows.config import RunConfig, store_place
 from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
@@ -157,6 +158,7 @@ def run_lock(store: Store, name: str) -> FileLock:
 @contextmanager
 def _only_one(store: Store, name: str) -> Iterator[None]:
     """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
+    require_writable(store.root, f"work on run {name!r}", "name another by --store, or do it as somebody who may")
     (store.root / "runs").mkdir(parents=True, exist_ok=True)
     lock = run_lock(store, name)
     if is_held(lock):

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from data_contracts.claims import alone
 from flows.search_space import Axis, Value
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _study(wanted: Search) -> Iterator[optuna.Study]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     wanted.record.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(wanted.record):
+    with alone(wanted.record.with_suffix(".lock"), f"{wanted.record}: another process is searching"):
         storage = optuna.storages.RDBStorage(f"sqlite:///{wanted.record.absolute()}")
         try:
             study = optuna.create_study(
@@ -98,15 +97,6 @@ def _study(wanted: Search) -> Iterator[optuna.Study]:
         finally:
             storage.remove_session()
             storage.engine.dispose()
-
-
-@contextmanager
-def _alone(record: Path) -> Iterator[None]:
-    try:
-        with FileLock(record.with_suffix(".lock"), timeout=0):
-            yield
-    except Timeout:
-        raise BlockingIOError(f"{record}: another process is searching; wait until it has ended") from None
 
 
 def _ask(study: optuna.Study, wanted: Search, done: int) -> tuple[optuna.trial.Trial, Values]:

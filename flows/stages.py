@@ -23,7 +23,7 @@ from data_contracts.contracts import (
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
 from flows.plan import Plan, Step, contract_of
-from flows.previous import is_gone
+from flows.previous import gone_error
 from flows.ranks import columns
 
 
@@ -59,7 +59,7 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
     absent = [parent for parent, artifact in parents.items() if artifact is None]
     for parent in absent:
         if parent.endswith(f"-{BEFORE}"):
-            raise is_gone(plan.config.name, f"{plan.store}/{contract_of(parent).name}/{step.parents[parent]}")
+            raise gone_error(plan.config.name, f"{plan.store}/{contract_of(parent).name}/{step.parents[parent]}")
     if absent:
         raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
     made = _MAKERS[step.contract.name](Job(plan, step, {p: a for p, a in parents.items() if a}, progress))

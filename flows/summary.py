@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.artifact import Artifact, partition_of
-from data_contracts.contracts import INTERACTIONS, METRICS, TEST
+from data_contracts.artifact import Artifact
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, TEST
+from data_contracts.files import partition_of
 
 if TYPE_CHECKING:
     from flows.running import Outcome
-
-MACRO = "macro"
 
 
 @dataclass(frozen=True)

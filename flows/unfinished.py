@@ -6,7 +6,7 @@ from typing import Any
 
 from data_contracts.artifact import Artifact
 from data_contracts.attempts import Attempt, attempt_of
-from data_contracts.claims import is_held
+from data_contracts.claims import is_for_reading, is_held
 from data_contracts.remote_store import RemoteStore
 from data_contracts.store import Store
 from flows.running import run_lock
@@ -46,5 +46,7 @@ def _is_worked_on(name: str, store: Store) -> bool | None:
     """None where nobody here can know: who may only read the store, or where other machines' locks are not seen."""
     try:
         return is_held(run_lock(store, name)) or (None if isinstance(store, RemoteStore) else False)
-    except PermissionError:
+    except OSError as error:
+        if not is_for_reading(error):
+            raise
         return None

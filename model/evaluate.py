@@ -11,7 +11,7 @@ import pyarrow as pa
 from scipy import stats
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import METRICS, RANKS, RANKS_FILE, TEST, VALID
+from data_contracts.contracts import MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
 from data_contracts.progress import Part, Progress, after, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
@@ -28,8 +28,6 @@ from model.metrics import (
 )
 from model.threads import torch_threads
 from model.world import Rows, World, load_rows, load_world
-
-MACRO = "macro"
 
 Measured = dict[tuple[str, str, str], Estimate]
 """Estimates by domain, split and metric."""

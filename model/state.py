@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_contracts.contracts import MACRO
 from model.columns import Columns
 from model.divergence import check_kept
 from model.learner import Learner, Measure
@@ -49,7 +50,7 @@ class Training:
         last = [measure[1:] for measure in self.history if measure[0] == self.epoch]
         losses = [value for _, metric, value in last if metric == "loss"]
         words = [f"loss {math.fsum(losses) / len(losses):.3g}"] if losses else []
-        scores = [value for domain, metric, value in last if (domain, metric) == ("macro", "score")]
+        scores = [value for domain, metric, value in last if (domain, metric) == (MACRO, "score")]
         words += [f"validation AUC {score:.4f} (best {self.best_score:.4f} at {self.best_epoch})" for score in scores]
         return ", ".join(words) or "nothing to learn from"
 

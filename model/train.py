@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CHECKPOINT, VALID
+from data_contracts.contracts import CHECKPOINT, MACRO, VALID
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
@@ -143,7 +143,7 @@ def _trained(
             log.info("epoch %d: %s", training.epoch, training.note())
             if len(seconds) == 1 and columns.ranks > 1:
                 log.info("%d processes; bytes that each gives to sums, by step: %s", columns.ranks, columns.told())
-            progress(training.epoch, learner.epochs, "epochs", training.note())
+            progress(training.epoch, learner.epochs, "epochs")
     return learner, training, seconds
 
 
@@ -215,8 +215,8 @@ def _validate(learner: Learner, lesson: Lesson, epoch: int) -> tuple[list[Measur
             measures.append((epoch, domain.name, metric, value))
             by_metric.setdefault(metric, []).append(value)
         weights += [held.users.size / (held.users.size + _HALF_TRUSTED_ROWS)] if statistics else []
-    measures += [(epoch, "macro", metric, math.fsum(of) / len(of)) for metric, of in by_metric.items()]
+    measures += [(epoch, MACRO, metric, math.fsum(of) / len(of)) for metric, of in by_metric.items()]
     if not weights:
         return measures, None
     score = float(np.average(by_metric["auc"], weights=weights))
-    return [*measures, (epoch, "macro", "score", score)], score
+    return [*measures, (epoch, MACRO, "score", score)], score

@@ -32,7 +32,8 @@ _FIXED = r"^(?P<whole>[+-]?[0-9]{1,19})(?P<fraction>\.[0-9]*)$"
 _DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _MOMENT = (
     r"^(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[T ](?P<clock>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)[0-9]*(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
+    r"(?:[T ](?P<clock>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:(?P<fraction>\.[0-9]{1,6})[0-9]*)?"
+    r"(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
 )
 
 
@@ -138,9 +139,9 @@ def times(text: pa.Array) -> pa.Array:
 
 def _moments(text: pa.Array) -> pa.Array:
     parts = pc.extract_regex(pc.ascii_trim_whitespace(text), _MOMENT)
-    day, clock, zone = (pc.struct_field(parts, name) for name in ("day", "clock", "zone"))
+    day, clock, fraction, zone = (pc.struct_field(parts, name) for name in ("day", "clock", "fraction", "zone"))
     clock, zone = (pc.if_else(pc.equal(part, ""), usual, part) for part, usual in ((clock, "00:00"), (zone, "Z")))
-    written = pc.binary_join_element_wise(day, "T", clock, zone, "")
+    written = pc.binary_join_element_wise(day, "T", clock, fraction, zone, "")
     try:
         return _microseconds(written)
     except pa.ArrowInvalid:  # a day or hour that does not exist: one by one

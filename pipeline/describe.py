@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import REACH
 from data_contracts.settings import ComputeSettings, ReachSettings
-from data_contracts.writing import write_atomically, write_checked
+from data_contracts.writing import flush, write_atomically, write_checked
 from pipeline.graph import DomainGraph
 from pipeline.ragged import distinct_rows, ragged_tables, spread_indptr
 from pipeline.spill import Folder, Rows, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
@@ -172,11 +170,10 @@ def describe_chunk(chunk: Chunk) -> Described:
     rows = chunk.description.rows(np.arange(chunk.nodes.start, chunk.nodes.stop))
     columns = {"anchors": rows.indices.astype(np.int32, copy=False), "weights": rows.data}
     (table,) = ragged_tables(chunk.nodes.start, rows.indptr, columns)
-    unfinished = chunk.path.with_name(f".{chunk.path.name}.{os.getpid()}.{threading.get_ident()}")
-    write_checked(REACH, table, unfinished, f"reach of {chunk.description.domain}")
-    unfinished.replace(chunk.path)
+    write_checked(REACH, table, chunk.path, f"reach of {chunk.description.domain}")
+    flush(chunk.path)
     found = Described(len(chunk.nodes), int(np.count_nonzero(np.diff(rows.indptr))), rows.nnz)
-    write_atomically(done, json.dumps(asdict(found)).encode())
+    write_atomically({done: json.dumps(asdict(found)).encode()})
     return found
 
 

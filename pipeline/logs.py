@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from data_contracts.artifact import file_digest
 from data_contracts.contracts import TEST, TRAIN, VALID
+from data_contracts.files import file_digest
 from data_contracts.remote import is_remote
 from data_contracts.settings import LogSource
 from pipeline.remote_logs import listed_copies, local_copies

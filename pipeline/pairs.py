@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from functools import partial
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,17 +31,15 @@ from pipeline.fanout import bounded_ranges, fan_out, stream
 from pipeline.graph import edges_of
 from pipeline.join import join_chunk
 from pipeline.nodes import DomainNodes, IntArray
-from pipeline.partners import DomainPair, FiledPair, align_in_memory, finish_pair, pair_tables, prepare_joins
+from pipeline.partners import DomainPair, FiledPair, align_in_one_go, finish_pair, finish_small_pairs, prepare_joins
 from pipeline.reach import reach_vectors
 from pipeline.shared import NOTHING, Places, numbered_alike
 from pipeline.sides import keep_side, spill_side, spilled_side
-from pipeline.spill import Memory
+from pipeline.spill import Memory, is_small
 from pipeline.unchanged import UnchangedDomains
 
 _BYTES_PER_ENTRY = 32
 """Of a pair's reach vectors: both sides' unit rows, their transposes, and copies of some of them."""
-_SMALL = 1000
-"""Domains with so many nodes together are paired in one go: keeping chunks in files would take longer than the work."""
 
 
 class AlignedPairs(NamedTuple):
@@ -104,10 +103,7 @@ def align_domains(
         settings=settings,
         checked_share=0.0,
     )
-    joins = prepare_joins(pair)
-    for _ in stream(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()], compute):
-        pass
-    table, _ = pair_tables(pair, joins)[pair.domains.index(nodes[0].domain)]
+    table, _ = align_in_one_go(pair, partial(stream, compute=compute))[pair.domains.index(nodes[0].domain)]
     return AlignedPairs(*(table[name].to_numpy() for name in ("source_node", "target_node", "similarity", "rank")))
 
 
@@ -199,11 +195,11 @@ def _spill_side(arguments: tuple[Artifact, Artifact, str, Path]) -> None:
 def _align(batch: Sequence[FiledPair], compute: ComputeSettings, progress: Progress) -> list[dict[str, Any]]:
     """Align the domain pairs of a batch, those that an earlier attempt finished excepted; returns their coverage."""
     unfinished = [pair for pair in batch if not pair.report_path.exists()]
-    small, large = ([pair for pair in unfinished if (pair.nodes <= _SMALL) is is_small] for is_small in (True, False))
-    nodes, total = [pair.nodes for pair in small], sum(pair.nodes for pair in unfinished)
-    fan_out(
-        align_in_memory, small, compute, after(progress, 0, total), "nodes", nodes, [_names(pair) for pair in small]
-    )
+    small, large = ([pair for pair in unfinished if is_small(pair.nodes) is small] for small in (True, False))
+    groups = [list(group) for _, group in groupby(small, key=lambda pair: pair.domains[0])]
+    nodes, total = [sum(pair.nodes for pair in group) for group in groups], sum(pair.nodes for pair in unfinished)
+    names = [" and ".join(group[0].domains) + ", …" * (len(group) > 1) for group in groups]
+    fan_out(finish_small_pairs, groups, compute, after(progress, 0, total), "nodes", nodes, names)
     _align_by_chunks(large, compute, after(progress, sum(nodes), total))
     return [row for pair in batch for row in json.loads(pair.report_path.read_text())]
 
@@ -216,16 +212,12 @@ def _align_by_chunks(pairs: Sequence[FiledPair], compute: ComputeSettings, progr
         rows = sum(len(chunk.rows) for chunk in parts)
         chunks += parts
         sizes += [pair.nodes * len(chunk.rows) // rows for chunk in parts]
-        names += [_names(pair)] * len(parts)
+        names += [" and ".join(pair.domains)] * len(parts)
     fan_out(join_chunk, chunks, compute, progress, "nodes", sizes, names)
     fan_out(finish_pair, list(zip(pairs, joins, strict=True)), compute)
     for pair in pairs:
         for join in pair.join_folders:
             shutil.rmtree(join)
-
-
-def _names(pair: FiledPair) -> str:
-    return " and ".join(pair.domains)
 
 
 def _checked(coverage: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.settings import PairsSettings
-from data_contracts.writing import write_atomically, write_checked
-from pipeline.join import Best, Join, join_chunk
+from data_contracts.writing import flush_all, write_atomically, write_checked
+from pipeline.join import Best, Join, JoinChunk, join_chunk
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes, IntArray
-from pipeline.sides import Groups, Side, members, shared_anchors, spilled_side
+from pipeline.sides import Groups, Side, members, shared_anchors, side_at_hand, spilled_side
 from pipeline.spill import Folder, Memory, spill_arrays, spilled_arrays
 from pipeline.walks import name_seed
 
@@ -149,8 +149,12 @@ class Direction:
         }
 
 
-def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> list[tuple[pa.Table, list[dict[str, Any]]]]:
-    """The pairs of two domains from each side, with their coverage, once all chunks are joined."""
+Tables = list[tuple[pa.Table, list[dict[str, Any]]]]
+"""The pairs of two domains from each side, with their coverage by part."""
+
+
+def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> Tables:
+    """The pairs of two domains, once all chunks are joined."""
     nodes = pair.side(0).nodes, pair.side(1).nodes
     best = {part: join.best() for part, join in joins.items()}
     tables = []
@@ -160,31 +164,47 @@ def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> list[tuple[pa.Table
     return tables
 
 
-def finish_pair(work: tuple[FiledPair, dict[str, Join]]) -> list[dict[str, Any]]:
-    """Write the pairs of two domains in both directions, once all chunks are joined; returns the coverage."""
+def align_in_one_go(
+    pair: DomainPair, run: Callable[[Callable[[JoinChunk], None], Sequence[JoinChunk]], Iterable[None]] = map
+) -> Tables:
+    """The pairs of two domains, from their sides on; `run` calls a function on each chunk."""
+    joins = prepare_joins(pair)
+    for _ in run(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()]):
+        pass
+    return pair_tables(pair, joins)
+
+
+def finish_pair(work: tuple[FiledPair, dict[str, Join]]) -> None:
+    """Write the pairs of two domains in both directions, and then their coverage, once all chunks are joined."""
     pair, joins = work
-    return _write(pair, pair_tables(pair, joins))
+    _write([(pair, pair_tables(pair, joins))])
 
 
-def align_in_memory(pair: FiledPair) -> list[dict[str, Any]]:
-    """Pair two domains in one go, all but the result in memory; returns the coverage."""
-    unfiled = DomainPair(pair.domains, pair.sides, pair.nodes, Memory(), pair.settings, pair.checked_share)
-    joins = prepare_joins(unfiled)
-    for join in joins.values():
-        for chunk in join.chunks():
-            join_chunk(chunk)
-    pair.folder.mkdir(parents=True, exist_ok=True)
-    return _write(pair, pair_tables(unfiled, joins))
+def finish_small_pairs(pairs: Sequence[FiledPair]) -> None:
+    """Likewise of several pairs of domains that nothing was done for yet; all but the result is in memory."""
+    sides = {folder: side_at_hand(folder) for folder in dict.fromkeys(side for pair in pairs for side in pair.sides)}
+    in_memory = (
+        DomainPair(
+            of.domains, (sides[of.sides[0]], sides[of.sides[1]]), of.nodes, Memory(), of.settings, of.checked_share
+        )
+        for of in pairs
+    )
+    _write(zip(pairs, map(align_in_one_go, in_memory), strict=True))
 
 
-def _write(pair: FiledPair, tables: Sequence[tuple[pa.Table, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    coverage = []
-    for source, (table, reports) in enumerate(tables):
-        ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
-        write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(ends.values())}")
-        coverage += [{**ends, **report} for report in reports]
-    write_atomically(pair.report_path, json.dumps(coverage).encode())
-    return coverage
+def _write(found: Iterable[tuple[FiledPair, Tables]]) -> None:
+    reports, written = {}, []
+    for pair, tables in found:
+        coverage = []
+        pair.folder.mkdir(parents=True, exist_ok=True)
+        for source, (table, rows) in enumerate(tables):
+            ends = {"source_domain": pair.domains[source], "target_domain": pair.domains[1 - source]}
+            write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(ends.values())}")
+            coverage += [{**ends, **row} for row in rows]
+            written.append(pair.table_path(source))
+        reports[pair.report_path] = json.dumps(coverage).encode()
+    flush_all(written)
+    write_atomically(reports)
 
 
 def _nodes_of(part: str, nodes: DomainNodes) -> slice:

@@ -31,7 +31,7 @@ from pipeline.fanout import fan_out, ranges, stream
 from pipeline.graph import DomainGraph, edges_of, read_graph
 from pipeline.nodes import DomainNodes, read_nodes
 from pipeline.ragged import ragged_arrays
-from pipeline.spill import Memory
+from pipeline.spill import Memory, is_small
 from pipeline.stale import Copied
 from pipeline.terrain import Terrain
 
@@ -80,7 +80,8 @@ def describe_reach(
             choice = chosen_method(terrain, settings)
             copied = Copied.of(before, nodes, terrain, choice.method, settings)
             folder = draft.scratch / str(number)
-            description = Description.of(terrain, choice.method, settings, folder, compute, copied)
+            arrays = Memory() if is_small(domain.entity.size) else folder
+            description = Description.of(terrain, choice.method, settings, arrays, compute, copied)
             found = _describe_domain(draft, folder, description, compute, after(progress, done, total))
             draft.statistics["domains"][domain.domain] = {
                 **asdict(choice),
@@ -132,6 +133,9 @@ def reach_vectors(
 def _describe_domain(
     draft: Draft, folder: Path, description: Description, compute: ComputeSettings, progress: Progress
 ) -> dict[str, int]:
+    if isinstance(description.folder, Memory):  # which no other process sees
+        folder.mkdir(exist_ok=True)
+        compute = compute.model_copy(update={"dask_scheduler": None})
     chunks = [
         Chunk(description, nodes, folder / f"{number:06d}.parquet")
         for number, nodes in enumerate(_chunks(description, compute))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import ipc
 
-from data_contracts.writing import flush
+from data_contracts.writing import flush, flush_all
 
 
 def made(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -30,8 +30,7 @@ def made(folder: Path, write: Callable[[Path], None]) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         write(temporary)
-        for path in temporary.iterdir():
-            flush(path)
+        flush_all(temporary.iterdir())
         temporary.rename(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)

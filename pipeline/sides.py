@@ -16,7 +16,17 @@ from pipeline.nodes import DomainNodes, IntArray, read_nodes
 from pipeline.ragged import distinct_rows, ragged_arrays
 from pipeline.row_kernels import unit_lengths, unit_parts
 from pipeline.scratch import made
-from pipeline.spill import Folder, Rows, compressed, scipy_rows, spill_arrays, spill_rows, spilled_arrays, spilled_rows
+from pipeline.spill import (
+    Folder,
+    Memory,
+    Rows,
+    compressed,
+    scipy_rows,
+    spill_arrays,
+    spill_rows,
+    spilled_arrays,
+    spilled_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,14 @@ def spilled_side(domain: str, folder: Folder) -> Side:
     arrays = spilled_arrays(folder / "nodes")
     nodes = DomainNodes(domain, int(arrays["users"][0]), arrays["entity"], arrays["is_anchor"])
     return Side(nodes, spilled_rows(folder / "rows"), arrays["row_of"])
+
+
+def side_at_hand(folder: Folder) -> Memory:
+    """What `keep_side` kept, found once for many joins."""
+    memory = Memory()
+    (memory / "rows").arrays = spilled_rows(folder / "rows")._asdict()
+    (memory / "nodes").arrays = spilled_arrays(folder / "nodes")
+    return memory
 
 
 def shared_anchors(source: DomainNodes, target: DomainNodes) -> tuple[IntArray, IntArray]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import KINDS, REJECTS, SPLITS
+from data_contracts.contracts import KINDS, MACRO, REJECTS, SPLITS
 from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
@@ -202,6 +202,9 @@ def sift_logs(
         before: nodes whose ids keep the order of their numbers.
         compute: threads or Dask scheduler, and memory for blocks and buckets.
         progress: told after each file and bucket.
+
+    Raises:
+        LogError: a file cannot be read as its source says, or a domain has a name of ours.
     """
     ordered = sorted(logs, key=lambda log: log.name)
     for log in ordered:
@@ -228,5 +231,7 @@ def sift_logs(
     domains: dict[str, tuple[Path, ...]] = {}
     for bucket, folder in zip(buckets, folders, strict=True):
         domains[bucket.domain] = (*domains.get(bucket.domain, ()), folder)
+    if MACRO in domains:
+        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
     by_name = {log.name: piece for log, piece in zip(ordered, pieces, strict=True)}
     return SiftedLogs(by_name, (users, items), domains, scratch, compute, progress)

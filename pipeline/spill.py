@@ -19,7 +19,14 @@ from pipeline.scratch import made
 
 Array = npt.NDArray[Any]
 
+_SMALL = 1000
+
 _LOADING = threading.Lock()
+
+
+def is_small(nodes: int) -> bool:
+    """Of one or two domains with so many nodes keeping arrays in files would take longer than the work on them."""
+    return nodes <= _SMALL
 
 
 class Memory:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data_contracts.artifact import Artifact, partition_of
+from data_contracts.artifact import Artifact
 from data_contracts.contracts import NODES, PAIRS
+from data_contracts.files import partition_of
 from data_contracts.settings import PairsSettings
 
 
@@ -59,9 +61,16 @@ class UnchangedDomains:
 
     def coverage(self, domains: tuple[str, ...]) -> list[dict[str, Any]]:
         """What was reported of two unchanged domains; the check's sample was drawn then."""
+        return self._coverage[frozenset(domains)]
+
+    @cached_property
+    def _coverage(self) -> dict[frozenset[str], list[dict[str, Any]]]:
+        """What was reported of every two domains."""
         assert self.pairs is not None
-        rows: list[dict[str, Any]] = self.pairs.statistics["coverage"]
-        return [row for row in rows if {row["source_domain"], row["target_domain"]} == set(domains)]
+        of_both: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for row in self.pairs.statistics["coverage"]:
+            of_both.setdefault(frozenset((row["source_domain"], row["target_domain"])), []).append(row)
+        return of_both
 
 
 def _digests(artifact: Artifact, domain: str) -> list[str]:

@@ -69,6 +69,43 @@ def _find_logs(sources: Any, folder: Path) -> list[Any]:
     return [SimpleNamespace(name=digest, sha256=digest, version="") for digest in digests]
 
 
+def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
+    """Each stage's module, with what of it `flows` calls."""
+
+    def train(store: Any, settings: Any, seed: int, validation: Any, parents: Any, *_rest: Any) -> Any:
+        assert {"interactions", "nodes", "graph"} <= set(parents)
+        return fake.make(store, "checkpoint", checkpoint_inputs(settings, seed, validation), parents)
+
+    def stage(name: str, *needed: str) -> Any:
+        def made(store: Any, settings: Any, parents: Any, *_rest: Any) -> Any:
+            assert not needed or set(parents) == set(needed), f"{name}: parents are {set(parents)}, must be {needed}"
+            return fake.make(store, name, settings.keyed(), parents)
+
+        return made
+
+    def build_graph(store: Any, parents: Any, *_rest: Any) -> Any:
+        return stage("graph", "interactions", "nodes")(store, SimpleNamespace(keyed=dict), parents)
+
+    def make_world(store: Any, settings: Any, *_rest: Any) -> Any:
+        return fake.make(store, "world", settings.keyed(), {})
+
+    logs = {"find_logs": _find_logs, "MissingLogsError": ValueError, "remote_versions": lambda _sources: set()}
+    source = LogSource(path=str(log), domain="books")
+    exports = {f"export_{name}": stage(name) for name in ("embeddings", "recommendations")}
+    return {
+        "pipeline.world": {"make_world": make_world, "world_logs": lambda _world: (source,)},
+        "pipeline.logs": logs,
+        "pipeline.interactions": {"ingest_inputs": _ingest_inputs, "ingest": partial(_ingest, fake)},
+        "pipeline.nodes": {"number_nodes": stage("nodes", "interactions")},
+        "pipeline.graph": {"build_graph": build_graph},
+        "pipeline.reach": {"describe_reach": stage("reach", "nodes", "graph")},
+        "pipeline.pairs": {"pair_domains": stage("pairs", "nodes", "reach")},
+        "model.train": {"train": train},
+        "model.evaluate": {"evaluate": stage("metrics")},
+        "model.export": exports,
+    }
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own with one run, and no store but its own."""
@@ -92,59 +129,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
     log = tmp_path / "world.csv"
     log.write_text("user_id,item_id\nu,i\n")
 
-    def only(parents: Any, *names: str) -> dict[str, Any]:
-        assert sorted(parents) == sorted(names), f"parents are {sorted(parents)}, must be {sorted(names)}"
-        return dict(parents)
-
-    def train(store: Any, settings: Any, seed: int, validation: Any, parents: Any, *rest: Any) -> Any:
-        assert {"interactions", "nodes", "graph"} <= set(parents)
-        return fake.make(store, "checkpoint", checkpoint_inputs(settings, seed, validation), parents)
-
-    def exporter(name: str) -> Any:
-        return lambda store, settings, parents, *rest: fake.make(store, name, settings.keyed(), parents)
-
-    modules: dict[str, dict[str, Any]] = {
-        "pipeline.world": {
-            "make_world": lambda store, settings, *rest: fake.make(store, "world", settings.keyed(), {}),
-            "world_logs": lambda world: (LogSource(path=str(log), domain="books"),),
-        },
-        "pipeline.logs": {
-            "find_logs": _find_logs,
-            "MissingLogsError": ValueError,
-            "remote_versions": lambda sources: set(),
-        },
-        "pipeline.interactions": {
-            "ingest_inputs": _ingest_inputs,
-            "ingest": partial(_ingest, fake),
-        },
-        "pipeline.nodes": {
-            "number_nodes": lambda store, settings, parents, *rest: fake.make(
-                store, "nodes", settings.keyed(), only(parents, "interactions")
-            )
-        },
-        "pipeline.graph": {
-            "build_graph": lambda store, parents, *rest: fake.make(
-                store, "graph", {}, only(parents, "interactions", "nodes")
-            )
-        },
-        "pipeline.reach": {
-            "describe_reach": lambda store, settings, parents, *rest: fake.make(
-                store, "reach", settings.keyed(), only(parents, "nodes", "graph")
-            )
-        },
-        "pipeline.pairs": {
-            "pair_domains": lambda store, settings, parents, *rest: fake.make(
-                store, "pairs", settings.keyed(), only(parents, "nodes", "reach")
-            )
-        },
-        "model.train": {"train": train},
-        "model.evaluate": {"evaluate": exporter("metrics")},
-        "model.export": {
-            "export_embeddings": exporter("embeddings"),
-            "export_recommendations": exporter("recommendations"),
-        },
-    }
-    for name, functions in modules.items():
+    for name, functions in _modules(fake, log).items():
         module = ModuleType(name)
         vars(module).update(functions)
         monkeypatch.setitem(sys.modules, name, module)

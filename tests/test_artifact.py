@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_contracts.artifact import Artifact, artifact_key, partition_folder, partition_of
+from data_contracts.artifact import Artifact, artifact_key
 from data_contracts.contract import ContractError
 from data_contracts.contracts import GRAPH, NODES
+from data_contracts.files import partition_folder, partition_of
 from data_contracts.store import Draft, Store, open_artifact
 from data_contracts.writing import write_parquet
 

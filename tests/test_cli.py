@@ -3,9 +3,12 @@ import json
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 from fake_stages import Stages, edda, here, stages
 
+from data_contracts.contracts import REJECTS
+from data_contracts.store import Draft, Store
 from flows.cli import main
 
 __all__ = ["here", "stages"]
@@ -150,6 +153,36 @@ def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, ca
     assert set(found["parents"]) == {"interactions", "nodes", "graph", "checkpoint-2022"}
     assert all(parent["found"] for parent in found["parents"].values())
     assert (found["violations"], len(found["head"])) == ([], 1)
+
+
+def test_inspect_shows_the_first_of_many_parts_and_all_settings(here, capsys):
+    def write(draft: Draft) -> None:
+        draft.write(pa.table({name: [] for name in REJECTS.file_schema.names}, REJECTS.file_schema))
+        draft.statistics |= {"domains": {f"d{number:02}": {"rows": number} for number in range(30)}}
+
+    settings = {f"key{number:02}": number for number in range(30)}
+    made = Store(here / "edda-store").make(REJECTS, settings, {}, write)
+    assert edda("inspect", str(made.path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ("    d19:" in lines, "    d20:" in lines) == (True, False)
+    assert "    … 10 more, --json has them" in lines
+    assert "  key29: 29" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as somebody who"),
+        (("report", "r"), "must be writable to keep report.html; name another file by --output"),
+        (("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"), "must be writable to work on run 'r'; name another"),
+    ],
+)
+def test_a_store_that_may_only_be_read_is_told(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
+    edda("run", "r.toml", "--no-prefect")
+    capsys.readouterr()
+    monkeypatch.setattr("data_contracts.writing.os.access", lambda *_: False)
+    assert edda(*arguments) == 1
+    assert f" is read-only, {remedy}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,13 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[train]\nepochs = true", "train.epochs is true, must be an integer"),
         ("[train]\nedge_dropout = 1.0", "train.edge_dropout is 1.0, must be < 1.0"),
         ("[train]\nlearning_rate = 0", "train.learning_rate is 0, must be > 0.0"),
-        ("[train]\nlearning_rate = nan", "train.learning_rate is nan, must be > 0.0"),
+        ("[train]\nlearning_rate = nan", "train.learning_rate is nan, must be a finite number"),
+        ("[train]\nlearning_rate = inf", "train.learning_rate is inf, must be a finite number"),
         ('[train]\nbackbone = "gcn"', "train.backbone is 'gcn', must be one of 'grec', 'lightgcn' or 'mf'"),
         ("[train]\nseeds = [1, -2]", "train.seeds[1] is -2, must be ≥ 0"),
         ("[train]\nseeds = 3", "train.seeds is 3, must be a list"),
+        ("[train]\nseeds = [0, 1, 0]", "train.seeds: 0 more than once, must be distinct"),
+        ("[reach]\nsteps = []", "reach.steps is [], must be at least 1 long"),
         ("[compute]\ndask_scheduler = 4", "compute.dask_scheduler is 4, must be a string"),
         ("[ingest]\nsplit = 1", "ingest.split is 1, must be a table"),
         ("[ingest.split]\nmethod = 'time'", "ingest.split: method 'time' needs valid_from and test_from"),
@@ -64,6 +67,12 @@ def test_a_wrong_value_is_told_with_key_found_and_allowed(tmp_path, text, proble
 def test_a_key_of_several_types_names_them_all_once(tmp_path):
     text = 'name = "a"\n[[logs]]\npath = "x.csv"\ncolumns = { user = 2.5 }\n'
     assert problems(tmp_path, text) == ["FILE: logs[0].columns.user is 2.5, must be a string or an integer"]
+
+
+@pytest.mark.parametrize("columns", ['user = "x", item = "x"', 'user = "item_id"'])
+def test_user_and_item_are_two_columns(tmp_path, columns):
+    (problem,) = problems(tmp_path, f'name = "a"\n[[logs]]\npath = "x.csv"\ncolumns = {{ {columns} }}\n')
+    assert problem.startswith("FILE: logs[0].columns: user and item are both ")
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):

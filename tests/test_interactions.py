@@ -151,6 +151,12 @@ def test_quotes_are_data_in_tsv(world: World) -> None:
     assert world.rows(source("a.tsv"), *PAIR) == [('"u1', 'i"1"')]
 
 
+def test_no_domain_is_called_as_the_mean_over_domains_is(world: World) -> None:
+    world.put("a.csv", "user_id,item_id\nu,i\n")
+    with pytest.raises(LogError, match="a domain is called 'macro', must not be"):
+        world.ingest(source("a.csv", domain="macro"))
+
+
 def test_numbers_are_ranks_among_all_domains_in_byte_order(world: World) -> None:
     world.put("a.csv", "user_id,item_id,m\nb,z,north\nB,a,south\nä,z,south\n")
     rows = world.rows(source("a.csv", columns=Columns(domain="m")), "domain", "user_id", "user", "item_id", "item")
@@ -209,7 +215,13 @@ def test_a_day_that_does_not_exist_rejects_its_row_alone(world: World) -> None:
     assert world.rejects(timed) == [(3, "number", "2026-02-30")]
 
 
-@pytest.mark.parametrize("text", ["x", "0x1F", "nan", "inf", "1,5", "1e400", "9223372036854775808", "--1", "1 2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x", "0x1F", "nan", "inf", "1,5", "1e400", "9223372036854775808", "--1", "1 2", "2026-02-28T10:0055",
+        "2026-02-28T1:00",
+    ],
+)  # fmt: skip
 def test_what_is_no_time_is_rejected_as_number(world: World, text: str) -> None:
     world.put("a.csv", f'user_id,item_id,t\nu,i,"{text}"\n')
     assert world.rejects(source("a.csv", columns=Columns(timestamp="t"))) == [(2, "number", text)]
@@ -570,7 +582,7 @@ def test_moving_the_data_does_not_change_the_key(tmp_path: Path) -> None:
 def test_any_change_changes_the_inputs(tmp_path: Path, change: str) -> None:
     (tmp_path / "a.csv").write_bytes(CSV)
     before = ingest_inputs(IngestSettings(), find_logs([source("*.csv")], tmp_path))
-    keys: dict[str, Any] = {"domain": {"domain": "e"}, "columns": {"columns": Columns(user="item_id")}}.get(change, {})
+    keys: dict[str, Any] = {"domain": {"domain": "e"}, "columns": {"columns": Columns(user="u")}}.get(change, {})
     if change == "content":
         (tmp_path / "a.csv").write_bytes(CSV + b"u3,i3\n")
     if change == "name":

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data_contracts.artifact import file_digest
+from torch import Tensor
+from torch.nn import Parameter
+
 from data_contracts.attempts import attempt_of
+from data_contracts.files import file_digest
 from data_contracts.store import Store
 from flows.config import load_config
 from flows.running import run_stages
+from model.row_adam import RowAdam
 
 RUN = """
 name = "killed"
@@ -105,6 +110,8 @@ SLOW_TO_IMPORT = [
     *("pipeline.world", "pipeline.interactions", "pipeline.graph", "pipeline.reach", "pipeline.pairs", "dask.delayed"),
     *("model.train", "model.evaluate", "model.export", "torch._dynamo"),
 ]
+WAITING_RUN = RUN.replace("epochs = 60", 'epochs = 12\nbackbone = "mf"').replace("batch_size = 256", "batch_size = 8")
+"""Many steps that read few rows each."""
 SMALL_RUN = (
     RUN.replace("domains = 3", "domains = 2")
     .replace("150", "50")
@@ -129,12 +136,26 @@ def run_until(file: Path, store: Path, last: int, told: Any) -> None:
     told.value = steps
 
 
-def ended(file: Path, store: Path, last: int = 0) -> tuple[int | None, int]:
+def train_until(file: Path, store: Path, last: int, told: Any) -> None:
+    """Likewise, killed after its so manieth reading of a table some rows of which wait."""
+    reads = RowAdam.reads
+
+    def read(self: RowAdam, table: Parameter, rows: Tensor) -> None:
+        reads(self, table, rows)
+        told.value += table in self._waiting
+        if 0 < told.value == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RowAdam.reads = read  # type: ignore[method-assign]
+    run_stages(load_config(file, [f"store={store}"]), "train")
+
+
+def ended(make: Callable[..., None], file: Path, store: Path, last: int = 0) -> tuple[int | None, int]:
     """Exit status of such a process, and how many steps it took where it was not killed."""
     servant = get_context("forkserver")  # one that has imported what is slow to import
     servant.set_forkserver_preload(SLOW_TO_IMPORT)
     told = servant.Value("i", 0)
-    process = servant.Process(target=run_until, args=(file, store, last, told))
+    process = servant.Process(target=make, args=(file, store, last, told))
     process.start()
     process.join()
     return process.exitcode, told.value
@@ -150,10 +171,24 @@ def every_file(root: Path) -> dict[str, str]:
 def test_a_run_killed_at_any_of_ten_moments_ends_with_the_same_files(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(SMALL_RUN)
-    status, steps = ended(file, tmp_path / "whole")
+    status, steps = ended(run_until, file, tmp_path / "whole")
     assert status == 0
     for moment in random.Random(11).sample(range(1, steps + 1), 10):
         store = tmp_path / f"killed-{moment}"
-        assert ended(file, store, moment)[0] == -signal.SIGKILL
-        assert ended(file, store)[0] == 0
+        assert ended(run_until, file, store, moment)[0] == -signal.SIGKILL
+        assert ended(run_until, file, store)[0] == 0
         assert every_file(store) == every_file(tmp_path / "whole"), f"killed before step {moment} of {steps}"
+
+
+def test_a_training_killed_while_rows_wait_ends_with_the_same_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(WAITING_RUN)
+    status, waits = ended(train_until, file, tmp_path / "whole")
+    assert status == 0
+    assert waits > 500
+    store = tmp_path / "killed"
+    assert ended(train_until, file, store, waits // 2)[0] == -signal.SIGKILL
+    status, waits_left = ended(train_until, file, store)
+    assert status == 0
+    assert waits / 2 < waits_left < waits, "training went on from an epoch in which rows had waited"
+    assert every_file(store) == every_file(tmp_path / "whole")

@@ -3,7 +3,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -18,7 +17,7 @@ from pipeline.join import Best, Join, join_chunk
 from pipeline.join_kernels import spread_best
 from pipeline.nodes import DomainNodes
 from pipeline.pairs import pair_domains
-from pipeline.partners import FiledPair, finish_pair, prepare_joins
+from pipeline.partners import DomainPair, align_in_one_go
 from pipeline.reach import describe_reach
 from pipeline.sides import Groups, Side, members, shared_anchors
 from pipeline.spill import Rows, compressed, scipy_rows, spill_arrays, spill_rows
@@ -48,13 +47,8 @@ def align(source: Side, target: Side, **options) -> tuple[pa.Table, list[dict]]:
                 users=np.array([of.nodes.users]), entity=of.nodes.entity,
                 is_anchor=of.nodes.is_anchor, row_of=of.row_of,
             )  # fmt: skip
-        pair = FiledPair(("a", "b"), tuple(folders), 0, Path(name, "pair"), PairsSettings(**options), 1.0)
-        joins = prepare_joins(pair)
-        for join in joins.values():
-            for chunk in join.chunks():
-                join_chunk(chunk)
-        coverage = finish_pair((pair, joins))
-        return pq.read_table(pair.table_path(0)), [row for row in coverage if row["source_domain"] == "a"]
+        pair = DomainPair(("a", "b"), tuple(folders), 0, Path(name, "pair"), PairsSettings(**options), 1.0)
+        return align_in_one_go(pair)[0]
 
 
 def joined(left: np.ndarray, right: np.ndarray, **options) -> tuple[Best, Best]:
@@ -198,7 +192,7 @@ def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, t
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 3)
     monkeypatch.setattr("pipeline.join._ROWS_PER_BLOCK", 2)
     monkeypatch.setattr("pipeline.join._TARGETS_AT_ONCE", 4)
-    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
+    monkeypatch.setattr("pipeline.spill._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
     parts = pair_domains(Store(tmp_path / "parts"), settings, parents, TWO)
     assert whole.manifest.rows > 50
@@ -211,7 +205,7 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
     parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
     monkeypatch.setattr("pipeline.join._ROWS_PER_CHUNK", 5)
-    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
+    monkeypatch.setattr("pipeline.spill._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs._BYTES_PER_ENTRY", 1 << 31)
     whole = pair_domains(Store(tmp_path / "whole"), PairsSettings(), parents, ONE)
     join, told = pipeline.join._joined, []

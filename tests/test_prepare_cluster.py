@@ -92,8 +92,8 @@ def pairs(store: Store, made: dict[str, Artifact], method: str, compute: Compute
 
 @pytest.fixture(autouse=True)
 def small_domains_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The world's domains are paired as large ones are."""
-    monkeypatch.setattr("pipeline.pairs._SMALL", 0)
+    """The world's domains are described and paired as large ones are."""
+    monkeypatch.setattr("pipeline.spill._SMALL", 0)
 
 
 def content(artifact: Artifact) -> tuple[list[tuple[str, str]], dict[str, Any]]:

@@ -96,12 +96,13 @@ def test_the_walks_of_a_node_differ_from_each_other():
 
 
 @pytest.mark.parametrize("method", ["exact", "pruned", "walk"])
-def test_reach_does_not_depend_on_threads_or_chunks(method, tmp_path, monkeypatch, tiny_world):
+def test_reach_does_not_depend_on_threads_chunks_or_files(method, tmp_path, monkeypatch, tiny_world):
     settings = ReachSettings(method=method, anchors_kept=5)
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
     whole = describe_reach(Store(tmp_path / "whole"), settings, parents, ONE)
     monkeypatch.setattr("pipeline.reach._NODES_PER_CHUNK", (3, 3))
     monkeypatch.setattr("pipeline.visits._PARTS_IN_MEMORY", 1 << 22)
+    monkeypatch.setattr("pipeline.spill._SMALL", 0)
     parts = describe_reach(Store(tmp_path / "parts"), settings, parents, TWO)
     assert len(parts.files()) > len(whole.files())
     assert parts.read().equals(whole.read())

@@ -254,14 +254,15 @@ def test_a_run_that_ended_early_has_a_report_that_says_so(told, last):
     )
 
 
-def test_runs_of_one_domain_and_of_sixty(store: Store, told: Told):
-    for domains in (1, 60):
+def test_runs_of_one_domain_of_sixty_and_of_seventy(store: Store, told: Told):
+    for domains in (1, 60, 70):
         log = random_log(3, {f"d{number}": (8, 8, 30) for number in range(domains)})
         made = build(store, log, every_pair=domains == 1).parents
         html = as_html(Told("many", store, told.config, made, {}))
         page = Page(html)
         assert len(page.table("Domains")) == domains
         assert ("Overlap of users" in html) == (domains > 1)
+        assert ("in the column; the 64 largest domains" in html) == (domains > 64)
         assert len(html) < 1_500_000
 
 

@@ -191,7 +191,7 @@ def test_unknown_run_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
-        write_atomically(tmp_path / "file", content)
+        write_atomically({tmp_path / "file": content})
     assert (tmp_path / "file").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -24,7 +24,7 @@ def fitted(world: Tiny, settings: TrackingSettings, stops: tuple[int, ...] = ())
     """Train, interrupted after each of some epochs as by a kill between two epochs."""
     tracking = Tracking(settings, "my-run", "checkpoint-7")
 
-    def stop(done: int, total: int, unit: str, note: str) -> None:
+    def stop(done: int, total: int, unit: str, note: str = "") -> None:
         if done in stops:
             raise KeyboardInterrupt
 
@@ -122,7 +122,7 @@ def test_points_of_an_epoch_that_is_trained_again_are_not_kept(tmp_path: Path) -
 def test_event_files_can_be_read_while_training_goes_on(tiny_world: Tiny, tmp_path: Path) -> None:
     shown = []
 
-    def look(done: int, total: int, unit: str, note: str) -> None:
+    def look(done: int, total: int, unit: str, note: str = "") -> None:
         shown.append(max(step for _, step, _ in events(tmp_path / "my-run" / "t")))
 
     tracking = Tracking(TrackingSettings(tensorboard=str(tmp_path)), "my-run", "t")

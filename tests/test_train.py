@@ -129,7 +129,7 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
     whole = fitted(tiny_world)
     other = Tiny(Store(tmp_path / "other"), tiny_world.parents)
 
-    def stop(done: int, total: int, unit: str, note: str) -> None:
+    def stop(done: int, total: int, unit: str, note: str = "") -> None:
         raise KeyboardInterrupt
 
     for _ in range(3):
@@ -150,7 +150,7 @@ from model.train import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])
 parents = {role: open_artifact(Path(path)) for role, path in paths.items()}
 train(store, settings, 7, EvaluateSettings(candidates=5), parents, ComputeSettings(threads=1),
-      lambda done, total, unit, note: print(done, flush=True))
+      lambda done, total, unit: print(done, flush=True))
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages,
         return make_roles(plan, name, roles)
 
     run_stages(load_config(Path("r.toml")), work=work)
+
+
+def test_who_may_only_read_is_not_told_whether_a_run_is_in_progress(here, stages, capsys, monkeypatch) -> None:
+    def refused(_lock):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    ended_before("align")
+    monkeypatch.setattr("flows.unfinished.is_held", refused)
+    assert "is not finished; missing: pairs" in told(capsys, "inspect", "r")[1]
 
 
 def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) -> None:

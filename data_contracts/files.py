@@ -1,0 +1,42 @@
+"""Files of an artifact: where those of a partition are, what their bytes hash to, and their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def partition_folder(partition: Mapping[str, str]) -> str:
+    """Hive folder of partition values, percent-encoded so that any text is one path component."""
+    return "/".join(f"{name}={quote(value, safe='')}" for name, value in partition.items())
+
+
+def partition_of(path: str) -> dict[str, str]:
+    """Partition values in a hive path."""
+    parts = (part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
+    return {name: unquote(value) for name, value in parts}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one file, page checksums verified, and of its columns those named.
+
+    `pq.read_table` would do, but makes a data set of each file, which takes longer than reading a small one.
+
+    Raises:
+        OSError, pa.ArrowException, UnicodeDecodeError: the file is missing or damaged.
+        KeyError: it lacks a column.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        table = file.read(columns)
+    return table if columns is None else table.select(columns)
