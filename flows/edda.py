@@ -6,6 +6,7 @@ anything to do, so a repeated run is a row of tasks in state `Skipped`.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,6 +65,20 @@ def _failed(error: Exception) -> Any:
     return Failed(message=in_one_line(error), data=error)
 
 
+def _tell_no_more(error: Exception) -> None:
+    """Keep Prefect from logging, when the process of a flow run ends, the traceback of what was told in one line.
+
+    What no words were found for, a mistake of this program perhaps, keeps its traceback.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or not record.exc_info or record.exc_info[1] is not error
+
+    if isinstance(error, ValueError | OSError):
+        for name in ("prefect.flow_runs", "prefect.engine"):
+            logging.getLogger(name).addFilter(is_news)
+
+
 def _run(run: str, overrides: list[str], stage: str | None = None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
     token = watch.set(shown_progress) if watch.get() is nobody else None
@@ -95,6 +110,8 @@ def edda(
     try:
         _run(run, [*overrides, *seeds], None if stage == "full" else stage)
     except Exception as error:  # the flow's border, as the task's
+        get_run_logger().error(in_one_line(error))
+        _tell_no_more(error)
         return _failed(error)
     return Completed()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -100,6 +101,11 @@ class Prefect:
         states = self.tasks()
         assert set(states.values()) <= {"Completed", "Skipped"}, self.logs()
         return [stage for stage in STAGES if states.get(stage) == "Completed"]
+
+    def errors(self) -> list[str]:
+        """What the log of the flow run that started last shows as errors."""
+        only = {"flow_run_id": {"any_": [self.last_run()["id"]]}, "level": {"ge_": logging.ERROR}}
+        return [line["message"] for line in self.ask("logs/filter", {"logs": only})]
 
     def shown(self) -> dict[str, str]:
         """What the page shows: the data of each artifact, by key."""
