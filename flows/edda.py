@@ -7,6 +7,8 @@ anything to do, so a repeated run is a row of tasks in state `Skipped`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +19,7 @@ from pydantic import Field
 
 from data_contracts.artifact import Artifact
 from flows.config import load_config
+from flows.console import PACKAGES
 from flows.failures import in_one_line, is_passing
 from flows.page import link_artifact, show_outcome, shown_progress
 from flows.plan import Plan
@@ -79,15 +82,29 @@ def _tell_no_more(error: Exception) -> None:
             logging.getLogger(name).addFilter(is_news)
 
 
+@contextmanager
+def _shown() -> Iterator[None]:
+    """Where nobody watches the process, progress goes to the page, and to the log what terminals show."""
+    if watch.get() is not nobody:
+        yield
+        return
+    token = watch.set(shown_progress)
+    unset = [logger for name in PACKAGES if (logger := logging.getLogger(name)).level == logging.NOTSET]
+    try:
+        for logger in unset:
+            logger.setLevel(logging.INFO)
+        yield
+    finally:
+        watch.reset(token)
+        for logger in unset:
+            logger.setLevel(logging.NOTSET)
+
+
 def _run(run: str, overrides: list[str], stage: str | None = None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
-    token = watch.set(shown_progress) if watch.get() is nobody else None
-    try:
+    with _shown():
         file = file_with_options(Path(run), overrides)
         outcome = run_stages(load_config(Path(run), overrides), stage, _work, file)
-    finally:
-        if token is not None:
-            watch.reset(token)
     show_outcome(outcome)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -102,9 +101,9 @@ class Prefect:
         assert set(states.values()) <= {"Completed", "Skipped"}, self.logs()
         return [stage for stage in STAGES if states.get(stage) == "Completed"]
 
-    def errors(self) -> list[str]:
-        """What the log of the flow run that started last shows as errors."""
-        only = {"flow_run_id": {"any_": [self.last_run()["id"]]}, "level": {"ge_": logging.ERROR}}
+    def logged(self, level: int) -> list[str]:
+        """What the log of the flow run that started last shows of a level and above."""
+        only = {"flow_run_id": {"any_": [self.last_run()["id"]]}, "level": {"ge_": level}}
         return [line["message"] for line in self.ask("logs/filter", {"logs": only})]
 
     def shown(self) -> dict[str, str]:
