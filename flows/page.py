@@ -33,32 +33,37 @@ from flows.reuse import reuse_table
 from flows.running import Outcome
 from flows.summary import costs_table, markdown_summary
 
+_UNLESS_AWAY = suppress(HTTPError)
+"""A server away for longer than Prefect itself tries again stops no stage; the next run shows what is missing."""
+
 
 def link_artifact(run: str, role: str, artifact: Artifact) -> None:
     """Link an artifact's folder."""
-    create_link_artifact(
-        link=artifact.address if artifact.origin else artifact.path.absolute().as_uri(),
-        link_text=f"{role} {artifact.key}",
-        key=_key(run, role),
-        description=f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}",
-    )
+    with _UNLESS_AWAY:
+        create_link_artifact(
+            link=artifact.address if artifact.origin else artifact.path.absolute().as_uri(),
+            link_text=f"{role} {artifact.key}",
+            key=_key(run, role),
+            description=f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}",
+        )
 
 
 def show_outcome(outcome: Outcome) -> None:
     """Show a run's metrics, artifacts and costs as a page, its costs as a table, its training as a picture."""
     name, costs = outcome.config.name, costs_table(outcome)
-    create_table_artifact(
-        [dict(zip(costs.header, row, strict=True)) for row in costs.rows],
-        key=_key("edda", name, "costs"),
-        description=costs.title,
-    )
     picture = learning_curve(outcome.artifacts)
     url = f"data:image/png;base64,{base64.b64encode(picture).decode()}" if picture else None
-    if url:
-        create_image_artifact(url, key=_key("edda", name, "curve"), description=f"Training of EDDA run {name}")
     page, reused = markdown_summary(outcome, url), reuse_table(outcome.artifacts)
     page += f"\n\n{reused.markdown()}" if reused else ""
-    create_markdown_artifact(page, key=_key("edda", name), description=f"EDDA run {name}")
+    with _UNLESS_AWAY:
+        create_table_artifact(
+            [dict(zip(costs.header, row, strict=True)) for row in costs.rows],
+            key=_key("edda", name, "costs"),
+            description=costs.title,
+        )
+        if url:
+            create_image_artifact(url, key=_key("edda", name, "curve"), description=f"Training of EDDA run {name}")
+        create_markdown_artifact(page, key=_key("edda", name), description=f"EDDA run {name}")
 
 
 @contextmanager
@@ -68,13 +73,19 @@ def shown_progress(role: str) -> Iterator[Progress]:
     Each part of the work (a domain, two domains) that is finished becomes a task run beside the stage's.
     """
     log, percent = get_run_logger(), 0.0
-    bar: Any = create_progress_artifact(percent, description=role)
+    bar: Any = None
+    with _UNLESS_AWAY:
+        bar = create_progress_artifact(percent, description=role)
     record = _part_recorder(role)
+
+    def update(line: str) -> None:
+        with _UNLESS_AWAY:
+            if bar:
+                update_progress_artifact(bar, percent, line)
 
     def show(line: str) -> None:
         log.info(line)
-        with suppress(HTTPError):  # a server that is away for a moment stops no stage
-            update_progress_artifact(bar, percent, line)
+        update(line)
 
     with log_lines(show)(role) as logged:
 
@@ -86,7 +97,8 @@ def shown_progress(role: str) -> Iterator[Progress]:
                 record(note)
 
         yield progress
-    update_progress_artifact(bar, 100.0, f"{role} is made")
+    percent = 100.0
+    update(f"{role} is made")
 
 
 def _part_recorder(role: str) -> Callable[[Part], None] | None:

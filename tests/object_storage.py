@@ -7,7 +7,7 @@ import shutil
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
@@ -64,6 +64,15 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield url
 
 
+def look_there(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process finds object storage by these variables."""
+    import fsspec
+
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another module's endpoint
+
+
 @pytest.fixture
 def address(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a folder in an empty bucket; this machine's cache is empty."""
@@ -75,9 +84,7 @@ def address(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
         "AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
         "NO_PROXY": "127.0.0.1,localhost", "EDDA_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another module's endpoint
+    look_there(settings, monkeypatch)
     bucket = f"edda-{uuid.uuid4().hex}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
     return f"s3://{bucket}/stores/one"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_stages import Stages, stages
+from httpx import ConnectError
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
@@ -164,6 +165,17 @@ def test_a_passing_error_is_tried_again(run, stages: Stages):
     stages.failures["nodes"] = [OSError(errno.EIO, "input/output error")]
     edda(run)
     assert stages.calls["nodes"] == 2
+
+
+def test_a_server_that_is_away_when_a_stage_is_to_be_shown_stops_no_stage(run, stages: Stages, monkeypatch):
+    def away(*_args: object, **_kwargs: object) -> None:
+        raise ConnectError("All connection attempts failed")
+
+    for name in ("link", "table", "image", "markdown", "progress"):
+        monkeypatch.setattr(f"flows.page.create_{name}_artifact", away)
+    edda(run)
+    assert set(stages.calls.values()) == {1}
+    assert last_tasks()[-1] == ("export", "Completed")
 
 
 def test_wrong_input_is_not_tried_again_and_keeps_its_words(run, stages: Stages):

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from data_contracts.attempts import attempt_of
 from data_contracts.files import file_digest
+from data_contracts.remote_store import open_store
 from data_contracts.store import Store
 from flows.config import load_config
 from flows.running import run_stages
@@ -161,9 +162,9 @@ def ended(make: Callable[..., None], file: Path, store: Path, last: int = 0) -> 
     return process.exitcode, told.value
 
 
-def every_file(root: Path) -> dict[str, str]:
-    """What each file of the run's artifacts hashes to."""
-    artifacts, _ = Store(root).run("killed")
+def every_file(place: Path | str) -> dict[str, str]:
+    """What each file of the run's artifacts in a store hashes to."""
+    artifacts, _ = open_store(place).run("killed")
     return {f"{role}/{entry.path}": file_digest(artifact.path / entry.path)
             for role, artifact in artifacts.items() for entry in artifact.manifest.files}  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -95,6 +96,7 @@ def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Dep
     assert deployment.run("train", overrides=short, seed=7) == 0, deployment.logs()
     assert deployment.made() == ["train"]
     assert deployment.last_run()["work_pool_name"] == "edda-train"
+    assert "train: making checkpoint-7" in deployment.logged(logging.INFO)
     assert deployment.run("train", overrides=short, seed=7) == 0, deployment.logs()
     assert deployment.made() == []
     assert deployment.run("full", overrides=short, seed=7) == 0, deployment.logs()
@@ -103,3 +105,4 @@ def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Dep
     assert deployment.run("align", overrides=[*short, "pairs.k=0"]) == 1
     told = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — put that right and start it again, what was finished is kept"
     assert deployment.last_run()["state"]["message"] == told
+    assert deployment.logged(logging.ERROR) == [told]
