@@ -214,6 +214,13 @@ def at_hand(dataset: Dataset, root: Path) -> str:
     return f"{sum((root / dataset.folder / name).exists() for name in names)} of {len(names)}"
 
 
+def begun(root: Path) -> Iterator[Dataset]:
+    """The data sets of which at least one file is there."""
+    for dataset in datasets().values():
+        if any((root / dataset.folder / name).exists() for name in (*dataset.files, *dataset.holds)):
+            yield dataset
+
+
 def described(dataset: Dataset) -> Iterator[str]:
     """All that is known of it, a line each."""
     yield f"{dataset.name}: {dataset.what}"

@@ -265,6 +265,18 @@ def test_the_command_line_fetches_verifies_and_says_what_next(tmp_path, monkeypa
     assert "missing " in capsys.readouterr().out
 
 
+def test_without_a_name_verify_checks_what_there_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDDA_DATA", str(tmp_path))
+    assert edda("datasets", "verify") == 0
+    assert capsys.readouterr().out == f"no file of any data set is in {tmp_path}\n"
+    (tmp_path / "taobao-ad").mkdir()
+    first, second = datasets()["taobao-ad"].files
+    (tmp_path / "taobao-ad" / first).write_text("x")
+    assert edda("datasets", "verify", "--json") == 1
+    states = {Path(state["path"]).name: state["state"] for state in json.loads(capsys.readouterr().out)}
+    assert states == {first: "unknown", second: "missing"}
+
+
 def test_without_edda_data_the_next_command_sets_it(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("EDDA_DATA", raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path)
