@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -296,9 +297,21 @@ def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_p
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_prints_it(told, tmp_path):
     page = write_report(told, tmp_path / "page.html")
-    _chromium(page, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
-    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-"
-    assert (tmp_path / "page.pdf").stat().st_size > 20_000
+    printed = _printed(page)
+    assert printed[:5] == b"%PDF-"
+    assert len(printed) > 20_000
+    page.write_text(page.read_text().replace("details::details-content", "nothing"))
+    assert _pages(_printed(page)) < _pages(printed), "what is folded on the screen is not printed"
+
+
+def _printed(page: Path) -> bytes:
+    target = page.with_suffix(".pdf")
+    _chromium(page, f"--print-to-pdf={target}", "--no-pdf-header-footer")
+    return target.read_bytes()
+
+
+def _pages(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type /Page\b", pdf))
 
 
 def _chromium(page: Path, *options: str) -> str:
