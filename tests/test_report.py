@@ -19,6 +19,7 @@ from tiny_world import build, random_log
 from data_contracts.contracts import RANKS_FILE
 from data_contracts.store import Store
 from flows.config import load_config
+from flows.figures import Series, line_plot
 from flows.report import as_html, keep_report, report_path, write_report
 from flows.report_blocks import Told, told_run
 from flows.report_results import as_toml
@@ -277,6 +278,12 @@ def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
     assert edda("report", "r.toml", "--output", "out/r.html") == 0
     assert capsys.readouterr().out == "out/r.html\n"
     assert list(Page((here / "out/r.html").read_text()).table("Domains")) == ["a", "b"]
+
+
+def test_epochs_are_told_by_whole_numbers():
+    svg = line_plot("loss", ("epoch", ""), [Series(([1, 2, 3], [0.7, 0.6, 0.5]), 0)])
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert ticks[: ticks.index("epoch")] == ["1", "2", "3"]
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
