@@ -23,6 +23,7 @@ from data_contracts.contract import (
     reference_violations,
     violations,
 )
+from data_contracts.damage import DAMAGES, damaged
 
 MANIFEST = "manifest.json"
 
@@ -207,7 +208,7 @@ class Artifact:
             if inside is None:
                 check_table(self.contract, table, self._label(path))
         except DAMAGES as error:
-            raise damaged(path, self, error) from error
+            raise damaged(path, self.path, error) from error
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
         return table.select(schema.names).cast(schema)
@@ -227,15 +228,6 @@ class Artifact:
 
     def _label(self, path: Path) -> str:
         return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"
-
-
-DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError)
-"""What reading a damaged file raises."""
-
-
-def damaged(path: Path, artifact: Artifact, error: Exception) -> OSError:
-    """The error that tells of a file of an artifact that cannot be read."""
-    return OSError(f"{path} is damaged: {error}; delete {artifact.path} to make it again")
 
 
 def partition_folder(partition: Mapping[str, str]) -> str:

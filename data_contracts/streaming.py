@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.artifact import DAMAGES, Artifact, damaged
+from data_contracts.artifact import Artifact
+from data_contracts.damage import DAMAGES, damaged
 
 
 def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **partition: str) -> Iterator[pa.Table]:
@@ -29,5 +30,5 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
                 for batch in file.iter_batches(rows, columns=columns):
                     yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
         except DAMAGES as error:
-            raise damaged(path, artifact, error) from error
+            raise damaged(path, artifact.path, error) from error
         pa.default_memory_pool().release_unused()  # else it keeps as much as a file's largest column

@@ -31,8 +31,8 @@ def inspect(
     Parameters
     ----------
     place:
-        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY; a run's name, folder or TOML file; or a
-        store's folder or address, whose runs are listed; the default.
+        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY; a run's name, folder or TOML file; or, to
+        list its runs, a store's folder or address, by default the store.
     head:
         rows to show of each artifact.
     sql:
