@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.contract import Contract, Reference, Violation, check_table, reference_violations, violations
+from data_contracts.damage import DAMAGES, damaged
 from data_contracts.files import file_digest, partition_folder, partition_of, read_rows
 
 MANIFEST = "manifest.json"
@@ -210,8 +211,8 @@ class Artifact:
             table = read_rows(path, inside)
             if inside is None:
                 check_table(self.contract, table, self._label(path))
-        except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise OSError(f"{path} is damaged: {error}; delete {self.path} to make it again") from error
+        except DAMAGES as error:
+            raise damaged(path, self.path, error) from error
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
         return table.select(schema.names).cast(schema)

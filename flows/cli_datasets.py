@@ -68,25 +68,28 @@ def fetch(name: str, /) -> None:
 
 
 @datasets.command
-def verify(name: str, /, *, json_: Json = False) -> int:
+def verify(name: str | None = None, /, *, json_: Json = False) -> int:
     """Compare a data set's files with what was published, or with what was first fetched; exit 1 where one differs.
 
     Parameters
     ----------
     name:
-        the data set.
+        the data set; by default every one of which files are there.
     json_:
         print JSON.
     """
     from flows import datasets as registry
 
-    dataset = registry.find_dataset(name)
-    with watcher()(f"verify {name}") as progress:
-        states = registry.verify(dataset, registry.data_folder(), progress)
+    root, states = registry.data_folder(), []
+    chosen = [registry.find_dataset(name)] if name else list(registry.begun(root))
+    for dataset in chosen:
+        with watcher()(f"verify {dataset.name}") as progress:
+            states += registry.verify(dataset, root, progress)
     if json_:
         answer(json.dumps([state._asdict() for state in states], indent=2, ensure_ascii=False, default=str))
     else:
-        answer("\n".join(f"{state.state:<8} {state.path} {state.digest}".rstrip() for state in states))
+        lines = [f"{state.state:<8} {state.path} {state.digest}".rstrip() for state in states]
+        answer("\n".join(lines or [f"no file of any data set is in {root}"]))
     return FAILURE if any(state.state in ("missing", "wrong") for state in states) else 0
 
 

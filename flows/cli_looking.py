@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    place: str,
+    place: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
     head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
@@ -26,12 +26,13 @@ def inspect(
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
-    """Show what an artifact holds, whether it keeps its contract, and where it comes from; or so for a whole run.
+    """Show what an artifact holds, whether it keeps its contract, where it comes from; or so for a run; or all runs.
 
     Parameters
     ----------
     place:
-        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY, a run's name, folder or TOML file.
+        an artifact's folder, RUN/ARTIFACT (demo/pairs), ARTIFACT/KEY; a run's name, folder or TOML file; or, to
+        list its runs, a store's folder or address, by default the store.
     head:
         rows to show of each artifact.
     sql:
@@ -41,7 +42,13 @@ def inspect(
     """
     from flows.inspection import as_text, describe, find_artifact, find_run
     from flows.lineage import ancestors, as_tree, without_children
+    from flows.overview import find_store, overview, overview_text
 
+    home = None if sql else find_store(place, options.store)
+    if home is not None:
+        runs = overview(home)
+        answer(_json(runs) if json_ else overview_text(runs))
+        return 0
     artifact = find_artifact(place, options.store)
     if artifact is not None:
         if sql is not None:

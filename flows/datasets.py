@@ -160,10 +160,10 @@ def _download(dataset: Dataset, path: Path, missing: list[Path], progress: Progr
 
 
 def _by_hand(dataset: Dataset, missing: list[Path], source: object) -> str:
-    folder = missing[0].parent
+    mirror = "" if os.environ.get("EDDA_DATA") else f"; or let EDDA_DATA name a folder that has {dataset.folder}/"
     return (
-        f"download {', '.join(path.name for path in missing)} from {source} into {folder}/ by hand, then: "
-        f"edda datasets fetch {dataset.name}"
+        f"download {', '.join(path.name for path in missing)} from {source} into {missing[0].parent}/ by hand, then: "
+        f"edda datasets fetch {dataset.name}{mirror}"
     )
 
 
@@ -212,6 +212,13 @@ def at_hand(dataset: Dataset, root: Path) -> str:
     """How many of its files are there, unchecked."""
     names = dataset.holds or tuple(dataset.files)
     return f"{sum((root / dataset.folder / name).exists() for name in names)} of {len(names)}"
+
+
+def begun(root: Path) -> Iterator[Dataset]:
+    """The data sets of which at least one file is there."""
+    for dataset in datasets().values():
+        if any((root / dataset.folder / name).exists() for name in (*dataset.files, *dataset.holds)):
+            yield dataset
 
 
 def described(dataset: Dataset) -> Iterator[str]:

@@ -57,7 +57,7 @@ class Resuming:
                     wait = next(waits, None) if _may_pass(error) else None
                     if wait is None:
                         raise
-                    log.info("%s: %s; trying again in %d s", self._name, error, wait)
+                    log.info("%s: %s; trying again in %d s", self._name, _cause(error), wait)
                     time.sleep(wait)
         self._part.replace(output_file)
         self._version.unlink()
@@ -100,6 +100,12 @@ def _version(answer: Response) -> str:
 def _continues(answer: Response, start: int, version: str) -> bool:
     """The answer begins where it was asked to, in the same version: some servers do not know If-Range."""
     return answer.headers.get("Content-Range", "").startswith(f"bytes {start}-") and _version(answer) in ("", version)
+
+
+def _cause(error: RequestException) -> str:
+    """What went wrong, without the connection pools that it went through."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return str(reason or error).rpartition("): ")[2]
 
 
 def _may_pass(error: RequestException) -> bool:

@@ -82,6 +82,8 @@ def line_plot(
             for axis in (plot.xaxis, plot.yaxis):
                 axis.set_major_formatter("{x:,.0f}")
                 axis.set_minor_formatter("")
+        elif all(np.asarray(line.points[0]).dtype.kind == "i" for line in lines):
+            plot.locator_params(axis="x", integer=True)
         for line in sorted(lines, key=lambda line: line.number is not None):
             marker = "o" if len(line.points[0]) == 1 else None
             width = 2.2 if line.number == STANDS_OUT else 0.8 if line.number is None else 1.4

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS, GRAPH, ITEM, USER
+from data_contracts.streaming import read_blocks
+from model.room import MEMORY, Room
 from model.world import Ints, Longs, compressed
 
 Floats32 = NDArray[np.float32]
@@ -95,21 +97,21 @@ def domains_of(artifacts: Mapping[str, Artifact]) -> list[str]:
     return sorted(partition["domain"] for partition in artifacts[EMBEDDINGS.name].partitions())
 
 
-def open_catalogue(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
+def open_catalogue(artifacts: Mapping[str, Artifact], domain: str, room: Room = MEMORY) -> Catalogue:
     """Open one domain of a run.
 
     Args:
         artifacts: `embeddings` and the `graph` that was trained on.
         domain: one of `domains_of`.
+        room: for the train graph.
 
     Raises:
         ValueError: graph and embeddings are of different nodes.
     """
     embeddings = artifacts[EMBEDDINGS.name]
     tensors = mapped_tensors(embeddings.path / vectors_file(domain))
-    table = embeddings.read(["kind", "id"], domain=domain)
-    users, items = (_ids(table.filter(pc.equal(table["kind"], kind))["id"]) for kind in (USER, ITEM))
-    indptr, nodes = compressed(artifacts[GRAPH.name].read(["neighbours"], domain=domain)["neighbours"])
+    users, items = (_ids(embeddings, domain, kind) for kind in (USER, ITEM))
+    indptr, nodes = compressed(artifacts[GRAPH.name], domain, room)
     found = (len(users), len(items), indptr.size - 1)
     expected = (len(tensors["users"]), len(tensors["items"]), len(users) + len(items))
     if found != expected:
@@ -118,7 +120,7 @@ def open_catalogue(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
         )
     last = indptr[len(users)]
     degrees = np.diff(indptr[len(users) :])
-    known = nodes[:last] - np.int32(len(users))
+    known = np.subtract(nodes[:last], np.int32(len(users)), out=room.empty((int(last),), np.int32))
     return Catalogue(domain, users, items, tensors["users"], tensors["items"], indptr[: len(users) + 1], known, degrees)
 
 
@@ -164,6 +166,10 @@ def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Floats32:
     return np.asarray(np.memmap(path, "<f4", "r", offset, shape))
 
 
-def _ids(column: pa.ChunkedArray) -> pa.LargeStringArray:
+def _ids(embeddings: Artifact, domain: str, kind: str) -> pa.LargeStringArray:
     """One array, large because ids of millions of users may pass 2 GiB."""
-    return column.cast(pa.large_string()).combine_chunks()
+    tables = read_blocks(embeddings, ["kind", "id"], domain=domain)
+    parts = [
+        table.filter(pc.equal(table["kind"], kind))["id"].cast(pa.large_string()).combine_chunks() for table in tables
+    ]
+    return pa.chunked_array(parts, pa.large_string()).combine_chunks()

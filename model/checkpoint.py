@@ -19,6 +19,7 @@ from model.edda import MODEL, Edda, Shape
 from model.learner import Learner
 from model.machine import device_of
 from model.propagate import Backbone
+from model.room import MEMORY, Room
 from model.spmm import choose_engine
 from model.state import Training
 from model.vectors import Vectors, final_vectors, network_of
@@ -104,19 +105,26 @@ def load_checkpoint(artifact: Artifact, world: World) -> Checkpoint:
     if description["model"] != "edda":
         vectors = Vectors(tuple(tensors[f"vectors/{name}"] for name in found))
         return Checkpoint(vectors, None, seed, description["epoch"])
-    model = Edda(Shape(**trained), seed)
-    model.load(tensors)
-    return Checkpoint(model, Backbone(**description["backbone"]), seed, description["epoch"])
+    return Checkpoint(
+        Edda.of(Shape(**trained), tensors), Backbone(**description["backbone"]), seed, description["epoch"]
+    )
 
 
-def checkpoint_vectors(checkpoint: Checkpoint, world: World) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, width), in the world's order, on the best device there is."""
+def checkpoint_vectors(checkpoint: Checkpoint, world: World, room: Room = MEMORY) -> Iterator[Tensor]:
+    """Each domain's final vectors (nodes, width), in the world's order, on the best device there is.
+
+    Args:
+        checkpoint: a model of the world.
+        world: the domains.
+        room: for what is made on the way and in the end, where the device is a CPU.
+    """
     device = device_of("auto")
     if isinstance(checkpoint.model, Vectors):
         return (vectors.to(device) for vectors in checkpoint.model.by_domain)
     _, multiply = choose_engine("auto", device)
     assert checkpoint.backbone is not None
-    return final_vectors(checkpoint.model.to(device), network_of(world, checkpoint.backbone, multiply))
+    network = network_of(world, checkpoint.backbone, multiply, room)
+    return final_vectors(checkpoint.model.to(device), network, room)
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:

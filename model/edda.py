@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -47,6 +47,16 @@ class Shape:
     def widths(self) -> tuple[int, int]:
         """Columns of inter and of intra tables."""
         return self.width, self.width if self.intra_width is None else self.intra_width
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Rows and columns of every tensor, by its name in `Edda.tensors`."""
+        width, intra_width = self.widths
+        domains = self.domains if self.tables != "inter" else {}
+        inter = {"inter": (self.nodes, width)} if self.tables != "intra" else {}
+        intra = {f"intra/{name}": (rows, intra_width) for name, rows in domains.items()}
+        maps = {f"map/{name}": (intra_width, intra_width) for name in domains if self.aligned}
+        return {**inter, **intra, **maps}
 
 
 @dataclass(frozen=True)
@@ -95,13 +105,23 @@ class Edda(nn.Module):
         )
         self.maps = nn.ParameterList(_uniform(intra_width, columns, seed, name) for name, _ in intra if shape.aligned)
 
+    @classmethod
+    def of(cls, shape: Shape, tensors: Mapping[str, Tensor]) -> Edda:
+        """A model of given tensors, named as by `tensors`, which it holds as they are: mapped from a file, say.
+
+        Raises:
+            ValueError: other names or shapes than the shape's.
+        """
+        _check_sizes(tensors, shape.sizes)
+        model = cls(replace(shape, nodes=0, domains=dict.fromkeys(shape.domains, 0)), seed=0)  # no rows are drawn
+        model.shape = shape
+        for name, parameter in zip(shape.sizes, model.parameters(), strict=True):
+            parameter.data = tensors[name]
+        return model
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters by name: `inter`, `intra/<domain>`, `map/<domain>`; they share memory with the module."""
-        named = [("inter", table) for table in self.inter]
-        for kind, tables in (("intra", self.intra), ("map", self.maps)):
-            domains = self.shape.domains if len(tables) else ()
-            named += [(f"{kind}/{name}", table) for name, table in zip(domains, tables, strict=True)]
-        return {name: table.detach() for name, table in named}
+        return {name: tensor.detach() for name, tensor in zip(self.shape.sizes, self.parameters(), strict=True)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy tensors named as by `tensors`.
@@ -110,10 +130,7 @@ class Edda(nn.Module):
             ValueError: other names or shapes than the module's.
         """
         own = self.tensors()
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        if found != expected:
-            raise ValueError(f"checkpoint: tensors are {found}, must be {expected}; train again")
+        _check_sizes(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()})
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
 
@@ -139,6 +156,12 @@ class Edda(nn.Module):
             penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
         scores, penalty = self.columns.totals(scores, penalty)
         return bpr(scores) + penalty / step.size
+
+
+def _check_sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise ValueError(f"checkpoint: tensors are {found}, must be {expected}; train again")
 
 
 def _normal(shape: tuple[int, int], columns: Columns, spread: float, seed: int, *name: str) -> nn.Parameter:

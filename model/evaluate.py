@@ -130,12 +130,12 @@ def _macro(measured: Measured) -> Measured:
 
 
 def _means_over_seeds(measured: list[Measured]) -> Iterator[dict[str, Any]]:
-    """Mean and t interval of every estimate over seeds: the spread of training, not of the held-out rows."""
+    """Mean and t interval, within 0 … 1, of every estimate over seeds: the spread of training, not of held-out rows."""
     spread = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
     for name, estimate in measured[0].items():
         values = np.array([estimates_of[name].value for estimates_of in measured])
         mean, half = float(values.mean()), spread * float(values.std(ddof=1))
-        yield _row((None, None), name, (mean, mean - half, mean + half), estimate.rows)
+        yield _row((None, None), name, (mean, max(mean - half, 0.0), min(mean + half, 1.0)), estimate.rows)
 
 
 def _row(

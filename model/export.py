@@ -19,6 +19,7 @@ from model.catalogue import Catalogue, domains_of, open_catalogue, vectors_file
 from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint, write_tensors
 from model.columns import ALONE
 from model.ranking import best_of_all
+from model.room import FileRoom, Room
 from model.threads import torch_threads
 from model.world import Domain, World, load_world
 
@@ -48,8 +49,9 @@ def export_embeddings(
 
     def write(draft: Draft) -> None:
         with torch_threads(compute.threads):
-            world = load_world(parents["nodes"], parents["graph"])
-            for done, (domain, vectors) in enumerate(_vectors(world, parents), start=1):
+            room = FileRoom(draft.scratch)
+            world = load_world(parents["nodes"], parents["graph"], room)
+            for done, (domain, vectors) in enumerate(_vectors(world, parents, room), start=1):
                 nodes = parents["nodes"].read(["kind", "id"], domain=domain.name)
                 for start in range(0, domain.nodes, _FILE_ROWS):
                     part = vectors[start : start + _FILE_ROWS].numpy()
@@ -85,7 +87,7 @@ def export_recommendations(
         domains = domains_of(parents)
         with threadpool_limits(compute.threads or None, "blas"):
             for done, name in enumerate(domains):
-                catalogue = open_catalogue(parents, name)
+                catalogue = open_catalogue(parents, name, FileRoom(draft.scratch))
                 for table in _gathered(_best(catalogue, settings.top)):
                     draft.write(table, domain=name)
                     progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
@@ -94,11 +96,11 @@ def export_recommendations(
     return store.make(RECOMMENDATIONS, settings.keyed(), parents, write)
 
 
-def _vectors(world: World, parents: Mapping[str, Artifact]) -> Iterator[tuple[Domain, Tensor]]:
+def _vectors(world: World, parents: Mapping[str, Artifact], room: Room) -> Iterator[tuple[Domain, Tensor]]:
     """Every domain with its final vectors on the CPU."""
     (role,) = checkpoint_roles(parents)
     checkpoint = load_checkpoint(parents[role], world)
-    for domain, vectors in zip(world.domains, checkpoint_vectors(checkpoint, world), strict=True):
+    for domain, vectors in zip(world.domains, checkpoint_vectors(checkpoint, world, room), strict=True):
         yield domain, vectors.cpu()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from data_contracts.training import TrainSettings
 from model.matrix_kernels import cut_rows, number_distinct
 from model.ragged import pick_rows
+from model.room import MEMORY, Room
 from model.spmm import Matrix, Multiply, csr, with_transpose
 from model.stacks import Stack
 from model.world import Ints, Longs
@@ -95,36 +96,47 @@ def backbone_of(settings: TrainSettings) -> Backbone:
     return Backbone(settings.layers, settings.residual, 1.0 - settings.residual, averaged=False, union=union)
 
 
-def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multiply) -> Tensor:
-    """Output vectors of every row of a table, without dropout; one compact product per graph and layer.
+def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multiply, room: Room = MEMORY) -> Tensor:
+    """Output vectors of every row of a table, without dropout and without gradient, by blocks of rows.
 
     Args:
         table: layer-0 vectors (rows, width), float32.
         stack: graphs over the table's rows.
         backbone: the building block.
         multiply: the engine of the products.
+        room: for layers and output, where the table is in memory and not on a device.
 
     Returns:
-        (rows, width). Rows without edges are the table's rows times `backbone.isolated`.
+        (rows, width); without layers the table itself. Rows without edges are its rows times `backbone.isolated`.
     """
     if backbone.layers == 0:
-        return table.clone()
+        return table
     edgeless = 1.0 - np.diff(stack.member_indptr) / stack.graphs
     direct = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
-    output = table * torch.from_numpy(direct.astype(np.float32)).to(table.device).unsqueeze(1)
+    weights = torch.from_numpy(direct.astype(np.float32)).to(table.device).unsqueeze(1)
+    output = torch.mul(table, weights, out=empty_like(table, table.shape, room))
     for number in range(stack.graphs):
-        nodes, matrix = stack.graph(number)
-        matrix, rows = matrix.to(table.device), torch.from_numpy(nodes.astype(np.int64)).to(table.device)
-        layer = table.index_select(0, rows)
-        total = torch.zeros_like(layer) if backbone.averaged else None
+        rows = torch.from_numpy(stack.rows_of(number).astype(np.int64)).to(table.device)
+        layer = torch.index_select(table, 0, rows, out=empty_like(table, (rows.numel(), table.shape[1]), room))
+        total = empty_like(table, layer.shape, room).zero_() if backbone.averaged else None
         for _ in range(backbone.layers):
-            mixed = multiply(matrix, layer).mul_(backbone.neighbours)  # in place: rows of all users are large
-            layer = mixed.add_(layer.mul_(backbone.own))
+            following = empty_like(table, layer.shape, room)
+            for own, matrix in stack.blocks(number):
+                mixed = multiply(matrix.to(table.device), layer).mul_(backbone.neighbours)
+                torch.add(mixed, layer[own] * backbone.own, out=following[own])
+            layer = following
             if total is not None:
                 total += layer
         result = layer if total is None else total.div_(backbone.layers + 1)
         output.index_add_(0, rows, result, alpha=1.0 / stack.graphs)
     return output
+
+
+def empty_like(table: Tensor, shape: tuple[int, ...], room: Room) -> Tensor:
+    """A float32 tensor to be filled, where there is room, or on the table's device."""
+    if table.device.type != "cpu":
+        return table.new_empty(shape)
+    return torch.from_numpy(room.empty(shape, np.float32))
 
 
 def fan_of(stack: Stack, wanted: Ints, backbone: Backbone, dropout: Dropout) -> Fan:

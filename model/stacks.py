@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
+from numpy.typing import DTypeLike, NDArray
 
+from model.ragged import joined_rows, row_blocks
+from model.room import MEMORY, Room
 from model.spmm import Csr, csr
 from model.world import Domain, Ints, Longs, World
 
@@ -51,95 +52,106 @@ class Stack:
         """The table row of each entry's column, int32."""
         return self.nodes[self.indices]
 
-    def graph(self, number: int) -> tuple[Ints, Csr]:
-        """Table rows and normalised matrix of one graph."""
-        first, last = self.bounds[number], self.bounds[number + 1]
-        start, stop = self.indptr[first], self.indptr[last]
-        matrix = csr(
-            self.indptr[first : last + 1] - start,
-            self.indices[start:stop] - first,
-            self.values[start:stop],
-            int(last - first),
-        )
-        return self.nodes[first:last], matrix
+    def rows_of(self, number: int) -> Ints:
+        """The table rows of one graph's nodes."""
+        return self.nodes[self.bounds[number] : self.bounds[number + 1]]
+
+    def blocks(self, number: int) -> Iterator[tuple[slice, Csr]]:
+        """One graph's normalised matrix by blocks of its rows: which rows, and the matrix of them."""
+        begin, end = self.bounds[number], self.bounds[number + 1]
+        indptr = self.indptr[begin : end + 1]
+        for first, last in row_blocks(indptr):
+            entries = slice(indptr[first], indptr[last])
+            columns = self.indices[entries] - np.int32(begin)
+            rows = indptr[first : last + 1] - indptr[first]
+            yield slice(first, last), csr(rows, columns, self.values[entries], int(end - begin))
 
 
-def intra_stack(domain: Domain) -> Stack:
+Graph = tuple[Longs, Ints]
+"""A graph in compressed rows: int64 (nodes + 1) and int32, ascending in each row."""
+
+
+def intra_stack(domain: Domain, room: Room = MEMORY) -> Stack:
     """The domain's own train graph."""
-    return _stacked([(domain.indptr, domain.indices)], domain.nodes)
+    return _stacked([(domain.indptr, domain.indices)], domain.nodes, room)
 
 
-def inter_stack(world: World) -> Stack:
+def inter_stack(world: World, room: Room = MEMORY) -> Stack:
     """For every domain the edges of any domain that touch its items, over the nodes of all domains [EDDA]."""
-    users, items = _union_edges(world)
-    return _stacked((_touching(domain, users, items, world) for domain in world.domains), world.nodes)
+    union = joined_rows(_union_rows(world), room)
+    return _stacked((joined_rows(_touching(d, union), room) for d in world.domains), world.nodes, room)
 
 
-def union_stack(world: World) -> Stack:
+def union_stack(world: World, room: Room = MEMORY) -> Stack:
     """The train interactions of all domains as one graph over the nodes of all domains."""
-    return _stacked([_between(*_union_edges(world), world)], world.nodes)
+    return _stacked([joined_rows(_union_rows(world), room)], world.nodes, room)
 
 
-def _union_edges(world: World) -> tuple[Ints, Ints]:
-    """Distinct train interactions of all domains, as numbers of the union's users and items."""
-    keys = [np.zeros(0, np.int64)]
+def _union_rows(world: World) -> Iterator[tuple[Longs, Longs]]:
+    """Distinct train interactions of all domains, both directions, by blocks of nodes, for `joined_rows`."""
+    degree = np.zeros(world.nodes, np.int64)
     for domain in world.domains:
-        users = np.repeat(domain.union[: domain.users], np.diff(domain.indptr[: domain.users + 1]))
-        items = domain.union[domain.indices[: users.size]] - world.users
-        keys.append(users.astype(np.int64) * world.items + items)
-    distinct = np.unique(np.concatenate(keys))
-    return (distinct // max(world.items, 1)).astype(np.int32), (distinct % max(world.items, 1)).astype(np.int32)
+        degree[domain.union] += np.diff(domain.indptr)
+    for first, last in row_blocks(_offsets(degree), 1 << 18):  # keys take many times their edges
+        keys = []
+        for domain in world.domains:
+            start, stop = np.searchsorted(domain.union, [first, last])
+            ends = domain.indptr[start : stop + 1]
+            owners = np.repeat(domain.union[start:stop].astype(np.int64) - first, np.diff(ends))
+            keys.append(owners * world.nodes + domain.union[domain.indices[ends[0] : ends[-1]]])
+        owners, columns = np.divmod(np.unique(np.concatenate(keys)), world.nodes)
+        yield np.bincount(owners, minlength=last - first), columns
 
 
-def _touching(domain: Domain, users: Ints, items: Ints, world: World) -> tuple[Longs, Ints]:
-    offered = np.zeros(world.items, bool)
-    offered[domain.union[domain.users :] - world.users] = True
-    kept = offered[items]
-    return _between(users[kept], items[kept], world)
+def _touching(domain: Domain, union: Graph) -> Iterator[tuple[Longs, Ints]]:
+    """What of the union's graph touches the domain's items, for `joined_rows`; an item's number is above any user's."""
+    indptr, indices = union
+    offered = np.zeros(indptr.size - 1, bool)
+    offered[domain.union[domain.users :]] = True
+    for first, last in row_blocks(indptr):
+        owners = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
+        columns = indices[indptr[first] : indptr[last]]
+        kept = offered[np.maximum(owners, columns)]
+        yield np.bincount(owners[kept] - first, minlength=last - first), columns[kept]
 
 
-def _between(users: Ints, items: Ints, world: World) -> tuple[Longs, Ints]:
-    """Edges in both directions, in compressed rows over the union's nodes."""
-    items = items + np.int32(world.users)
-    both = np.concatenate([users, items]), np.concatenate([items, users])
-    matrix = sparse.csr_matrix((np.ones(both[0].size, np.int8), both), shape=(world.nodes, world.nodes))
-    matrix.sort_indices()
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
-
-
-def _stacked(graphs: Iterable[tuple[Longs, Ints]], table_rows: int) -> Stack:
-    parts = [_compact(indptr, indices) for indptr, indices in graphs]
-    bounds = _offsets([nodes.size for nodes, _, _, _ in parts])
-    entries = _offsets([indices.size for _, _, indices, _ in parts])
-    nodes = _joined([nodes for nodes, _, _, _ in parts], np.int32)
-    indptr = [part[1][:-1] + start for part, start in zip(parts, entries[:-1], strict=True)]
-    indices = [part[2] + np.int32(first) for part, first in zip(parts, bounds[:-1], strict=True)]
+def _stacked(graphs: Iterable[Graph], table_rows: int, room: Room) -> Stack:
+    parts: list[tuple[Ints, Longs, Ints, NDArray[np.float32]]] = []
+    bounds = [0]
+    for graph in graphs:
+        parts.append(_compact(graph, bounds[-1], room))
+        bounds.append(bounds[-1] + parts[-1][0].size)
+    nodes, lengths, indices, values = zip(*parts, strict=True)
+    joined_nodes = room.joined(nodes, np.int32)
     return Stack(
         table_rows,
-        bounds,
-        nodes,
-        _joined([*indptr, entries[-1:]], np.int64),
-        _joined(indices, np.int32),
-        _joined([values for _, _, _, values in parts], np.float32),
-        _offsets(np.bincount(nodes, minlength=table_rows)),
-        np.argsort(nodes, kind="stable").astype(np.int32),
+        np.array(bounds),
+        joined_nodes,
+        _offsets(np.concatenate(lengths)),
+        _joined(indices, room, np.int32),
+        _joined(values, room, np.float32),
+        _offsets(np.bincount(joined_nodes, minlength=table_rows)),
+        np.argsort(joined_nodes, kind="stable").astype(np.int32),
     )
 
 
-def _compact(indptr: Longs, indices: Ints) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:
-    """Nodes with edges, their compressed rows in compact numbers, and 1 / sqrt(d_row d_column)."""
+def _compact(graph: Graph, first: int, room: Room) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:
+    """Nodes with edges, their degrees, their neighbours as numbers from `first` on, and 1 / sqrt(d_row d_column)."""
+    indptr, indices = graph
     degree = np.diff(indptr)
-    nodes = np.flatnonzero(degree).astype(np.int32)
-    number = np.cumsum(degree > 0, dtype=np.int32) - 1
+    number = np.cumsum(degree > 0, dtype=np.int32) + np.int32(first - 1)
     root = np.sqrt(degree.astype(np.float64))
-    rows = np.repeat(np.arange(degree.size), degree)
-    values = (1.0 / (root[rows] * root[indices])).astype(np.float32)
-    return nodes, np.concatenate([[0], indptr[1:][degree > 0]]), number[indices], values
+    columns, values = room.empty(indices.shape, np.int32), room.empty(indices.shape, np.float32)
+    for start, stop in row_blocks(indptr):
+        entries = slice(indptr[start], indptr[stop])
+        columns[entries] = number[indices[entries]]
+        values[entries] = 1.0 / (np.repeat(root[start:stop], degree[start:stop]) * root[indices[entries]])
+    return np.flatnonzero(degree).astype(np.int32), degree[degree > 0], columns, values
 
 
-def _offsets(lengths: Sequence[int] | Longs) -> Longs:
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
+def _joined(arrays: Sequence[NDArray[Any]], room: Room, dtype: DTypeLike) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else room.joined(arrays, dtype)
 
 
-def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
+def _offsets(lengths: Longs) -> Longs:
+    return np.concatenate([[0], np.cumsum(lengths)])

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from model.edda import Edda
-from model.propagate import Backbone, propagate
+from model.propagate import Backbone, empty_like, propagate
+from model.room import MEMORY, Room
 from model.spmm import Multiply
 from model.stacks import Stack, inter_stack, intra_stack, union_stack
 from model.world import World
+
+_BLOCK = 65_536
+"""Rows that are put together at once."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,16 @@ class Network:
     multiply: Multiply
 
 
-def network_of(world: World, backbone: Backbone, multiply: Multiply) -> Network:
-    """Build the graphs of a world.
+def network_of(world: World, backbone: Backbone, multiply: Multiply, room: Room = MEMORY) -> Network:
+    """Build the graphs of a world, their edges where there is room.
 
     Raises:
         ValueError: the world has no domain.
     """
     if not world.domains:
         raise ValueError("nodes: there is no domain, must be at least one; ingest logs with interactions")
-    inter = union_stack(world) if backbone.union else inter_stack(world)
-    return Network(world, inter, tuple(intra_stack(domain) for domain in world.domains), backbone, multiply)
+    inter = union_stack(world, room) if backbone.union else inter_stack(world, room)
+    return Network(world, inter, tuple(intra_stack(domain, room) for domain in world.domains), backbone, multiply)
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,17 @@ class Vectors:
 
 
 @torch.no_grad()
-def final_vectors(model: Edda, network: Network) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, 1 or 2 times width), inter part first; one domain at a time in memory."""
+def final_vectors(model: Edda, network: Network, room: Room = MEMORY) -> Iterator[Tensor]:
+    """Each domain's final vectors (nodes, 1 or 2 times width), inter part first; one domain at a time in the room."""
     backbone, multiply = network.backbone, network.multiply
-    inter = [propagate(table, network.inter, backbone, multiply) for table in model.inter]
+    inter = [propagate(table, network.inter, backbone, multiply, room) for table in model.inter]
     for number, domain in enumerate(network.world.domains):
-        parts = [vectors[torch.from_numpy(domain.union).long().to(vectors.device)] for vectors in inter]
-        if len(model.intra):
-            parts.append(propagate(model.intra[number], network.intra[number], backbone, multiply))
-        yield torch.cat(parts, dim=1)
+        tables = [model.intra[number]] if len(model.intra) else []
+        intra = [propagate(table, network.intra[number], backbone, multiply, room) for table in tables]
+        width = sum(part.shape[1] for part in (*inter, *intra))
+        final = empty_like((*inter, *intra)[0], (domain.nodes, width), room)
+        for start in range(0, domain.nodes, _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            union = torch.from_numpy(domain.union[rows]).long().to(final.device)
+            torch.cat([*(part[union] for part in inter), *(part[rows] for part in intra)], dim=1, out=final[rows])
+        yield final

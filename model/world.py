@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import ITEM, SPLITS, USER
+from data_contracts.streaming import read_blocks
+from model.ragged import joined_rows
+from model.room import MEMORY, Room
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -89,16 +92,19 @@ class Rows:
         return Rows(*(getattr(self, name)[wanted] for name in self.__dataclass_fields__))
 
 
-def load_world(nodes: Artifact, graph: Artifact) -> World:
+def load_world(nodes: Artifact, graph: Artifact, room: Room = MEMORY) -> World:
     """Read every domain's numbers and train graph.
+
+    Args:
+        nodes, graph: the artifacts.
+        room: for the graphs' edges.
 
     Raises:
         ValueError: the graph's rows are not the nodes' rows.
     """
-    tables = {p["domain"]: nodes.read(["kind", "node", "entity"], **p) for p in nodes.partitions()}
-    users = max((_entities(table, USER).max(initial=-1) for table in tables.values()), default=-1) + 1
-    items = max((_entities(table, ITEM).max(initial=-1) for table in tables.values()), default=-1) + 1
-    domains = tuple(_domain(name, table, graph, int(users)) for name, table in tables.items())
+    entities = {p["domain"]: _numbered(nodes, p["domain"]) for p in nodes.partitions()}
+    users, items = (max((own[kind].max(initial=-1) for own in entities.values()), default=-1) + 1 for kind in (0, 1))
+    domains = tuple(_domain(name, own, compressed(graph, name, room), int(users)) for name, own in entities.items())
     return World(domains, int(users), int(items))
 
 
@@ -122,26 +128,34 @@ def load_rows(interactions: Artifact, domain: Domain, world: World) -> Rows:
     return Rows(users, items, user, item, _ints(code).astype(np.int8), _ints(table["count"]))
 
 
-def compressed(lists: pa.ChunkedArray) -> tuple[Longs, Ints]:
-    """A column of lists of int32 in compressed rows: indptr and values."""
-    lengths = _ints(pc.list_value_length(lists)).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(lengths)]), _ints(pc.list_flatten(lists))
+def compressed(graph: Artifact, domain: str, room: Room = MEMORY) -> tuple[Longs, Ints]:
+    """A domain's train graph in compressed rows: indptr and neighbours, these where there is room."""
+    lists = (rows["neighbours"] for rows in read_blocks(graph, ["neighbours"], domain=domain))
+    return joined_rows(((_ints(pc.list_value_length(own)), _ints(pc.list_flatten(own))) for own in lists), room)
 
 
-def _domain(name: str, table: pa.Table, graph: Artifact, world_users: int) -> Domain:
-    users, items = _entities(table, USER), _entities(table, ITEM)
-    if not np.array_equal(_ints(table["node"]), np.arange(table.num_rows)):
-        raise ValueError(f"nodes: domain {name!r} is not numbered 0 … {table.num_rows - 1} in order; make nodes again")
-    indptr, indices = compressed(graph.read(["neighbours"], domain=name)["neighbours"])
-    if indptr.size != table.num_rows + 1:
+def _numbered(nodes: Artifact, name: str) -> tuple[Ints, Ints]:
+    """Entities of a domain's users and of its items."""
+    entities: dict[str, list[Ints]] = {USER: [np.empty(0, np.int32)], ITEM: [np.empty(0, np.int32)]}
+    rows = 0
+    for table in read_blocks(nodes, ["kind", "node", "entity"], domain=name):
+        if not np.array_equal(_ints(table["node"]), np.arange(rows, rows + table.num_rows)):
+            raise ValueError(f"nodes: domain {name!r} is not numbered from 0 on in order; make nodes again")
+        rows += table.num_rows
+        for kind, parts in entities.items():
+            parts.append(_ints(table.filter(pc.equal(table["kind"], kind))["entity"]))
+    users, items = (np.concatenate(parts) for parts in entities.values())
+    return users, items
+
+
+def _domain(name: str, entities: tuple[Ints, Ints], rows: tuple[Longs, Ints], world_users: int) -> Domain:
+    (users, items), (indptr, indices) = entities, rows
+    union = np.concatenate([users, items + np.int32(world_users)])
+    if indptr.size != union.size + 1:
         raise ValueError(
-            f"graph: domain {name!r} has {indptr.size - 1} rows, must be the {table.num_rows} of nodes; make it again"
+            f"graph: domain {name!r} has {indptr.size - 1} rows, must be the {union.size} of nodes; make it again"
         )
-    return Domain(name, users.size, items.size, np.concatenate([users, items + np.int32(world_users)]), indptr, indices)
-
-
-def _entities(table: pa.Table, kind: str) -> Ints:
-    return _ints(table.filter(pc.equal(table["kind"], kind))["entity"])
+    return Domain(name, users.size, items.size, union, indptr, indices)
 
 
 def _number(domain: Domain, entities: Ints, wanted: Ints, size: int) -> Ints:

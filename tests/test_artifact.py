@@ -16,6 +16,7 @@ from data_contracts.contract import ContractError
 from data_contracts.contracts import GRAPH, NODES
 from data_contracts.files import partition_folder, partition_of
 from data_contracts.store import Draft, Store, open_artifact
+from data_contracts.streaming import read_blocks
 from data_contracts.writing import write_parquet
 
 DOMAINS = ("d", "an odd/na=me %")
@@ -61,6 +62,19 @@ def test_unknown_partition_reads_as_no_rows(nodes: Artifact) -> None:
 
 def test_batches_are_the_files(nodes: Artifact) -> None:
     assert pa.concat_tables(nodes.batches()).equals(nodes.read())
+
+
+def test_blocks_are_the_rows_a_few_at_a_time(nodes: Artifact) -> None:
+    blocks = list(read_blocks(nodes, ["kind", "id"], 300, domain="d"))
+    assert [block.num_rows for block in blocks] == [300, 300, 300, 100]
+    assert pa.concat_tables(blocks).to_pylist() == nodes.read(["kind", "id"], domain="d").to_pylist()
+
+
+def test_a_damaged_file_read_by_blocks_is_named(nodes: Artifact) -> None:
+    path = nodes.files(domain="d")[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(OSError, match="is damaged"):
+        list(read_blocks(nodes, ["id"], domain="d"))
 
 
 def test_unknown_column_is_named(nodes: Artifact) -> None:

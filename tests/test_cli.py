@@ -196,6 +196,25 @@ def test_inspect_takes_a_runs_name_its_file_or_an_artifacts_folder(here, stages:
     assert "nodes (contract version 1): Every user and item of a domain" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("place", [[], ["edda-store"], ["--store", "edda-store"]])
+def test_inspect_of_a_store_lists_its_runs(here, stages: Stages, capsys, place):
+    edda("run", "r.toml", "--no-prefect")
+    (here / "s.toml").write_text('name = "s"\n[world]\n[evaluate]\ncandidates = 7\n')
+    edda("ingest", "s.toml", "--no-prefect")
+    capsys.readouterr()
+    assert edda("inspect", *place, "--json") == 0
+    finished, begun = json.loads(capsys.readouterr().out)["runs"]
+    assert (finished["name"], finished["interactions"], finished["unfinished"]) == ("r", 2, None)
+    assert (begun["name"], begun["auc"]) == ("s", None)
+    assert edda("inspect", *place) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["run", "made"]
+
+
+def test_inspect_of_a_store_without_runs_says_so(here, capsys):
+    assert edda("inspect", "--store", "elsewhere") == 0
+    assert capsys.readouterr().out == "Runs in elsewhere: none\n"
+
+
 def test_inspect_finds_damage_and_exits_1(here, stages: Stages, capsys):
     edda("run", "r.toml", "--no-prefect")
     path = next((here / "edda-store/interactions").glob("*/domain=books/*.parquet"))

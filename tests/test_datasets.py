@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -184,7 +185,9 @@ def test_what_the_server_lacks_is_named_with_the_page(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tmp_path, server, monkeypatch):
+def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tmp_path, server, monkeypatch, caplog):
+    caplog.set_level("INFO", "flows.download")
+    monkeypatch.delenv("EDDA_DATA", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     files = {"have.csv": "", "a.csv": DIGEST, "b.csv": ""}
@@ -194,8 +197,10 @@ def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tm
         fetch(dataset(base=f"http://127.0.0.1:{port}/", files=files), tmp_path)
     assert str(raised.value) == (
         f"127.0.0.1:{port} cannot be reached or broke off; fetch again to go on, or download a.csv, b.csv from "
-        f"http://127.0.0.1:{port}/ into {tmp_path}/D/ by hand, then: edda datasets fetch d"
+        f"http://127.0.0.1:{port}/ into {tmp_path}/D/ by hand, then: edda datasets fetch d; "
+        "or let EDDA_DATA name a folder that has D/"
     )
+    assert re.match(r"a.csv: Failed to establish a new connection: .* refused; trying again in 1 s", caplog.messages[0])
 
 
 def test_what_needs_a_login_is_said_with_the_page(tmp_path):
@@ -263,6 +268,18 @@ def test_the_command_line_fetches_verifies_and_says_what_next(tmp_path, monkeypa
     (tmp_path / "amazon-reviews" / name).unlink()
     assert edda("datasets", "verify", "amazon-reviews") == 1
     assert "missing " in capsys.readouterr().out
+
+
+def test_without_a_name_verify_checks_what_there_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDDA_DATA", str(tmp_path))
+    assert edda("datasets", "verify") == 0
+    assert capsys.readouterr().out == f"no file of any data set is in {tmp_path}\n"
+    (tmp_path / "taobao-ad").mkdir()
+    first, second = datasets()["taobao-ad"].files
+    (tmp_path / "taobao-ad" / first).write_text("x")
+    assert edda("datasets", "verify", "--json") == 1
+    states = {Path(state["path"]).name: state["state"] for state in json.loads(capsys.readouterr().out)}
+    assert states == {first: "unknown", second: "missing"}
 
 
 def test_without_edda_data_the_next_command_sets_it(tmp_path, monkeypatch, capsys):

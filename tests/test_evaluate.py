@@ -88,6 +88,12 @@ def test_several_seeds_have_a_mean_with_a_t_interval(tiny_world: Tiny) -> None:
     assert row["epoch"] is None
 
 
+def test_a_t_interval_of_two_seeds_ends_where_a_metric_does(tiny_world: Tiny) -> None:
+    found = [row for (seed, *_), row in values(measured(tiny_world, (1, 2))).items() if seed is None]
+    assert all(0.0 <= row["low"] <= row["value"] <= row["high"] <= 1.0 for row in found)
+    assert any(row["high"] == 1.0 or row["low"] == 0.0 for row in found)
+
+
 def test_one_seed_has_no_mean_over_seeds(tiny_world: Tiny) -> None:
     assert None not in {seed for seed, _, _, _ in values(measured(tiny_world, (1,)))}
 

@@ -15,6 +15,7 @@ from flows.recommending import Recommender
 from model.catalogue import Catalogue, open_catalogue
 from model.checkpoint import load_checkpoint
 from model.export import export_embeddings, export_recommendations
+from model.room import Room
 from model.spmm import choose_engine
 from model.train import train
 from model.vectors import final_vectors, network_of
@@ -96,8 +97,8 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
 ) -> None:
     """Numbers of users and items then follow the run's history, not the order of ids."""
 
-    def turned(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
-        found = open_catalogue(artifacts, domain)
+    def turned(artifacts: Mapping[str, Artifact], domain: str, room: Room) -> Catalogue:
+        found = open_catalogue(artifacts, domain, room)
         return replace(found, user_ids=found.user_ids[::-1], item_ids=found.item_ids[::-1])
 
     plain = export_recommendations(store, TOP, tiny_run.artifacts, ONE).read(domain="books")
@@ -111,8 +112,8 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
 def test_a_domain_whose_users_know_all_items_has_no_recommendations(
     tiny_run: TinyRun, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known(artifacts: Mapping[str, Artifact], domain: str) -> Catalogue:
-        found = open_catalogue(artifacts, domain)
+    def known(artifacts: Mapping[str, Artifact], domain: str, room: Room) -> Catalogue:
+        found = open_catalogue(artifacts, domain, room)
         users, items = len(found.users), len(found.items)
         every = np.arange(users + 1) * items, np.tile(np.arange(items, dtype=np.int32), users)
         return replace(found, indptr=every[0], known=every[1]) if domain == "books" else found

@@ -102,7 +102,7 @@ def test_an_edge_of_another_domain_on_a_shared_item_belongs_to_the_inter_graph()
     a = domain_of("a", np.array([[1.0]]), [0], [0], 2)
     b = domain_of("b", np.array([[1.0, 1.0]]), [1], [0, 1], 2)
     stack = inter_stack(World((a, b), 2, 2))
-    assert [stack.graph(number)[0].tolist() for number in (0, 1)] == [[0, 1, 2], [0, 1, 2, 3]]
+    assert [stack.rows_of(number).tolist() for number in (0, 1)] == [[0, 1, 2], [0, 1, 2, 3]]
 
 
 def edges_of(fan: Fan, layer: int) -> dict[tuple[int, int], float]:

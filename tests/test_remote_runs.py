@@ -87,6 +87,8 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
     assert edda("inspect", "r/pairs", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["violations"], found["parents"]["reach"]["found"]) == ([], True)
+    assert edda("inspect", run) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"Runs in {run}"
     assert edda("inspect", "r/nothing") == 1
     assert "run 'r' has no artifact 'nothing', must be one of " in capsys.readouterr().err
     assert edda("report", "r") == 0

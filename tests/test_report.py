@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -18,6 +19,7 @@ from tiny_world import build, random_log
 from data_contracts.contracts import RANKS_FILE
 from data_contracts.store import Store
 from flows.config import load_config
+from flows.figures import Series, line_plot
 from flows.report import as_html, keep_report, report_path, write_report
 from flows.report_blocks import Told, told_run
 from flows.report_results import as_toml
@@ -279,6 +281,12 @@ def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
     assert list(Page((here / "out/r.html").read_text()).table("Domains")) == ["a", "b"]
 
 
+def test_epochs_are_told_by_whole_numbers():
+    svg = line_plot("loss", ("epoch", ""), [Series(([1, 2, 3], [0.7, 0.6, 0.5]), 0)])
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert ticks[: ticks.index("epoch")] == ["1", "2", "3"]
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_path, scheme):
@@ -297,9 +305,21 @@ def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_p
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_prints_it(told, tmp_path):
     page = write_report(told, tmp_path / "page.html")
-    _chromium(page, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
-    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-"
-    assert (tmp_path / "page.pdf").stat().st_size > 20_000
+    printed = _printed(page)
+    assert printed[:5] == b"%PDF-"
+    assert len(printed) > 20_000
+    page.write_text(page.read_text().replace("details::details-content", "nothing"))
+    assert _pages(_printed(page)) < _pages(printed), "what is folded on the screen is not printed"
+
+
+def _printed(page: Path) -> bytes:
+    target = page.with_suffix(".pdf")
+    _chromium(page, f"--print-to-pdf={target}", "--no-pdf-header-footer")
+    return target.read_bytes()
+
+
+def _pages(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type /Page\b", pdf))
 
 
 def _chromium(page: Path, *options: str) -> str:
