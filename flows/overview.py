@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_contracts.contracts import INTERACTIONS, METRICS
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
 from data_contracts.remote_store import open_store
 from data_contracts.store import Store
 from flows.config import store_place
-from flows.summary import MACRO, Table, metric_values
+from flows.summary import Table, metric_values
 from flows.unfinished import run_by_name, what_is_missing
 
 _AUC = MACRO, "auc"
