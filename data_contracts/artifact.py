@@ -15,8 +15,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.contract import Contract, Reference, Violation, check_table, reference_violations, violations
-from data_contracts.damage import DAMAGES, damaged
-from data_contracts.files import file_digest, partition_folder, partition_of, read_rows
+from data_contracts.files import DAMAGES, damaged, file_digest, partition_folder, partition_of, read_rows
 
 MANIFEST = "manifest.json"
 

@@ -1,4 +1,4 @@
-"""Files of an artifact: where those of a partition are, what their bytes hash to, and their rows."""
+"""Files of an artifact: where those of a partition are, what their bytes hash to, their rows, and their damages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+DAMAGES = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises; KeyError where it lacks a column."""
 
 
 def partition_folder(partition: Mapping[str, str]) -> str:
@@ -34,9 +37,13 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     `pq.read_table` would do, but makes a data set of each file, which takes longer than reading a small one.
 
     Raises:
-        OSError, pa.ArrowException, UnicodeDecodeError: the file is missing or damaged.
-        KeyError: it lacks a column.
+        DAMAGES: the file is missing or damaged.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns)
     return table if columns is None else table.select(columns)
+
+
+def damaged(path: Path, folder: Path, error: Exception) -> OSError:
+    """The error that tells of a file, of the artifact in a folder, that cannot be read."""
+    return OSError(f"{path} is damaged: {error}; delete {folder} to make it again")

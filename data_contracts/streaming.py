@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.artifact import Artifact
-from data_contracts.damage import DAMAGES, damaged
+from data_contracts.files import DAMAGES, damaged
 
 
 def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **partition: str) -> Iterator[pa.Table]:
