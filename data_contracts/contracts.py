@@ -120,6 +120,21 @@ REACH = Contract(
     references=(_NODE_REFERENCE, Reference(("domain", "anchors"), "nodes", ("domain", "node"))),
 )
 
+NEIGHBOURS = Contract(
+    "neighbours",
+    1,
+    "Item-to-item weights of three-step walks over train interactions: for every item its strongest neighbours.",
+    (
+        Column("domain", pa.string(), "whose train rows were walked; empty: the union's", may_be_empty=True),
+        Column("item", pa.int32(), "as in `interactions`", minimum=0),
+        Column("neighbours", pa.list_(pa.int32()), "items, as in `interactions`, ascending", minimum=0),
+        Column("weights", pa.list_(pa.float32()), "weight of each neighbour", above=0.0),
+    ),
+    key=("domain", "item"),
+    sorted_by=("domain", "item"),
+    files=("rows/*.safetensors",),
+)
+
 PAIRS = Contract(
     "pairs",
     1,
@@ -157,6 +172,27 @@ CHECKPOINT = Contract(
     sorted_by=("epoch", "domain", "metric"),
     files=("model.safetensors", "model.json"),
 )
+
+BLEND = Contract(
+    "blend",
+    1,
+    "How much evidence from walks weighs beside the vectors, by domain: every blend tried on the validation split.",
+    (
+        _DOMAIN,
+        Column("share", pa.float64(), "of evidence: 0 = vectors alone, 1 = evidence alone, a half = they spread "
+               "equally for a user with one train item", minimum=0.0, maximum=1.0),
+        Column("vectors", pa.float64(), "what the dot product of the final vectors is multiplied by", minimum=0.0),
+        Column("evidence", pa.float64(), "what a user's evidence is multiplied by, times its growth", minimum=0.0),
+        Column("spread", pa.float64(), "deviation of the vectors' scores over items, median of users", above=0.0),
+        Column("growth", pa.float64(), "the power of the number of a user's train items that it grows by"),
+        Column("full_ndcg@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("full_recall@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("users", pa.int64(), "validation users behind it", "users", minimum=0),
+        Column("chosen", pa.bool_(), "what is served: the best NDCG"),
+    ),
+    key=("domain", "share"),
+    sorted_by=("domain", "share"),
+)  # fmt: skip
 
 RANKS = Contract(
     "ranks",
@@ -244,7 +280,7 @@ INDEX = Contract(
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, REACH, PAIRS, CHECKPOINT, METRICS, EMBEDDINGS, RECOMMENDATIONS,
-        INDEX,
+        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, EMBEDDINGS,
+        RECOMMENDATIONS, INDEX,
     )
 }  # fmt: skip

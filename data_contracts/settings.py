@@ -162,6 +162,21 @@ class PairsSettings(Settings):
         return self
 
 
+class BlendSettings(Settings):
+    """Checkpoint and neighbours → how much evidence from walks weighs beside the vectors."""
+
+    evidence: bool = False
+    """Rank by vectors and by walks from the items a user knows; false: by vectors alone, as in [EDDA]."""
+    users: int = Field(20_000, ge=1)
+    """Validation users of each domain, at most, by whom the weight is fitted; drawn where there are more."""
+    seed: Seed = 2022
+    """Seed of that draw."""
+
+    def keyed(self) -> dict[str, Any]:
+        """What the fit depends on; whether there is one shows in the artifacts that a run has."""
+        return self.model_dump(mode="json", exclude={"evidence"})
+
+
 class EvaluateSettings(Settings):
     """Checkpoint → metrics."""
 

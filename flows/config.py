@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.remote import is_remote
 from data_contracts.settings import (
+    BlendSettings,
     ComputeSettings,
     EvaluateSettings,
     ExportSettings,
@@ -70,6 +71,8 @@ class RunConfig(Settings):
     """Reach vectors → aligned pairs."""
     train: TrainSettings = TrainSettings()
     """Graph and pairs → checkpoint."""
+    blend: BlendSettings = BlendSettings()
+    """Checkpoint and neighbours → weights of vectors and evidence."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Checkpoint → metrics."""
     export: ExportSettings = ExportSettings()
