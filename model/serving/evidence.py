@@ -107,7 +107,7 @@ def load_evidence(parents: Mapping[str, Artifact], world: World) -> tuple[Domain
     by_domain = artifact.manifest.settings["scope"] == "domain"
     union = None if by_domain else (open_neighbours(artifact, world.items), Histories.build(world, world.domains))
     return tuple(
-        _domain_evidence(
+        domain_evidence(
             world,
             domain,
             *(union or (open_neighbours(artifact, world.items, domain.name), Histories.build(world, (domain,)))),
@@ -116,7 +116,8 @@ def load_evidence(parents: Mapping[str, Artifact], world: World) -> tuple[Domain
     )
 
 
-def _domain_evidence(world: World, domain: Domain, neighbours: ItemNeighbours, histories: Histories) -> DomainEvidence:
+def domain_evidence(world: World, domain: Domain, neighbours: ItemNeighbours, histories: Histories) -> DomainEvidence:
+    """The evidence for a domain of the world, by neighbours and histories of all users of the union."""
     users, items = domain.union[: domain.users], domain.union[domain.users :] - np.int32(world.users)
     position = np.full(world.items, -1, np.int32)
     position[items] = np.arange(domain.items, dtype=np.int32)
