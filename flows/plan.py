@@ -18,6 +18,7 @@ from data_contracts.contracts import (
     GRAPH,
     INTERACTIONS,
     METRICS,
+    NEIGHBOURS,
     NODES,
     PAIRS,
     REACH,
@@ -35,7 +36,7 @@ from flows.recorded_logs import recorded_logs
 
 log = logging.getLogger(__name__)
 
-STAGES = ("ingest", "graph", "walk", "align", "train", "evaluate", "export")
+STAGES = ("ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export")
 """Stages by their commands' names, in the order of a run; a generated world comes before them."""
 
 
@@ -203,6 +204,7 @@ def _add_preparation(plan: Plan) -> None:
     plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
+    plan.add("neighbours", NEIGHBOURS.name, config.neighbours.keyed(), [NODES.name, GRAPH.name])
     plan.add("walk", REACH.name, config.reach.keyed(), [NODES.name, GRAPH.name])
     plan.add("align", PAIRS.name, config.pairs.keyed(), [NODES.name, REACH.name])
 
