@@ -18,6 +18,7 @@ from model.ranking import are_ranked
 from model.recommending import block_height
 from model.serving.blend import BlendWeights
 from model.serving.evidence import DomainEvidence
+from model.threads import share_rows
 from model.world import Domain, Ints, Longs, Rows
 
 AT = 20
@@ -30,6 +31,8 @@ _MASKED = np.float32(-1e24)
 """Score of an item that is left out; finite, so that a factor of 0 leaves a number."""
 _SPREAD_USERS = 256
 """Users, at most, by whom the spreads of scores are measured."""
+_TYPICAL_DEPTH = 1_000
+"""Items that are compared with a held-out one before its rank is known to be beyond the cut-off."""
 _HALF_TRUSTED_USERS = 100
 """Validation users with whom a domain's own curve counts as much as the mean curve of all domains."""
 
@@ -206,7 +209,7 @@ def _curve(
         scores[owners, block.masked] = of_evidence[owners, block.masked] = _MASKED
         factors = np.array([weights.factors(lengths) for _, weights in tried])
         mine = slice(*np.searchsorted(held.users[held.owners], [block.users[0], block.users[-1] + 1]))
-        capped_ranks(scores, of_evidence, factors, (block.owners, block.items), AT, ranks[:, mine])
+        _rank((scores, of_evidence, factors), (block.owners, block.items), ranks[:, mine])
     points = []
     for (share, weights), of_share in zip(tried, ranks, strict=True):
         values = user_values(held.users[held.owners], of_share.astype(np.int64), (AT,))
@@ -215,3 +218,13 @@ def _curve(
         )
         points.append(Point(share, weights, ndcg, recall))
     return Curve(tuple(points), held.users.size)
+
+
+def _rank(blended: tuple[Floats32, Floats32, Floats32], held: tuple[Longs, Ints], ranks: Ints) -> None:
+    """Fill the ranks (blends, held-out items), shared out among threads by held-out items."""
+    owners, items = held
+
+    def work(first: int, last: int) -> None:
+        capped_ranks(*blended, (owners[first:last], items[first:last]), AT, ranks[:, first:last])
+
+    share_rows(items.size, ranks.size * _TYPICAL_DEPTH, work)
