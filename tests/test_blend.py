@@ -98,7 +98,7 @@ def test_a_blended_score_is_the_weighted_sum_on_the_scale_of_the_vectors(books: 
     weights, users = BlendWeights(vectors=1.0, evidence=0.7, spread=2.0), np.arange(books.domain.users)
     histories = books.evidence.histories_of(users)
     weighted = 0.7 * histories.lengths[:, None] ** 0.5 * books.evidence.sum(histories)
-    scale = 1 / np.sqrt(1 + (weighted**2).mean(axis=1) / 4.0)
+    scale = 1 / (1 + weighted.std(axis=1) / 2.0)
     scores = books.dots.copy()
     Blend(weights, books.evidence).add(scores, users)
     assert np.allclose(scores, (books.dots + weighted) * scale[:, None], atol=1e-5)

@@ -6,8 +6,9 @@ n_u is how many train items the user has, over all domains. Vectors speak for us
 their own items for the others. The weights are fitted for each domain on the validation split (`model.evaluation.fit`).
 A user without train items has no evidence and is ranked by vectors alone.
 
-scale_u = 1 / sqrt(1 + (root mean square of the user's weighted evidence / spread)²) changes no ranking: it keeps scores
-of different users comparable, which evidence that grows with a history would not be. No torch.
+scale_u = 1 / (1 + spread of the user's weighted evidence / spread of vectors' scores), where spreads are standard
+deviations over the domain's items. It changes no ranking: it keeps scores of different users comparable, which evidence
+that grows with a history would not be. No torch.
 """
 
 from __future__ import annotations
