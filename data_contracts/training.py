@@ -10,14 +10,15 @@ from pydantic import Field, field_validator
 
 from data_contracts.settings import EvaluateSettings, Seed, Settings, Share
 
-ModelName = Literal["edda", "popularity", "ials", "shared-bottom", "mmoe", "ple", "star"]
+ModelName = Literal["edda", "popularity", "walks", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
 
 class TrainSettings(Settings):
     """Graph and pairs → checkpoint."""
 
     model: ModelName = "edda"
-    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. ials needs the extra `baselines`."""
+    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. walks has no vectors, evidence ranks
+    alone. ials needs the extra `baselines`."""
     backbone: Literal["grec", "lightgcn", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
@@ -129,12 +130,15 @@ _OF_EDDA = {
 }
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_OF_LEARNING = {
+    "confidence", "width", "l2", "epochs", "patience", "device", "select_by", "select_users",
+    *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
+}  # fmt: skip
+"""All that matters only where there is something to learn."""
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": {
-        "confidence", "width", "l2", "epochs", "patience", "device", "select_by", "select_users",
-        *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
-    },
+    "popularity": _OF_LEARNING,
+    "walks": _OF_LEARNING,
     "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
     "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
     "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},

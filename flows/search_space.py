@@ -76,6 +76,7 @@ _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
 DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "edda": {**_DESCENT, **_GRAPH},
     "popularity": {},
+    "walks": {},
     "ials": {
         "train.l2": Axis(low=1e-1, high=1e4, log=True),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),
