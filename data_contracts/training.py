@@ -111,6 +111,11 @@ class TrainSettings(Settings):
         """Epochs are selected by the full ranking of the served score, which evidence may be part of."""
         return self.select_by == "full_ndcg@20" and "select_by" not in _NOT_READ[self.model]
 
+    @property
+    def score(self) -> str:
+        """The validation measure that epochs are selected by; AUC where nothing is selected."""
+        return "full_ndcg@20" if self.selects_by_ndcg else "auc"
+
     def keyed(self) -> dict[str, Any]:
         """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
@@ -131,13 +136,11 @@ _OF_EDDA = {
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
 _OF_LEARNING = {
-    "confidence", "width", "l2", "epochs", "patience", "device", "select_by", "select_users",
-    *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
+    "confidence", "width", "l2", "epochs", "patience", "device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT
 }  # fmt: skip
-"""All that matters only where there is something to learn."""
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": _OF_LEARNING,
+    "popularity": {"select_by", "select_users", *_OF_LEARNING},
     "walks": _OF_LEARNING,
     "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
     "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},

@@ -71,13 +71,14 @@ def tune(*runs: Path, options: Options = Options()) -> None:
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
     """
+    from flows.config import load_config
     from flows.tuning import as_options, best_of, search_settings, trials_table
 
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")
     trials = search_settings([(run, options.overrides) for run in runs], watcher())
     best = best_of(trials)
-    answer(trials_table(trials).plain())
+    answer(trials_table(trials, load_config(runs[0], options.overrides).train.score).plain())
     answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         answer(f"  edda run {run} {as_options(best.values)}")
