@@ -112,12 +112,16 @@ class GraphSettings(Settings):
 
 
 class NeighboursSettings(Settings):
-    """Graph → item-to-item weights of three-step walks (RP3beta)."""
+    """Graph → item-to-item weights of walks, item to user to item."""
 
-    alpha: float = Field(0.4, ge=0.0, le=2.0)
-    """How much a step out of a node is divided among its neighbours: by their number to this power."""
-    beta: float = Field(0.3, ge=0.0, le=2.0)
-    """How much popular items are held back: weights are divided by their number of users to this power."""
+    alpha: float = Field(0.2, ge=0.0, le=2.0)
+    """How much less a user of many items counts: by their number to this power."""
+    beta: float = Field(0.5, ge=0.0, le=2.0)
+    """How much popular items are held back: by the numbers of users of both items to this power; 0.5 is a cosine."""
+    shrink: float = Field(5.0, ge=0.0)
+    """Added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    power: float = Field(1.4, gt=0.0, le=4.0)
+    """Of the weights; above 1 close neighbours count more."""
     top: int = Field(500, ge=1)
     """Largest weights kept of each item."""
     scope: Literal["union", "domain"] = "union"
