@@ -7,7 +7,7 @@ and the sorted distinct ids of all logs, with a few numbers for each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
 from pipeline.assembly import Shelf, Stretch, Weight, stretches, weigh, write_stretch
-from pipeline.buckets import buckets_of
+from pipeline.buckets import buckets_of, domain_names
 from pipeline.fanout import fan_out, threads
 from pipeline.logs import LogError, LogFile
 from pipeline.numbering import NumberedIds, Numbering, number_ids, write_known
@@ -30,7 +30,7 @@ from pipeline.pieces import Job, Piece, cut, format_of, wanted_columns
 from pipeline.rejected import Dropped, dropped, rejected_rows
 from pipeline.runs import ids_path
 from pipeline.scratch import made
-from pipeline.sifting import sift
+from pipeline.sifting import SiftedBucket, sift
 from pipeline.spill import load_array
 
 _NOT_MALFORMED = ("rating", "leaked", "cold")
@@ -54,7 +54,8 @@ class SiftedLogs:
     Attributes:
         pieces: of each file, by its name, in order.
         ids: folders of the numbered user and item ids.
-        domains: domain → folders of its buckets, sorted by name.
+        domains: their names, sorted.
+        buckets: folders of the sifted buckets.
         scratch: where the rest goes.
         compute: threads or Dask scheduler.
         progress: told after each file of the interactions.
@@ -62,7 +63,8 @@ class SiftedLogs:
 
     pieces: dict[str, Piece]
     ids: tuple[Path, Path]
-    domains: dict[str, tuple[Path, ...]]
+    domains: tuple[str, ...]
+    buckets: tuple[Path, ...]
     scratch: Path
     compute: ComputeSettings
     progress: Progress
@@ -71,7 +73,7 @@ class SiftedLogs:
         """Every rejected row, sorted by file and line."""
         waiting: list[pa.Table] = [REJECTS.file_schema.empty_table()]
         users, items = (NumberedIds(folder) for folder in self.ids)
-        for table in rejected_rows(self.pieces, list(self._dropped.values()), (users, items)):
+        for table in rejected_rows(self.pieces, self._dropped, (users, items)):
             waiting.append(table)
             if sum(table.num_rows for table in waiting) >= _ROWS_PER_FILE:
                 draft.write(pa.concat_tables(waiting))
@@ -89,7 +91,7 @@ class SiftedLogs:
     def reasons(self) -> Counter[str]:
         """Reason → rejected rows, of reasons with any."""
         counts: Counter[str] = Counter()
-        for reasons in (*self._dropped_reasons.values(), *(piece.reasons for piece in self.pieces.values())):
+        for reasons in (*self._dropped_reasons, *(piece.reasons for piece in self.pieces.values())):
             counts.update(reasons)
         return +counts
 
@@ -119,53 +121,64 @@ class SiftedLogs:
 
     def write_interactions(self, draft: Draft) -> None:
         """Every domain's rows with ids numbered over all domains."""
-        read = [(self._shelf(domain), folder) for domain, folders in self.domains.items() for folder in folders]
-        weights = dict(zip((folder for _, folder in read), fan_out(weigh, read, self.compute), strict=True))
-        files = [file for domain in self.domains for file in self._files(domain, weights)]
+        weights = fan_out(weigh, [(self._shelves, folder) for folder in self.buckets], self.compute)
+        by_domain = list(zip(*weights, strict=True)) or [()] * len(self.domains)
+        files = [file for files in map(self._files, self._shelves, by_domain) for file in files]
         paths = fan_out(write_stretch, files, self.compute, self.progress, "parts")
         for file, path in zip(files, paths, strict=True):
             draft.adopt(path, domain=file.shelf.domain)
-        domains = {domain: self._domain_statistics(domain, weights) for domain in self.domains}
+        domains = {
+            shelf.domain: self._domain_statistics(shelf, own)
+            for shelf, own in zip(self._shelves, by_domain, strict=True)
+        }
         draft.statistics |= {
             **({"domains": domains} if domains else {}),
             "raw_rows": self.raw_rows,
             "malformed": self._malformed(),
             **{reason: self.reasons[reason] for reason in _NOT_MALFORMED},
             "duplicates": sum(domain["duplicates"] for domain in domains.values()),
+            "pairs_in_several_domains": self._shared_pairs(),
             **{
                 f"{kind}s": int(load_array(self._kept / f"{kind}s.npy").max(initial=-1)) + 1
                 for kind in ("user", "item")
             },
         }
 
-    def _domain_statistics(self, domain: str, weights: Mapping[Path, Weight]) -> dict[str, int]:
-        own = [weights[folder] for folder in self.domains[domain]]
-        splits = np.sum([weight.splits for weight in own], axis=0)
+    def _shared_pairs(self) -> dict[str, int]:
+        counts = np.zeros(len(SPLITS), np.int64)
+        for folder in self.buckets:
+            counts += SiftedBucket(folder).shared_pairs()
+        return dict(zip(SPLITS, counts.tolist(), strict=True))
+
+    def _domain_statistics(self, shelf: Shelf, weights: Sequence[Weight]) -> dict[str, int]:
+        splits = np.sum([weight.splits for weight in weights], axis=0)
         return {
-            "users": sum(len(weight.users) for weight in own),
-            "items": int(load_array(self._shelf(domain).warm_items).sum()),
+            "users": sum(len(weight.users) for weight in weights),
+            "items": int(load_array(shelf.warm_items).sum()),
             **dict(zip(SPLITS, splits.tolist(), strict=True)),
-            "duplicates": sum(weight.raw_rows for weight in own) - int(splits.sum()),
-            **self._dropped_reasons[domain],
+            "duplicates": sum(weight.raw_rows for weight in weights) - int(splits.sum()),
+            **self._dropped_reasons[shelf.number],
         }
 
-    def _files(self, domain: str, weights: Mapping[Path, Weight]) -> Iterator[Stretch]:
-        folders = self.domains[domain]
-        place = self.scratch / "files" / str(list(self.domains).index(domain))
-        return stretches(self._shelf(domain), folders, [weights[folder] for folder in folders], _ROWS_PER_FILE, place)
+    def _files(self, shelf: Shelf, weights: Sequence[Weight]) -> Iterator[Stretch]:
+        folder = self.scratch / "files" / str(shelf.number)
+        return stretches(shelf, self.buckets, weights, _ROWS_PER_FILE, folder)
 
-    def _shelf(self, domain: str) -> Shelf:
-        number = list(self.domains).index(domain)
+    @cached_property
+    def _shelves(self) -> tuple[Shelf, ...]:
         numbers = self._kept / "users.npy", self._kept / "items.npy"
-        return Shelf(domain, self._kept / f"warm-{number}.npy", numbers, self.ids)
+        return tuple(
+            Shelf(domain, number, self._kept / f"warm-{number}.npy", numbers, self.ids)
+            for number, domain in enumerate(self.domains)
+        )
 
     @cached_property
-    def _dropped(self) -> dict[str, Dropped]:
-        return {domain: dropped(folders, self._shelf(domain).warm_items) for domain, folders in self.domains.items()}
+    def _dropped(self) -> Dropped:
+        return dropped(self.buckets, [shelf.warm_items for shelf in self._shelves])
 
     @cached_property
-    def _dropped_reasons(self) -> dict[str, dict[str, int]]:
-        return {domain: found.reasons() for domain, found in self._dropped.items()}
+    def _dropped_reasons(self) -> list[dict[str, int]]:
+        return self._dropped.reasons()
 
     @cached_property
     def _kept(self) -> Path:
@@ -174,11 +187,13 @@ class SiftedLogs:
     def _write_kept(self, folder: Path) -> None:
         """The number of each kept user and item, and each domain's warm items."""
         users, items = (np.zeros(len(NumberedIds(ids)), dtype=bool) for ids in self.ids)
-        for number, buckets in enumerate(self.domains.values()):
+        buckets = [SiftedBucket(folder) for folder in self.buckets]
+        for bucket in buckets:
+            users[bucket.warm_users()] = True
+        for number in range(len(self.domains)):
             is_warm = np.zeros(len(items), dtype=bool)
             for bucket in buckets:
-                is_warm[load_array(bucket / "items.npy")] = True
-                users[load_array(bucket / "users.npy")] = True
+                is_warm[bucket.warm_items(number)] = True
             np.save(folder / f"warm-{number}.npy", is_warm)
             items |= is_warm
         for kind, is_kept in (("users", users), ("items", items)):
@@ -226,12 +241,10 @@ def sift_logs(
     ]
     users, items = fan_out(number_ids, numberings, compute)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
-    buckets = buckets_of(pieces, (users, items), settings, bucket_rows, scratch / "buckets")
-    folders = fan_out(sift, buckets, compute, progress, "buckets")
-    domains: dict[str, tuple[Path, ...]] = {}
-    for bucket, folder in zip(buckets, folders, strict=True):
-        domains[bucket.domain] = (*domains.get(bucket.domain, ()), folder)
+    domains = domain_names(pieces)
     if MACRO in domains:
         raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    buckets = buckets_of(pieces, (users, items), settings, bucket_rows, scratch)
+    folders = tuple(fan_out(sift, buckets, compute, progress, "buckets"))
     by_name = {log.name: piece for log, piece in zip(ordered, pieces, strict=True)}
-    return SiftedLogs(by_name, (users, items), domains, scratch, compute, progress)
+    return SiftedLogs(by_name, (users, items), domains, folders, scratch, compute, progress)
