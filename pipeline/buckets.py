@@ -35,6 +35,7 @@ class Bucket:
         runs: file of int32 [runs, 3]: each run's domain, file and place in the file, in the order of their numbers. It
             is a file because every bucket needs all of them.
         pieces: folder of all files' pieces.
+        trained: folders of runs of the pairs that an update's tables were trained on; their numbers follow.
         ids: folders of the numbered user and item ids.
         settings: how to split, and what to drop.
         folder: where the result goes.
@@ -44,6 +45,7 @@ class Bucket:
     domains: tuple[str, ...]
     runs: Path
     pieces: Path
+    trained: tuple[Path, ...]
     ids: tuple[Path, Path]
     settings: IngestSettings
     folder: Path
@@ -56,6 +58,15 @@ class Bucket:
             places = zip(runs[numbers, 1:].tolist(), numbers.tolist(), strict=True)
             yield [Run(file, place, number) for (file, place), number in places]
 
+    def trained_runs(self) -> Iterator[tuple[Runs, int, int]]:
+        """Of the pairs trained on before the runs of a folder, a run's place there, and its number over all."""
+        number = len(load_array(self.runs))
+        for folder in self.trained:
+            runs = Runs(folder)
+            for place in range(len(runs)):
+                yield runs, place, number + place
+            number += len(runs)
+
 
 def domain_names(pieces: Sequence[Piece]) -> tuple[str, ...]:
     """All domains of the logs, sorted."""
@@ -63,12 +74,18 @@ def domain_names(pieces: Sequence[Piece]) -> tuple[str, ...]:
 
 
 def buckets_of(
-    pieces: Sequence[Piece], ids: tuple[Path, Path], settings: IngestSettings, most_rows: int, scratch: Path
+    pieces: Sequence[Piece],
+    trained: tuple[Path, ...],
+    ids: tuple[Path, Path],
+    settings: IngestSettings,
+    most_rows: int,
+    scratch: Path,
 ) -> list[Bucket]:
     """All buckets: consecutive parts with at most `most_rows` rows together, or one larger part.
 
     Args:
         pieces: of every log file, in order, in folders `pieces/0`, `pieces/1` and so on of `scratch`.
+        trained: folders of runs of the pairs trained on before.
         ids: folders of the numbered user and item ids.
         settings: how to split, and what to drop.
         most_rows: bound on a bucket's rows.
@@ -90,7 +107,7 @@ def buckets_of(
     listed = made(scratch / "runs", lambda folder: np.save(folder / "runs.npy", table)) / "runs.npy"
     return [
         Bucket(
-            parts, domains, listed, scratch / "pieces", ids, settings,
+            parts, domains, listed, scratch / "pieces", trained, ids, settings,
             scratch / "buckets" / f"{parts.start}-{parts.stop}",
         )
         for parts in bounded_ranges(sizes, most_rows)

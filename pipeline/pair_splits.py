@@ -22,12 +22,10 @@ import numpy.typing as npt
 from data_contracts.contracts import SPLITS
 from data_contracts.settings import IngestSettings, SplitSettings
 from pipeline.numbering import NumberedIds
-from pipeline.splits import Codes, Numbers, Pairs, assign_splits
+from pipeline.splits import TRAIN_CODE, Codes, Mask, Numbers, Pairs, assign_splits
 
 _UNDECIDED = np.int8(127)
 _T = TypeVar("_T", bound=np.integer[Any])
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Rows:
         user, item: ranks among `users` and `items`.
         split: index into SPLITS, as the logs give it; that of train where they give none.
         timestamp: earliest time of the row.
+        trained: in an update, whether the pair was trained on before: then it stays in training.
         names: the domains' names, sorted.
         users, items: the ids.
     """
@@ -48,6 +47,7 @@ class Rows:
     item: Numbers
     split: Codes
     timestamp: Numbers
+    trained: Mask
     names: tuple[str, ...]
     users: NumberedIds
     items: NumberedIds
@@ -89,7 +89,7 @@ def split_rows(rows: Rows, settings: IngestSettings) -> RowSplits:
     else:
         split = _split_by_domain(rows, settings.split)
     if settings.protocol == "clean":
-        earliest = pairs.minimum(split)
+        earliest = pairs.minimum(np.where(rows.trained, np.int8(TRAIN_CODE), split))
         if method == "leave-last-out":
             split = earliest
         leaked = split > earliest
@@ -135,6 +135,6 @@ def _split_by_domain(rows: Rows, settings: SplitSettings, chosen: Mask | None = 
         at = np.arange(of_domain.start, of_domain.stop)
         at = at if chosen is None else at[chosen[of_domain]]
         user, item = rows.user[at], rows.item[at]
-        pairs = Pairs(name, user, item, places.take(item).astype(np.int64), rows.timestamp[at], users, items)
-        codes[at] = assign_splits(pairs, settings)
+        place, trained = places.take(item).astype(np.int64), rows.trained[at]
+        codes[at] = assign_splits(Pairs(name, user, item, place, rows.timestamp[at], trained, users, items), settings)
     return codes

@@ -7,7 +7,7 @@ and the sorted distinct ids of all logs, with a few numbers for each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import KINDS, MACRO, REJECTS, SPLITS
+from data_contracts.contracts import INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS
 from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
@@ -32,6 +32,7 @@ from pipeline.runs import ids_path
 from pipeline.scratch import made
 from pipeline.sifting import SiftedBucket, sift
 from pipeline.spill import load_array
+from pipeline.trained_before import TrainedPairs, cut_trained
 
 _NOT_MALFORMED = ("rating", "leaked", "cold")
 _BLOCK_BYTES = (1 << 16, 1 << 23)
@@ -204,7 +205,7 @@ def sift_logs(
     scratch: Path,
     settings: IngestSettings,
     logs: Sequence[LogFile],
-    before: Artifact | None,
+    before: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress,
 ) -> SiftedLogs:
@@ -214,7 +215,8 @@ def sift_logs(
         scratch: private folder; what an interrupted attempt completed there is used.
         settings: how to split, and what to drop.
         logs: the files.
-        before: nodes whose ids keep the order of their numbers.
+        before: in an update the earlier `nodes`, whose ids keep the order of their numbers, and `interactions`, whose
+            train pairs stay in training; else nothing.
         compute: threads or Dask scheduler, and memory for blocks and buckets.
         progress: told after each file and bucket.
 
@@ -231,11 +233,12 @@ def sift_logs(
         for number, log in enumerate(ordered)
     ]
     pieces = fan_out(cut, jobs, compute, progress, "files")
+    trained = tuple(fan_out(cut_trained, _trained_pairs(before, settings, scratch / "trained"), compute))
     numberings = [
         Numbering(
-            tuple(ids_path(piece.folder, kind) for piece in pieces),
+            tuple(ids_path(folder, kind) for folder in [*(piece.folder for piece in pieces), *trained]),
             scratch / "ids" / kind,
-            write_known(before, kind, scratch / f"known-{kind}.arrow") if before else None,
+            write_known(before[NODES.name], kind, scratch / f"known-{kind}.arrow") if before else None,
         )
         for kind in KINDS
     ]
@@ -244,7 +247,16 @@ def sift_logs(
     domains = domain_names(pieces)
     if MACRO in domains:
         raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
-    buckets = buckets_of(pieces, (users, items), settings, bucket_rows, scratch)
+    buckets = buckets_of(pieces, trained, (users, items), settings, bucket_rows, scratch)
     folders = tuple(fan_out(sift, buckets, compute, progress, "buckets"))
     by_name = {log.name: piece for log, piece in zip(ordered, pieces, strict=True)}
     return SiftedLogs(by_name, (users, items), domains, folders, scratch, compute, progress)
+
+
+def _trained_pairs(before: Mapping[str, Artifact], settings: IngestSettings, folder: Path) -> list[TrainedPairs]:
+    if INTERACTIONS.name not in before or settings.protocol == "released":
+        return []
+    domains = [partition["domain"] for partition in before[INTERACTIONS.name].partitions()]
+    return [
+        TrainedPairs(before[INTERACTIONS.name], domain, folder / str(number)) for number, domain in enumerate(domains)
+    ]

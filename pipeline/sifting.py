@@ -21,11 +21,11 @@ import pyarrow as pa
 from data_contracts.contracts import SPLITS
 from pipeline.buckets import Bucket
 from pipeline.numbering import NumberedIds
-from pipeline.pair_splits import Mask, Rows, split_rows
+from pipeline.pair_splits import Rows, split_rows
 from pipeline.runs import Runs
 from pipeline.scratch import made, mapped_table, write_table
 from pipeline.spill import load_array
-from pipeline.splits import TRAIN_CODE, Codes, Numbers
+from pipeline.splits import TRAIN_CODE, Codes, Mask, Numbers
 
 LEAKED, COLD, SUSPECT = 0, 1, 2
 """Why a raw row was dropped. A suspect was dropped as cold if no bucket has a train row of its item in its domain."""
@@ -125,7 +125,7 @@ def sift(bucket: Bucket) -> Path:
 def _write(bucket: Bucket, folder: Path) -> None:
     users, items = (NumberedIds(path) for path in bucket.ids)
     raw = _read(bucket, users, items)
-    merged = _merge(raw, bucket.domains, users, items)
+    merged = _merge(raw, bucket, users, items)
     splits = split_rows(merged, bucket.settings)
     warming = ~splits.leaked if bucket.settings.cold == "keep" else splits.split == TRAIN_CODE
     warm_items = [_distinct(merged.item[rows][warming[rows]]) for rows in merged.by_domain()]
@@ -165,18 +165,21 @@ def _read(bucket: Bucket, users: NumberedIds, items: NumberedIds) -> _Raw:
     return _Raw(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def _merge(raw: _Raw, domains: tuple[str, ...], users: NumberedIds, items: NumberedIds) -> _Merged:
+def _merge(raw: _Raw, bucket: Bucket, users: NumberedIds, items: NumberedIds) -> _Merged:
+    domains = bucket.domains
     key = (raw.user.astype(np.int64) * len(items) + raw.item) * len(SPLITS) + raw.split
     bounds = np.searchsorted(raw.domain, np.arange(len(domains) + 1)).tolist()
     order = np.concatenate([first + np.argsort(key[first:end]) for first, end in pairwise(bounds)])
     starts = np.flatnonzero((np.diff(key[order], prepend=-1) != 0) | (np.diff(raw.domain, prepend=-1) != 0))
     first = order[starts]
+    trained = _pairs_trained_before(bucket, users, items)
     return _Merged(
         domain=raw.domain[first],
         user=raw.user[first],
         item=raw.item[first],
         split=raw.split[first],
         timestamp=np.minimum.reduceat(raw.timestamp[order], starts),
+        trained=np.isin(key[first] // len(SPLITS), trained) if len(trained) else np.zeros(len(first), dtype=bool),
         names=domains,
         users=users,
         items=items,
@@ -184,6 +187,16 @@ def _merge(raw: _Raw, domains: tuple[str, ...], users: NumberedIds, items: Numbe
         count=np.diff(starts, append=len(key)),
         order=order,
     )
+
+
+def _pairs_trained_before(bucket: Bucket, users: NumberedIds, items: NumberedIds) -> Numbers:
+    """User · items + item of the pairs of the bucket's users, by rank."""
+    pairs = [np.zeros(0, np.int64)]
+    for runs, place, number in bucket.trained_runs():
+        rows = runs.rows(place, bucket.parts)
+        user, item = users.ranks(number, rows["user"].to_numpy()), items.ranks(number, rows["item"].to_numpy())
+        pairs.append(user.astype(np.int64) * len(items) + item)
+    return np.concatenate(pairs)
 
 
 def _of_warm_users(merged: _Merged, warming: Mask) -> Mask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.settings import Columns, ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
 from data_contracts.store import Store
 from pipeline import sifted
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
+from pipeline.nodes import number_nodes
 
 METHODS = {
     "given": SplitSettings(method="given"),
@@ -53,7 +55,20 @@ def ingested(
     (folder / "log.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in log))
     source = LogSource(path=f"{folder}/log.csv", header=False, columns=COLUMNS)
     stage = IngestSettings(**{"split": split, **options})
-    return ingest(Store(folder / "store"), stage, find_logs([source], folder), ComputeSettings(threads=1))
+    logs = find_logs([source], folder)
+    return ingest(Store(folder / "store"), stage, logs, ComputeSettings(threads=1), before=before or {})
+
+
+def updated(folder: Path, logs: list[list[Row]], split: SplitSettings, **options: Any) -> list[dict[str, Artifact]]:
+    """What each log becomes, the first from scratch, every other as an update of the one before."""
+    made: list[dict[str, Artifact]] = []
+    before: dict[str, Artifact] = {}
+    for log in logs:
+        made.append(ingested(folder, log, split, before, **options))
+        parents = {"interactions": made[-1]["interactions"]}
+        nodes = number_nodes(Store(folder / "store"), GraphSettings(), parents, ComputeSettings(threads=1))
+        before = {**parents, "nodes": nodes}
+    return made
 
 
 def splits_by_pair(interactions: Artifact) -> dict[tuple[str, str], dict[str, str]]:
@@ -114,6 +129,47 @@ def test_no_log_makes_a_pair_held_out_and_trained(
     made = ingested(tmp_path_factory.mktemp("logs"), log, METHODS[method], cold=cold, rejected_share_at_most=1.0)
     assert mixed_pairs(made["interactions"]) == []
     assert_every_row_is_accounted_for(log, made)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(rows, min_size=2, max_size=3), st.sampled_from(sorted(METHODS)))
+def test_in_an_update_what_was_trained_on_is_held_out_nowhere(
+    tmp_path_factory: pytest.TempPathFactory, days: list[list[Row]], method: str
+) -> None:
+    """Each day adds its rows; then the first day's rows vanish."""
+    logs = [*accumulate(days), list(chain(*days[1:]))]
+    folder = tmp_path_factory.mktemp("logs")
+    trained: set[tuple[str, str]] = set()
+    for log, made in zip(logs, updated(folder, logs, METHODS[method], rejected_share_at_most=1.0), strict=True):
+        by_pair = splits_by_pair(made["interactions"])
+        assert mixed_pairs(made["interactions"]) == []
+        assert_every_row_is_accounted_for(log, made)
+        assert not {pair for pair in trained & by_pair.keys() if "train" not in by_pair[pair].values()}
+        trained = {pair for pair, splits in by_pair.items() if "train" in splits.values()}
+
+
+@pytest.mark.parametrize("method", ["random", "leave-last-out"])
+def test_an_update_still_holds_out_new_rows(tmp_path: Path, method: str) -> None:
+    """Ten users, each with ten pairs of two domains on monday and ten more on tuesday, of which some are held out."""
+    days = [[(domain, f"u{user}", f"i{item}", "", item) for user in range(10) for item in items for domain in "ab"]
+            for items in (range(10), range(10, 20))]  # fmt: skip
+    monday, tuesday = updated(tmp_path, [days[0], days[0] + days[1]], METHODS[method])
+    scratch = ingested(tmp_path, days[0] + days[1], METHODS[method])
+    earlier = splits_by_pair(monday["interactions"])
+    moved, held_out = [], Counter()
+    for made in (tuesday, scratch):
+        by_pair = splits_by_pair(made["interactions"])
+        moved.append(sum(earlier.get(pair, {}).get("a") == "train" != splits["a"] for pair, splits in by_pair.items()))
+        held_out[len(moved)] = sum(splits["a"] != "train" for splits in by_pair.values())
+    assert held_out[1] == held_out[2]
+    assert (moved[0], moved[1] > 0) == (0, method == "random")
+
+
+def test_an_update_of_the_released_protocol_splits_as_from_scratch(tmp_path: Path) -> None:
+    log = crowded_log(9, 300)
+    _, made = updated(tmp_path, [log[:200], log], SplitSettings(), protocol="released")
+    scratch = ingested(tmp_path, log, SplitSettings(), protocol="released")
+    assert splits_by_pair(made["interactions"]) == splits_by_pair(scratch["interactions"])
 
 
 @pytest.mark.parametrize("method", METHODS)
