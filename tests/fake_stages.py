@@ -60,7 +60,9 @@ def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
 
 def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _progress: Any, before: Any) -> Any:
     inputs = _ingest_inputs(settings, logs)
-    parents = {"rejects": {}, "interactions": {"nodes-before": before} if before else {}}
+    parents = {f"{role}-before": artifact for role, artifact in before.items()}
+    parents = {"rejects": {role: parents[role] for role in parents if role == "interactions-before"},
+               "interactions": parents}  # fmt: skip
     return {name: fake.make(store, name, inputs, of) for name, of in parents.items()}
 
 
