@@ -13,6 +13,8 @@ REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rati
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
+UNION = ""
+"""In place of a domain's name: all domains together."""
 BEFORE = "before"
 """Ends the role, after a hyphen, of a parent that an update goes on from: what the run's name had before."""
 
@@ -104,6 +106,25 @@ GRAPH = Contract(
     references=(_NODE_REFERENCE, Reference(("domain", "neighbours"), "nodes", ("domain", "node"))),
 )
 
+NEIGHBOURS = Contract(
+    "neighbours",
+    1,
+    "For each item the items that three-step walks, item, user, item, tie it to most, over all domains' train rows.",
+    (
+        Column("domain", pa.string(), "whose train rows were walked; empty: those of all domains", may_be_empty=True),
+        Column("item", pa.int32(), "as in `interactions`", minimum=0),
+        Column("neighbours", pa.list_(pa.int32()), "other items, as in `interactions`, ascending", minimum=0),
+        Column("weights", pa.list_(pa.float32()), "of the walks to each of them", above=0.0),
+    ),
+    key=("domain", "item"),
+    sorted_by=("domain", "item"),
+    references=(
+        Reference(("item",), "nodes", ("entity",), where=("kind", ITEM)),
+        Reference(("neighbours",), "nodes", ("entity",), where=("kind", ITEM)),
+    ),
+    files=("rows/*.safetensors",),  # by domain, or `union`: the same rows, by item number
+)
+
 REACH = Contract(
     "reach",
     1,
@@ -118,21 +139,6 @@ REACH = Contract(
     sorted_by=("node",),
     partitioned_by=("domain",),
     references=(_NODE_REFERENCE, Reference(("domain", "anchors"), "nodes", ("domain", "node"))),
-)
-
-NEIGHBOURS = Contract(
-    "neighbours",
-    1,
-    "Item-to-item weights of three-step walks over train interactions: for every item its strongest neighbours.",
-    (
-        Column("domain", pa.string(), "whose train rows were walked; empty: the union's", may_be_empty=True),
-        Column("item", pa.int32(), "as in `interactions`", minimum=0),
-        Column("neighbours", pa.list_(pa.int32()), "items, as in `interactions`, ascending", minimum=0),
-        Column("weights", pa.list_(pa.float32()), "weight of each neighbour", above=0.0),
-    ),
-    key=("domain", "item"),
-    sorted_by=("domain", "item"),
-    files=("rows/*.safetensors",),
 )
 
 PAIRS = Contract(

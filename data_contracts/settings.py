@@ -111,6 +111,30 @@ class GraphSettings(Settings):
     """Kinds of node that may be anchors."""
 
 
+class NeighboursSettings(Settings):
+    """Graph → item-to-item weights of three-step walks (RP3beta)."""
+
+    alpha: float = Field(0.4, ge=0.0, le=2.0)
+    """How much a step out of a node is divided among its neighbours: by their number to this power."""
+    beta: float = Field(0.3, ge=0.0, le=2.0)
+    """How much popular items are held back: weights are divided by their number of users to this power."""
+    top: int = Field(500, ge=1)
+    """Largest weights kept of each item."""
+    scope: Literal["union", "domain"] = "union"
+    """union: walks go through the train rows of all domains; domain: through each domain's alone."""
+    method: Literal["auto", "exact", "walk"] = "auto"
+    """exact: sums over all users of both items; walk: of items for which that takes more than `walks` multiply-adds,
+    estimated from so many random walks; auto: exact where its predicted cost is allowed."""
+    exact_multiply_adds: int = Field(40_000_000_000, ge=0)
+    """auto: most multiply-adds of exact, the sum over users of the square of their number of items."""
+    walks: int = Field(10_000, ge=1, le=10_000_000)
+    """walk: random walks of two steps from an item."""
+    seed: Seed = 2022
+    """walk: seed of the draws, and of the items that are compared."""
+    compared_items: int = Field(200, ge=0)
+    """Items on which the manifest compares rows made by walks with exact ones."""
+
+
 class ReachSettings(Settings):
     """Graph → anchor-reach vectors."""
 

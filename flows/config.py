@@ -21,6 +21,7 @@ from data_contracts.settings import (
     GraphSettings,
     IngestSettings,
     LogSource,
+    NeighboursSettings,
     PairsSettings,
     Protocol,
     ReachSettings,
@@ -65,6 +66,8 @@ class RunConfig(Settings):
     """Raw logs → interactions and rejects."""
     graph: GraphSettings = GraphSettings()
     """Interactions → nodes and graph."""
+    neighbours: NeighboursSettings = NeighboursSettings()
+    """Graph → weights between items, from three-step walks."""
     reach: ReachSettings = ReachSettings()
     """Graph → anchor-reach vectors."""
     pairs: PairsSettings = PairsSettings()

@@ -208,6 +208,7 @@ def _add_preparation(plan: Plan) -> None:
     plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
+    plan.add("neighbours", NEIGHBOURS.name, config.neighbours.keyed(), [NODES.name, GRAPH.name])
     plan.add("walk", REACH.name, config.reach.keyed(), [NODES.name, GRAPH.name])
     plan.add("align", PAIRS.name, config.pairs.keyed(), [NODES.name, REACH.name])
 

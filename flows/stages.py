@@ -14,6 +14,7 @@ from data_contracts.contracts import (
     GRAPH,
     INTERACTIONS,
     METRICS,
+    NEIGHBOURS,
     NODES,
     PAIRS,
     REACH,
@@ -99,6 +100,12 @@ def _graph(job: Job) -> Artifact:
     return build_graph(job.plan.store, *job.rest)
 
 
+def _neighbours(job: Job) -> Artifact:
+    from pipeline.neighbours.stage import build_neighbours
+
+    return build_neighbours(job.plan.store, job.plan.config.neighbours, *job.rest)
+
+
 def _reach(job: Job) -> Artifact:
     from pipeline.reach import describe_reach
 
@@ -153,6 +160,7 @@ _MAKERS: dict[str, Callable[[Job], Artifact]] = {
     INTERACTIONS.name: _ingest,
     NODES.name: _nodes,
     GRAPH.name: _graph,
+    NEIGHBOURS.name: _neighbours,
     REACH.name: _reach,
     PAIRS.name: _pairs,
     CHECKPOINT.name: _checkpoint,

@@ -11,6 +11,9 @@ from numba import njit, uint64
 
 from pipeline.walk_kernels import mix
 
+_DIGITS = (20, 11), (10, 10), (0, 10)
+"""Shift and width of the digits that a positive float32's 31 bits are sorted by."""
+
 
 @njit(nogil=True, cache=True)
 def group_rows(indptr, indices, bits, slots, first, group_of):
@@ -128,3 +131,59 @@ def unit_parts(rows, column_of, norms, unit_indptr, unit_indices, unit_weights):
                 unit_indices[place] = column
                 unit_weights[place] = np.float32(np.float64(weights[entry]) / norms[row])
                 place += 1
+
+
+@njit(nogil=True, cache=True)
+def threshold_of(values, count, limit, bins, rest):
+    """The `limit`-th largest of the values, and how many equal to it are among the `limit` largest; 0, 0 for fewer."""
+    found = np.uint32(0)
+    if count <= limit:
+        return found, np.int64(0)
+    rest[:count] = values[:count]
+    for shift, width in _DIGITS:
+        ones = np.uint32((1 << width) - 1)
+        bins[: 1 << width] = 0
+        for j in range(count):
+            bins[(rest[j] >> np.uint32(shift)) & ones] += 1
+        digit = np.int64(ones)
+        while bins[digit] < limit:
+            limit -= bins[digit]
+            digit -= 1
+        found = (found << np.uint32(width)) | np.uint32(digit)
+        members = 0
+        for j in range(count):
+            rest[members] = rest[j]
+            members += (rest[j] >> np.uint32(shift)) & ones == np.uint32(digit)
+        count = members
+    return found, limit
+
+
+@njit(nogil=True, cache=True)
+def scanned_above(bits, threshold, equals, columns):
+    """All columns above the threshold and the first of those equal to it, ascending; returns how many."""
+    found = 0
+    for column in range(bits.size):
+        if bits[column] > threshold or (equals > 0 and bits[column] == threshold):
+            equals -= bits[column] == threshold
+            columns[found] = column
+            found += 1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def sorted_above(values, touched, count, threshold, equals, ties, columns):
+    """As `scanned_above`, by sorting what is kept."""
+    found = tied = 0
+    for j in range(count):
+        if values[j] > threshold:
+            columns[found] = touched[j]
+            found += 1
+        elif values[j] == threshold:
+            ties[tied] = touched[j]
+            tied += 1
+    ties[:tied].sort()
+    for j in range(min(tied, equals)):
+        columns[found] = ties[j]
+        found += 1
+    columns[:found].sort()
+    return found

@@ -22,7 +22,7 @@ from flows.running import watch
 
 __all__ = ["stages"]
 
-STAGES = ["ingest", "graph", "walk", "align", "train", "evaluate", "export"]
+STAGES = ["ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from flows.stages import make_step
 
 __all__ = ["stages"]
 
-ALL = ["rejects", "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022", "metrics", "embeddings",
-       "recommendations"]  # fmt: skip
+ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs", "checkpoint-2022", "metrics",
+       "embeddings", "recommendations"]  # fmt: skip
 
 
 def config_of(folder: Path, *overrides: str) -> RunConfig:
@@ -42,10 +42,10 @@ def test_a_finished_run_makes_nothing(tmp_path, stages: Stages):
     [
         ("ingest.cold=keep", ALL),
         ('graph.anchor_kinds=["user"]', ALL[2:]),
-        ("reach.walks=7", ALL[4:]),
-        ("pairs.k=2", ALL[5:]),
-        ("train.epochs=2", ALL[6:]),
-        ("evaluate.candidate_seed=1", ALL[6:]),
+        ("reach.walks=7", ALL[5:]),
+        ("pairs.k=2", ALL[6:]),
+        ("train.epochs=2", ALL[7:]),
+        ("evaluate.candidate_seed=1", ALL[7:]),
         ("evaluate.resamples=9", ["metrics"]),
         ("export.top=3", ["embeddings", "recommendations"]),
         ("train.seeds=[2022, 1]", ["checkpoint-1", "metrics"]),
@@ -84,7 +84,7 @@ def test_a_stage_that_is_done_needs_nothing_before_it(tmp_path, stages: Stages):
     graph = outcome.artifacts["graph"]
     (graph.path / "manifest.json").unlink()
     assert is_finished(make_plan(config_of(tmp_path)), "train")
-    assert run_stages(config_of(tmp_path)).made == ["graph", "metrics", "embeddings", "recommendations"]
+    assert run_stages(config_of(tmp_path)).made == ["graph", "neighbours", *ALL[8:]]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, stages: Stages):
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, stages: Stages):
     with pytest.raises(KeyboardInterrupt):
         run_stages(config_of(tmp_path))
     stages.calls.clear()
-    assert run_stages(config_of(tmp_path)).made == ALL[5:]
+    assert run_stages(config_of(tmp_path)).made == ALL[6:]
     assert stages.calls["interactions"] == 0
 
 

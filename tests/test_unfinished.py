@@ -20,7 +20,7 @@ from flows.unfinished import run_by_name
 
 __all__ = ["here", "stages"]
 
-STAGES = ["world", "ingest", "graph", "walk", "align", "train", "evaluate", "export"]
+STAGES = ["world", "ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
 
 
 class Ended(BaseException):
@@ -82,7 +82,7 @@ def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: 
     ended_before("align")
     status, words = told(capsys, "inspect", "r", "--sql", "from pairs")
     assert status == 1
-    assert "views: world, rejects, interactions, nodes, graph, reach; run 'r', begun" in words
+    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', begun" in words
     assert "missing: pairs," in words
 
 
@@ -107,7 +107,7 @@ def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stag
     ended_before("align")
     assert "nodes (contract version 1)" in told(capsys, "inspect", "r/nodes")[1]
     assert json.loads(told(capsys, "inspect", "r", "--json")[1])["artifacts"].keys() == {
-        *("world", "rejects", "interactions", "nodes", "graph", "reach")
+        *("world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach")
     }
 
 
@@ -145,7 +145,7 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
     here, stages: Stages, monkeypatch, capsys
 ) -> None:
     ended_before("align")
-    assert list(run_by_name("r", Store("edda-store"))[1]["costs"]) == STAGES[:4]
+    assert list(run_by_name("r", Store("edda-store"))[1]["costs"]) == STAGES[:5]
 
     def end(outcome) -> None:
         raise Ended
@@ -155,4 +155,4 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
         with pytest.raises(Ended):
             run_stages(load_config(Path("r.toml")))
     assert told(capsys, "run", "r.toml")[0] == 0
-    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:7]
+    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:8]
