@@ -91,7 +91,11 @@ def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
 
     logs = {"find_logs": _find_logs, "MissingLogsError": ValueError, "remote_versions": lambda _sources: set()}
     source = LogSource(path=str(log), domain="books")
-    exports = {f"export_{name}": stage(name) for name in ("embeddings", "recommendations")}
+
+    def export_recommendations(store: Any, settings: Any, parents: Any, *_rest: Any) -> Any:
+        return fake.make(store, "recommendations", settings.keyed_lists(), parents)
+
+    exports = {"export_embeddings": stage("embeddings"), "export_recommendations": export_recommendations}
     return {
         "pipeline.world": {"make_world": make_world, "world_logs": lambda _world: (source,)},
         "pipeline.logs": logs,
