@@ -259,7 +259,7 @@ RECOMMENDATIONS = Contract(
         _DOMAIN,
         _USER_ID,
         _ITEM_ID,
-        Column("score", pa.float32(), "as served: dot product of final vectors, blended with evidence where there is any"),
+        Column("score", pa.float32(), "as served: dot product of final vectors, blended with evidence if there is any"),
         Column("rank", pa.int32(), "1 = best", minimum=1),
         Column("because_of", pa.list_(pa.string()), "items of the user's history that most of its evidence comes from, "
                "at most three, the largest share first; null without export.why", nullable=True),

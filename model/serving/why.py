@@ -117,10 +117,9 @@ def explain(scorers: Sequence[DomainScorer], lists: Lists, most: int = REASONS) 
     reasons = is_reason.sum(axis=1)
     users = None if lists.users is None else np.repeat(lists.users[owners], reasons)
     ids, domains = _named(scorers, items[is_reason], users)
-    vectors: Floats32 = np.abs(of_vectors * lists.dots[owners, places])
-    evidence: Floats32 = np.abs(of_evidence * totals)
-    with np.errstate(invalid="ignore"):  # 0 / 0
-        share = evidence / (vectors + evidence)
+    vectors, evidence = np.abs(of_vectors * lists.dots[owners, places]), np.abs(of_evidence * totals)
+    share = np.full(owners.size, np.nan, np.float32)
+    np.divide(evidence, vectors + evidence, out=share, where=vectors + evidence > 0)
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(reasons)])
     return Explanation(indptr, ids, domains, weights[is_reason] / np.repeat(totals, reasons), share)
 
