@@ -186,7 +186,7 @@ BLEND = Contract(
     (
         _DOMAIN,
         Column("share", pa.float64(), "of evidence: 0 = vectors alone, 1 = evidence alone, a half = they spread "
-               "equally for a user with one train item", minimum=0.0, maximum=1.0),
+               "equally for the median user", minimum=0.0, maximum=1.0),
         Column("vectors", pa.float64(), "what the dot product of the final vectors is multiplied by", minimum=0.0),
         Column("evidence", pa.float64(), "what a user's evidence is multiplied by, times its growth", minimum=0.0),
         Column("spread", pa.float64(), "deviation of the vectors' scores over items, median of users", above=0.0),

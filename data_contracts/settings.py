@@ -189,7 +189,7 @@ class PairsSettings(Settings):
 class BlendSettings(Settings):
     """Checkpoint and neighbours → how much evidence from walks weighs beside the vectors."""
 
-    evidence: bool = False
+    evidence: bool = True
     """Rank by vectors and by walks from the items a user knows; false: by vectors alone, as in [EDDA]."""
     users: int = Field(20_000, ge=1)
     """Validation users of each domain, at most, by whom the weight is fitted; drawn where there are more."""

@@ -21,6 +21,8 @@ def _exactly_one(given: ArgumentCollection) -> None:
 
 
 _FOR = Group("For", validator=_exactly_one)
+_WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
+"""What ranks for somebody who has no vector in a domain."""
 
 
 def recommend(
@@ -68,7 +70,8 @@ def recommend(
     asked: dict[str, object] = {"domain": domain}
     if user is not None:
         asked["user"], ranking = user, recommender.for_user(domain, user, top, reasons)
-        _tell_without_vector(domain, user, ranking)
+        if by := _WITHOUT_VECTOR.get(ranking.by):
+            tell(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
     elif like is not None:
         asked["like"], ranking = like, recommender.similar(domain, like, top, reasons)
     else:
@@ -140,13 +143,9 @@ def _for_new_user(
     for item, others in found.ignored.items():
         where = f"only in {', '.join(others)}" if others else "in no domain"
         tell(f"ignored: {item!r} is not in domain {domain!r}, it is {where}")
+    if by := _WITHOUT_VECTOR.get(found.by):
+        tell(f"no item given is in domain {domain!r}: ranked by {by}")
     return found
-
-
-def _tell_without_vector(domain: str, user: str, ranking: Ranking) -> None:
-    by = {"evidence": "walks from the user's items in other domains", "popularity": "popularity"}.get(ranking.by)
-    if by:
-        tell(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
 
 
 def _meaning(ranking: Ranking, is_like: bool) -> str:

@@ -106,6 +106,7 @@ def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
         "pipeline.reach": {"describe_reach": stage("reach", "nodes", "graph")},
         "pipeline.pairs": {"pair_domains": stage("pairs", "nodes", "reach")},
         "model.train": {"train": train},
+        "model.evaluation.blend_stage": {"fit_blend": stage("blend")},
         "model.evaluate": {"evaluate": stage("metrics")},
         "model.export": exports,
     }

@@ -66,8 +66,7 @@ class Served:
         if not history or not chosen["evidence"]:
             return dots
         weighted = chosen["evidence"] * len(history) ** chosen["growth"] * self.evidence(domain, history)
-        scale = 1 / np.sqrt(1 + (weighted**2).mean() / chosen["spread"] ** 2)
-        return scale * (chosen["vectors"] * dots + weighted)
+        return (chosen["vectors"] * dots + weighted) / (1 + weighted.std() / chosen["spread"])
 
     def for_user(self, domain: str, user: str) -> list[tuple[str, float]]:
         """All items that a user may be shown, best first, equal ones by number."""

@@ -15,22 +15,25 @@ from model.evaluation.fit_kernels import capped_ranks
 from model.metrics import user_values
 from model.ragged import pick_rows
 from model.ranking import are_ranked
-from model.serving.blend import BlendWeights
+from model.serving.blend import GROWTH, BlendWeights
 from model.serving.evidence import DomainEvidence
 from model.serving.exact import block_height
+from model.threads import share_rows
 from model.world import Domain, Ints, Longs, Rows
 
 AT = 20
 """Cut-off of the measure that is maximised."""
 
-SHARES = (0.0, *(float(strength / (1.0 + strength)) for strength in 2.0 ** np.arange(-6.0, 4.5, 0.5)), 1.0)
+SHARES = (0.0, *(float(strength / (1.0 + strength)) for strength in 2.0 ** np.arange(-6.0, 5.5, 0.5)), 1.0)
 """Shares of evidence that are tried, from vectors alone to evidence alone; between them its strength doubles in two."""
 
 _MASKED = np.float32(-1e24)
 """Score of an item that is left out; finite, so that a factor of 0 leaves a number."""
 _SPREAD_USERS = 256
 """Users, at most, by whom the spreads of scores are measured."""
-_HALF_TRUSTED_USERS = 100
+_TYPICAL_DEPTH = 1_000
+"""Items that are compared with a held-out one before its rank is known to be beyond the cut-off."""
+_HALF_TRUSTED_USERS = 300
 """Validation users with whom a domain's own curve counts as much as the mean curve of all domains."""
 
 Floats32 = NDArray[np.float32]
@@ -120,7 +123,7 @@ class Curve:
 def choose(curves: Mapping[str, Curve]) -> dict[str, Point]:
     """The blend to serve in each domain: the best of its curve, averaged with that of all domains where users are few.
 
-    A domain's own curve counts users / (users + 100), the mean over the users of all domains counts the rest; of equal
+    A domain's own curve counts users / (users + 300), the mean over the users of all domains counts the rest; of equal
     values the one with least evidence is taken. Where vectors alone or evidence alone measure better than that, they
     are served.
 
@@ -149,8 +152,8 @@ def vectors_curve(held: ValidationUsers, score: Scorer, items: int) -> Curve:
 def blend_curve(held: ValidationUsers, score: Scorer, evidence: DomainEvidence) -> Curve:
     """Try every share of evidence in SHARES; vectors alone where the domain has no evidence.
 
-    Strength 1, a share of one half, is where the scores of both spread equally over a domain's items, in the median
-    over users, for a user with one train item.
+    Strength 1, a share of one half, is where weighted vectors and evidence spread equally over the domain's items, in
+    the median over users.
 
     Args:
         held: the users by whom blends are measured.
@@ -171,7 +174,7 @@ def _weights(share: float, spreads: tuple[float, float]) -> BlendWeights:
 
 
 def _spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
-    """Spread over a domain's items of the vectors' scores and of the evidence, medians over users spread evenly.
+    """Spread over a domain's items of the vectors' scores and of the evidence with its growth, medians over users.
 
     Vectors that say nothing spread by 1, so that evidence can; evidence by 0 where there is none.
     """
@@ -182,7 +185,8 @@ def _spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
     for start in range(0, chosen.size, height):
         block = chosen[start : start + height]
         of_vectors.append(score(block).std(axis=1, dtype=np.float64))
-        of_evidence.append(evidence.sum(evidence.histories_of(block)).std(axis=1, dtype=np.float64))
+        histories = evidence.histories_of(block)
+        of_evidence.append(evidence.sum(histories).std(axis=1, dtype=np.float64) * histories.lengths**GROWTH)
     spreads = [np.concatenate(parts) for parts in (of_vectors, of_evidence)]
     medians = [float(np.median(spread[spread > 0])) if (spread > 0).any() else 0.0 for spread in spreads]
     return medians[0] or 1.0, medians[1]
@@ -206,7 +210,7 @@ def _curve(
         scores[owners, block.masked] = of_evidence[owners, block.masked] = _MASKED
         factors = np.array([weights.factors(lengths) for _, weights in tried])
         mine = slice(*np.searchsorted(held.users[held.owners], [block.users[0], block.users[-1] + 1]))
-        capped_ranks(scores, of_evidence, factors, (block.owners, block.items), AT, ranks[:, mine])
+        _rank((scores, of_evidence, factors), (block.owners, block.items), ranks[:, mine])
     points = []
     for (share, weights), of_share in zip(tried, ranks, strict=True):
         values = user_values(held.users[held.owners], of_share.astype(np.int64), (AT,))
@@ -215,3 +219,13 @@ def _curve(
         )
         points.append(Point(share, weights, ndcg, recall))
     return Curve(tuple(points), held.users.size)
+
+
+def _rank(blended: tuple[Floats32, Floats32, Floats32], held: tuple[Longs, Ints], ranks: Ints) -> None:
+    """Fill the ranks (blends, held-out items), shared out among threads by held-out items."""
+    owners, items = held
+
+    def work(first: int, last: int) -> None:
+        capped_ranks(*blended, (owners[first:last], items[first:last]), AT, ranks[:, first:last])
+
+    share_rows(items.size, ranks.size * _TYPICAL_DEPTH, work)

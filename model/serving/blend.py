@@ -6,8 +6,9 @@ n_u is how many train items the user has, over all domains. Vectors speak for us
 their own items for the others. The weights are fitted for each domain on the validation split (`model.evaluation.fit`).
 A user without train items has no evidence and is ranked by vectors alone.
 
-scale_u = 1 / sqrt(1 + (root mean square of the user's weighted evidence / spread)²) changes no ranking: it keeps scores
-of different users comparable, which evidence that grows with a history would not be. No torch.
+scale_u = 1 / (1 + spread of the user's weighted evidence / spread of vectors' scores), where spreads are standard
+deviations over the domain's items. It changes no ranking: it keeps scores of different users comparable, which evidence
+that grows with a history would not be. No torch.
 """
 
 from __future__ import annotations
@@ -82,9 +83,10 @@ class Blend:
         if self.weights.evidence:
             items, sums = self.evidence.sum_sparsely(history)
         of_vectors, of_evidence = self.weights.factors(np.array([history.size]))
-        weighted = of_evidence * sums
-        mean_square = float(np.square(weighted).sum(dtype=np.float64)) / max(self.evidence.union_items.size, 1)
-        scale = np.float32(1.0 / np.sqrt(1.0 + mean_square / self.weights.spread**2))
+        weighted, size = of_evidence * sums, max(self.evidence.union_items.size, 1)
+        mean, mean_square = (float(values.sum(dtype=np.float64)) / size for values in (weighted, np.square(weighted)))
+        deviation = max(mean_square - mean**2, 0.0) ** 0.5
+        scale = np.float32(1.0 / (1.0 + deviation / self.weights.spread))
         return UserEvidence(items, weighted, of_vectors[0], scale)
 
     def without_vectors(self) -> Blend:

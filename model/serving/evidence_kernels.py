@@ -41,12 +41,14 @@ def blend_rows(scores, evidence, factors, spread):
     """
     of_scores, of_evidence = factors
     for row in range(scores.shape[0]):
-        squares = 0.0
+        total = squares = 0.0
         for column in range(scores.shape[1]):
             weighted = of_evidence[row] * evidence[row, column]
+            total += weighted
             squares += weighted * weighted
             scores[row, column] = of_scores[row] * scores[row, column] + weighted
-        scale = np.float32(1.0 / np.sqrt(1.0 + squares / scores.shape[1] / (spread * spread)))
+        variance = max(squares / scores.shape[1] - (total / scores.shape[1]) ** 2, 0.0)
+        scale = np.float32(1.0 / (1.0 + np.sqrt(variance) / spread))
         for column in range(scores.shape[1]):
             scores[row, column] *= scale
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.artifact import Artifact
+from data_contracts.contracts import UNION
+from data_contracts.files import neighbours_file
 from model.serving.tensors import mapped_tensors
 from model.world import Ints, Longs
 
@@ -35,19 +36,18 @@ class ItemNeighbours:
         return self.indptr, self.neighbours, self.weights
 
 
-def open_neighbours(artifact: Artifact, items: int, domain: str | None = None) -> ItemNeighbours:
+def open_neighbours(artifact: Artifact, items: int, domain: str = UNION) -> ItemNeighbours:
     """Map the rows of the union, or of a domain where walks stayed in domains.
 
     Args:
         artifact: a `neighbours` artifact.
         items: how many there are over all domains.
-        domain: whose walks; None for the union's.
+        domain: whose walks; the union's by default.
 
     Raises:
         ValueError: the rows are of another number of items, or no compressed rows.
     """
-    name = "union" if domain is None else quote(domain, safe="")
-    path = artifact.path / "rows" / f"{name}.safetensors"
+    path = artifact.path / neighbours_file(domain)
     tensors = mapped_tensors(path)
     if {key: tensor.dtype for key, tensor in tensors.items()} != _TENSORS:
         raise ValueError(f"{path}: tensors must be {', '.join(_TENSORS)} of int64, int32, float32; make it again")

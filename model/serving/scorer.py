@@ -112,15 +112,7 @@ class DomainScorers:
     def _opened(self, domain: str) -> DomainScorer:
         if self._blends is None:
             self._blends = _load_blends(self._artifacts) if self.have_evidence else {}
-        catalogue, blend = open_catalogue(self._artifacts, domain), self._blends.get(domain)
-        if blend:
-            nodes = len(blend.evidence.union_users), len(blend.evidence.union_items)
-            if nodes != (len(catalogue.users), len(catalogue.items)):
-                raise ValueError(
-                    f"domain {domain!r}: users and items of the nodes are {nodes}, must be "
-                    f"{(len(catalogue.users), len(catalogue.items))} as in the embeddings; export the run again"
-                )
-        return DomainScorer(catalogue, blend)
+        return DomainScorer(open_catalogue(self._artifacts, domain), self._blends.get(domain))
 
 
 def served_artifacts(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
