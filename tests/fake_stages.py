@@ -28,7 +28,10 @@ ROWS: dict[str, dict[str, list[Any]]] = {
         "split": ["test", "test", "valid", "valid"], "metric": ["auc"] * 4, "value": [0.75, 0.75, 0.9, 0.9],
         "low": [0.7] * 4, "high": [0.8] * 4, "rows": [2, 2, 2, 2],
     },
-    "recommendations": {"user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2]},
+    "recommendations": {
+        "user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2], "because_of": [None, None],
+        "because_of_domains": [None, None], "because_of_shares": [None, None], "evidence_share": [None, None],
+    },
 }  # fmt: skip
 
 

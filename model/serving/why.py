@@ -121,7 +121,8 @@ def explain(scorers: Sequence[DomainScorer], lists: Lists, most: int = REASONS) 
     share = np.full(owners.size, np.nan, np.float32)
     np.divide(evidence, vectors + evidence, out=share, where=vectors + evidence > 0)
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(reasons)])
-    return Explanation(indptr, ids, domains, weights[is_reason] / np.repeat(totals, reasons), share)
+    shares: Floats32 = weights[is_reason] / np.repeat(totals, reasons)
+    return Explanation(indptr, ids, domains, shares, share)
 
 
 def explain_lists(scorers: Sequence[DomainScorer], lists: Lists, most: int) -> list[list[Why | None]]:
