@@ -123,16 +123,16 @@ class NeighboursSettings(Settings):
     scope: Literal["union", "domain"] = "union"
     """union: walks go through the train rows of all domains; domain: through each domain's alone."""
     method: Literal["auto", "exact", "walk"] = "auto"
-    """exact: sums over all users of both items; walk: of items for which that takes more than `walks` multiply-adds,
-    estimated from so many random walks; auto: exact where its predicted cost is allowed."""
-    exact_multiply_adds: int = Field(40_000_000_000, ge=0)
+    """exact: weights are sums over all users of both items; walk: those of items with more than `walks` walks of two
+    steps are estimated from so many random ones; auto: exact where its cost is allowed."""
+    exact_multiply_adds: int = Field(100_000_000_000, ge=0)
     """auto: most multiply-adds of exact, the sum over users of the square of their number of items."""
-    walks: int = Field(10_000, ge=1, le=10_000_000)
+    walks: int = Field(100_000, ge=1, le=10_000_000)
     """walk: random walks of two steps from an item."""
     seed: Seed = 2022
-    """walk: seed of the draws, and of the items that are compared."""
+    """walk: seed of the walks, and of the draw of items that are compared."""
     compared_items: int = Field(200, ge=0)
-    """Items on which the manifest compares rows made by walks with exact ones."""
+    """walk: items with estimated weights for which the manifest compares these with exact ones."""
 
 
 class ReachSettings(Settings):
