@@ -227,6 +227,16 @@ class ExportSettings(Settings):
 
     top: int = Field(20, ge=1)
     """Recommendations per user and domain."""
+    why: bool = False
+    """Fill the columns of recommendations that say why: items of the user's history, their domains and shares."""
+
+    def keyed(self) -> dict[str, Any]:
+        """What embeddings depend on by key; `why` only adds to lists."""
+        return self.model_dump(mode="json", exclude={"why"})
+
+    def keyed_lists(self) -> dict[str, Any]:
+        """What recommendations depend on."""
+        return self.model_dump(mode="json")
 
 
 class WorldSettings(Settings):

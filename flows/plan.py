@@ -240,4 +240,4 @@ def _add_model(plan: Plan) -> None:
     plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *evidence, *checkpoints, *blends])
     plan.add("export", EMBEDDINGS.name, config.export.keyed(), [*prepared, checkpoints[0]])
     served = [NODES.name, *evidence, blends[0]] if evidence else []
-    plan.add("export", RECOMMENDATIONS.name, config.export.keyed(), [GRAPH.name, EMBEDDINGS.name, *served])
+    plan.add("export", RECOMMENDATIONS.name, config.export.keyed_lists(), [GRAPH.name, EMBEDDINGS.name, *served])
