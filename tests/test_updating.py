@@ -26,7 +26,7 @@ from pipeline.nodes import number_nodes
 __all__ = ["stages"]
 
 COMPUTE = ComputeSettings(threads=1)
-MODEL = ["checkpoint-2022", "metrics", "embeddings", "recommendations"]
+MODEL = ["checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
 
 rows = st.lists(st.tuples(st.sampled_from("dba"), st.text("äbc", min_size=1, max_size=2), st.text("xYß", min_size=1,
                 max_size=2), st.integers(0, 3)), min_size=1, max_size=30)  # fmt: skip
