@@ -121,7 +121,7 @@ def explain(scorers: Sequence[DomainScorer], lists: Lists, most: int = REASONS) 
     both = vectors + evidence
     share: Floats32 = np.where(both > 0, evidence / np.where(both > 0, both, 1), np.nan).astype(np.float32)
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(reasons)])
-    shares: Floats32 = weights[is_reason] / np.repeat(totals, reasons)
+    shares = np.divide(weights[is_reason], np.repeat(totals, reasons), dtype=np.float32)
     return Explanation(indptr, ids, domains, shares, share)
 
 
