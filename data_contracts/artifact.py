@@ -181,7 +181,7 @@ class Artifact:
 
         @cache
         def target(reference: Reference, partition: tuple[tuple[str, str], ...]) -> pa.Table:
-            return by_name[reference.contract].read(reference.target_columns, **dict(partition))
+            return by_name[reference.contract].read(reference.read_columns, **dict(partition))
 
         for path in self.files():
             found += violations(self.contract, read_rows(path), self._label(path))

@@ -39,6 +39,13 @@ class Reference:
     columns: tuple[str, ...]
     contract: str
     target_columns: tuple[str, ...]
+    where: tuple[str, Scalar] | None = None
+    """A column of the parent and the value that it has in the rows that count; all rows count without."""
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The parent's columns that a check reads."""
+        return self.target_columns if self.where is None else (*self.target_columns, self.where[0])
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,9 @@ def _repeated(key: tuple[str, ...], table: pa.Table, row: int, label: str, *, ro
 
 
 def reference_violations(reference: Reference, table: pa.Table, target: pa.Table, label: str) -> Iterator[Violation]:
-    """Rows of `table` (partition columns included) whose reference does not occur in `target`."""
+    """Rows of `table` (partition columns included) whose reference does not occur in `target`, its `read_columns`."""
+    if reference.where is not None:
+        target = target.filter(pc.equal(target[reference.where[0]], reference.where[1]))
     wanted = _reference_rows(reference.columns, reference.target_columns, table)
     missing = wanted.join(
         target.select(reference.target_columns), list(reference.target_columns), join_type="left anti"
@@ -204,6 +213,7 @@ def reference_violations(reference: Reference, table: pa.Table, target: pa.Table
         found = ", ".join(repr(missing[name][0].as_py()) for name in reference.target_columns)
         where = "(" + ", ".join(reference.columns) + ")"
         rule = f"in {reference.contract} ({', '.join(reference.target_columns)})"
+        rule += f" where {reference.where[0]} is {reference.where[1]}" if reference.where else ""
         yield Violation(label, where, None, f"({found}), {missing.num_rows} such values,", rule)
 
 

@@ -13,6 +13,8 @@ REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rati
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
+UNION = ""
+"""In place of a domain's name: all domains together."""
 BEFORE = "before"
 """Ends the role, after a hyphen, of a parent that an update goes on from: what the run's name had before."""
 
@@ -104,6 +106,25 @@ GRAPH = Contract(
     references=(_NODE_REFERENCE, Reference(("domain", "neighbours"), "nodes", ("domain", "node"))),
 )
 
+NEIGHBOURS = Contract(
+    "neighbours",
+    1,
+    "For each item the items that three-step walks, item, user, item, tie it to most, over all domains' train rows.",
+    (
+        Column("domain", pa.string(), "whose train rows were walked; empty: those of all domains", may_be_empty=True),
+        Column("item", pa.int32(), "as in `interactions`", minimum=0),
+        Column("neighbours", pa.list_(pa.int32()), "other items, as in `interactions`, ascending", minimum=0),
+        Column("weights", pa.list_(pa.float32()), "of the walks to each of them", above=0.0),
+    ),
+    key=("domain", "item"),
+    sorted_by=("domain", "item"),
+    references=(
+        Reference(("item",), "nodes", ("entity",), where=("kind", ITEM)),
+        Reference(("neighbours",), "nodes", ("entity",), where=("kind", ITEM)),
+    ),
+    files=("rows/*.safetensors",),  # by domain, or `union`: the same rows, by item number
+)
+
 REACH = Contract(
     "reach",
     1,
@@ -157,6 +178,27 @@ CHECKPOINT = Contract(
     sorted_by=("epoch", "domain", "metric"),
     files=("model.safetensors", "model.json"),
 )
+
+BLEND = Contract(
+    "blend",
+    1,
+    "How much evidence from walks weighs beside the vectors, by domain: every blend tried on the validation split.",
+    (
+        _DOMAIN,
+        Column("share", pa.float64(), "of evidence: 0 = vectors alone, 1 = evidence alone, a half = they spread "
+               "equally for the median user", minimum=0.0, maximum=1.0),
+        Column("vectors", pa.float64(), "what the dot product of the final vectors is multiplied by", minimum=0.0),
+        Column("evidence", pa.float64(), "what a user's evidence is multiplied by, times its growth", minimum=0.0),
+        Column("spread", pa.float64(), "deviation of the vectors' scores over items, median of users", above=0.0),
+        Column("growth", pa.float64(), "the power of the number of a user's train items that it grows by"),
+        Column("full_ndcg@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("full_recall@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("users", pa.int64(), "validation users behind it", "users", minimum=0),
+        Column("chosen", pa.bool_(), "what is served: the best NDCG"),
+    ),
+    key=("domain", "share"),
+    sorted_by=("domain", "share"),
+)  # fmt: skip
 
 RANKS = Contract(
     "ranks",
@@ -244,7 +286,7 @@ INDEX = Contract(
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, REACH, PAIRS, CHECKPOINT, METRICS, EMBEDDINGS, RECOMMENDATIONS,
-        INDEX,
+        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, EMBEDDINGS,
+        RECOMMENDATIONS, INDEX,
     )
 }  # fmt: skip

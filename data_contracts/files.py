@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -47,3 +48,23 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def damaged(path: Path, folder: Path, error: Exception) -> OSError:
     """The error that tells of a file, of the artifact in a folder, that cannot be read."""
     return OSError(f"{path} is damaged: {error}; delete {folder} to make it again")
+
+
+def neighbours_file(domain: str) -> str:
+    """Path of a domain's rows, or with an empty name those of the union, in a `neighbours` artifact."""
+    return f"rows/{quote(domain, safe='') or 'union'}.safetensors"
+
+
+def tensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
+    """What a safetensors file begins with; the tensors' bytes follow in the same order, without gaps.
+
+    Args:
+        tensors: name → type as safetensors calls it, shape, and bytes in all.
+    """
+    header, place = {}, 0
+    for name, (kind, shape, size) in tensors.items():
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -111,6 +111,34 @@ class GraphSettings(Settings):
     """Kinds of node that may be anchors."""
 
 
+class NeighboursSettings(Settings):
+    """Graph → item-to-item weights of walks, item to user to item."""
+
+    alpha: float = Field(0.2, ge=0.0, le=2.0)
+    """How much less a user of many items counts: by their number to this power."""
+    beta: float = Field(0.5, ge=0.0, le=2.0)
+    """How much popular items are held back: by the numbers of users of both items to this power; 0.5 is a cosine."""
+    shrink: float = Field(5.0, ge=0.0)
+    """Added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    power: float = Field(1.4, gt=0.0, le=4.0)
+    """Of the weights; above 1 close neighbours count more."""
+    top: int = Field(500, ge=1)
+    """Largest weights kept of each item."""
+    scope: Literal["union", "domain"] = "union"
+    """union: walks go through the train rows of all domains; domain: through each domain's alone."""
+    method: Literal["auto", "exact", "walk"] = "auto"
+    """exact: weights are sums over all users of both items; walk: those of items with more than `walks` walks of two
+    steps are estimated from so many random ones; auto: exact where its cost is allowed."""
+    exact_multiply_adds: int = Field(100_000_000_000, ge=0)
+    """auto: most multiply-adds of exact, the sum over users of the square of their number of items."""
+    walks: int = Field(100_000, ge=1, le=10_000_000)
+    """walk: random walks of two steps from an item."""
+    seed: Seed = 2022
+    """walk: seed of the walks, and of the draw of items that are compared."""
+    compared_items: int = Field(200, ge=0)
+    """walk: items with estimated weights for which the manifest compares these with exact ones."""
+
+
 class ReachSettings(Settings):
     """Graph → anchor-reach vectors."""
 
@@ -160,6 +188,21 @@ class PairsSettings(Settings):
         if self.candidates <= self.k:
             raise ValueError(f"candidates is {self.candidates}, must be > k ({self.k})")
         return self
+
+
+class BlendSettings(Settings):
+    """Checkpoint and neighbours → how much evidence from walks weighs beside the vectors."""
+
+    evidence: bool = True
+    """Rank by vectors and by walks from the items a user knows; false: by vectors alone, as in [EDDA]."""
+    users: int = Field(20_000, ge=1)
+    """Validation users of each domain, at most, by whom the weight is fitted; drawn where there are more."""
+    seed: Seed = 2022
+    """Seed of that draw."""
+
+    def keyed(self) -> dict[str, Any]:
+        """What the fit depends on; whether there is one shows in the artifacts that a run has."""
+        return self.model_dump(mode="json", exclude={"evidence"})
 
 
 class EvaluateSettings(Settings):

@@ -41,6 +41,11 @@ class TrainSettings(Settings):
     """Most epochs to train."""
     patience: int = Field(20, ge=1)
     """Epochs without a better validation score before training stops."""
+    select_by: Literal["full_ndcg@20", "auc"] = "full_ndcg@20"
+    """Validation score that epochs are selected by: NDCG@20 of the served score among all items, or the AUC of vectors
+    among candidates; the mean over domains, each weighed by rows / (rows + 1000)."""
+    select_users: int = Field(2_000, ge=1)
+    """full_ndcg@20: validation users of each domain, at most; drawn where there are more."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Positives per step; auto: a 32nd of all train rows, so that an epoch's cost grows as the log does. 8192 in the
     released code."""
@@ -100,9 +105,15 @@ class TrainSettings(Settings):
         """Training reads the aligned pairs."""
         return self.model == "edda" and self.alignment > 0 and self.tables != "inter"
 
+    @property
+    def selects_by_ndcg(self) -> bool:
+        """Epochs are selected by the full ranking of the served score, which evidence may be part of."""
+        return self.select_by == "full_ndcg@20" and "select_by" not in _NOT_READ[self.model]
+
     def keyed(self) -> dict[str, Any]:
         """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
-        return self.model_dump(mode="json", exclude={"seeds", *_NOT_READ[self.model]})
+        not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
 _OF_NETWORKS = {"hidden", "experts"}
@@ -121,7 +132,7 @@ _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_r
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_OF_NETWORKS},
     "popularity": {
-        "confidence", "width", "l2", "epochs", "patience", "device",
+        "confidence", "width", "l2", "epochs", "patience", "device", "select_by", "select_users",
         *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
     },
     "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},

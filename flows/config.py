@@ -14,12 +14,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.remote import is_remote
 from data_contracts.settings import (
+    BlendSettings,
     ComputeSettings,
     EvaluateSettings,
     ExportSettings,
     GraphSettings,
     IngestSettings,
     LogSource,
+    NeighboursSettings,
     PairsSettings,
     Protocol,
     ReachSettings,
@@ -64,12 +66,16 @@ class RunConfig(Settings):
     """Raw logs → interactions and rejects."""
     graph: GraphSettings = GraphSettings()
     """Interactions → nodes and graph."""
+    neighbours: NeighboursSettings = NeighboursSettings()
+    """Graph → weights between items, from three-step walks."""
     reach: ReachSettings = ReachSettings()
     """Graph → anchor-reach vectors."""
     pairs: PairsSettings = PairsSettings()
     """Reach vectors → aligned pairs."""
     train: TrainSettings = TrainSettings()
     """Graph and pairs → checkpoint."""
+    blend: BlendSettings = BlendSettings()
+    """Checkpoint and neighbours → weights of vectors and evidence."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Checkpoint → metrics."""
     export: ExportSettings = ExportSettings()

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import (
     BEFORE,
+    BLEND,
     CHECKPOINT,
     EMBEDDINGS,
     GRAPH,
     INTERACTIONS,
     METRICS,
+    NEIGHBOURS,
     NODES,
     PAIRS,
     REACH,
@@ -98,6 +100,12 @@ def _graph(job: Job) -> Artifact:
     return build_graph(job.plan.store, *job.rest)
 
 
+def _neighbours(job: Job) -> Artifact:
+    from pipeline.neighbours.stage import build_neighbours
+
+    return build_neighbours(job.plan.store, job.plan.config.neighbours, *job.rest)
+
+
 def _reach(job: Job) -> Artifact:
     from pipeline.reach import describe_reach
 
@@ -120,6 +128,12 @@ def _checkpoint(job: Job) -> Artifact:
     config, step = job.plan.config, job.step
     seen = Tracking(config.tracking, config.name, f"{step.role}-{step.key}"), columns.get() or ALONE
     return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, *seen)
+
+
+def _blend(job: Job) -> Artifact:
+    from model.evaluation.blend_stage import fit_blend
+
+    return fit_blend(job.plan.store, job.plan.config.blend, *job.rest)
 
 
 def _metrics(job: Job) -> Artifact:
@@ -146,9 +160,11 @@ _MAKERS: dict[str, Callable[[Job], Artifact]] = {
     INTERACTIONS.name: _ingest,
     NODES.name: _nodes,
     GRAPH.name: _graph,
+    NEIGHBOURS.name: _neighbours,
     REACH.name: _reach,
     PAIRS.name: _pairs,
     CHECKPOINT.name: _checkpoint,
+    BLEND.name: _blend,
     METRICS.name: _metrics,
     EMBEDDINGS.name: _embeddings,
     RECOMMENDATIONS.name: _recommendations,

@@ -20,6 +20,7 @@ from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoi
 from model.columns import ALONE
 from model.ranking import best_of_all
 from model.room import FileRoom, Room
+from model.serving.blend import Blend, load_blends
 from model.threads import torch_threads
 from model.world import Domain, World, load_world
 
@@ -78,17 +79,19 @@ def export_recommendations(
     Args:
         store: where the artifact lives.
         settings: how many.
-        parents: `embeddings` and the `graph` that was trained on.
+        parents: `embeddings` and the `graph` that was trained on; to blend vectors with evidence also `nodes`,
+            `neighbours` and `blend-<seed>` of the embeddings' checkpoint.
         compute: threads.
         progress: told after each block of users.
     """
 
     def write(draft: Draft) -> None:
-        domains = domains_of(parents)
+        domains, room = domains_of(parents), FileRoom(draft.scratch)
+        blends = load_blends(parents, room)
         with threadpool_limits(compute.threads or None, "blas"):
             for done, name in enumerate(domains):
-                catalogue = open_catalogue(parents, name, FileRoom(draft.scratch))
-                for table in _gathered(_best(catalogue, settings.top)):
+                catalogue = open_catalogue(parents, name, room)
+                for table in _gathered(_best(catalogue, settings.top, blends.get(name))):
                     draft.write(table, domain=name)
                     progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
                 progress(done + 1, len(domains), "domains", Part(name))
@@ -111,8 +114,8 @@ def _write_tensors(draft: Draft, domain: Domain, vectors: Tensor) -> None:
         write_tensors(stream, {"users": vectors[: domain.users], "items": vectors[domain.users :]}, ALONE)
 
 
-def _best(catalogue: Catalogue, top: int) -> Iterator[pa.Table]:
-    for users, items, scores in best_of_all(catalogue, top):
+def _best(catalogue: Catalogue, top: int, blend: Blend | None) -> Iterator[pa.Table]:
+    for users, items, scores in best_of_all(catalogue, top, blend):
         user, place = np.nonzero(items >= 0)
         yield pa.table(
             {

@@ -1,4 +1,4 @@
-"""Compiled kernels on plain arrays: one step of expected visits, and the largest weights of a row.
+"""Compiled kernels on plain arrays: one step of expected visits.
 
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
@@ -9,11 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-_DIGITS = (20, 11), (10, 10), (0, 10)
-"""Shift and width of the digits that a positive float32's 31 bits are sorted by."""
-
-_SCAN_SHARE = 16
-"""Looking at every column beats sorting what is kept once that fills one column in so many."""
+from pipeline.row_kernels import largest_columns, no_marks
 
 
 @njit(nogil=True, cache=True)
@@ -33,7 +29,7 @@ def visit_rows(graph, visits, own, nodes, limit, sums, kept):
     room = sums.size + 1
     touched, bins = np.empty(room, np.int32), np.empty(2048, np.int64)
     values, rest = np.empty(room, np.uint32), np.empty(room, np.uint32)
-    bits = sums.view(np.uint32)
+    bits, marks = sums.view(np.uint32), no_marks(sums.size)
     kept[0][0] = 0
     for i in range(nodes.size):
         degree = np.float32(max(graph[0][nodes[i] + 1] - graph[0][nodes[i]], 1))
@@ -46,11 +42,7 @@ def visit_rows(graph, visits, own, nodes, limit, sums, kept):
             sums[uint64(touched[j])] /= degree
             values[j] = bits[uint64(touched[j])]
         start = kept[0][i]
-        threshold, equals = _threshold(values, count, limit, bins, rest)
-        if min(count, limit) * _SCAN_SHARE > bits.size:
-            size = _scanned_above(bits, threshold, equals, kept[1][start:])
-        else:
-            size = _sorted_above(values, touched, count, threshold, equals, rest, kept[1][start:])
+        size = largest_columns(values, touched, count, limit, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
             kept[2][j] = sums[uint64(kept[1][j])]
         kept[0][i + 1] = start + size
@@ -71,59 +63,3 @@ def _sum_of_neighbours(graph, visits, node, sums, touched):
             count += sums[column] == 0.0
             sums[column] += weights[uint64(entry)]
     return count
-
-
-@njit(nogil=True, cache=True)
-def _threshold(values, count, limit, bins, rest):
-    """The `limit`-th largest of the values, and how many equal to it are among the `limit` largest; 0, 0 for fewer."""
-    found = np.uint32(0)
-    if count <= limit:
-        return found, np.int64(0)
-    rest[:count] = values[:count]
-    for shift, width in _DIGITS:
-        ones = np.uint32((1 << width) - 1)
-        bins[: 1 << width] = 0
-        for j in range(count):
-            bins[(rest[j] >> np.uint32(shift)) & ones] += 1
-        digit = np.int64(ones)
-        while bins[digit] < limit:
-            limit -= bins[digit]
-            digit -= 1
-        found = (found << np.uint32(width)) | np.uint32(digit)
-        members = 0
-        for j in range(count):
-            rest[members] = rest[j]
-            members += (rest[j] >> np.uint32(shift)) & ones == np.uint32(digit)
-        count = members
-    return found, limit
-
-
-@njit(nogil=True, cache=True)
-def _scanned_above(bits, threshold, equals, columns):
-    """All columns above the threshold and the first of those equal to it, ascending; returns how many."""
-    found = 0
-    for column in range(bits.size):
-        if bits[column] > threshold or (equals > 0 and bits[column] == threshold):
-            equals -= bits[column] == threshold
-            columns[found] = column
-            found += 1
-    return found
-
-
-@njit(nogil=True, cache=True)
-def _sorted_above(values, touched, count, threshold, equals, ties, columns):
-    """As `_scanned_above`, by sorting what is kept."""
-    found = tied = 0
-    for j in range(count):
-        if values[j] > threshold:
-            columns[found] = touched[j]
-            found += 1
-        elif values[j] == threshold:
-            ties[tied] = touched[j]
-            tied += 1
-    ties[:tied].sort()
-    for j in range(min(tied, equals)):
-        columns[found] = ties[j]
-        found += 1
-    columns[:found].sort()
-    return found

@@ -100,9 +100,11 @@ def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
         "pipeline.interactions": {"ingest_inputs": _ingest_inputs, "ingest": partial(_ingest, fake)},
         "pipeline.nodes": {"number_nodes": stage("nodes", "interactions")},
         "pipeline.graph": {"build_graph": build_graph},
+        "pipeline.neighbours.stage": {"build_neighbours": stage("neighbours", "nodes", "graph")},
         "pipeline.reach": {"describe_reach": stage("reach", "nodes", "graph")},
         "pipeline.pairs": {"pair_domains": stage("pairs", "nodes", "reach")},
         "model.train": {"train": train},
+        "model.evaluation.blend_stage": {"fit_blend": stage("blend")},
         "model.evaluate": {"evaluate": stage("metrics")},
         "model.export": exports,
     }

@@ -186,7 +186,7 @@ def test_star_starts_with_the_shared_weights_in_every_domain() -> None:
 def test_baselines_learn_what_users_prefer(store: Store, model: str) -> None:
     world = build(store, random_log(1, {"a": (60, 40, 900), "b": (40, 40, 500)}))
     l2 = 10.0 if model == "ials" else 1e-4
-    found = fitted(world, small(model, width=16, hidden=16, epochs=30, l2=l2))
+    found = fitted(world, small(model, width=16, hidden=16, epochs=30, l2=l2, select_by="auc"))
     assert found.statistics["score"] == max(scores(found)) > 0.62
 
 

@@ -119,9 +119,9 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
         both = config.train.tables == "both" and config.train.model == "edda"
         width = sum(config.train.widths) if both else config.train.width
         assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
-        prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
+        prepared = ["nodes", "graph", "neighbours", *(["reach", "pairs"] if name == "released" else [])]
         roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
-        assert roles == [*prepared, "checkpoint-2022", "metrics"]
+        assert roles == [*prepared, "checkpoint-2022", "blend-2022", "metrics"]
 
 
 def test_a_variant_is_named_after_what_it_changes(here: Path) -> None:

@@ -164,6 +164,16 @@ def test_references_of_list_elements_are_checked() -> None:
     assert found.found == "('d', 5), 1 such values,"
 
 
+def test_a_reference_may_be_to_some_of_a_parents_rows() -> None:
+    items = Reference(("item",), "nodes", ("node",), where=("domain", "e"))
+    nodes = pa.table({"domain": ["d", "e", "e"], "node": pa.array([7, 0, 1], pa.int32())})
+    rows = pa.table({"item": pa.array([0, 1], pa.int32())})
+    assert items.read_columns == ("node", "domain")
+    assert list(reference_violations(items, rows, nodes, "neighbours")) == []
+    (found,) = reference_violations(items, pa.table({"item": pa.array([1, 7], pa.int32())}), nodes, "neighbours")
+    assert (found.found, found.rule) == ("(7), 1 such values,", "in nodes (node) where domain is e")
+
+
 def test_no_rows_refer_to_nothing() -> None:
     assert list(reference_violations(REFERENCE, NODES.slice(0, 0), NODES, "graph")) == []
 

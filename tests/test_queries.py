@@ -67,7 +67,7 @@ def test_a_person_sees_aligned_rows_and_that_there_are_more(run, capsys):
         ("copy nodes to 'x.csv'", "--sql is COPY, must be one"),
         ("select 1; select 2", "--sql is SELECT, SELECT, must be one"),
         ("", "--sql is nothing, must be one"),
-        ("select * from nodez", "views: world, rejects, interactions, nodes, graph, reach, pairs, checkpoint_2022"),
+        ("select * from nodez", "views: world, rejects, interactions, nodes, graph, neighbours, reach, pairs, "),
         ("selec 1", "syntax error"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_runs_tree_begins_with_what_nothing_was_made_from(run, capsys):
     assert edda("inspect", "r") == 0
     tree = capsys.readouterr().out.split("what was made from what:\n")[1]
     roots = [line.split()[1] for line in tree.splitlines() if line[0] in "├└"]
-    assert roots == ["world", "rejects", "metrics", "recommendations"]
+    assert roots == ["world", "rejects", "neighbours", "metrics", "recommendations"]
 
 
 def test_rows_are_counted_by_partition(run, capsys):

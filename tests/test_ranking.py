@@ -8,7 +8,7 @@ from data_contracts.store import Store
 from model import recommending
 from model.candidates import known_items
 from model.catalogue import Catalogue
-from model.ranking import best_of_all, full_ranks
+from model.ranking import best_of_all, rank_held_out
 from model.world import Domain, Rows, load_rows, load_world
 
 
@@ -17,6 +17,11 @@ def loaded(world: Tiny, name: str) -> tuple[Rows, Domain, torch.Tensor]:
     (domain,) = (domain for domain in numbers.domains if domain.name == name)
     coarse = torch.randint(-2, 3, (domain.nodes, 3), generator=torch.Generator().manual_seed(4)).float()
     return load_rows(world.parents["interactions"], domain, numbers), domain, coarse
+
+
+def full_ranks(vectors: torch.Tensor, domain: Domain, rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray]:
+    candidates = np.empty((rows.of(split).users.size, 0), np.int32)
+    return rank_held_out(vectors, domain, (rows, split), candidates)[1:]
 
 
 def known(rows: Rows, user: int, splits: tuple[int, ...]) -> set[int]:

@@ -231,7 +231,7 @@ def test_the_page_asks_for_nothing_from_elsewhere(told):
 def test_costs_and_keys_are_the_records(told):
     page = Page(as_html(told))
     costs = page.table("By stage")
-    assert list(costs) == ["ingest", "graph", "walk", "align", "train", "evaluate", "export"]
+    assert list(costs) == ["ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
     assert costs["train"]["peak MiB"] == f"{told.costs['train'].memory_mib:,}"
     keys = {role: row["key"] for role, row in page.table("A key is").items()}
     assert keys == {role: artifact.key for role, artifact in told.artifacts.items()}

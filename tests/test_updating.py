@@ -175,7 +175,7 @@ def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: P
     first = run_stages(config_of(tmp_path)).artifacts
     grow(tmp_path, "j")
     run_stages(config_of(tmp_path, "update=true"), "walk")
-    assert update(tmp_path) == ["pairs", *MODEL]
+    assert update(tmp_path) == ["neighbours", "pairs", *MODEL]
     grow(tmp_path, "k")
     run_stages(config_of(tmp_path, "update=true"), "walk")
     grow(tmp_path, "l")
@@ -199,7 +199,7 @@ def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stag
     gone = {garbage.path.name for garbage in collect_garbage(tmp_path / "store")}
     first, second, _ = ({generation[role].key for role in ALL} for generation in generations)
     assert first <= gone
-    assert gone & second == {generations[1][role].key for role in ("rejects", *MODEL[1:])}
+    assert gone & second == {generations[1][role].key for role in ("rejects", "neighbours", *MODEL[1:])}
     assert json.loads((tmp_path / "store/runs/r/run.json").read_text())["before"].keys() == {
         "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022",
     }  # fmt: skip

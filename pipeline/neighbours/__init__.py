@@ -1,0 +1,1 @@
+"""Neighbours: the items that three-step walks tie each item to, with weights."""

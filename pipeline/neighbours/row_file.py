@@ -1,0 +1,44 @@
+"""Row files: the rows of a graph's items as tensors, for readers that map them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_contracts.files import read_rows, tensors_header
+from pipeline.ragged import ragged_arrays
+
+
+def write_row_file(path: Path, parts: Sequence[Path], items: int, entries: int) -> None:
+    """Put the rows of several Parquet files together as a safetensors file, one of them in memory at a time.
+
+    Args:
+        path: where it goes: `neighbours` int32 [entries], `weights` float32 [entries] and `indptr` int64 [items + 1],
+            where the row of each item starts; an item that no part has gets an empty row.
+        parts: files of a `neighbours` artifact, items ascending.
+        items: rows, by the items' numbers over all domains.
+        entries: of all parts.
+    """
+    lengths = np.zeros(items + 1, np.int64)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(
+            tensors_header(
+                {
+                    "neighbours": ("I32", (entries,), 4 * entries),
+                    "weights": ("F32", (entries,), 4 * entries),
+                    "indptr": ("I64", (items + 1,), 8 * (items + 1)),
+                }
+            )
+        )
+        for part in parts:
+            table = read_rows(part, ["item", "neighbours"])
+            indptr, (neighbours,) = ragged_arrays(table, ["neighbours"])
+            lengths[table["item"].to_numpy() + 1] = np.diff(indptr)
+            stream.write(neighbours.data)
+        for part in parts:
+            _, (weights,) = ragged_arrays(read_rows(part, ["weights"]), ["weights"])
+            stream.write(weights.data)
+        stream.write(np.cumsum(lengths).data)
