@@ -68,7 +68,8 @@ class SplitSettings(Settings):
     """How interactions are divided into train, valid and test."""
 
     method: Literal["given", "random", "time", "leave-last-out"] = "random"
-    """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two."""
+    """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two in a
+    domain. A pair that lives in several domains: docs/logs.md."""
     valid_share: Share = 0.1
     """random: share of a user's interactions for validation."""
     test_share: Share = 0.2
@@ -95,7 +96,7 @@ class IngestSettings(Settings):
     """Raw logs → interactions and rejects."""
 
     protocol: Protocol = "clean"
-    """clean: no held-out row repeats a train row; released: rows stay as the files give them."""
+    """clean: a pair held out in one domain is trained in none; released: each domain alone, repeated pairs stay."""
     split: SplitSettings = SplitSettings()
     """How interactions are divided."""
     cold: Literal["drop", "keep"] = "drop"

@@ -42,7 +42,7 @@ class Rows:
         users, items: the ids.
     """
 
-    domain: Numbers
+    domain: npt.NDArray[np.int32]
     user: Numbers
     item: Numbers
     split: Codes
@@ -59,7 +59,7 @@ class Rows:
 
     def by_domain(self) -> list[slice]:
         """The rows of each domain."""
-        bounds = np.searchsorted(self.domain, np.arange(len(self.names) + 1)).tolist()
+        bounds = np.searchsorted(self.domain, np.arange(len(self.names) + 1, dtype=np.int32)).tolist()
         return [slice(first, end) for first, end in pairwise(bounds)]
 
 
@@ -97,25 +97,26 @@ def split_rows(rows: Rows, settings: IngestSettings) -> RowSplits:
 
 
 class _ByPair:
-    """Rows by user and item, whatever their domain."""
+    """Rows by user and item, whatever their domain. Only the rows of pairs that have several are kept."""
 
     def __init__(self, rows: Rows) -> None:
         pair = rows.user.astype(np.int64) * len(rows.items) + rows.item
-        self._order = np.argsort(pair, kind="stable")
-        self._starts = np.flatnonzero(np.diff(pair[self._order], prepend=-1))
-        self._sizes = np.diff(self._starts, append=len(pair))
+        order = np.argsort(pair, kind="stable")  # so that a pair's rows are sorted by domain
+        sizes = np.diff(np.flatnonzero(np.diff(pair[order], prepend=-1, append=-1)))
+        self._sizes = sizes[sizes > 1]
+        self._order = order[np.repeat(sizes > 1, sizes)]
+        self._starts = np.cumsum(self._sizes) - self._sizes
 
     def minimum(self, values: npt.NDArray[_T]) -> npt.NDArray[_T]:
         """By row, the least of the values that the rows of its pair have."""
-        result = np.empty_like(values)
-        if len(values):
+        result = values.copy()
+        if len(self._order):
             result[self._order] = np.repeat(np.minimum.reduceat(values[self._order], self._starts), self._sizes)
         return result
 
-    def count_shared(self, split: Codes, domain: Numbers) -> Numbers:
+    def count_shared(self, split: Codes, domain: npt.NDArray[np.int32]) -> Numbers:
         """Pairs that live in several domains, by the earliest of their splits."""
-        last = self._order[self._starts + self._sizes - 1]
-        first = self._order[self._starts]  # the order is stable, so a pair's rows are sorted by domain
+        first, last = self._order[self._starts], self._order[self._starts + self._sizes - 1]
         is_shared = domain[first] != domain[last]
         return np.bincount(self.minimum(split)[first][is_shared], minlength=len(SPLITS))
 

@@ -54,7 +54,7 @@ class _Raw:
     Ranks of ids, split codes (that of train where undecided), times (_NO_TIME without one), and where rows are from.
     """
 
-    domain: Numbers
+    domain: npt.NDArray[np.int32]
     user: Numbers
     item: Numbers
     split: Codes
@@ -134,7 +134,10 @@ def _write(bucket: Bucket, folder: Path) -> None:
     write_table(folder / "dropped.arrow", _dropped(raw, merged, {LEAKED: splits.leaked, COLD: cold, SUSPECT: suspect}))
     kept = _in_order_of_names(merged, splits.split, np.flatnonzero(~(splits.leaked | cold)))
     write_table(folder / "rows.arrow", _kept(merged, splits.split, kept))
-    np.save(folder / "row_bounds.npy", np.searchsorted(merged.domain[kept], np.arange(len(bucket.domains) + 1)))
+    np.save(
+        folder / "row_bounds.npy",
+        np.searchsorted(merged.domain[kept], np.arange(len(bucket.domains) + 1, dtype=np.int32)),
+    )
     np.save(folder / "users.npy", _distinct(merged.user[warming]))
     np.save(folder / "items.npy", np.concatenate(warm_items))
     np.save(folder / "item_bounds.npy", np.cumsum([0, *map(len, warm_items)]))
@@ -152,7 +155,7 @@ def _read(bucket: Bucket, users: NumberedIds, items: NumberedIds) -> _Raw:
                 split = rows["split"] if is_given else pa.nulls(rows.num_rows, pa.int8())
                 blocks.append(
                     (
-                        np.full(rows.num_rows, domain, np.int64),
+                        np.full(rows.num_rows, domain, np.int32),
                         users.ranks(run.number, rows["user"].to_numpy()),
                         items.ranks(run.number, rows["item"].to_numpy()),
                         split.fill_null(TRAIN_CODE).to_numpy(),
@@ -168,7 +171,7 @@ def _read(bucket: Bucket, users: NumberedIds, items: NumberedIds) -> _Raw:
 def _merge(raw: _Raw, bucket: Bucket, users: NumberedIds, items: NumberedIds) -> _Merged:
     domains = bucket.domains
     key = (raw.user.astype(np.int64) * len(items) + raw.item) * len(SPLITS) + raw.split
-    bounds = np.searchsorted(raw.domain, np.arange(len(domains) + 1)).tolist()
+    bounds = np.searchsorted(raw.domain, np.arange(len(domains) + 1, dtype=np.int32)).tolist()
     order = np.concatenate([first + np.argsort(key[first:end]) for first, end in pairwise(bounds)])
     starts = np.flatnonzero((np.diff(key[order], prepend=-1) != 0) | (np.diff(raw.domain, prepend=-1) != 0))
     first = order[starts]
