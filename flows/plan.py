@@ -204,8 +204,8 @@ def _add_preparation(plan: Plan) -> None:
 
     config = plan.config
     inputs = ingest_inputs(config.ingest, plan.logs)
-    plan.add("ingest", REJECTS.name, inputs)
-    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
+    plan.add("ingest", REJECTS.name, inputs, before=[INTERACTIONS.name])
+    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name, INTERACTIONS.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
     plan.add("neighbours", NEIGHBOURS.name, config.neighbours.keyed(), [NODES.name, GRAPH.name])
@@ -240,4 +240,4 @@ def _add_model(plan: Plan) -> None:
     plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *evidence, *checkpoints, *blends])
     plan.add("export", EMBEDDINGS.name, config.export.keyed(), [*prepared, checkpoints[0]])
     served = [NODES.name, *evidence, blends[0]] if evidence else []
-    plan.add("export", RECOMMENDATIONS.name, config.export.keyed(), [GRAPH.name, EMBEDDINGS.name, *served])
+    plan.add("export", RECOMMENDATIONS.name, config.export.keyed_lists(), [GRAPH.name, EMBEDDINGS.name, *served])

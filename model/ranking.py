@@ -14,8 +14,8 @@ from model.candidates import known_items
 from model.catalogue import Catalogue, Floats32
 from model.kernels import best_items, count_at_least
 from model.ragged import pick_rows
-from model.recommending import block_height
 from model.serving.blend import Blend
+from model.serving.exact import block_height
 from model.world import Domain, Ints, Longs, Rows
 
 

@@ -3,11 +3,13 @@
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
 
-# mypy: disable-error-code="no-untyped-call, untyped-decorator, no-untyped-def"
+# mypy: disable-error-code="no-untyped-call, untyped-decorator, no-untyped-def, call-arg"
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
+from llvmlite import ir
+from numba import njit, types, uint64
+from numba.extending import intrinsic
 
 from pipeline.walk_kernels import mix
 
@@ -134,7 +136,7 @@ def unit_parts(rows, column_of, norms, unit_indptr, unit_indices, unit_weights):
 
 
 @njit(nogil=True, cache=True)
-def threshold_of(values, count, limit, bins, rest):
+def _threshold(values, count, limit, bins, rest):
     """The `limit`-th largest of the values, and how many equal to it are among the `limit` largest; 0, 0 for fewer."""
     found = np.uint32(0)
     if count <= limit:
@@ -158,32 +160,76 @@ def threshold_of(values, count, limit, bins, rest):
     return found, limit
 
 
-@njit(nogil=True, cache=True)
-def scanned_above(bits, threshold, equals, columns):
-    """All columns above the threshold and the first of those equal to it, ascending; returns how many."""
-    found = 0
-    for column in range(bits.size):
-        if bits[column] > threshold or (equals > 0 and bits[column] == threshold):
-            equals -= bits[column] == threshold
-            columns[found] = column
-            found += 1
-    return found
+@intrinsic
+def _trailing_zeros(typing_context, value):  # noqa: ARG001
+    """How many of the low bits of a number are 0 before the first 1; the number is not 0."""
+
+    def build(context, builder, signature, arguments):  # noqa: ARG001
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), build
 
 
 @njit(nogil=True, cache=True)
-def sorted_above(values, touched, count, threshold, equals, ties, columns):
-    """As `scanned_above`, by sorting what is kept."""
-    found = tied = 0
+def no_marks(columns):
+    """A bit for each column, and one for each 64 of these bits: what `largest_columns` puts columns in order by."""
+    bits = np.zeros((columns >> 6) + 1, np.uint64)
+    return bits, np.zeros((bits.size >> 6) + 1, np.uint64)
+
+
+@njit(nogil=True, cache=True)
+def _mark(marks, column):
+    marks[0][column >> uint64(6)] |= uint64(1) << (column & uint64(63))
+    marks[1][column >> uint64(12)] |= uint64(1) << ((column >> uint64(6)) & uint64(63))
+
+
+@njit(nogil=True, cache=True)
+def _unmark(marks, columns):
+    """Write the marked columns, ascending, and remove their marks; returns how many they are."""
+    bits, groups = marks
+    count = 0
+    for group in range(groups.size):
+        words = groups[group]
+        groups[group] = uint64(0)
+        while words != uint64(0):
+            place = (uint64(group) << uint64(6)) + _trailing_zeros(words)
+            words &= words - uint64(1)
+            word = bits[place]
+            bits[place] = uint64(0)
+            while word != uint64(0):
+                columns[count] = (place << uint64(6)) + _trailing_zeros(word)
+                word &= word - uint64(1)
+                count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def largest_columns(values, touched, count, limit, bins, rest, marks, columns):
+    """The columns of a row's `limit` largest values, ascending; among equal values the smaller columns.
+
+    Args:
+        values: uint32 [count and more], the bits of positive float32, in any order.
+        touched: int32, the column of each, distinct.
+        count: how many there are.
+        limit: most columns.
+        bins: int64 [2048], scratch.
+        rest: uint32, as long as values, scratch.
+        marks: as `no_marks` gives them; on return as they were.
+        columns: int32, filled.
+
+    Returns:
+        How many columns there are.
+    """
+    threshold, equals = _threshold(values, count, limit, bins, rest)
+    ties = 0
     for j in range(count):
         if values[j] > threshold:
-            columns[found] = touched[j]
-            found += 1
+            _mark(marks, uint64(touched[j]))
         elif values[j] == threshold:
-            ties[tied] = touched[j]
-            tied += 1
-    ties[:tied].sort()
-    for j in range(min(tied, equals)):
-        columns[found] = ties[j]
-        found += 1
-    columns[:found].sort()
-    return found
+            rest[ties] = touched[j]
+            ties += 1
+    if ties > equals:
+        rest[:ties].sort()
+    for j in range(min(ties, equals)):
+        _mark(marks, uint64(rest[j]))
+    return _unmark(marks, columns)

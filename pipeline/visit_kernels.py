@@ -9,10 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from pipeline.row_kernels import scanned_above, sorted_above, threshold_of
-
-_SCAN_SHARE = 16
-"""Looking at every column beats sorting what is kept once that fills one column in so many."""
+from pipeline.row_kernels import largest_columns, no_marks
 
 
 @njit(nogil=True, cache=True)
@@ -32,7 +29,7 @@ def visit_rows(graph, visits, own, nodes, limit, sums, kept):
     room = sums.size + 1
     touched, bins = np.empty(room, np.int32), np.empty(2048, np.int64)
     values, rest = np.empty(room, np.uint32), np.empty(room, np.uint32)
-    bits = sums.view(np.uint32)
+    bits, marks = sums.view(np.uint32), no_marks(sums.size)
     kept[0][0] = 0
     for i in range(nodes.size):
         degree = np.float32(max(graph[0][nodes[i] + 1] - graph[0][nodes[i]], 1))
@@ -45,11 +42,7 @@ def visit_rows(graph, visits, own, nodes, limit, sums, kept):
             sums[uint64(touched[j])] /= degree
             values[j] = bits[uint64(touched[j])]
         start = kept[0][i]
-        threshold, equals = threshold_of(values, count, limit, bins, rest)
-        if min(count, limit) * _SCAN_SHARE > bits.size:
-            size = scanned_above(bits, threshold, equals, kept[1][start:])
-        else:
-            size = sorted_above(values, touched, count, threshold, equals, rest, kept[1][start:])
+        size = largest_columns(values, touched, count, limit, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
             kept[2][j] = sums[uint64(kept[1][j])]
         kept[0][i + 1] = start + size

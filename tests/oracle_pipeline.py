@@ -103,3 +103,19 @@ def random_domain(seed: int, users: int, items: int, edges: int, world: int = 12
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms > 0 else 0.0
+
+
+def item_products(
+    matrix: sp.csr_array, alpha: float, beta: float, shrink: float = 0.0, power: float = 1.0
+) -> np.ndarray:
+    """float64 [items, items]: weights of walks between the items of a matrix, by a product of SciPy's."""
+    entries = sp.csr_array((matrix != 0).astype(np.float64))
+    users, items = (np.maximum(entries.sum(axis=axis), 1.0) for axis in (1, 0))
+    between = (entries.T @ sp.diags_array(users**-alpha) @ entries).toarray()
+    np.fill_diagonal(between, 0.0)
+    return (between / (np.outer(items, items) ** beta + shrink)) ** power
+
+
+def cut_rows(rows: np.ndarray, kept: int) -> np.ndarray:
+    """Each row cut to its `kept` largest values; of equal ones those of the smaller columns stay."""
+    return np.array([_largest(row, kept) for row in rows])

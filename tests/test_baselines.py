@@ -28,7 +28,8 @@ from model.draws import generator
 from model.evaluate import evaluate
 from model.evaluation.blend_stage import fit_blend
 from model.export import export_embeddings, export_recommendations
-from model.recommending import best_for_users
+from model.serving.exact import best_for_users
+from model.serving.scorer import DomainScorer
 from model.stacks import union_stack
 from model.train import train
 from model.world import Domain, World, load_rows, load_world
@@ -246,7 +247,7 @@ def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, mode
     vectors = embeddings.read(["vector"], domain="games")["vector"].to_pylist()
     assert np.array_equal(np.array(vectors, np.float32), tensors(checkpoint)["vectors/games"].numpy())
     catalogue = open_catalogue({"embeddings": embeddings, "graph": tiny_world.parents["graph"]}, "games")
-    assert (best_for_users(catalogue, np.arange(1), 3)[0] >= 0).sum() == 3
+    assert (best_for_users(DomainScorer(catalogue, None), np.arange(1), 3)[0] >= 0).sum() == 3
 
 
 @pytest.mark.parametrize("model", ["edda", *BASELINES])

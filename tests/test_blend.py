@@ -88,10 +88,45 @@ def test_evidence_sums_the_weights_of_a_users_train_items_in_all_domains(tiny_wo
 
 def test_contributions_of_a_users_items_add_up_to_the_evidence(books: Loaded) -> None:
     histories = books.evidence.histories_of(np.arange(books.domain.users))
-    evidence = books.evidence.sum(histories)
-    user, item = (int(place) for place in np.argwhere(evidence > 0)[0])
-    own = histories.items[histories.indptr[user] : histories.indptr[user + 1]]
-    assert books.evidence.contributions(own, item).sum() == pytest.approx(evidence[user, item])
+    evidence, longest = books.evidence.sum(histories), int(histories.lengths.max())
+    owners, targets = np.nonzero(evidence > 0)
+    items, weights, totals = books.evidence.strongest(histories, owners, targets, longest)
+    assert np.array_equal(totals, evidence[owners, targets])
+    assert np.allclose(weights.sum(axis=1), totals, rtol=1e-5)
+    for owner, target, mine, of_mine in zip(owners, targets, items, weights, strict=True):
+        history = histories.items[histories.indptr[owner] : histories.indptr[owner + 1]]
+        expected = {item: books.dense[item, books.evidence.union_items[target]] for item in history}
+        order = sorted((item for item in expected if expected[item]), key=lambda item: (-expected[item], item))
+        assert mine.tolist() == order + [-1] * (longest - len(order))
+        assert of_mine[: len(order)].tolist() == [expected[item] for item in order]
+
+
+def test_the_strongest_items_are_the_first_of_all(books: Loaded) -> None:
+    histories = books.evidence.histories_of(np.arange(books.domain.users))
+    owners, targets = np.nonzero(books.evidence.sum(histories) > 0)
+    every, few = (books.evidence.strongest(histories, owners, targets, most) for most in (60, 3))
+    assert np.array_equal(few[0], every[0][:, :3])
+    assert np.array_equal(few[2], every[2])
+
+
+def test_sparse_sums_are_the_dense_ones_to_the_bit(books: Loaded) -> None:
+    histories = books.evidence.histories_of(np.arange(books.domain.users))
+    dense = books.evidence.sum(histories)
+    for user, row in enumerate(dense):
+        items, sums = books.evidence.sum_sparsely(histories[user : user + 1].items)
+        assert np.array_equal(items, np.flatnonzero(row))
+        assert np.array_equal(sums, row[items])
+    assert books.evidence.sum_sparsely(np.empty(0, np.int32))[0].size == 0
+
+
+def test_some_items_of_one_user_score_as_among_all_items(books: Loaded) -> None:
+    blend = Blend(BlendWeights(vectors=0.5, evidence=0.7, spread=2.0), books.evidence)
+    scores, every = books.dots.copy(), np.arange(books.domain.items)
+    blend.add(scores, np.arange(books.domain.users))
+    for user in range(books.domain.users):
+        of_user = blend.of_user(books.evidence.histories_of(np.array([user])).items)
+        assert np.allclose(of_user.blend(books.dots[user], every), scores[user], atol=1e-6)
+        assert np.allclose(of_user.blend(books.dots[user, 3:5], every[3:5]), scores[user, 3:5], atol=1e-6)
 
 
 def test_a_blended_score_is_the_weighted_sum_on_the_scale_of_the_vectors(books: Loaded) -> None:
@@ -141,7 +176,7 @@ def test_a_curve_does_not_depend_on_the_block_of_users(books: Loaded, monkeypatc
     held = validation_users(books.rows, books.domain, 1000, 1)
     score = vector_scorer(books.vectors, books.domain, ALONE)
     whole = blend_curve(held, score, books.evidence)
-    monkeypatch.setattr("model.recommending._BLOCK_BYTES", 4 * books.domain.items * 3)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * books.domain.items * 3)
     assert blend_curve(held, score, books.evidence) == whole
 
 

@@ -164,8 +164,25 @@ def test_references_of_list_elements_are_checked() -> None:
     assert found.found == "('d', 5), 1 such values,"
 
 
+def test_a_reference_may_be_to_some_of_a_parents_rows() -> None:
+    items = Reference(("item",), "nodes", ("node",), where=("domain", "e"))
+    nodes = pa.table({"domain": ["d", "e", "e"], "node": pa.array([7, 0, 1], pa.int32())})
+    rows = pa.table({"item": pa.array([0, 1], pa.int32())})
+    assert items.read_columns == ("node", "domain")
+    assert list(reference_violations(items, rows, nodes, "neighbours")) == []
+    (found,) = reference_violations(items, pa.table({"item": pa.array([1, 7], pa.int32())}), nodes, "neighbours")
+    assert (found.found, found.rule) == ("(7), 1 such values,", "in nodes (node) where domain is e")
+
+
 def test_no_rows_refer_to_nothing() -> None:
     assert list(reference_violations(REFERENCE, NODES.slice(0, 0), NODES, "graph")) == []
+
+
+def test_rules_hold_for_the_elements_of_lists_of_lists() -> None:
+    nested = Contract("n", 1, "nested", (Column("names", pa.list_(pa.list_(pa.string())), "names", nullable=True),), ())
+    check_table(nested, pa.table({"names": [[["a"], []], None, []]}, nested.file_schema))
+    with pytest.raises(ContractError, match=r"names.element.element\[1\] is '', must be a non-empty string"):
+        check_table(nested, pa.table({"names": [[["a"], [""]]]}, nested.file_schema))
 
 
 def test_description_tells_unit_and_rules() -> None:
@@ -181,4 +198,4 @@ def test_contracts_speak_of_their_own_columns(contract: Contract) -> None:
     assert {*contract.key, *contract.sorted_by, *contract.partitioned_by} <= names
     for reference in contract.references:
         assert set(reference.columns) <= names
-        assert set(reference.target_columns) <= {column.name for column in CONTRACTS[reference.contract].columns}
+        assert set(reference.read_columns) <= {column.name for column in CONTRACTS[reference.contract].columns}

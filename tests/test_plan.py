@@ -54,6 +54,7 @@ def test_a_finished_run_makes_nothing(tmp_path, stages: Stages):
         ("blend.users=9", ["blend-2022", "metrics", "recommendations"]),
         ("evaluate.resamples=9", ["metrics"]),
         ("export.top=3", ["embeddings", "recommendations"]),
+        ("export.why=true", ["recommendations"]),
         ("train.seeds=[2022, 1]", ["checkpoint-1", "blend-1", "metrics"]),
         ("compute.threads=1", []),
         ("tracking.tensorboard=curves", []),

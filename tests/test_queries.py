@@ -67,7 +67,7 @@ def test_a_person_sees_aligned_rows_and_that_there_are_more(run, capsys):
         ("copy nodes to 'x.csv'", "--sql is COPY, must be one"),
         ("select 1; select 2", "--sql is SELECT, SELECT, must be one"),
         ("", "--sql is nothing, must be one"),
-        ("select * from nodez", "views: world, rejects, interactions, nodes, graph, reach, pairs, checkpoint_2022"),
+        ("select * from nodez", "views: world, rejects, interactions, nodes, graph, neighbours, reach, pairs, "),
         ("selec 1", "syntax error"),
     ],
 )

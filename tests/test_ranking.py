@@ -5,7 +5,6 @@ import torch
 from tiny_world import Tiny, build
 
 from data_contracts.store import Store
-from model import recommending
 from model.candidates import known_items
 from model.catalogue import Catalogue
 from model.ranking import best_of_all, rank_held_out
@@ -65,7 +64,7 @@ def reordered(world: Tiny, name: str) -> tuple[torch.Tensor, Domain, Rows]:
 def test_ranks_do_not_depend_on_the_block(tiny_world: Tiny, monkeypatch) -> None:
     arguments = reordered(tiny_world, "books")
     whole = full_ranks(*arguments, "test")[1]
-    monkeypatch.setattr(recommending, "_BLOCK_BYTES", 4 * 20 * 3)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * 20 * 3)
     assert full_ranks(*arguments, "test")[1].tolist() == whole.tolist()
 
 
@@ -78,7 +77,7 @@ def catalogue(rows: Rows, domain: Domain, vectors: torch.Tensor) -> Catalogue:
 
 
 def test_best_items_leave_out_train_items_and_break_ties_by_number(tiny_world: Tiny, monkeypatch) -> None:
-    monkeypatch.setattr(recommending, "_BLOCK_BYTES", 4 * 20 * 7)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * 20 * 7)
     rows, domain, vectors = loaded(tiny_world, "books")
     scores = (vectors[: domain.users] @ vectors[domain.users :].T).numpy()
     found: list[list[int]] = []

@@ -16,12 +16,13 @@ from data_contracts.store import Draft, Store
 from flows.queries import ask
 
 PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
-ME, TWIN = "west-u000299", "u002207"
+ME, TWIN, ITEM = "west-u000299", "u002207", "west-i00010"
 
 NODES = {
-    "west": [("user", 0, 7, ME, 2), ("user", 1, 3, "u1", 1), ("item", 2, 0, "a", 2), ("item", 3, 1, "b", 1)],
+    "west": [("user", 0, 7, ME, 2), ("user", 1, 3, "u1", 1), ("item", 2, 0, "a", 2), ("item", 3, 1, "b", 1),
+             ("item", 4, 4, ITEM, 1)],
     "north": [("user", 0, 5, TWIN, 1), ("user", 1, 3, "u1", 1), ("item", 2, 1, "b", 3), ("item", 3, 9, "z", 1)],
-}
+}  # fmt: skip
 WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     "nodes": {
         (domain,): [
@@ -29,6 +30,12 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
             for kind, node, entity, id_, degree in rows
         ]
         for domain, rows in NODES.items()
+    },
+    "neighbours": {
+        (): [
+            {"domain": "", "item": 1, "neighbours": [4, 9], "weights": [0.5, 1.0]},
+            {"domain": "", "item": 4, "neighbours": [0, 1, 9], "weights": [0.25, 0.25, 0.5]},
+        ],
     },
     "reach": {
         ("west",): [
@@ -60,31 +67,29 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     },
     "recommendations": {
         ("west",): [
-            {"user_id": "u1", "item_id": "a", "score": 0.25, "rank": 1},
-            {"user_id": ME, "item_id": "b", "score": 1.5, "rank": 1},
-            {"user_id": ME, "item_id": "a", "score": 0.5, "rank": 2},
-        ],
-    },
-    "embeddings": {
-        ("west",): [
-            {"kind": "item", "id": id_, "vector": vector}
-            for id_, vector in [("a", [1.0, 0.0]), ("b", [3.0, 4.0]), ("c", [0.0, 1.0])]
-        ],
-    },
-    "interactions": {
-        ("west",): [
-            {"user_id": ME, "item_id": id_, "user": 7, "item": item, "split": split, "timestamp": None, "count": 1}
-            for id_, item, split in [("a", 0, "train"), ("b", 1, "test"), ("c", 2, "train")]
+            {"user_id": "u1", "item_id": "a", "score": 0.25, "rank": 1, "because_of": [], "because_of_domains": [],
+             "because_of_shares": [], "evidence_share": 0.0},
+            {"user_id": ME, "item_id": "b", "score": 1.5, "rank": 1, "because_of": ["z", "a"],
+             "because_of_domains": [["north"], ["north", "west"]], "because_of_shares": [0.75, 0.25],
+             "evidence_share": 0.5},
+            {"user_id": ME, "item_id": "a", "score": 0.5, "rank": 2, "because_of": ["c"],
+             "because_of_domains": [["west"]], "because_of_shares": [1.0], "evidence_share": 0.125},
         ],
     },
 }  # fmt: skip
 
 TWINS = [("north", TWIN, 1, 0.75), ("north", "u1", 2, 0.5)]
 ANCHORS = [("item", "b", 0.125, 0.75), ("user", "u1", 0.25, 0.25)]
+NEIGHBOURS = [("z", "north", 0.5), ("a", "west", 0.25), ("b", "north, west", 0.25)]
 METRICS = [(1, "auc", 0.75, 0.5, 1.0, 9)]
 REJECTS = [("a.csv", "arity", 2, 2, "x,y,z"), ("a.csv", "cold", 1, 5, "u\ti")]
 POPULARITY = [(1, "b", 1.5, 1), (2, "a", 0.5, 2)]
-WHY = [(1, "b", "c", pytest.approx(0.8)), (2, "a", "a", 1.0)]
+WHY = [
+    (1, "b", "z", ["north"], 0.75, 0.5),
+    (1, "b", "a", ["north", "west"], 0.25, 0.5),
+    (2, "a", "c", ["west"], 1.0, 0.125),
+]
+OWED = [("west", 0.375)]
 FIVE = [TWINS, ANCHORS, METRICS, REJECTS, POPULARITY]
 
 
@@ -112,11 +117,11 @@ def _made(store: Store, name: str) -> Artifact:
     return store.make(contract, {}, {}, write)
 
 
-def test_the_page_answers_five_questions_in_each_tool_and_one_more_in_sql():
-    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [6, 6, 6]
+def test_the_page_answers_five_questions_in_each_tool_and_two_more_in_sql():
+    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [8, 6, 6]
 
 
-@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE, WHY])))
+@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE[:2], NEIGHBOURS, *FIVE[2:], WHY, OWED])))
 def test_sql_recipes_find_what_was_made_by_hand(artifacts, number, expected):
     with ask(artifacts, recipes("sql")[number]) as found:
         assert list(found.rows) == expected

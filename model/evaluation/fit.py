@@ -15,9 +15,9 @@ from model.evaluation.fit_kernels import capped_ranks
 from model.metrics import user_values
 from model.ragged import pick_rows
 from model.ranking import are_ranked
-from model.recommending import block_height
 from model.serving.blend import GROWTH, BlendWeights
 from model.serving.evidence import DomainEvidence
+from model.serving.exact import block_height
 from model.threads import share_rows
 from model.world import Domain, Ints, Longs, Rows
 

@@ -14,7 +14,7 @@ that grows with a history would not be. No torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -25,10 +25,10 @@ from data_contracts.contracts import BLEND, GRAPH, NODES
 from model.room import MEMORY, Room
 from model.serving.evidence import DomainEvidence, Histories, load_evidence
 from model.serving.evidence_kernels import blend_rows
-from model.world import Longs, load_world
+from model.serving.user_evidence import UserEvidence
+from model.world import Ints, Longs, load_world
 
 Floats32 = NDArray[np.float32]
-
 
 GROWTH = 0.5
 """Power of the number of a user's train items by which the weight of the evidence grows."""
@@ -72,6 +72,31 @@ class Blend:
         if self.weights.evidence:
             factors = self.weights.factors(histories.lengths)
             blend_rows(scores, self.evidence.sum(histories), factors, self.weights.spread)
+
+    def of_user(self, history: Ints) -> UserEvidence:
+        """The same for one user and some items at a time, without a score of every item.
+
+        Args:
+            history: item numbers over all domains, ascending.
+        """
+        items, sums = np.empty(0, np.int32), np.empty(0, np.float32)
+        if self.weights.evidence:
+            items, sums = self.evidence.sum_sparsely(history)
+        of_vectors, of_evidence = self.weights.factors(np.array([history.size]))
+        weighted, size = of_evidence * sums, max(self.evidence.union_items.size, 1)
+        mean, mean_square = (float(values.sum(dtype=np.float64)) / size for values in (weighted, np.square(weighted)))
+        deviation = max(mean_square - mean**2, 0.0) ** 0.5
+        scale = np.float32(1.0 / (1.0 + deviation / self.weights.spread))
+        return UserEvidence(items, weighted, of_vectors[0], scale)
+
+    def without_vectors(self) -> Blend:
+        """The blend for users who have no vector: evidence alone, even where vectors alone are served to the others."""
+        return replace(self, weights=replace(self.weights, vectors=0.0, evidence=self.weights.evidence or 1.0))
+
+    def for_spread(self, spread: float) -> Blend:
+        """The same blend beside other scores than dot products, whose standard deviation over the items is given."""
+        evidence = self.weights.evidence * spread / self.weights.spread
+        return replace(self, weights=replace(self.weights, evidence=evidence, spread=spread))
 
 
 def read_weights(blend: Artifact) -> dict[str, BlendWeights]:

@@ -1,4 +1,4 @@
-"""Compiled kernels on plain arrays: rows of item-to-item weights.
+"""Compiled kernels on plain arrays: rows of weights between items, summed in full or estimated.
 
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
@@ -9,67 +9,150 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from pipeline.row_kernels import sorted_above, threshold_of
+from pipeline.row_kernels import largest_columns, no_marks
+from pipeline.walk_kernels import mix
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_UNIT = 2.0**-53
 
 
 @njit(nogil=True, cache=True)
-def product_rows(graph, leaving, arriving, nodes, top, kept):
-    """Weights between items: sums over the users of both, in ascending order of users, cut to the largest.
+def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
+    """Weights from items to the other items of their users, cut to the largest.
+
+    A row is summed over its users in ascending order, and within a user over items in ascending order, so it does not
+    depend on what else is asked for.
 
     Args:
         graph: (indptr, indices) of users and items, users first.
-        leaving: float64 [users + items], the factor of a step out of each node.
-        arriving: float64 [items], the factor of walks that end on each item.
-        nodes: int64 [n], items as nodes, whose rows are wanted.
-        top: most entries of a row; ties go to the smaller item.
+        factors: (of_users, norms): float64 [users], what a walk through each user counts, and float64 [items], whose
+            product over both items divides a weight.
+        rows: (nodes, paths): int64 [n], items as nodes, whose rows are wanted, and int64 [n], walks of two steps from
+            each of them.
+        shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
+        limits: (top, walks, touched): most entries of a row, ties go to the smaller item; most walks of two steps that
+            are added up, a row with more of them is estimated; no fewer than the items that they can end on.
+        seed: uint64, of the walks of estimated rows.
         kept: (indptr int64 [n + 1], indices int32, weights float32), filled, items ascending; long enough for the
-            smaller of `top` and the number of paths of two steps, of every item.
+            smaller of `top` and the items that walks can end on, of every item.
     """
-    items = arriving.size
-    users = leaving.size - items
-    sums, touched = np.zeros(items, np.float64), np.empty(items + 1, np.int32)
-    weights = np.empty(items, np.float32)
-    values, rest, bins = weights.view(np.uint32), np.empty(items + 1, np.uint32), np.empty(2048, np.int64)
+    (of_users, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
+    items, users = norms.size, of_users.size
+    sums, touched = np.zeros(items, np.float64), np.empty(touched_most + 1, np.int32)
+    weights, rest = np.empty(touched_most + 1, np.float32), np.empty(touched_most + 1, np.uint32)
+    values, bins, marks = weights.view(np.uint32), np.empty(2048, np.int64), no_marks(items)
     kept[0][0] = 0
     for i in range(nodes.size):
-        count = _sum_over_users(graph, leaving, nodes[i], users, sums, touched)
-        count = _weigh(nodes[i] - users, leaving[nodes[i]], arriving, sums, touched, count, weights)
+        if paths[i] <= walks:
+            count = _sum_over_users(graph, of_users, nodes[i], users, sums, touched)
+        else:
+            count = _estimate(graph, of_users, nodes[i], users, walks, seed, sums, touched)
+        count = _weigh(nodes[i] - users, norms, shape, sums, touched, count, weights)
         start = kept[0][i]
-        threshold, equals = threshold_of(values, count, top, bins, rest)
-        size = sorted_above(values, touched, count, threshold, equals, rest, kept[1][start:])
+        size = largest_columns(values, touched, count, top, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
             item = uint64(kept[1][j])
-            kept[2][j] = leaving[nodes[i]] * sums[item] * arriving[item]
+            kept[2][j] = _weight(sums[item], norms[nodes[i] - users] * norms[item], shape)
         for j in range(count):
             sums[uint64(touched[j])] = 0.0
         kept[0][i + 1] = start + size
 
 
 @njit(nogil=True, cache=True)
-def _sum_over_users(graph, leaving, node, users, sums, touched):
-    """Add up an item's walks of two steps by where they end; returns how many items were touched."""
+def _sum_over_users(graph, of_users, node, users, sums, touched):
+    """Add up all walks of two steps from an item by where they end; returns how many items were touched."""
     indptr, indices = graph
     count = 0
     for edge in range(indptr[node], indptr[node + 1]):
-        user = indices[edge]
-        for entry in range(indptr[user], indptr[user + 1]):
-            item = uint64(indices[uint64(entry)] - users)
-            touched[uint64(count)] = item
-            count += sums[item] == 0.0
-            sums[item] += leaving[user]
+        user = uint64(indices[uint64(edge)])
+        count = _add(indices, indptr[user], indptr[user + uint64(1)], of_users[user], users, sums, touched, count)
     return count
 
 
 @njit(nogil=True, cache=True)
-def _weigh(item, factor, arriving, sums, touched, count, weights):
+def _add(indices, start, stop, weight, users, sums, touched, count):
+    """Add a user's weight to each of the items."""
+    for entry in range(start, stop):
+        item = uint64(indices[uint64(entry)] - users)
+        touched[uint64(count)] = item
+        count += sums[item] == 0.0
+        sums[item] += weight
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _fair_share(graph, node, walks):
+    """How many walks of two steps each user of an item gets, so that they are `walks`, less what some do not need.
+
+    A user with no more items than that needs as many as it has items; all users' items together are more than `walks`.
+    """
+    indptr, indices = graph
+    before, share = -1.0, walks / (indptr[node + 1] - indptr[node])
+    while share != before:
+        users, left = 0, np.float64(walks)
+        for edge in range(indptr[node], indptr[node + 1]):
+            user = uint64(indices[uint64(edge)])
+            degree = indptr[user + uint64(1)] - indptr[user]
+            users += degree > share
+            left -= degree if degree <= share else 0
+        before, share = share, left / users
+    return share
+
+
+@njit(nogil=True, cache=True)
+def _estimate(graph, of_users, node, users, walks, seed, sums, touched):
+    """As `_sum_over_users`, with some of the walks only that lead through users of many items.
+
+    A user of more items than its fair share of the walks is passed by the whole number of walks next below or above the
+    share, and they go on to items evenly spaced from a random first one. So each of its items is reached by share /
+    degree walks on average, and a walk counts for as many as the inverse says.
+    """
+    indptr, indices = graph
+    share = _fair_share(graph, node, walks)
+    name = mix(seed + _GOLDEN * uint64(node + 1))
+    until, count = _uniform(name), 0
+    for edge in range(indptr[node], indptr[node + 1]):
+        user = uint64(indices[uint64(edge)])
+        start = indptr[user]
+        degree = indptr[user + uint64(1)] - start
+        if degree <= share:
+            count = _add(indices, start, start + degree, of_users[user], users, sums, touched, count)
+            continue
+        before = np.int64(until)
+        until += share
+        passing = np.int64(until) - before
+        first = _uniform(mix(name + user + uint64(1))) if passing else 0.0
+        weight = of_users[user] * degree / share
+        for walk in range(passing):
+            place = start + min(np.int64((walk + first) * degree / passing), degree - 1)
+            count = _add(indices, place, place + 1, weight, users, sums, touched, count)
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _uniform(bits):
+    """A number from 0 to below 1 of 64 random bits."""
+    return (bits >> uint64(11)) * _UNIT
+
+
+@njit(nogil=True, cache=True)
+def _weigh(item, norms, shape, sums, touched, count, weights):
     """The touched items whose weight is a positive float32, the item itself left out; returns how many they are."""
     positive = 0
     for j in range(count):
         other = uint64(touched[j])
-        weight = np.float32(factor * sums[other] * arriving[other])
-        if other == uint64(item) or weight == np.float32(0.0):
+        weight = np.float32(_weight(sums[other], norms[item] * norms[other], shape))
+        touched[positive], weights[positive] = other, weight
+        is_kept = (other != uint64(item)) & (weight > np.float32(0.0))
+        if not is_kept:
             sums[other] = 0.0
-        else:
-            touched[positive], weights[positive] = other, weight
-            positive += 1
+        positive += is_kept
     return positive
+
+
+@njit(nogil=True, cache=True)
+def _weight(walks, norm, shape):
+    """The weight between two items, from what the walks between them count and the product of their norms."""
+    shrink, power = shape
+    quotient = walks / (norm + shrink)
+    return quotient if power == 1.0 else quotient**power

@@ -37,10 +37,13 @@ def item_count(numbered: list[DomainNodes]) -> int:
     return _count(numbered, ITEM)
 
 
-def domain_graphs(graph: Artifact, numbered: list[DomainNodes]) -> Iterator[TrainGraph]:
-    """The train graph of each domain."""
-    for nodes in numbered:
-        yield TrainGraph(read_graph(graph, nodes), nodes.entity[nodes.of_kind(ITEM)])
+def train_graphs(graph: Artifact, numbered: list[DomainNodes], scope: str) -> Iterator[TrainGraph]:
+    """The graphs of a scope: one of all domains together, `union`, or one of each, `domain`."""
+    if scope == "union":
+        yield union_graph(graph, numbered)
+    else:
+        for nodes in numbered:
+            yield TrainGraph(read_graph(graph, nodes), nodes.entity[nodes.of_kind(ITEM)])
 
 
 def union_graph(graph: Artifact, numbered: list[DomainNodes]) -> TrainGraph:
