@@ -61,8 +61,8 @@ class TrainSettings(Settings):
     intra_penalty: float = Field(10.0, ge=0.0)
     """both: that weight for intra tables, in times of `l2`, where every interaction of a domain has a user or item that
     another domain has too; else its power to the share of those. 1 in [EDDA]."""
-    alignment: float = Field(0.3, ge=0.0)
-    """Weight of the alignment loss; 0 switches it off."""
+    alignment: float = Field(0.0, ge=0.0)
+    """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
     confidence: float = Field(10.0, gt=0.0)

@@ -101,6 +101,5 @@ def _table(curves: dict[str, list[_Curve]]) -> Table:
 def _plot(domain: str, curves: Sequence[_Curve]) -> str:
     lines = [Series((curve.shares, curve.ndcg), place) for place, curve in enumerate(curves)]
     dots = [Series((curve.shares[[curve.chosen]], curve.ndcg[[curve.chosen]]), STANDS_OUT) for curve in curves]
-    return line_plot(
-        domain, ("share of evidence (0: vectors alone, 1: evidence alone)", "full NDCG@20"), [*lines, *dots]
-    )
+    axes = "share of evidence (0: vectors alone, 1: evidence alone)", "full NDCG@20"
+    return line_plot(domain, axes, [*lines, *dots])

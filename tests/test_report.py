@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{user}{ODD},{item}{ODD},{names[domain]}" for domain, part in random_log(1, sizes).items()
             for user, item, _ in part]  # fmt: skip
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,domain", *rows, rows[0]]) + "\n")
-    for name, train in (("r", ""), ("alone", 'tables = "intra"\nalignment = 0.0')):
+    for name, train in (("r", "alignment = 0.3"), ("alone", 'tables = "intra"')):
         (folder / f"{name}.toml").write_text(RUN.format(name=name, train=train))
         run_stages(load_config(folder / f"{name}.toml", [f"store={json.dumps(str(folder / 'store'))}"]))
     return folder
@@ -71,7 +71,7 @@ def told(folder: Path) -> Told:
 def updated(folder: Path) -> Told:
     """The same as run `u`, updated with a user of one domain and with another domain."""
     rows = (folder / "log.csv").read_text()
-    (folder / "u.toml").write_text(RUN.format(name="u", train=""))
+    (folder / "u.toml").write_text(RUN.format(name="u", train="alignment = 0.3"))
     run_stages(load_config(folder / "u.toml", store := [f"store={json.dumps(str(folder / 'store'))}"]))
     (folder / "log.csv").write_text(f"{rows}new,i0001{ODD},games\n" + "".join(f"t{n},t,toys\n" for n in range(9)))
     run_stages(load_config(folder / "u.toml", [*store, "update=true"]))
