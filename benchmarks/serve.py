@@ -24,7 +24,8 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from flows.recommending import Recommender, Scored, open_run
+from flows.recommending import open_run
+from model.serving.recommender import Recommender, Scored
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def wrong_answers(recommender: Recommender, answers: Sequence[tuple[str, int, st
         if question not in expected:
             kind, *names = map(unquote, question.split("/")[2:])
             answer = recommender.for_user if kind == "recommendations" else recommender.similar
-            expected[question] = answer(*names, 10)
+            expected[question] = answer(*names, 10).items
         found = json.loads(body).get("items", [])
         same = [(row["rank"], row["item"]) for row in found] == [row[:2] for row in expected[question]]
         scores = [row["score"] for row in found], [row.score for row in expected[question]]

@@ -16,8 +16,8 @@ Scalar = int | float | str | bool
 class Column:
     """One column: its Arrow type, what it means, and the closed set of rules its values keep.
 
-    Rules on a list column hold for the list's elements. Floats are always finite, strings never empty unless
-    `may_be_empty`.
+    Rules on a list column hold for the list's elements, at any depth. Floats are always finite, strings never empty
+    unless `may_be_empty`.
     """
 
     name: str
@@ -137,9 +137,9 @@ def _column_violations(column: Column, values: pa.ChunkedArray, label: str) -> I
     if values.null_count and not column.nullable:
         yield _first(column.name, label, values, pc.is_null(values), "not null")
     name = column.name
-    if _is_list(values.type):
+    while _is_list(values.type):
         values = pa.chunked_array([chunk.flatten() for chunk in values.chunks], values.type.value_type)
-        name = f"{column.name}.element"
+        name = f"{name}.element"
         if values.null_count:
             yield _first(name, label, values, pc.is_null(values), "not null")
     for rule, broken in _broken_rules(column, values):

@@ -42,7 +42,7 @@ WORLD = Contract(
 
 REJECTS = Contract(
     "rejects",
-    1,
+    2,
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
@@ -56,8 +56,8 @@ REJECTS = Contract(
 
 INTERACTIONS = Contract(
     "interactions",
-    1,
-    "Cleaned, deduplicated, split positives of every domain.",
+    2,
+    "Cleaned, deduplicated, split positives of every domain; no pair is trained in one domain and held out in another.",
     (
         _DOMAIN,
         _USER_ID,
@@ -179,6 +179,27 @@ CHECKPOINT = Contract(
     files=("model.safetensors", "model.json"),
 )
 
+BLEND = Contract(
+    "blend",
+    1,
+    "How much evidence from walks weighs beside the vectors, by domain: every blend tried on the validation split.",
+    (
+        _DOMAIN,
+        Column("share", pa.float64(), "of evidence: 0 = vectors alone, 1 = evidence alone, a half = they spread "
+               "equally for the median user", minimum=0.0, maximum=1.0),
+        Column("vectors", pa.float64(), "what the dot product of the final vectors is multiplied by", minimum=0.0),
+        Column("evidence", pa.float64(), "what a user's evidence is multiplied by, times its growth", minimum=0.0),
+        Column("spread", pa.float64(), "deviation of the vectors' scores over items, median of users", above=0.0),
+        Column("growth", pa.float64(), "the power of the number of a user's train items that it grows by"),
+        Column("full_ndcg@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("full_recall@20", pa.float64(), "mean over users", minimum=0.0, maximum=1.0),
+        Column("users", pa.int64(), "validation users behind it", "users", minimum=0),
+        Column("chosen", pa.bool_(), "what is served: the best NDCG"),
+    ),
+    key=("domain", "share"),
+    sorted_by=("domain", "share"),
+)  # fmt: skip
+
 RANKS = Contract(
     "ranks",
     1,
@@ -232,30 +253,41 @@ EMBEDDINGS = Contract(
 
 RECOMMENDATIONS = Contract(
     "recommendations",
-    1,
-    "The best items for every user of every domain, items seen in training left out.",
+    2,
+    "The best items for every user of every domain, items seen in training left out; with export.why also the reasons.",
     (
         _DOMAIN,
         _USER_ID,
         _ITEM_ID,
-        Column("score", pa.float32(), "dot product of the two final vectors"),
+        Column("score", pa.float32(), "as served: dot product of final vectors, blended with evidence if there is any"),
         Column("rank", pa.int32(), "1 = best", minimum=1),
+        Column("because_of", pa.list_(pa.string()), "items of the user's history that most of its evidence comes from, "
+               "at most three, the largest share first; null without export.why", nullable=True),
+        Column("because_of_domains", pa.list_(pa.list_(pa.string())), "where the user has each in the train split; "
+               "likewise", nullable=True),
+        Column("because_of_shares", pa.list_(pa.float32()), "share of each in the item's evidence; likewise",
+               minimum=0.0, maximum=1.0, nullable=True),
+        Column("evidence_share", pa.float32(), "share of evidence in the score, vectors have the rest: |e| / (|v| + "
+               "|e|) of its weighted parts; null without export.why, and where both are 0", minimum=0.0, maximum=1.0,
+               nullable=True),
     ),
     key=("domain", "user_id", "rank"),
     sorted_by=("user_id", "rank"),
     partitioned_by=("domain",),
-)
+)  # fmt: skip
 
 INDEX = Contract(
     "index",
-    1,
-    "An approximate index of each domain's items (items/*.faiss) and how it compares with exact search.",
+    2,
+    "An approximate index of each domain's items (items/*.faiss), and how it compares with exact search one by one.",
     (
         _DOMAIN,
         Column("items", pa.int64(), "items in the index", "items", minimum=0),
-        Column("recall", pa.float64(), "share of the exact best 20 items found, over users", minimum=0.0, maximum=1.0),
-        Column("exact_per_second", pa.float64(), "users answered one by one exactly", "users/s", above=0.0),
-        Column("index_per_second", pa.float64(), "users answered one by one by the index", "users/s", above=0.0),
+        Column("recall", pa.float64(), "share of the best 20 served items found, over users", minimum=0.0, maximum=1.0),
+        Column("exact_p50", pa.float64(), "median time of an exact answer", "ms", minimum=0.0),
+        Column("exact_p99", pa.float64(), "99th percentile of an exact answer's time", "ms", minimum=0.0),
+        Column("index_p50", pa.float64(), "median time of an answer by the index", "ms", minimum=0.0),
+        Column("index_p99", pa.float64(), "99th percentile of an answer's time by the index", "ms", minimum=0.0),
     ),
     key=("domain",),
     sorted_by=("domain",),
@@ -265,7 +297,7 @@ INDEX = Contract(
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, METRICS, EMBEDDINGS,
+        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, EMBEDDINGS,
         RECOMMENDATIONS, INDEX,
     )
 }  # fmt: skip

@@ -123,11 +123,11 @@ class RemoteStore(Store):
         super().unlink(name, link)
         self.remote.delete([f"runs/{name}/{link}.json"])
 
-    def linked(self, name: str, link: str) -> Artifact | None:
-        """As `Store.linked`."""
+    def link_target(self, name: str, link: str) -> Artifact | None:
+        """As `Store.link_target`."""
         content = self.remote.read(f"runs/{name}/{link}.json")
         found = json.loads(content)["artifacts"].get(link) if content else None
-        return self.find(CONTRACTS[found[0]], found[1]) if found else None
+        return self._artifact(CONTRACTS[found[0]], found[1]) if found else None
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
         """As `Store.write_record`, here and in the remote."""

@@ -160,8 +160,15 @@ class Store:
 
     def linked(self, name: str, link: str) -> Artifact | None:
         """What is linked into a run's folder; None where nothing is."""
+        target = self.link_target(name, link)
+        return self.find(target.contract, target.folder.name) if target else None
+
+    def link_target(self, name: str, link: str) -> Artifact | None:
+        """What a link names, unread: it may be gone, or keep another version of its contract; None without a link."""
         path = self.root / "runs" / name / link
-        return self.find(CONTRACTS[path.readlink().parent.name], path.readlink().name) if path.is_symlink() else None
+        return (
+            self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name) if path.is_symlink() else None
+        )
 
     def _link(self, name: str, link: str, artifact: Artifact) -> None:
         folder = self.root / "runs" / name

@@ -10,14 +10,15 @@ from pydantic import Field, field_validator
 
 from data_contracts.settings import EvaluateSettings, Seed, Settings, Share
 
-ModelName = Literal["edda", "popularity", "ials", "shared-bottom", "mmoe", "ple", "star"]
+ModelName = Literal["edda", "popularity", "walks", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
 
 class TrainSettings(Settings):
     """Graph and pairs → checkpoint."""
 
     model: ModelName = "edda"
-    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. ials needs the extra `baselines`."""
+    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. walks has no vectors, evidence ranks
+    alone. ials needs the extra `baselines`."""
     backbone: Literal["grec", "lightgcn", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
@@ -41,6 +42,11 @@ class TrainSettings(Settings):
     """Most epochs to train."""
     patience: int = Field(20, ge=1)
     """Epochs without a better validation score before training stops."""
+    select_by: Literal["full_ndcg@20", "auc"] = "full_ndcg@20"
+    """Validation score that epochs are selected by: NDCG@20 of the served score among all items, or the AUC of vectors
+    among candidates; the mean over domains, each weighed by rows / (rows + 1000)."""
+    select_users: int = Field(2_000, ge=1)
+    """full_ndcg@20: validation users of each domain, at most; drawn where there are more."""
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Positives per step; auto: a 32nd of all train rows, so that an epoch's cost grows as the log does. 8192 in the
     released code."""
@@ -55,8 +61,8 @@ class TrainSettings(Settings):
     intra_penalty: float = Field(10.0, ge=0.0)
     """both: that weight for intra tables, in times of `l2`, where every interaction of a domain has a user or item that
     another domain has too; else its power to the share of those. 1 in [EDDA]."""
-    alignment: float = Field(0.3, ge=0.0)
-    """Weight of the alignment loss; 0 switches it off."""
+    alignment: float = Field(0.0, ge=0.0)
+    """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
     confidence: float = Field(10.0, gt=0.0)
@@ -100,9 +106,20 @@ class TrainSettings(Settings):
         """Training reads the aligned pairs."""
         return self.model == "edda" and self.alignment > 0 and self.tables != "inter"
 
+    @property
+    def selects_by_ndcg(self) -> bool:
+        """Epochs are selected by the full ranking of the served score, which evidence may be part of."""
+        return self.select_by == "full_ndcg@20" and "select_by" not in _NOT_READ[self.model]
+
+    @property
+    def score(self) -> str:
+        """The validation measure that epochs are selected by; AUC where nothing is selected."""
+        return "full_ndcg@20" if self.selects_by_ndcg else "auc"
+
     def keyed(self) -> dict[str, Any]:
         """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
-        return self.model_dump(mode="json", exclude={"seeds", *_NOT_READ[self.model]})
+        not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
 _OF_NETWORKS = {"hidden", "experts"}
@@ -118,12 +135,13 @@ _OF_EDDA = {
 }
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_OF_LEARNING = {
+    "confidence", "width", "l2", "epochs", "patience", "device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT
+}  # fmt: skip
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": {
-        "confidence", "width", "l2", "epochs", "patience", "device",
-        *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
-    },
+    "popularity": {"select_by", "select_users", *_OF_LEARNING},
+    "walks": _OF_LEARNING,
     "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
     "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
     "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},

@@ -40,9 +40,9 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     encodings: dict[str, str] = {}
     dictionary = []
     for field in table.schema:
-        is_list = pa.types.is_list(field.type)
-        name = f"{field.name}.list.element" if is_list else field.name
-        inner = field.type.value_type if is_list else field.type
+        name, inner = field.name, field.type
+        while pa.types.is_list(inner):
+            name, inner = f"{name}.list.element", inner.value_type
         if pa.types.is_integer(inner):
             encodings[name] = "DELTA_BINARY_PACKED"
         elif pa.types.is_floating(inner):

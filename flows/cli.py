@@ -97,6 +97,7 @@ _STAGES = {
     "walk": "Describe each user and item by the anchors that random walks reach.",
     "align": "Pair users and items of different domains that reach the same anchors.",
     "train": "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
+    "blend": "Fit how much evidence from walks weighs beside the vectors, by domain.",
     "evaluate": "Measure the checkpoints on held-out interactions.",
     "export": "Write embeddings and recommendations with the logs' own ids.",
 }

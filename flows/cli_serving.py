@@ -11,7 +11,7 @@ from flows.cli_options import Run, Viewing
 from flows.console import answer, tell, watcher
 
 if TYPE_CHECKING:
-    from flows.recommending import NewUser, Recommender
+    from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
 
 
 def _exactly_one(given: ArgumentCollection) -> None:
@@ -21,6 +21,8 @@ def _exactly_one(given: ArgumentCollection) -> None:
 
 
 _FOR = Group("For", validator=_exactly_one)
+_WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
+"""What ranks for somebody who has no vector in a domain."""
 
 
 def recommend(
@@ -32,6 +34,7 @@ def recommend(
     like: Annotated[str | None, Parameter(group=_FOR)] = None,
     new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False)] = (),
     top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    why: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
@@ -43,57 +46,64 @@ def recommend(
     domain:
         domain to recommend in.
     user:
-        a user's id as in the logs; items seen in training are left out. The score is the model's.
+        a user's id as in the logs; items seen in training in the domain are left out. A user of other domains is ranked
+        by walks from what the user has there.
     like:
-        an item's id; the score is the cosine of the two items' vectors.
+        an item's id; the score is the cosine of the two items' vectors, with walks from the item beside it.
     new_user:
-        ids of items that a user who was not in training knows, separated by commas or the option repeated; they are
-        left out, the vector is one propagation step from theirs.
+        ids of items of any domain that a user who was not in training knows, separated by commas or the option
+        repeated; they are left out, the vector is one propagation step from those of the domain.
     top:
         items to print.
+    why:
+        print for each item which items of the user it follows from, with their domains and shares, and how much of the
+        score is the vectors' and how much is evidence from walks.
     with_index:
         search by the run's index (`edda index`) for users, known or new, in place of exactly.
     json_:
         print JSON.
     """
     from flows.recommending import open_run
+    from model.serving.why import REASONS
 
-    recommender = open_run(run, options.store, index=with_index)
+    recommender, reasons = open_run(run, options.store, index=with_index), REASONS if why else 0
     asked: dict[str, object] = {"domain": domain}
     if user is not None:
-        asked["user"], items = user, recommender.for_user(domain, user, top)
+        asked["user"], ranking = user, recommender.for_user(domain, user, top, reasons)
+        if by := _WITHOUT_VECTOR.get(ranking.by):
+            tell(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
     elif like is not None:
-        asked["like"], items = like, recommender.similar(domain, like, top)
+        asked["like"], ranking = like, recommender.similar(domain, like, top, reasons)
     else:
-        found = _for_new_user(recommender, domain, new_user, top)
+        ranking = found = _for_new_user(recommender, domain, new_user, top, reasons)
         asked |= {"used": found.used, "ignored": found.ignored}
-        items = found.items
     if json_:
-        score = "cosine" if like is not None else "dot product"
-        rows = [row._asdict() for row in items]
-        answer(json.dumps({**asked, "score": score, "items": rows}, indent=2, ensure_ascii=False))
+        asked |= {"by": ranking.by, "score": _meaning(ranking, like is not None)}
+        asked["items"] = [_as_json(row, why) for row in ranking.items]
+        answer(json.dumps(asked, indent=2, ensure_ascii=False))
         return
-    if not items:
+    if not ranking.items:
         tell(f"domain {domain!r} has no other item to recommend")
-    for row in items:
-        answer(f"{row.rank}\t{row.item}\t{row.score:.4f}")
+    for row in ranking.items:
+        answer("\t".join([str(row.rank), row.item, f"{row.score:.4f}", *([_reasons(row)] if why else [])]))
 
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
     """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
     from flows.recommending import exported_run
     from flows.summary import Table
-    from model.index import build_index
+    from model.serving.approximate import build_index
 
     name, artifacts, store = exported_run(run, options.store)
     with watcher()("index") as progress:
         made = build_index(store, artifacts, progress)
     store.link(name, "index", made)
+    times = ("exact_p50", "exact_p99", "index_p50", "index_p99")
     rows = tuple(
-        (row["domain"], f"{row['items']:,}", f"{row['recall']:.3f}", f"{row['exact_per_second']:,.0f}",
-         f"{row['index_per_second']:,.0f}") for row in made.read().to_pylist()
-    )  # fmt: skip
-    header = ("domain", "items", "recall@20", "exact, users/s", "index, users/s")
+        (row["domain"], f"{row['items']:,}", f"{row['recall']:.4f}", *(f"{row[time]:,.2f}" for time in times))
+        for row in made.read().to_pylist()
+    )
+    header = ("domain", "items", "recall@20", "exact, ms p50", "p99", "index, ms p50", "p99")
     answer(Table(f"Index in {made.path}", header, rows).plain())
 
 
@@ -124,15 +134,38 @@ def serve(
     serve_until_stopped(service(open_run(run, options.store, index=with_index), run), host, port)
 
 
-def _for_new_user(recommender: Recommender, domain: str, given: tuple[str, ...], top: int) -> NewUser:
+def _for_new_user(
+    recommender: Recommender, domain: str, given: tuple[str, ...], top: int, reasons: int
+) -> NewUserRanking:
     """Ask with every item given, and tell which were ignored; a comma separates unless it belongs to an item's id."""
-    from model.catalogue import numbers_of
-
-    catalogue = recommender.catalogue(domain)
-    whole = dict(zip(given, numbers_of(catalogue.item_ids, catalogue.item_order, given) >= 0, strict=True))
-    items = [name for text in given for name in ([text] if whole[text] else text.split(",")) if name]
-    found = recommender.for_new_user(domain, items, top)
+    items = [name for text in given for name in ([text] if recommender.has_item(text) else text.split(",")) if name]
+    found = recommender.for_new_user(domain, items, top, reasons)
     for item, others in found.ignored.items():
         where = f"only in {', '.join(others)}" if others else "in no domain"
         tell(f"ignored: {item!r} is not in domain {domain!r}, it is {where}")
+    if by := _WITHOUT_VECTOR.get(found.by):
+        tell(f"no item given is in domain {domain!r}: ranked by {by}")
     return found
+
+
+def _meaning(ranking: Ranking, is_like: bool) -> str:
+    """What the scores of a list are."""
+    if ranking.by == "vectors":
+        return "cosine" if is_like else "dot product"
+    return "train users" if ranking.by == "popularity" else ranking.by
+
+
+def _as_json(row: Scored, why: bool) -> dict[str, object]:
+    found: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
+    if why:
+        found["why"] = row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]}
+    return found
+
+
+def _reasons(row: Scored) -> str:
+    """Why, in words: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
+    if row.why is None:
+        return "popular"
+    shares = f"vectors {row.why.vectors:.0%}, evidence {row.why.evidence:.0%}".replace("%", " %")
+    items = [f"{part.item} ({', '.join(part.domains)}) {100 * part.share:.0f} %" for part in row.why.because_of]
+    return f"because of {', '.join(items)}; {shares}" if items else shares

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.remote import is_remote
 from data_contracts.settings import (
+    BlendSettings,
     ComputeSettings,
     EvaluateSettings,
     ExportSettings,
@@ -73,6 +74,8 @@ class RunConfig(Settings):
     """Reach vectors → aligned pairs."""
     train: TrainSettings = TrainSettings()
     """Graph and pairs → checkpoint."""
+    blend: BlendSettings = BlendSettings()
+    """Checkpoint and neighbours → weights of vectors and evidence."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Checkpoint → metrics."""
     export: ExportSettings = ExportSettings()
@@ -89,6 +92,14 @@ class RunConfig(Settings):
         if (self.world is None) == (not self.logs):
             found = "neither [world] nor [[logs]]" if self.world is None else "both [world] and [[logs]]"
             raise ValueError(f"found {found}, must be exactly one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _something_ranks(self) -> Self:
+        if self.train.model == "walks" and not self.blend.evidence:
+            raise ValueError(
+                "train.model is 'walks', which has no vectors, and blend.evidence is false; set blend.evidence = true"
+            )
         return self
 
     @property

@@ -25,7 +25,7 @@ from flows.page import link_artifact, show_outcome, shown_progress
 from flows.plan import Plan
 from flows.running import file_with_options, make_roles, nobody, run_stages, watch
 
-Stage = Literal["full", "ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
+Stage = Literal["full", "ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

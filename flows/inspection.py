@@ -161,7 +161,7 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
     for path in artifact.files():
         values = read_rows(path, [name])[name]
         nulls += values.null_count
-        if pa.types.is_list(values.type):
+        while pa.types.is_list(values.type):
             lengths += [pc.max(pc.list_value_length(values)).as_py() or 0]
             values = pc.list_flatten(values)
         limits = pc.min_max(values).as_py()

@@ -12,6 +12,7 @@ from data_contracts.artifact import Artifact, artifact_key
 from data_contracts.contract import Contract
 from data_contracts.contracts import (
     BEFORE,
+    BLEND,
     CHECKPOINT,
     CONTRACTS,
     EMBEDDINGS,
@@ -36,7 +37,7 @@ from flows.recorded_logs import recorded_logs
 
 log = logging.getLogger(__name__)
 
-STAGES = ("ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export")
+STAGES = ("ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export")
 """Stages by their commands' names, in the order of a run; a generated world comes before them."""
 
 
@@ -97,7 +98,10 @@ class Plan:
 
     def roles(self, stage: str | None = None) -> list[str]:
         """Roles of a stage, or, without one, of everything a full run makes."""
-        skipped = () if stage or self.config.aligns else (REACH.name, PAIRS.name)
+        skipped: tuple[str, ...] = ()
+        if stage is None:
+            skipped += () if self.config.aligns else (REACH.name, PAIRS.name)
+            skipped += () if self.config.blend.evidence else (NEIGHBOURS.name,)
         return [role for role, step in self.steps.items() if stage in (None, step.stage) and role not in skipped]
 
     def own_parents(self, role: str) -> list[str]:
@@ -200,8 +204,8 @@ def _add_preparation(plan: Plan) -> None:
 
     config = plan.config
     inputs = ingest_inputs(config.ingest, plan.logs)
-    plan.add("ingest", REJECTS.name, inputs)
-    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
+    plan.add("ingest", REJECTS.name, inputs, before=[INTERACTIONS.name])
+    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name, INTERACTIONS.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
     plan.add("neighbours", NEIGHBOURS.name, config.neighbours.keyed(), [NODES.name, GRAPH.name])
@@ -223,11 +227,17 @@ def _add_model(plan: Plan) -> None:
     config = plan.config
     prepared = [INTERACTIONS.name, NODES.name, GRAPH.name]
     aligned = [PAIRS.name] if config.aligns else []
+    evidence = [NEIGHBOURS.name] if config.blend.evidence else []
+    selecting = evidence if config.train.selects_by_ndcg else []
     checkpoints = [f"{CHECKPOINT.name}-{seed}" for seed in config.train.seeds]
     for seed, role in zip(config.train.seeds, checkpoints, strict=True):
         inputs = checkpoint_inputs(config.train, seed, config.evaluate)
         before = [role, *prepared] if _starts_warm(plan, role) else []
-        plan.add("train", role, inputs, [*prepared, *aligned], before)
-    plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *checkpoints])
+        plan.add("train", role, inputs, [*prepared, *aligned, *selecting], before)
+    blends = [f"{BLEND.name}-{seed}" for seed in config.train.seeds] if evidence else []
+    for blend, checkpoint in zip(blends, checkpoints, strict=False):
+        plan.add("blend", blend, config.blend.keyed(), [*prepared, *evidence, checkpoint])
+    plan.add("evaluate", METRICS.name, config.evaluate.keyed(), [*prepared, *evidence, *checkpoints, *blends])
     plan.add("export", EMBEDDINGS.name, config.export.keyed(), [*prepared, checkpoints[0]])
-    plan.add("export", RECOMMENDATIONS.name, config.export.keyed(), [GRAPH.name, EMBEDDINGS.name])
+    served = [NODES.name, *evidence, blends[0]] if evidence else []
+    plan.add("export", RECOMMENDATIONS.name, config.export.keyed_lists(), [GRAPH.name, EMBEDDINGS.name, *served])

@@ -28,6 +28,7 @@ from flows.console import Watch
 from flows.plan import STAGES, Plan, make_plan
 from flows.stages import make_step
 from model.machine import peak_memory_mib, resident_memory
+from model.serving.scorer import served_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -198,12 +199,15 @@ def record(outcome: Outcome) -> None:
 
 
 def _let_go_of_index(outcome: Outcome) -> None:
-    """An index of vectors that the run no longer has is of no use, and would keep them from being garbage."""
+    """An index of what the run no longer serves is of no use, and would keep that from being garbage."""
     store, name = outcome.plan.store, outcome.config.name
-    index, embeddings = store.linked(name, INDEX.name), outcome.artifacts.get(EMBEDDINGS.name)
-    if index and embeddings and index.manifest.parents[EMBEDDINGS.name] != embeddings.folder.name:
+    index = store.link_target(name, INDEX.name)
+    if index is None or EMBEDDINGS.name not in outcome.artifacts:
+        return
+    served = {role: artifact.folder.name for role, artifact in served_artifacts(outcome.artifacts).items()}
+    if not index.is_readable or index.manifest.parents != served:
         store.unlink(name, INDEX.name)
-        log.info("the index of run %r was of earlier vectors; make one of these with: edda index %s", name, name)
+        log.info("the index of run %r was of other vectors; make one of these with: edda index %s", name, name)
 
 
 def is_recorded(outcome: Outcome) -> bool:

@@ -15,8 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from flows.recommending import Recommender, Scored, UnknownError
 from flows.service_border import Border
+from model.serving.recommender import RankedBy, Ranking, Recommender, UnknownError
+from model.serving.why import REASONS
 
 MOST_TOP = MOST_NAMES = 1_000
 """Items of a list, and users or items of a request, at most."""
@@ -38,6 +39,7 @@ DomainPart = Annotated[str, BeforeValidator(_decoded), Path(description="a domai
 UserPart = Annotated[str, BeforeValidator(_decoded), Path(description="a user as the logs say", examples=["u0042"])]
 ItemPart = Annotated[str, BeforeValidator(_decoded), Path(description="an item as the logs say", examples=["i0007"])]
 Top = Annotated[int, Query(ge=1, le=MOST_TOP, description="items to return, at most")]
+Why = Annotated[bool, Query(description="say for each item which items of the user it follows from")]
 Name = Annotated[str, AfterValidator(_text)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=MOST_NAMES)]
 
@@ -49,6 +51,7 @@ class _Asked(BaseModel):
 
     domain: Name = Field(examples=["books"])
     top: int = Field(10, ge=1, le=MOST_TOP)
+    why: bool = Field(False, description="say for each item which items of the user it follows from")
 
 
 class Users(_Asked):
@@ -77,24 +80,47 @@ class Domain(BaseModel):
     items: int
 
 
+class Reason(BaseModel):
+    """An item of the user's history: where the user has it, and its share of the recommended item's evidence."""
+
+    item: str
+    domains: list[str]
+    share: float = Field(ge=0.0, le=1.0)
+
+
+class Reasons(BaseModel):
+    """The items of the history that most evidence comes from; shares of the score, 1 together."""
+
+    because_of: list[Reason]
+    vectors: float = Field(ge=0.0, le=1.0)
+    evidence: float = Field(ge=0.0, le=1.0)
+
+
 class Listed(BaseModel):
-    """A place of a list: the score is a dot product, between items a cosine."""
+    """A place of a list; `why` is there where it was asked for, and null where only popularity speaks for the item."""
 
     rank: int
     item: str
     score: float
+    why: Reasons | None = None
 
 
 class Answer(BaseModel):
-    """A list, best first."""
+    """A list, best first.
 
+    It is ranked by vectors and evidence (blend), by vectors alone, or for a user who has no vector in the domain by
+    evidence, else by popularity.
+    """
+
+    by: RankedBy
     items: list[Listed]
 
 
 class ForUser(BaseModel):
-    """A user's list; null for a user that the domain does not have."""
+    """A user's list; null for a user that is unknown."""
 
     user: str
+    by: RankedBy | None
     items: list[Listed] | None
 
 
@@ -105,7 +131,7 @@ class ForUsers(BaseModel):
 
 
 class ForNewUser(Answer):
-    """A new user's list, the items that it rests on, and those that the domain does not have, with who does."""
+    """A new user's list, the items that it rests on, and the ignored ones with the domains that have them."""
 
     used: list[str]
     ignored: dict[str, list[str]]
@@ -119,6 +145,7 @@ def service(recommender: Recommender, run: str) -> FastAPI:
         run: the run's name.
     """
     sizes = [Domain(domain=name, **_sizes(recommender, name)) for name in recommender.domains]
+    _load_compiled_code(recommender)
     app = FastAPI(
         title=f"EDDA: {run}", version="1", summary="Recommendations in many domains.", redirect_slashes=False,
         lifespan=_few_threads,
@@ -156,29 +183,36 @@ async def _few_threads(_app: FastAPI) -> AsyncIterator[None]:
 
 def _add_answers(app: FastAPI, recommender: Recommender) -> None:
     @app.get("/v1/recommendations/{domain}/{user}", response_model=Answer)
-    def recommendations(domain: DomainPart, user: UserPart, top: Top = 10) -> Response:
-        """The best items for a user, those of training left out."""
-        return _written(Answer(items=_listed(recommender.for_user(domain, user, top))))
+    def recommendations(domain: DomainPart, user: UserPart, top: Top = 10, why: Why = False) -> Response:
+        """The best items for a user, those of training in the domain left out."""
+        return _written(Answer(**_listed(recommender.for_user(domain, user, top, _reasons(why)), why)))
 
     @app.get("/v1/similar/{domain}/{item}", response_model=Answer)
-    def similar(domain: DomainPart, item: ItemPart, top: Top = 10) -> Response:
+    def similar(domain: DomainPart, item: ItemPart, top: Top = 10, why: Why = False) -> Response:
         """The items most like an item."""
-        return _written(Answer(items=_listed(recommender.similar(domain, item, top))))
+        return _written(Answer(**_listed(recommender.similar(domain, item, top, _reasons(why)), why)))
 
     @app.post("/v1/recommendations", response_model=ForUsers)
     def recommendations_of_many(asked: Users) -> Response:
         """The best items for many users."""
-        found = recommender.for_users(asked.domain, asked.users, asked.top)
-        results = [
-            ForUser(user=user, items=None if (rows := found[user]) is None else _listed(rows)) for user in asked.users
-        ]
+        found = recommender.for_users(asked.domain, asked.users, asked.top, _reasons(asked.why))
+        results = [ForUser(user=user, **_listed(found[user], asked.why)) for user in asked.users]
         return _written(ForUsers(results=results))
 
     @app.post("/v1/new-user", response_model=ForNewUser)
     def new_user(asked: History) -> Response:
-        """The best items for a user who was not in training, from the items that the user knows."""
-        found = recommender.for_new_user(asked.domain, asked.items, asked.top)
-        return _written(ForNewUser(items=_listed(found.items), used=found.used, ignored=found.ignored))
+        """The best items for a user who was not in training, from the items that the user knows, in any domain."""
+        found = recommender.for_new_user(asked.domain, asked.items, asked.top, _reasons(asked.why))
+        return _written(ForNewUser(**_listed(found, asked.why), used=found.used, ignored=found.ignored))
+
+
+def _load_compiled_code(recommender: Recommender) -> None:
+    """Answer one question of each kind, so that the first request does not wait for compiled code."""
+    for domain in recommender.domains:
+        catalogue = recommender.catalogue(domain)
+        if len(catalogue.user_ids) and len(catalogue.item_ids):
+            recommender.for_user(domain, catalogue.user_ids[0].as_py(), 1, REASONS)
+            recommender.for_new_user(domain, [catalogue.item_ids[0].as_py()], 1)
 
 
 def _sizes(recommender: Recommender, name: str) -> dict[str, int]:
@@ -186,13 +220,27 @@ def _sizes(recommender: Recommender, name: str) -> dict[str, int]:
     return {"users": len(catalogue.user_ids), "items": len(catalogue.item_ids)}
 
 
-def _listed(rows: list[Scored]) -> list[Listed]:
-    return [Listed(rank=row.rank, item=row.item, score=row.score) for row in rows]
+def _reasons(why: bool) -> int:
+    return REASONS if why else 0
+
+
+def _listed(ranking: Ranking | None, why: bool) -> dict[str, Any]:
+    """What an answer says of a list; what is not set is not sent."""
+    if ranking is None:
+        return {"by": None, "items": None}
+    items = [Listed(rank=row.rank, item=row.item, score=row.score) for row in ranking.items]
+    for listed, row in zip(items, ranking.items, strict=True) if why else ():
+        listed.why = row.why and Reasons(
+            because_of=[Reason(**part._asdict()) for part in row.why.because_of],
+            vectors=row.why.vectors,
+            evidence=row.why.evidence,
+        )
+    return {"by": ranking.by, "items": items}
 
 
 def _written(answer: BaseModel) -> Response:
     """As JSON, on the thread that found it: left to FastAPI, checking it again takes a second thread's turn."""
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 def _unknown(_request: Request, error: Exception) -> Response:

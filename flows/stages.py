@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import (
     BEFORE,
+    BLEND,
     CHECKPOINT,
     EMBEDDINGS,
     GRAPH,
@@ -82,7 +83,7 @@ def _ingest(job: Job) -> Artifact:
     from pipeline.interactions import ingest
 
     plan = job.plan
-    before = plan.find_before(NODES.name)
+    before = job.before(NODES.name, INTERACTIONS.name)
     made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress, before)
     return made[job.step.contract.name]
 
@@ -129,6 +130,12 @@ def _checkpoint(job: Job) -> Artifact:
     return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, *seen)
 
 
+def _blend(job: Job) -> Artifact:
+    from model.evaluation.blend_stage import fit_blend
+
+    return fit_blend(job.plan.store, job.plan.config.blend, *job.rest)
+
+
 def _metrics(job: Job) -> Artifact:
     from model.evaluate import evaluate
 
@@ -157,6 +164,7 @@ _MAKERS: dict[str, Callable[[Job], Artifact]] = {
     REACH.name: _reach,
     PAIRS.name: _pairs,
     CHECKPOINT.name: _checkpoint,
+    BLEND.name: _blend,
     METRICS.name: _metrics,
     EMBEDDINGS.name: _embeddings,
     RECOMMENDATIONS.name: _recommendations,

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from data_contracts.contracts import RANKS
 from data_contracts.settings import EvaluateSettings
-from model.candidates import held_out, score_candidates
+from model.candidates import held_out
 from model.metrics import auc_parts, candidate_ranks
-from model.ranking import are_ranked, full_ranks
+from model.ranking import are_ranked, rank_held_out
+from model.serving.blend import Blend
 from model.world import Domain, Ints, Rows
 
 
@@ -23,8 +24,9 @@ class Answers:
 
     Attributes:
         rows: the held-out rows.
-        positive, candidates: as `score_candidates` gives them.
-        users, ranks: as `full_ranks` gives them.
+        positive: float32 (rows), scores of the held-out items.
+        candidates: float32 (rows, candidates), scores of their candidates, NaN where there is none.
+        users, ranks: int32 and int64, user and full rank of each row that is ranked, as `rank_held_out` gives them.
         ranked: bool (rows), which rows these are of.
     """
 
@@ -36,12 +38,19 @@ class Answers:
     ranked: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, vectors: Tensor, domain: Domain, part: tuple[Rows, str], settings: EvaluateSettings) -> Answers:
-        """Score and rank one split of a domain's interactions by the final vectors of its nodes."""
+    def of(
+        cls,
+        vectors: Tensor,
+        domain: Domain,
+        part: tuple[Rows, str],
+        settings: EvaluateSettings,
+        blend: Blend | None = None,
+    ) -> Answers:
+        """Score and rank one split of a domain's interactions by the final vectors of its nodes, blended or alone."""
         rows, split = part
-        held = held_out(rows, domain, split, settings)
-        scores = score_candidates(held, vectors, domain.users)
-        return cls(rows.of(split), *scores, *full_ranks(vectors, domain, rows, split), are_ranked(domain, rows, split))
+        candidates = held_out(rows, domain, split, settings).candidates
+        scores, users, ranks = rank_held_out(vectors, domain, part, candidates, blend)
+        return cls(rows.of(split), scores[:, 0], scores[:, 1:], users, ranks, are_ranked(domain, rows, split))
 
     def table(self, seed: int, domain: str) -> pa.Table:
         """The ranks under RANKS, in the order of the rows."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -20,6 +17,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.contracts import EMBEDDINGS, GRAPH, ITEM, USER
 from data_contracts.streaming import read_blocks
 from model.room import MEMORY, Room
+from model.serving.tensors import mapped_tensors
 from model.world import Ints, Longs, compressed
 
 Floats32 = NDArray[np.float32]
@@ -78,6 +76,19 @@ class Catalogue:
         squares = float(np.vdot(stepped, stepped))
         return float(np.vdot(stepped, self.users[users])) / squares if squares else 1.0
 
+    def are_known(self, users: Longs, items: Ints) -> NDArray[np.bool_]:
+        """Whether each user was trained on the item beside it, by bisection of all users' rows at once."""
+        if not self.known.size:
+            return np.zeros(users.size, np.bool_)
+        low, end, last = self.indptr[users], self.indptr[users + 1], self.known.size - 1
+        high = end
+        for _ in range(int((end - low).max(initial=0)).bit_length()):
+            middle = (low + high) // 2
+            is_before = (low < high) & (self.known[np.minimum(middle, last)] < items)
+            low, high = np.where(is_before, middle + 1, low), np.where(is_before, high, middle)
+        known: NDArray[np.bool_] = (low < end) & (self.known[np.minimum(low, last)] == items)
+        return known
+
     def step(self, histories: Sequence[Longs | Ints]) -> Floats32:
         """One propagation step from the items that each user knows: the sum of x_i / sqrt(d_u d_i), (users, width)."""
         stepped = np.empty((len(histories), self.items.shape[1]), np.float32)
@@ -124,22 +135,6 @@ def open_catalogue(artifacts: Mapping[str, Artifact], domain: str, room: Room = 
     return Catalogue(domain, users, items, tensors["users"], tensors["items"], indptr[: len(users) + 1], known, degrees)
 
 
-def mapped_tensors(path: Path) -> dict[str, Floats32]:
-    """Float32 tensors of a safetensors file by name, mapped: memory holds what is in use.
-
-    Raises:
-        ValueError: a tensor is of another type.
-    """
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    for name, tensor in header.items():
-        if tensor["dtype"] != "F32":
-            raise ValueError(f"{path}: tensor {name!r} is {tensor['dtype']}, must be F32; export the run again")
-    return {name: _mapped(path, 8 + size + t["data_offsets"][0], tuple(t["shape"])) for name, t in header.items()}
-
-
 def numbers_of(ids: pa.LargeStringArray, order: Longs, wanted: Sequence[str]) -> Longs:
     """Numbers of ids, -1 where there is no such id, by the order of all."""
     found = np.full(len(wanted), -1, np.int64)
@@ -158,12 +153,6 @@ def place_of(ids: pa.LargeStringArray, order: Longs, name: str) -> int:
 def _order(ids: pa.LargeStringArray) -> Longs:
     order: Longs = pc.sort_indices(ids).to_numpy().astype(np.int64)
     return order
-
-
-def _mapped(path: Path, offset: int, shape: tuple[int, ...]) -> Floats32:
-    if 0 in shape:  # nothing to map
-        return np.zeros(shape, np.float32)
-    return np.asarray(np.memmap(path, "<f4", "r", offset, shape))
 
 
 def _ids(embeddings: Artifact, domain: str, kind: str) -> pa.LargeStringArray:

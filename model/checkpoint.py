@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT
+from data_contracts.files import tensors_header
 from data_contracts.store import Draft
 from model.columns import Columns
 from model.edda import MODEL, Edda, Shape
@@ -55,15 +56,14 @@ def write_tensors(stream: BinaryIO | None, best: Mapping[str, Tensor], columns: 
         columns: of this process.
     """
     widths = {name: sum(columns.every(tensor.shape[1])) for name, tensor in best.items()}
-    header, place = {}, 0
-    for name, tensor in best.items():
-        size = tensor.shape[0] * widths[name] * tensor.element_size()
-        header[name] = {"dtype": "F32", "shape": [tensor.shape[0], widths[name]], "data_offsets": [place, place + size]}
-        place += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    header = tensors_header(
+        {
+            name: ("F32", (rows, widths[name]), 4 * rows * widths[name])
+            for name, rows in ((name, tensor.shape[0]) for name, tensor in best.items())
+        }
+    )
     if stream is not None:
-        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(header)
     for name, tensor in best.items():
         for block in columns.blocks(tensor, widths[name]):
             if stream is not None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from scipy import stats
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
+from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
 from data_contracts.progress import Part, Progress, after, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
@@ -26,6 +26,8 @@ from model.metrics import (
     resample_weights,
     user_statistics,
 )
+from model.serving.blend import Blend, BlendWeights, read_weights
+from model.serving.evidence import DomainEvidence, load_evidence
 from model.threads import torch_threads
 from model.world import Rows, World, load_rows, load_world
 
@@ -40,6 +42,12 @@ class Exam:
     settings: EvaluateSettings
     world: World
     rows: tuple[Rows, ...]
+    evidence: tuple[DomainEvidence, ...]
+
+    def blend(self, number: int, weights: Mapping[str, BlendWeights]) -> Blend | None:
+        """How a domain's evidence is added to the scores of vectors; None where these rank alone."""
+        name = self.world.domains[number].name
+        return Blend(weights[name], self.evidence[number]) if self.evidence and name in weights else None
 
 
 def evaluate(
@@ -60,7 +68,8 @@ def evaluate(
     Args:
         store: where the artifact lives.
         settings: protocol, candidates, cut-offs, resamples.
-        parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`.
+        parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`; to measure the score that is
+            served, `neighbours` and for each checkpoint `blend-<seed>`.
         compute: threads.
         progress: told after each checkpoint's domain.
 
@@ -79,7 +88,7 @@ def evaluate(
 def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress) -> None:
     world = load_world(parents["nodes"], parents["graph"])
     rows = tuple(load_rows(parents["interactions"], domain, world) for domain in world.domains)
-    exam = Exam(settings, world, rows)
+    exam = Exam(settings, world, rows, load_evidence(parents, world))
     table: list[dict[str, Any]] = []
     ranks: list[pa.Table] = []
     measured: list[Measured] = []
@@ -87,7 +96,10 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
     total = len(roles) * len(world.domains)
     for number, role in enumerate(roles):
         checkpoint = load_checkpoint(parents[role], world)
-        measured.append(_measure(exam, checkpoint, ranks, after(progress, number * len(world.domains), total)))
+        blend = parents.get(f"{BLEND.name}-{checkpoint.seed}")
+        weights = read_weights(blend) if blend else {}
+        told = after(progress, number * len(world.domains), total)
+        measured.append(_measure(exam, (checkpoint, weights), ranks, told))
         for name, estimate in measured[-1].items():
             interval = estimate.interval
             table.append(_row((checkpoint.seed, checkpoint.epoch), name, (estimate.value, *interval), estimate.rows))
@@ -97,13 +109,16 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
     write_checked(RANKS, in_order, draft.folder / RANKS_FILE, RANKS_FILE)
 
 
-def _measure(exam: Exam, checkpoint: Checkpoint, ranks: list[pa.Table], progress: Progress) -> Measured:
+def _measure(
+    exam: Exam, model: tuple[Checkpoint, Mapping[str, BlendWeights]], ranks: list[pa.Table], progress: Progress
+) -> Measured:
     """Estimates of all domains and their mean; the test rows' ranks go to the list."""
+    checkpoint, weights = model
     vectors = checkpoint_vectors(checkpoint, exam.world)
     measured: Measured = {}
     for done, (domain, rows, own) in enumerate(zip(exam.world.domains, exam.rows, vectors, strict=True), start=1):
         for split in (VALID, TEST):
-            answers = Answers.of(own, domain, (rows, split), exam.settings)
+            answers = Answers.of(own, domain, (rows, split), exam.settings, exam.blend(done - 1, weights))
             ranks += [answers.table(checkpoint.seed, domain.name)] if split == TEST else []
             for metric, estimate in _estimates(exam.settings, (domain.name, split), answers).items():
                 measured[domain.name, split, metric] = estimate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
 from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store import Draft, Store
-from model.catalogue import Catalogue, domains_of, open_catalogue, vectors_file
+from model.catalogue import Floats32, domains_of, open_catalogue, vectors_file
 from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint, write_tensors
 from model.columns import ALONE
 from model.ranking import best_of_all
 from model.room import FileRoom, Room
+from model.serving.blend import load_blends
+from model.serving.scorer import DomainScorer
+from model.serving.why import Lists, explain
 from model.threads import torch_threads
-from model.world import Domain, World, load_world
+from model.world import Domain, Ints, Longs, World, load_world
 
 _FILE_ROWS = 262_144
 """Rows of one file, at most."""
@@ -77,23 +80,30 @@ def export_recommendations(
 
     Args:
         store: where the artifact lives.
-        settings: how many.
-        parents: `embeddings` and the `graph` that was trained on.
+        settings: how many, and whether to say why; then all domains' ids are in memory, else one domain's.
+        parents: `embeddings` and the `graph` that was trained on; to blend vectors with evidence also `nodes`,
+            `neighbours` and `blend-<seed>` of the embeddings' checkpoint.
         compute: threads.
         progress: told after each block of users.
     """
 
     def write(draft: Draft) -> None:
-        domains = domains_of(parents)
+        domains, room = domains_of(parents), FileRoom(draft.scratch)
+        blends = load_blends(parents, room)
+
+        def opened(name: str) -> DomainScorer:
+            return DomainScorer(open_catalogue(parents, name, room), blends.get(name))
+
         with threadpool_limits(compute.threads or None, "blas"):
+            explaining = [opened(name) for name in domains] if settings.why else []
             for done, name in enumerate(domains):
-                catalogue = open_catalogue(parents, name, FileRoom(draft.scratch))
-                for table in _gathered(_best(catalogue, settings.top)):
+                scorer = explaining[done] if explaining else opened(name)
+                for table in _gathered(_best(scorer, settings.top, explaining)):
                     draft.write(table, domain=name)
                     progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
                 progress(done + 1, len(domains), "domains", Part(name))
 
-    return store.make(RECOMMENDATIONS, settings.keyed(), parents, write)
+    return store.make(RECOMMENDATIONS, settings.keyed_lists(), parents, write)
 
 
 def _vectors(world: World, parents: Mapping[str, Artifact], room: Room) -> Iterator[tuple[Domain, Tensor]]:
@@ -111,17 +121,40 @@ def _write_tensors(draft: Draft, domain: Domain, vectors: Tensor) -> None:
         write_tensors(stream, {"users": vectors[: domain.users], "items": vectors[domain.users :]}, ALONE)
 
 
-def _best(catalogue: Catalogue, top: int) -> Iterator[pa.Table]:
-    for users, items, scores in best_of_all(catalogue, top):
+def _best(scorer: DomainScorer, top: int, explaining: Sequence[DomainScorer]) -> Iterator[pa.Table]:
+    """Blocks of lists; why, where the scorers of all domains are there to say it."""
+    catalogue = scorer.catalogue
+    for users, items, scores in best_of_all(catalogue, top, scorer.blend):
         user, place = np.nonzero(items >= 0)
-        yield pa.table(
-            {
-                "user_id": catalogue.user_ids.take(pa.array(users[user])).cast(pa.string()),
-                "item_id": catalogue.item_ids.take(pa.array(items[user, place])).cast(pa.string()),
-                "score": scores[user, place],
-                "rank": pa.array(place + 1, pa.int32()),
-            }
-        )
+        columns = {
+            "user_id": catalogue.user_ids.take(pa.array(users[user])).cast(pa.string()),
+            "item_id": catalogue.item_ids.take(pa.array(items[user, place])).cast(pa.string()),
+            "score": scores[user, place],
+            "rank": pa.array(place + 1, pa.int32()),
+        }
+        columns |= _reasons(scorer, (users, items, scores), explaining) if explaining else {}
+        absent = [field for field in RECOMMENDATIONS.file_schema if field.name not in columns]
+        yield pa.table(columns | {field.name: pa.nulls(user.size, field.type) for field in absent})
+
+
+def _reasons(
+    scorer: DomainScorer, best: tuple[Longs, Ints, Floats32], explaining: Sequence[DomainScorer]
+) -> dict[str, pa.Array]:
+    """The columns that say why, for the items of users' lists."""
+    users, items, scores = best
+    dots = np.einsum("uw,utw->ut", scorer.catalogue.users[users], scorer.catalogue.items[np.maximum(items, 0)])
+    lists = Lists(items, scores, dots)
+    if scorer.blend:
+        evidence = scorer.blend.evidence
+        lists = Lists(items, scores, dots, scorer.blend, evidence.histories_of(users), evidence.union_users[users])
+    found = explain(explaining, lists)
+    offsets = pa.array(found.indptr.astype(np.int32))
+    return {
+        "because_of": pa.ListArray.from_arrays(offsets, found.ids),
+        "because_of_domains": pa.ListArray.from_arrays(offsets, found.domains),
+        "because_of_shares": pa.ListArray.from_arrays(offsets, pa.array(found.shares)),
+        "evidence_share": pa.array(found.evidence, mask=np.isnan(found.evidence)),
+    }
 
 
 def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

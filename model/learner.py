@@ -14,9 +14,9 @@ from torch import Tensor
 from data_contracts.training import TrainSettings
 from model.alignment import AlignedPairs
 from model.batches import Batch, Batching, Positives, mixed_batches
-from model.candidates import HeldOut
 from model.columns import Columns
 from model.divergence import Course
+from model.evaluation.validation import DomainValidation
 from model.vectors import Network
 from model.warm import WarmStart
 
@@ -34,7 +34,7 @@ class Lesson:
     seed: int
     network: Network
     positives: tuple[Positives, ...]
-    held: tuple[HeldOut, ...]
+    validation: tuple[DomainValidation, ...]
     recall_at: tuple[int, ...]
     pairs: tuple[AlignedPairs, ...]
     device: torch.device

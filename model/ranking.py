@@ -14,12 +14,15 @@ from model.candidates import known_items
 from model.catalogue import Catalogue, Floats32
 from model.kernels import best_items, count_at_least
 from model.ragged import pick_rows
-from model.recommending import block_height
+from model.serving.blend import Blend
+from model.serving.exact import block_height
 from model.world import Domain, Ints, Longs, Rows
 
 
-def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple[Ints, NDArray[np.int64]]:
-    """Rank every held-out item of a split among all items that may be recommended to its user.
+def rank_held_out(
+    vectors: Tensor, domain: Domain, part: tuple[Rows, str], candidates: Ints, blend: Blend | None = None
+) -> tuple[Floats32, Ints, NDArray[np.int64]]:
+    """Score every held-out item of a split with its candidates, and rank it among all items its user may be shown.
 
     Left out of the ranking are the user's train items, for test its validation items too; a held-out row that repeats
     one of them is left out as well. A tie ranks the item last of the tied.
@@ -27,26 +30,33 @@ def full_ranks(vectors: Tensor, domain: Domain, rows: Rows, split: str) -> tuple
     Args:
         vectors: final vectors of the domain's nodes.
         domain: the domain.
-        rows: all its interactions.
-        split: held-out split.
+        part: all its interactions, and the held-out split.
+        candidates: int32 (held-out rows, candidates), numbers of items, -1 where there is none.
+        blend: adds evidence to the vectors' scores; None ranks by vectors alone.
 
     Returns:
-        User and rank, from 1, of each held-out row that is left, sorted by user; both empty where there is none.
+        Scores (held-out rows, 1 + candidates), the item's own first, NaN where there is no candidate; user and rank,
+        from 1, of each held-out row that `are_ranked`, sorted by user.
     """
+    rows, split = part
     held, (indptr, masked) = rows.of(split), _masked(domain, rows, split)
-    new = _are_new(held, indptr, masked, domain)
-    users, items = held.users[new], held.items[new]
-    distinct, place = np.unique(users, return_inverse=True)
-    ranks = np.empty(users.size, np.int64)
-    for block, scores in _scored(vectors, domain, distinct):
+    new = np.flatnonzero(_are_new(held, indptr, masked, domain))
+    wanted = np.concatenate([held.items[:, None], candidates], axis=1)
+    distinct, place = np.unique(held.users, return_inverse=True)
+    among, ranks = np.empty(wanted.shape, np.float32), np.empty(new.size, np.int64)
+    for block, scores in _scored(vectors, domain, distinct, blend):
         mine = slice(*np.searchsorted(place, [block.start, block.stop]))
-        block_indptr, block_masked = pick_rows(indptr, masked, distinct[block])
-        count_at_least(scores, place[mine] - block.start, items[mine], block_indptr, block_masked, ranks[mine])
-    return users, ranks
+        among[mine] = scores[place[mine, None] - block.start, np.maximum(wanted[mine], 0)]
+        to_rank = slice(*np.searchsorted(place[new], [block.start, block.stop]))
+        ranked = new[to_rank]
+        masks = pick_rows(indptr, masked, distinct[block])
+        count_at_least(scores, place[ranked] - block.start, held.items[ranked], *masks, ranks[to_rank])
+    among[wanted < 0] = np.nan
+    return among, held.users[new], ranks
 
 
 def are_ranked(domain: Domain, rows: Rows, split: str) -> NDArray[np.bool_]:
-    """Which held-out rows of a split `full_ranks` ranks: those that repeat nothing that is left out."""
+    """Which held-out rows of a split `rank_held_out` ranks: those that repeat nothing that is left out."""
     return _are_new(rows.of(split), *_masked(domain, rows, split), domain)
 
 
@@ -58,12 +68,13 @@ def _masked(domain: Domain, rows: Rows, split: str) -> tuple[NDArray[np.int64], 
     return known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
 
 
-def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[Longs, Ints, Floats32]]:
+def best_of_all(catalogue: Catalogue, top: int, blend: Blend | None = None) -> Iterator[tuple[Longs, Ints, Floats32]]:
     """The best items of every user, train items left out; equal scores by the items' numbers.
 
     Args:
         catalogue: the domain.
         top: items per user.
+        blend: adds evidence to the vectors' scores; None ranks by vectors alone.
 
     Yields:
         Users, by ascending ids, their items (users, top), -1 where too few are left, and the items' scores.
@@ -72,13 +83,15 @@ def best_of_all(catalogue: Catalogue, top: int) -> Iterator[tuple[Longs, Ints, F
     for start in range(0, len(catalogue.users), height):
         block = catalogue.user_order[start : start + height]
         scores = catalogue.users[block] @ catalogue.items.T
+        if blend:
+            blend.add(scores, block)
         indptr, masked = pick_rows(catalogue.indptr, catalogue.known, block)
         items, best = np.empty((len(block), top), np.int32), np.empty((len(block), top), np.float32)
         best_items(scores, indptr, masked, items, best)
         yield block, items, best
 
 
-def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slice, Floats32]]:
+def _scored(vectors: Tensor, domain: Domain, users: Ints, blend: Blend | None) -> Iterator[tuple[slice, Floats32]]:
     """Blocks of `users` with their scores (block, items) of every item, which the next block overwrites."""
     items = vectors[domain.users :].T
     height = block_height(domain.items)
@@ -86,7 +99,10 @@ def _scored(vectors: Tensor, domain: Domain, users: Ints) -> Iterator[tuple[slic
     for start in range(0, users.size if domain.items else 0, height):
         block = slice(start, min(start + height, users.size))
         chosen = torch.from_numpy(users[block].astype(np.int64)).to(vectors.device)
-        yield block, torch.mm(vectors[chosen], items, out=buffer[: chosen.numel()]).cpu().numpy()
+        scores = torch.mm(vectors[chosen], items, out=buffer[: chosen.numel()]).cpu().numpy()
+        if blend:
+            blend.add(scores, users[block])
+        yield block, scores
 
 
 def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:

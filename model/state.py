@@ -46,13 +46,20 @@ class Training:
             self.best = _copies(learner)
 
     def note(self) -> str:
-        """The last epoch in words: `loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)`; means over domains."""
+        """The last epoch in words: `loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)`; means over domains.
+
+        In place of AUC the full NDCG@20 where that selects epochs.
+        """
         last = [measure[1:] for measure in self.history if measure[0] == self.epoch]
         losses = [value for _, metric, value in last if metric == "loss"]
         words = [f"loss {math.fsum(losses) / len(losses):.3g}"] if losses else []
         scores = [value for domain, metric, value in last if (domain, metric) == (MACRO, "score")]
-        words += [f"validation AUC {score:.4f} (best {self.best_score:.4f} at {self.best_epoch})" for score in scores]
+        named = "NDCG@20" if any(metric == "full_ndcg@20" for _, metric, _ in last) else "AUC"
+        words += [f"validation {named} {score:.4f}{self._best()}" for score in scores]
         return ", ".join(words) or "nothing to learn from"
+
+    def _best(self) -> str:
+        return f" (best {self.best_score:.4f} at {self.best_epoch})"
 
 
 def save_state(folder: Path, training: Training, learner: Learner) -> None:

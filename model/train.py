@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CHECKPOINT, MACRO, VALID
+from data_contracts.contracts import CHECKPOINT, VALID
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store import Draft, Store
@@ -19,15 +16,17 @@ from data_contracts.training import TrainSettings, checkpoint_inputs
 from model.alignment import load_pairs
 from model.baselines import baseline_of
 from model.batches import positives_of
-from model.candidates import held_out, score_candidates
+from model.candidates import held_out
 from model.checkpoint import write_checkpoint, write_tensors
 from model.columns import ALONE, Columns
 from model.divergence import Course, not_finite
+from model.evaluation.fit import validation_users
+from model.evaluation.validation import DomainValidation, validate
 from model.learner import Learner, Lesson, Measure
 from model.learning import edda_of
 from model.machine import device_of, keep_freed_memory, peak_memory_mib, resident_memory
-from model.metrics import candidate_statistics
 from model.propagate import backbone_of
+from model.serving.evidence import load_evidence
 from model.shares import Share
 from model.spmm import choose_engine
 from model.state import Training, resume, save_state
@@ -38,9 +37,6 @@ from model.warm import warm_start
 from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
-
-_HALF_TRUSTED_ROWS = 1000
-"""Validation rows with which a domain counts half as much as a large one when epochs are selected."""
 
 
 def train(
@@ -64,9 +60,10 @@ def train(
         settings: model and optimisation.
         seed: seed of everything drawn.
         validation: how the validation split is ranked; its protocol is training's too.
-        parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`; to go on from an earlier
-            training `checkpoint-<seed>-before`, which may then be the best itself, as epoch 0, and the `…-before` of
-            the first three, which it was trained on.
+        parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`; `neighbours` where evidence
+            is part of the score that epochs are selected by; to go on from an earlier training
+            `checkpoint-<seed>-before`, which may then be the best itself, as epoch 0, and the `…-before` of the first
+            three, which it was trained on.
         compute: threads.
         progress: told after each epoch.
         tracking: where the measures of each epoch are shown at once.
@@ -117,8 +114,8 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking)
         draft.statistics["warm_start"] = lesson.warm.statistics()
         if lesson.warm.seen:
             log.warning(
-                "%d held-out rows were trained on before: their scores flatter; [ingest.split] by time, or "
-                "leave-last-out, holds out what is new",
+                "%d held-out rows were trained on before: their scores flatter; ingest.protocol = 'clean' keeps such "
+                "rows in training",
                 lesson.warm.seen,
             )
     if len(peaks) > 1:
@@ -161,7 +158,9 @@ def _epoch(learner: Learner, lesson: Lesson, training: Training, scratch: Path) 
 
 def _judge(learner: Learner, lesson: Lesson, training: Training) -> list[Measure]:
     """Validate, and keep the learner where it is the best so far: what was measured."""
-    measures, score = _validate(learner, lesson, training.epoch)
+    learner.columns.begin("validation")
+    found, score = validate(lesson.validation, learner.vectors(), lesson.recall_at, learner.columns)
+    measures = [(training.epoch, *measure) for measure in found]
     training.history += measures
     training.judge(learner, lesson.columns.agreed(score))
     return measures
@@ -180,43 +179,26 @@ def _lesson(
     network = network_of(world, backbone_of(settings), multiply)
     rows = [load_rows(parents["interactions"], domain, world) for domain in world.domains]
     both = list(zip(rows, world.domains, strict=True))
+    most, by_ndcg = settings.select_users, settings.selects_by_ndcg
+    evidence = load_evidence(parents, world) if by_ndcg else ()
     pairs = load_pairs(parents["pairs"], world) if settings.aligns else ()
     return Lesson(
         settings,
         seed,
         network,
         tuple(positives_of(r, domain, validation.protocol) for r, domain in both),
-        tuple(held_out(r, domain, VALID, validation) for r, domain in both),
+        tuple(
+            DomainValidation(
+                domain,
+                held_out(r, domain, VALID, validation),
+                validation_users(r, domain, most, validation.candidate_seed) if by_ndcg else None,
+                evidence[number] if evidence else None,
+            )
+            for number, (r, domain) in enumerate(both)
+        ),
         validation.recall_at,
         tuple(pair.to(device) for pair in pairs),
         device,
         columns,
         warm_start(parents, seed, world, rows),
     )
-
-
-def _validate(learner: Learner, lesson: Lesson, epoch: int) -> tuple[list[Measure], float | None]:
-    """Validation measures of each domain and their mean, and the score that epochs are selected by.
-
-    The score is the mean of the domains' AUC, each weighed by rows / (rows + 1000): where a domain has so few
-    held-out rows that its AUC is mostly chance, chance shall not choose the epoch.
-    """
-    measures: list[Measure] = []
-    by_metric: dict[str, list[float]] = {}
-    weights = []
-    world = lesson.network.world
-    learner.columns.begin("validation")
-    for domain, held, vectors in zip(world.domains, lesson.held, learner.vectors(), strict=True):
-        statistics = candidate_statistics(
-            *score_candidates(held, vectors, domain.users, learner.columns), lesson.recall_at
-        )
-        for metric, of in statistics.items():
-            value = of(np.ones(held.users.size))
-            measures.append((epoch, domain.name, metric, value))
-            by_metric.setdefault(metric, []).append(value)
-        weights += [held.users.size / (held.users.size + _HALF_TRUSTED_ROWS)] if statistics else []
-    measures += [(epoch, MACRO, metric, math.fsum(of) / len(of)) for metric, of in by_metric.items()]
-    if not weights:
-        return measures, None
-    score = float(np.average(by_metric["auc"], weights=weights))
-    return [*measures, (epoch, MACRO, "score", score)], score

@@ -13,6 +13,7 @@ from flows.embedded import ENVIRONMENT
 
 os.environ |= {name: value for name, value in ENVIRONMENT.items() if "LOGGING" in name}
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
+WEIGHTS = {"books": (1.0, 2.0), "films": (0.0, 1.0), "games": (1.0, 0.0)}
 
 
 @pytest.fixture
@@ -28,9 +29,19 @@ def tiny_world(store: Store) -> Tiny:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The same world as a run named `tiny`, trained for two epochs and exported; to be read only."""
+    """The same world as a run named `tiny`, trained for two epochs and exported; to be read only.
+
+    Books are ranked by vectors and evidence, films by evidence alone, games by vectors alone.
+    """
     store = Store(tmp_path_factory.mktemp("tiny") / "store")
-    return TinyRun(store.root, exported(build(store, random_log(1, SIZES), every_pair=True), "tiny"))
+    return TinyRun(store.root, exported(build(store, random_log(1, SIZES), every_pair=True), "tiny", WEIGHTS))
+
+
+@pytest.fixture(scope="session")
+def vector_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The same without evidence."""
+    store = Store(tmp_path_factory.mktemp("vectors") / "store")
+    return TinyRun(store.root, exported(build(store, random_log(1, SIZES), every_pair=True), "vectors"))
 
 
 @pytest.fixture(scope="session")

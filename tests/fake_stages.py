@@ -28,7 +28,10 @@ ROWS: dict[str, dict[str, list[Any]]] = {
         "split": ["test", "test", "valid", "valid"], "metric": ["auc"] * 4, "value": [0.75, 0.75, 0.9, 0.9],
         "low": [0.7] * 4, "high": [0.8] * 4, "rows": [2, 2, 2, 2],
     },
-    "recommendations": {"user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2]},
+    "recommendations": {
+        "user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2], "because_of": [None, None],
+        "because_of_domains": [None, None], "because_of_shares": [None, None], "evidence_share": [None, None],
+    },
 }  # fmt: skip
 
 
@@ -60,7 +63,9 @@ def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
 
 def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _progress: Any, before: Any) -> Any:
     inputs = _ingest_inputs(settings, logs)
-    parents = {"rejects": {}, "interactions": {"nodes-before": before} if before else {}}
+    parents = {f"{role}-before": artifact for role, artifact in before.items()}
+    parents = {"rejects": {role: parents[role] for role in parents if role == "interactions-before"},
+               "interactions": parents}  # fmt: skip
     return {name: fake.make(store, name, inputs, of) for name, of in parents.items()}
 
 
@@ -91,7 +96,11 @@ def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
 
     logs = {"find_logs": _find_logs, "MissingLogsError": ValueError, "remote_versions": lambda _sources: set()}
     source = LogSource(path=str(log), domain="books")
-    exports = {f"export_{name}": stage(name) for name in ("embeddings", "recommendations")}
+
+    def export_recommendations(store: Any, settings: Any, parents: Any, *_rest: Any) -> Any:
+        return fake.make(store, "recommendations", settings.keyed_lists(), parents)
+
+    exports = {"export_embeddings": stage("embeddings"), "export_recommendations": export_recommendations}
     return {
         "pipeline.world": {"make_world": make_world, "world_logs": lambda _world: (source,)},
         "pipeline.logs": logs,
@@ -102,6 +111,7 @@ def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
         "pipeline.reach": {"describe_reach": stage("reach", "nodes", "graph")},
         "pipeline.pairs": {"pair_domains": stage("pairs", "nodes", "reach")},
         "model.train": {"train": train},
+        "model.evaluation.blend_stage": {"fit_blend": stage("blend")},
         "model.evaluate": {"evaluate": stage("metrics")},
         "model.export": exports,
     }
@@ -112,7 +122,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own with one run, and no store but its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
-    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
+    (tmp_path / "r.toml").write_text('name = "r"\ntrain.alignment = 0.3\n[world]\n')
     return tmp_path
 
 

@@ -150,7 +150,7 @@ def test_inspect_shows_contract_rows_ranges_and_parents(here, stages: Stages, ca
     found = json.loads(capsys.readouterr().out)
     value = next(column for column in found["columns"] if column["name"] == "value")
     assert (found["contract"], found["rows"], value["minimum"], value["maximum"]) == ("metrics", 4, 0.75, 0.9)
-    assert set(found["parents"]) == {"interactions", "nodes", "graph", "checkpoint-2022"}
+    assert set(found["parents"]) == {"interactions", "nodes", "graph", "neighbours", "checkpoint-2022", "blend-2022"}
     assert all(parent["found"] for parent in found["parents"].values())
     assert (found["violations"], len(found["head"])) == ([], 1)
 

@@ -178,6 +178,13 @@ def test_no_rows_refer_to_nothing() -> None:
     assert list(reference_violations(REFERENCE, NODES.slice(0, 0), NODES, "graph")) == []
 
 
+def test_rules_hold_for_the_elements_of_lists_of_lists() -> None:
+    nested = Contract("n", 1, "nested", (Column("names", pa.list_(pa.list_(pa.string())), "names", nullable=True),), ())
+    check_table(nested, pa.table({"names": [[["a"], []], None, []]}, nested.file_schema))
+    with pytest.raises(ContractError, match=r"names.element.element\[1\] is '', must be a non-empty string"):
+        check_table(nested, pa.table({"names": [[["a"], [""]]]}, nested.file_schema))
+
+
 def test_description_tells_unit_and_rules() -> None:
     lines = describe(THING)
     assert lines["size"] == "its size [cm] (≥ 1; ≤ 9)"

@@ -11,11 +11,12 @@ from data_contracts.artifact import Artifact
 from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
 from data_contracts.store import Store
 from data_contracts.training import TrainSettings
-from flows.recommending import Recommender
 from model.catalogue import Catalogue, open_catalogue
 from model.checkpoint import load_checkpoint
 from model.export import export_embeddings, export_recommendations
 from model.room import Room
+from model.serving.recommender import Recommender
+from model.serving.scorer import served_artifacts
 from model.spmm import choose_engine
 from model.train import train
 from model.vectors import final_vectors, network_of
@@ -27,7 +28,7 @@ TOP = ExportSettings(top=6)
 
 @pytest.fixture
 def parents(tiny_world: Tiny) -> dict[str, Artifact]:
-    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     trained = train(tiny_world.store, settings, 1, EvaluateSettings(candidates=5), tiny_world.parents, ONE)
     return {**tiny_world.without_pairs(), "checkpoint": trained}
 
@@ -71,7 +72,7 @@ def test_every_user_gets_the_best_items_without_those_of_training(
 def test_recommending_from_the_vectors_agrees_with_the_table(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
     recommender = Recommender(exported(tiny_world, parents))
     for user, items in recommended(tiny_world, parents, "games").items():
-        one = recommender.for_user("games", user, 6)
+        one = recommender.for_user("games", user, 6).items
         assert [row.item for row in one] == [item for item, _ in items]
         assert [row.score for row in one] == pytest.approx([score for _, score in items], rel=1e-5)
 
@@ -101,9 +102,10 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
         found = open_catalogue(artifacts, domain, room)
         return replace(found, user_ids=found.user_ids[::-1], item_ids=found.item_ids[::-1])
 
-    plain = export_recommendations(store, TOP, tiny_run.artifacts, ONE).read(domain="books")
+    parents = served_artifacts(tiny_run.artifacts)
+    plain = export_recommendations(store, TOP, parents, ONE).read(domain="books")
     monkeypatch.setattr("model.export.open_catalogue", turned)
-    other = export_recommendations(store, ExportSettings(top=7), tiny_run.artifacts, ONE).read(domain="books")
+    other = export_recommendations(store, ExportSettings(top=7), parents, ONE).read(domain="books")
     users = other["user_id"].to_pylist()
     assert users == sorted(users)
     assert set(users) == set(plain["user_id"].to_pylist())
@@ -119,5 +121,5 @@ def test_a_domain_whose_users_know_all_items_has_no_recommendations(
         return replace(found, indptr=every[0], known=every[1]) if domain == "books" else found
 
     monkeypatch.setattr("model.export.open_catalogue", known)
-    made = export_recommendations(store, ExportSettings(top=7), tiny_run.artifacts, ONE)
+    made = export_recommendations(store, ExportSettings(top=7), served_artifacts(tiny_run.artifacts), ONE)
     assert {partition["domain"] for partition in made.partitions()} == {"films", "games"}

@@ -10,8 +10,8 @@ from flows.stages import make_step
 
 __all__ = ["stages"]
 
-ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs", "checkpoint-2022", "metrics",
-       "embeddings", "recommendations"]  # fmt: skip
+ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs", "checkpoint-2022", "blend-2022",
+       "metrics", "embeddings", "recommendations"]  # fmt: skip
 
 
 def config_of(folder: Path, *overrides: str) -> RunConfig:
@@ -19,7 +19,7 @@ def config_of(folder: Path, *overrides: str) -> RunConfig:
     if not log.exists():
         log.write_text("user_id,item_id\nu,i\n")
     run = folder / "run.toml"
-    run.write_text(f'name = "r"\nstore = "store"\n[[logs]]\npath = "{log}"\ndomain = "books"\n')
+    run.write_text(f'name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[[logs]]\npath = "{log}"\ndomain = "books"\n')
     return load_config(run, overrides)
 
 
@@ -42,13 +42,20 @@ def test_a_finished_run_makes_nothing(tmp_path, stages: Stages):
     [
         ("ingest.cold=keep", ALL),
         ('graph.anchor_kinds=["user"]', ALL[2:]),
+        (
+            "neighbours.top=7",
+            ["neighbours", *ALL[7:]],
+        ),
         ("reach.walks=7", ALL[5:]),
         ("pairs.k=2", ALL[6:]),
         ("train.epochs=2", ALL[7:]),
         ("evaluate.candidate_seed=1", ALL[7:]),
+        ("train.select_by=auc", ALL[7:]),
+        ("blend.users=9", ["blend-2022", "metrics", "recommendations"]),
         ("evaluate.resamples=9", ["metrics"]),
         ("export.top=3", ["embeddings", "recommendations"]),
-        ("train.seeds=[2022, 1]", ["checkpoint-1", "metrics"]),
+        ("export.why=true", ["recommendations"]),
+        ("train.seeds=[2022, 1]", ["checkpoint-1", "blend-1", "metrics"]),
         ("compute.threads=1", []),
         ("tracking.tensorboard=curves", []),
         ("name=other", []),
@@ -68,9 +75,23 @@ def test_a_changed_log_remakes_everything(tmp_path, stages: Stages):
 def test_training_reads_pairs_only_where_alignment_is_on(tmp_path, stages: Stages):
     for override in ("train.alignment=0", "train.tables=inter"):
         plan = make_plan(config_of(tmp_path, override))
-        assert set(plan.steps["checkpoint-2022"].parents) == {"interactions", "nodes", "graph"}
+        assert set(plan.steps["checkpoint-2022"].parents) == {"interactions", "nodes", "graph", "neighbours"}
         assert "pairs" not in plan.roles()
     assert "pairs" in make_plan(config_of(tmp_path)).steps["checkpoint-2022"].parents
+
+
+def test_evidence_is_read_only_where_it_is_on(tmp_path, stages: Stages):
+    plan = make_plan(config_of(tmp_path, "blend.evidence=false"))
+    assert not {"neighbours", "blend-2022"} & set(plan.roles())
+    for role in ("checkpoint-2022", "metrics", "recommendations"):
+        assert not {"neighbours", "blend-2022"} & set(plan.steps[role].parents)
+    assert run_stages(plan.config).made == [role for role in ALL if role not in ("neighbours", "blend-2022")]
+
+
+def test_training_reads_neighbours_only_where_they_select_epochs(tmp_path, stages: Stages):
+    plan = make_plan(config_of(tmp_path, "train.select_by=auc"))
+    assert "neighbours" not in plan.steps["checkpoint-2022"].parents
+    assert "neighbours" in plan.steps["blend-2022"].parents
 
 
 def test_a_stage_makes_what_it_needs_and_no_more(tmp_path, stages: Stages):
@@ -84,7 +105,7 @@ def test_a_stage_that_is_done_needs_nothing_before_it(tmp_path, stages: Stages):
     graph = outcome.artifacts["graph"]
     (graph.path / "manifest.json").unlink()
     assert is_finished(make_plan(config_of(tmp_path)), "train")
-    assert run_stages(config_of(tmp_path)).made == ["graph", "neighbours", *ALL[8:]]
+    assert run_stages(config_of(tmp_path)).made == ["graph", *ALL[8:]]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, stages: Stages):
@@ -98,7 +119,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, stages: Stages):
 
 def test_the_plan_of_an_ungenerated_world_is_the_world(tmp_path, stages: Stages):
     run = tmp_path / "run.toml"
-    run.write_text('name = "r"\nstore = "store"\n[world]\n')
+    run.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
     config = load_config(run)
     assert list(make_plan(config).steps) == ["world"]
     assert not is_finished(make_plan(config))

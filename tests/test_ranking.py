@@ -5,10 +5,9 @@ import torch
 from tiny_world import Tiny, build
 
 from data_contracts.store import Store
-from model import recommending
 from model.candidates import known_items
 from model.catalogue import Catalogue
-from model.ranking import best_of_all, full_ranks
+from model.ranking import best_of_all, rank_held_out
 from model.world import Domain, Rows, load_rows, load_world
 
 
@@ -17,6 +16,11 @@ def loaded(world: Tiny, name: str) -> tuple[Rows, Domain, torch.Tensor]:
     (domain,) = (domain for domain in numbers.domains if domain.name == name)
     coarse = torch.randint(-2, 3, (domain.nodes, 3), generator=torch.Generator().manual_seed(4)).float()
     return load_rows(world.parents["interactions"], domain, numbers), domain, coarse
+
+
+def full_ranks(vectors: torch.Tensor, domain: Domain, rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray]:
+    candidates = np.empty((rows.of(split).users.size, 0), np.int32)
+    return rank_held_out(vectors, domain, (rows, split), candidates)[1:]
 
 
 def known(rows: Rows, user: int, splits: tuple[int, ...]) -> set[int]:
@@ -60,7 +64,7 @@ def reordered(world: Tiny, name: str) -> tuple[torch.Tensor, Domain, Rows]:
 def test_ranks_do_not_depend_on_the_block(tiny_world: Tiny, monkeypatch) -> None:
     arguments = reordered(tiny_world, "books")
     whole = full_ranks(*arguments, "test")[1]
-    monkeypatch.setattr(recommending, "_BLOCK_BYTES", 4 * 20 * 3)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * 20 * 3)
     assert full_ranks(*arguments, "test")[1].tolist() == whole.tolist()
 
 
@@ -73,7 +77,7 @@ def catalogue(rows: Rows, domain: Domain, vectors: torch.Tensor) -> Catalogue:
 
 
 def test_best_items_leave_out_train_items_and_break_ties_by_number(tiny_world: Tiny, monkeypatch) -> None:
-    monkeypatch.setattr(recommending, "_BLOCK_BYTES", 4 * 20 * 7)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * 20 * 7)
     rows, domain, vectors = loaded(tiny_world, "books")
     scores = (vectors[: domain.users] @ vectors[domain.users :].T).numpy()
     found: list[list[int]] = []

@@ -67,21 +67,13 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     },
     "recommendations": {
         ("west",): [
-            {"user_id": "u1", "item_id": "a", "score": 0.25, "rank": 1},
-            {"user_id": ME, "item_id": "b", "score": 1.5, "rank": 1},
-            {"user_id": ME, "item_id": "a", "score": 0.5, "rank": 2},
-        ],
-    },
-    "embeddings": {
-        ("west",): [
-            {"kind": "item", "id": id_, "vector": vector}
-            for id_, vector in [("a", [1.0, 0.0]), ("b", [3.0, 4.0]), ("c", [0.0, 1.0])]
-        ],
-    },
-    "interactions": {
-        ("west",): [
-            {"user_id": ME, "item_id": id_, "user": 7, "item": item, "split": split, "timestamp": None, "count": 1}
-            for id_, item, split in [("a", 0, "train"), ("b", 1, "test"), ("c", 2, "train")]
+            {"user_id": "u1", "item_id": "a", "score": 0.25, "rank": 1, "because_of": [], "because_of_domains": [],
+             "because_of_shares": [], "evidence_share": 0.0},
+            {"user_id": ME, "item_id": "b", "score": 1.5, "rank": 1, "because_of": ["z", "a"],
+             "because_of_domains": [["north"], ["north", "west"]], "because_of_shares": [0.75, 0.25],
+             "evidence_share": 0.5},
+            {"user_id": ME, "item_id": "a", "score": 0.5, "rank": 2, "because_of": ["c"],
+             "because_of_domains": [["west"]], "because_of_shares": [1.0], "evidence_share": 0.125},
         ],
     },
 }  # fmt: skip
@@ -92,7 +84,12 @@ NEIGHBOURS = [("z", "north", 0.5), ("a", "west", 0.25), ("b", "north, west", 0.2
 METRICS = [(1, "auc", 0.75, 0.5, 1.0, 9)]
 REJECTS = [("a.csv", "arity", 2, 2, "x,y,z"), ("a.csv", "cold", 1, 5, "u\ti")]
 POPULARITY = [(1, "b", 1.5, 1), (2, "a", 0.5, 2)]
-WHY = [(1, "b", "c", pytest.approx(0.8)), (2, "a", "a", 1.0)]
+WHY = [
+    (1, "b", "z", ["north"], 0.75, 0.5),
+    (1, "b", "a", ["north", "west"], 0.25, 0.5),
+    (2, "a", "c", ["west"], 1.0, 0.125),
+]
+OWED = [("west", 0.375)]
 FIVE = [TWINS, ANCHORS, METRICS, REJECTS, POPULARITY]
 
 
@@ -121,10 +118,10 @@ def _made(store: Store, name: str) -> Artifact:
 
 
 def test_the_page_answers_five_questions_in_each_tool_and_two_more_in_sql():
-    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [7, 6, 6]
+    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [8, 6, 6]
 
 
-@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE[:2], NEIGHBOURS, *FIVE[2:], WHY])))
+@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE[:2], NEIGHBOURS, *FIVE[2:], WHY, OWED])))
 def test_sql_recipes_find_what_was_made_by_hand(artifacts, number, expected):
     with ask(artifacts, recipes("sql")[number]) as found:
         assert list(found.rows) == expected

@@ -7,13 +7,12 @@ from fake_stages import edda
 from tiny_world import TinyRun, build
 
 from data_contracts.store import Store
-from flows.recommending import Recommender, UnknownError
-from model import recommending
 from model.catalogue import Catalogue, numbers_of, open_catalogue
-from model.recommending import best_for_users, fold_in, similar_items
+from model.serving.exact import best_for_users, fold_in, similar_items
+from model.serving.recommender import Recommender, UnknownError
+from model.serving.scorer import DomainScorer, DomainScorers
 
 IDS = [f"i{number}" for number in range(5)]
-NOBODY = np.zeros(2, np.int64), np.zeros(0, np.int32)
 
 
 def catalogue(items: list[list[float]], users: list[list[float]], known: list[list[int]]) -> Catalogue:
@@ -25,30 +24,34 @@ def catalogue(items: list[list[float]], users: list[list[float]], known: list[li
     return Catalogue("books", names, ids, *vectors, indptr, flat, np.bincount(flat, minlength=len(items)))
 
 
+def scorer(items: list[list[float]], users: list[list[float]], known: list[list[int]]) -> DomainScorer:
+    return DomainScorer(catalogue(items, users, known), None)
+
+
 def test_the_best_items_leave_out_known_ones_and_go_by_number_where_equal() -> None:
-    books = catalogue([[1], [3], [2], [3], [3]], [[1], [-1]], [[1], []])
+    books = scorer([[1], [3], [2], [3], [3]], [[1], [-1]], [[1], []])
     items, scores = best_for_users(books, np.array([0, 1]), 3)
     assert items.tolist() == [[3, 4, 2], [0, 2, 1]]
     assert scores.tolist() == [[3, 3, 2], [-1, -2, -3]]
 
 
 def test_where_too_few_are_left_there_is_no_item() -> None:
-    books = catalogue([[1], [2]], [[1]], [[0]])
+    books = scorer([[1], [2]], [[1]], [[0]])
     assert best_for_users(books, np.array([0]), 9)[0].tolist() == [[1, -1]]
 
 
 def test_best_items_do_not_depend_on_the_block(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    books = open_catalogue(tiny_run.artifacts, "books")
+    books = DomainScorers(tiny_run.artifacts)["books"]
     whole = best_for_users(books, np.arange(30), 5)[0].tolist()
-    monkeypatch.setattr(recommending, "_BLOCK_BYTES", 4 * 20 * 7)
+    monkeypatch.setattr("model.serving.exact._BLOCK_BYTES", 4 * 20 * 7)
     assert best_for_users(books, np.arange(30), 5)[0].tolist() == whole
 
 
 def test_similar_items_go_by_the_angle_and_not_by_length() -> None:
-    books = catalogue([[1, 0], [9, 9], [0.1, 0.01], [0, 0]], [[1, 0]], [[0]])
-    items, cosines = similar_items(books, np.array([0]), 4)
-    assert items.tolist() == [[2, 1, 3, -1]]
-    assert cosines[0] == pytest.approx([0.1 / np.hypot(0.1, 0.01), 0.5**0.5, 0, 0], abs=1e-6)
+    found = similar_items(scorer([[1, 0], [9, 9], [0.1, 0.01], [0, 0]], [[1, 0]], [[0]]), 0, 4)
+    assert found.items.tolist() == [2, 1, 3]
+    assert found.scores == pytest.approx([0.1 / np.hypot(0.1, 0.01), 0.5**0.5, 0], abs=1e-6)
+    assert found.cosines.tolist() == found.scores.tolist()
 
 
 def test_a_new_user_is_one_normalised_step_scaled_to_trained_users() -> None:
@@ -86,33 +89,37 @@ def test_a_users_items_folded_in_lie_near_the_users_own_vector(tiny_run: TinyRun
     assert cosines.mean() > 0.5  # after two epochs; of strangers it is about 0
 
 
-def test_a_new_users_own_items_are_left_out_and_strange_ones_told(tiny_run: TinyRun) -> None:
-    recommender = Recommender(tiny_run.artifacts)
+def test_a_new_users_own_items_are_left_out_and_strange_ones_told(vector_run: TinyRun) -> None:
+    recommender = Recommender(vector_run.artifacts)
     found = recommender.for_new_user("games", ["i0002", "i0000", "i0002", "i0008-0", "zz"], 99)
     assert found.used == ["i0000", "i0002"]
     assert found.ignored == {"i0008-0": ["books"], "zz": []}
     assert {row.item for row in found.items} == {*recommender.catalogue("games").item_ids.to_pylist()} - {*found.used}
 
 
-def test_a_new_user_without_any_item_of_the_domain_is_an_error(tiny_run: TinyRun) -> None:
+def test_a_new_user_without_any_item_of_the_domain_is_an_error(vector_run: TinyRun) -> None:
     with pytest.raises(UnknownError, match=r"none of the new user's items is in domain 'games' .* in books only"):
-        Recommender(tiny_run.artifacts).for_new_user("games", ["i0008-0"], 3)
+        Recommender(vector_run.artifacts).for_new_user("games", ["i0008-0"], 3)
     with pytest.raises(UnknownError, match="near 'i00001': i0001"):
-        Recommender(tiny_run.artifacts).for_new_user("games", ["i00001"], 3)
+        Recommender(vector_run.artifacts).for_new_user("games", ["i00001"], 3)
 
 
-def test_recommend_prints_rank_item_and_score(tiny_run: TinyRun, capsys) -> None:
-    expected = Recommender(tiny_run.artifacts).for_user("books", "u0001", 2)
-    arguments = ["recommend", "tiny", "--store", str(tiny_run.store), "--domain", "books", "--top", "2"]
+def test_recommend_prints_rank_item_and_score(vector_run: TinyRun, capsys) -> None:
+    expected = Recommender(vector_run.artifacts).for_user("books", "u0001", 2).items
+    arguments = ["recommend", "vectors", "--store", str(vector_run.store), "--domain", "books", "--top", "2"]
     assert edda(*arguments, "--user", "u0001") == 0
     assert capsys.readouterr().out == "".join(f"{row.rank}\t{row.item}\t{row.score:.4f}\n" for row in expected)
+    assert edda(*arguments, "--user", "u0001", "--why") == 0
+    assert capsys.readouterr().out.splitlines()[0].split("\t")[3] == "vectors 100 %, evidence 0 %"
     assert edda(*arguments, "--like", "i0001", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["like"], found["score"], [row["rank"] for row in found["items"]]) == ("i0001", "cosine", [1, 2])
+    assert (found["like"], found["by"], found["score"]) == ("i0001", "vectors", "cosine")
+    assert [row["rank"] for row in found["items"]] == [1, 2]
+    assert "why" not in found["items"][0]
 
 
-def test_recommend_takes_a_new_users_items_in_any_form(tiny_run: TinyRun, capsys) -> None:
-    arguments = ["recommend", "tiny", "--store", str(tiny_run.store), "--domain", "games", "--json"]
+def test_recommend_takes_a_new_users_items_in_any_form(vector_run: TinyRun, capsys) -> None:
+    arguments = ["recommend", "vectors", "--store", str(vector_run.store), "--domain", "games", "--json"]
     assert edda(*arguments, "--new-user", "i0000,i0002", "--new-user", "i0008-0") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["used"] == ["i0000", "i0002"]

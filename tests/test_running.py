@@ -27,7 +27,7 @@ class Waiting(logging.Handler):
 
 def config(folder: Path, *overrides: str) -> RunConfig:
     file = folder / "r.toml"
-    file.write_text('name = "r"\nstore = "store"\n[world]\n')
+    file.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
     return load_config(file, overrides)
 
 
@@ -67,7 +67,7 @@ def test_a_run_of_another_name_waits_for_nobody(tmp_path: Path, stages: Stages) 
 
 def test_costs_stay_those_of_the_artifacts(tmp_path: Path, stages: Stages) -> None:
     first = run_stages(config(tmp_path))
-    stages_of_a_run = ["ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
+    stages_of_a_run = ["ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
     assert list(first.costs) == ["world", *stages_of_a_run]
     again = run_stages(config(tmp_path, "train.seeds=[7]"), "train")
     assert again.costs["walk"] == first.costs["walk"]

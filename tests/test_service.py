@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jsonschema
 import pytest
 from tiny_world import TinyRun
 
@@ -20,10 +21,11 @@ pytest.importorskip("uvicorn")
 import uvicorn
 from fastapi import FastAPI
 
-from flows.recommending import Recommender
 from flows.service import MOST_NAMES, service
 from flows.service_border import MOST_BYTES
 from flows.serving import serve_until_stopped
+from model.serving.recommender import Recommender
+from model.serving.why import REASONS
 
 KNOWN = {"domain": "books", "users": ["u0001"]}
 
@@ -93,9 +95,10 @@ def test_domains_are_told_with_their_sizes(port: int) -> None:
 def test_a_batch_keeps_its_order_and_has_null_for_strangers(port: int, tiny_run: TinyRun) -> None:
     status, found = post(port, "/v1/recommendations", {"domain": "books", "users": ["u0002", "x", "u0001"], "top": 3})
     recommender = Recommender(tiny_run.artifacts)
-    lists = [[row.item for row in recommender.for_user("books", user, 3)] for user in ("u0002", "u0001")]
+    lists = [[row.item for row in recommender.for_user("books", user, 3).items] for user in ("u0002", "u0001")]
     items = [row["items"] and [listed["item"] for listed in row["items"]] for row in found["results"]]
     assert (status, items) == (200, [lists[0], None, lists[1]])
+    assert [row["by"] for row in found["results"]] == ["blend", None, "blend"]
 
 
 def test_a_new_user_is_answered_as_on_the_command_line(port: int, tiny_run: TinyRun) -> None:
@@ -104,6 +107,62 @@ def test_a_new_user_is_answered_as_on_the_command_line(port: int, tiny_run: Tiny
     status, found = post(port, "/v1/new-user", asked)
     assert (status, found["used"], found["ignored"]) == (200, expected.used, expected.ignored)
     assert [row["item"] for row in found["items"]] == [row.item for row in expected.items]
+
+
+def elsewhere(run: TinyRun) -> str:
+    """A user of films who is not in books."""
+    recommender = Recommender(run.artifacts)
+    books, films = (set(recommender.catalogue(name).user_ids.to_pylist()) for name in ("books", "films"))
+    return min(films - books)
+
+
+def test_a_user_of_another_domain_has_a_list_that_says_what_ranks_it(port: int, tiny_run: TinyRun) -> None:
+    user = elsewhere(tiny_run)
+    expected = Recommender(tiny_run.artifacts).for_user("books", user, 5)
+    status, found = request(port, "GET", f"/v1/recommendations/books/{user}?top=5")
+    assert (status, found["by"]) == (200, expected.by)
+    assert expected.by in ("evidence", "popularity")
+    assert [row["item"] for row in found["items"]] == [row.item for row in expected.items]
+    assert post(port, "/v1/recommendations", {"domain": "books", "users": [user]})[1]["results"][0]["by"] == expected.by
+
+
+@pytest.mark.parametrize("domain", ["books", "films", "games"])
+def test_why_is_said_where_it_is_asked_for(port: int, tiny_run: TinyRun, domain: str) -> None:
+    expected = [
+        {
+            "rank": row.rank,
+            "item": row.item,
+            "score": row.score,
+            "why": row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]},
+        }
+        for row in Recommender(tiny_run.artifacts).for_user(domain, "u0001", 4, REASONS).items
+    ]
+    one = request(port, "GET", f"/v1/recommendations/{domain}/u0001?top=4&why=true")[1]["items"]
+    (many,) = post(port, "/v1/recommendations", {"domain": domain, "users": ["u0001"], "top": 4, "why": True})[1][
+        "results"
+    ]
+    for found in (one, many["items"]):
+        assert [row["why"]["because_of"] for row in found] == [row["why"]["because_of"] for row in expected]
+        assert [row["why"]["evidence"] for row in found] == pytest.approx([row["why"]["evidence"] for row in expected])
+    assert "why" not in request(port, "GET", f"/v1/recommendations/{domain}/u0001?top=4")[1]["items"][0]
+
+
+def test_why_is_said_of_similar_items_and_to_new_users(port: int) -> None:
+    similar = request(port, "GET", "/v1/similar/books/i0001?why=true")[1]["items"]
+    assert {part["item"] for row in similar for part in row["why"]["because_of"]} == {"i0001"}
+    new = post(port, "/v1/new-user", {"domain": "books", "items": ["i0001", "i0002"], "why": True})[1]["items"]
+    assert {part["item"] for row in new for part in row["why"]["because_of"]} == {"i0001", "i0002"}
+
+
+def test_answers_keep_the_schema_that_the_service_describes(port: int, tiny_run: TinyRun) -> None:
+    schemas = request(port, "GET", "/openapi.json")[1]["components"]["schemas"]
+    asked = {
+        "Answer": request(port, "GET", f"/v1/recommendations/books/{elsewhere(tiny_run)}?top=20&why=true")[1],
+        "ForUsers": post(port, "/v1/recommendations", {"domain": "books", "users": ["u0001", "x"], "why": True})[1],
+        "ForNewUser": post(port, "/v1/new-user", {"domain": "games", "items": ["i0001"], "why": True})[1],
+    }
+    for name, answer in asked.items():
+        jsonschema.validate(answer, {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +185,8 @@ def test_percent_encoded_names_are_decoded(port: int, path: str) -> None:
     "path",
     ["/v1/recommendations/books/%ff%fe", "/v1/recommendations/books/%ED%A0%80", "/v1/similar/books/i0001?top=0",
      "/v1/similar/books/i0001?top=1001", "/v1/similar/books/i0001?top=x", "/v1/similar/books/i0001?top=NaN",
-     "/v1/similar/books/i0001?top=" + "9" * 5_000, "/v1/similar/books/i0001?top=%ff"],
+     "/v1/similar/books/i0001?top=" + "9" * 5_000, "/v1/similar/books/i0001?top=%ff",
+     "/v1/recommendations/books/u0001?why=perhaps"],
 )  # fmt: skip
 def test_malformed_paths_and_queries_are_422(port: int, path: str) -> None:
     assert request(port, "GET", path)[0] == 422
@@ -141,6 +201,7 @@ def test_malformed_paths_and_queries_are_422(port: int, path: str) -> None:
      *(json.dumps({**KNOWN, **wrong}).encode() for wrong in (
          {"users": []}, {"users": None}, {"users": "u0001"}, {"users": [None]}, {"users": [1]}, {"users": [["u0001"]]},
          {"domain": None}, {"top": 0}, {"top": 1_001}, {"top": "5"}, {"top": True}, {"top": 1.5}, {"more": 1},
+         {"why": "yes"},
          {"users": ["u"] * (MOST_NAMES + 1)}, {"users": ["u"] * 200, "top": 1_000}))],
 )  # fmt: skip
 def test_malformed_bodies_are_told_as_such(port: int, body: bytes) -> None:
@@ -179,7 +240,7 @@ def test_openapi_has_an_example_for_every_parameter(tiny_run: TinyRun) -> None:
     asked = [described["components"]["schemas"][name]["properties"] for name in ("Users", "History")]
     assert len(named) == 4
     assert all("examples" in parameter["schema"] for parameter in named)
-    assert all("examples" in field for fields in asked for name, field in fields.items() if name != "top")
+    assert all("examples" in field for fields in asked for name, field in fields.items() if name not in ("top", "why"))
 
 
 def test_domains_are_opened_once_by_threads_that_ask_together(tiny_run: TinyRun) -> None:
@@ -189,17 +250,23 @@ def test_domains_are_opened_once_by_threads_that_ask_together(tiny_run: TinyRun)
     assert len(found) == 1
 
 
-def test_the_service_starts_without_anything_heavy(tiny_run: TinyRun) -> None:
+@pytest.mark.parametrize(("run", "expected"), [("vector_run", "[]\n"), ("tiny_run", "['numba', 'scipy']\n")])
+def test_the_service_starts_without_anything_heavy_but_what_evidence_needs(
+    request: pytest.FixtureRequest, run: str, expected: str
+) -> None:
+    """Numba brings scipy along."""
+    made: TinyRun = request.getfixturevalue(run)
+    name = {"vector_run": "vectors", "tiny_run": "tiny"}[run]
     script = """
 import sys
 from pathlib import Path
 import flows.serving
 from flows.recommending import open_run
 from flows.service import service
-service(open_run("tiny", Path(sys.argv[1])), "tiny")
+service(open_run(sys.argv[2], Path(sys.argv[1])), "run")
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numba", "prefect", "dask", "scipy"}))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tiny_run.store)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(made.store), name], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "[]\n"
+    assert done.stdout == expected

@@ -23,7 +23,7 @@ from model.world import load_world
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
-SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3)
+SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3, alignment=0.3)
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
@@ -54,13 +54,16 @@ def test_history_holds_losses_alignment_and_validation_of_every_domain(tiny_worl
     of_books = {metric for domain, metric in found if domain == "books"}
     assert of_books == {
         "loss", "alignment to films", "alignment to games", "map_norm", "map_spread", "auc", "recall@1", "recall@3",
+        "full_ndcg@20",
     }  # fmt: skip
-    assert {metric for domain, metric in found if domain == "macro"} == {"auc", "recall@1", "recall@3", "score"}
+    of_macro = {metric for domain, metric in found if domain == "macro"}
+    assert of_macro == {"auc", "recall@1", "recall@3", "full_ndcg@20", "score"}
     assert all(len(values) == 3 for values in found.values())
 
 
-def test_the_score_weighs_a_domain_less_the_fewer_rows_it_has(tiny_world: Tiny) -> None:
-    found = history(fitted(tiny_world))
+@pytest.mark.parametrize(("select_by", "metric"), [("auc", "auc"), ("full_ndcg@20", "full_ndcg@20")])
+def test_the_score_weighs_a_domain_less_the_fewer_rows_it_has(tiny_world: Tiny, select_by: str, metric: str) -> None:
+    found = history(fitted(tiny_world, SMALL.model_copy(update={"select_by": select_by})))
     rows = {
         domain: sum(
             split == "valid"
@@ -69,7 +72,7 @@ def test_the_score_weighs_a_domain_less_the_fewer_rows_it_has(tiny_world: Tiny) 
         for domain in ("books", "films", "games")
     }
     weights = [count / (count + 1000) for count in rows.values()]
-    expected = np.average([found[domain, "auc"][0] for domain in rows], weights=weights)
+    expected = np.average([found[domain, metric][0] for domain in rows], weights=weights)
     assert found["macro", "score"][0] == pytest.approx(expected)
 
 

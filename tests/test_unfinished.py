@@ -20,7 +20,7 @@ from flows.unfinished import run_by_name
 
 __all__ = ["here", "stages"]
 
-STAGES = ["world", "ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
+STAGES = ["world", "ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
 
 
 class Ended(BaseException):
@@ -50,7 +50,7 @@ def test_what_a_killed_run_had_finished_is_no_garbage_and_not_made_again(here, s
     ended_before("align")
     assert collect_garbage(Path("edda-store")) == []
     outcome = run_stages(load_config(Path("r.toml")))
-    assert outcome.made == ["pairs", "checkpoint-2022", "metrics", "embeddings", "recommendations"]
+    assert outcome.made == ["pairs", "checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
     assert "attempt" not in outcome.plan.store.run("r")[1]
 
 
@@ -98,7 +98,9 @@ def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: 
 )
 def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, capsys, command, status) -> None:
     ended_before("train")
-    missing = "ended before it was finished; missing: checkpoint-2022, metrics, embeddings, recommendations; "
+    missing = (
+        "ended before it was finished; missing: checkpoint-2022, blend-2022, metrics, embeddings, recommendations; "
+    )
     found, text = told(capsys, *command)
     assert (found, f"{missing}go on with: edda run r.toml --set x" in text) == (status, True)
 
@@ -155,4 +157,4 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
         with pytest.raises(Ended):
             run_stages(load_config(Path("r.toml")))
     assert told(capsys, "run", "r.toml")[0] == 0
-    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:8]
+    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:9]

@@ -11,18 +11,29 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import INTERACTIONS, PAIRS
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings, GraphSettings
+from data_contracts.contracts import BLEND, INTERACTIONS, PAIRS
+from data_contracts.settings import (
+    BlendSettings,
+    ComputeSettings,
+    EvaluateSettings,
+    ExportSettings,
+    GraphSettings,
+    NeighboursSettings,
+)
 from data_contracts.store import Draft, Store
 from data_contracts.training import TrainSettings
 from model.batches import Batch
 from model.export import export_embeddings
 from model.train import train
 from pipeline.graph import build_graph
+from pipeline.neighbours.stage import build_neighbours
 from pipeline.nodes import number_nodes
 
 Log = Mapping[str, Sequence[tuple[str, str, str] | tuple[str, str, str, int]]]
 """By domain: user, item, split and, where it is not 1, count."""
+
+Weights = Mapping[str, tuple[float, float]]
+"""By domain: what vectors and evidence are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +65,36 @@ def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
     return Tiny(store, parents)
 
 
-def exported(world: Tiny, name: str) -> dict[str, Artifact]:
-    """A short training of the world, exported and recorded as a run."""
-    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str, Artifact]:
+    """A short training of the world, exported and recorded as a run; with weights it has evidence beside vectors."""
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     compute = ComputeSettings(threads=1)
     checkpoint = train(world.store, settings, 1, EvaluateSettings(candidates=5), world.parents, compute)
     parents = {**world.without_pairs(), "checkpoint-1": checkpoint}
     made = {"embeddings": export_embeddings(world.store, ExportSettings(), parents, compute)}
+    if weights is not None:
+        walked = {role: parents[role] for role in ("nodes", "graph")}
+        made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), walked, compute)
+        fitted = {**parents, "neighbours": made["neighbours"]}
+        made["blend-1"] = blend_of(world.store, fitted, weights)
     world.store.link_run(name, {**parents, **made}, {})
     return {**parents, **made}
+
+
+def blend_of(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
+    """A `blend` artifact with weights given by hand, in place of fitted ones; vectors spread by 0.5."""
+    rows = [
+        {
+            "domain": domain, "share": 0.5, "vectors": vectors, "evidence": evidence, "spread": 0.5, "growth": 0.5,
+            "full_ndcg@20": 0.0, "full_recall@20": 0.0, "users": 0, "chosen": True,
+        }
+        for domain, (vectors, evidence) in sorted(weights.items())
+    ]  # fmt: skip
+
+    def write(draft: Draft) -> None:
+        draft.write(pa.Table.from_pylist(rows, schema=BLEND.file_schema))
+
+    return store.make(BLEND, {**BlendSettings().keyed(), "rows": rows}, parents, write)
 
 
 def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str, list[tuple[str, str, str]]]:
