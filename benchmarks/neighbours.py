@@ -7,8 +7,8 @@
 
 Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
 another: `plain`, without shrinkage and power, which implicit does not know, and by the `defaults`. `stage` is the whole
-stage, from artifacts to artifact, with the files that it flushes. Contenders take turns, with one thread each. CPU s: of
-the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a process of its own.
+stage, from artifacts to artifact, with the files that it flushes. Contenders take turns, with one thread each. CPU s:
+of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a process of its own.
 Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
 
 `--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
