@@ -42,7 +42,7 @@ WORLD = Contract(
 
 REJECTS = Contract(
     "rejects",
-    1,
+    2,
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
@@ -56,8 +56,8 @@ REJECTS = Contract(
 
 INTERACTIONS = Contract(
     "interactions",
-    1,
-    "Cleaned, deduplicated, split positives of every domain.",
+    2,
+    "Cleaned, deduplicated, split positives of every domain; no pair is trained in one domain and held out in another.",
     (
         _DOMAIN,
         _USER_ID,

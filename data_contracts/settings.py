@@ -68,7 +68,8 @@ class SplitSettings(Settings):
     """How interactions are divided into train, valid and test."""
 
     method: Literal["given", "random", "time", "leave-last-out"] = "random"
-    """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two."""
+    """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two in a
+    domain. A pair that lives in several domains: docs/logs.md."""
     valid_share: Share = 0.1
     """random: share of a user's interactions for validation."""
     test_share: Share = 0.2
@@ -95,7 +96,7 @@ class IngestSettings(Settings):
     """Raw logs → interactions and rejects."""
 
     protocol: Protocol = "clean"
-    """clean: no held-out row repeats a train row; released: rows stay as the files give them."""
+    """clean: a pair held out in one domain is trained in none; released: each domain alone, repeated pairs stay."""
     split: SplitSettings = SplitSettings()
     """How interactions are divided."""
     cold: Literal["drop", "keep"] = "drop"
@@ -112,12 +113,16 @@ class GraphSettings(Settings):
 
 
 class NeighboursSettings(Settings):
-    """Graph → item-to-item weights of three-step walks (RP3beta)."""
+    """Graph → item-to-item weights of walks, item to user to item."""
 
-    alpha: float = Field(0.4, ge=0.0, le=2.0)
-    """How much a step out of a node is divided among its neighbours: by their number to this power."""
-    beta: float = Field(0.3, ge=0.0, le=2.0)
-    """How much popular items are held back: weights are divided by their number of users to this power."""
+    alpha: float = Field(0.2, ge=0.0, le=2.0)
+    """How much less a user of many items counts: by their number to this power."""
+    beta: float = Field(0.5, ge=0.0, le=2.0)
+    """How much popular items are held back: by the numbers of users of both items to this power; 0.5 is a cosine."""
+    shrink: float = Field(5.0, ge=0.0)
+    """Added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    power: float = Field(1.4, gt=0.0, le=4.0)
+    """Of the weights; above 1 close neighbours count more."""
     top: int = Field(500, ge=1)
     """Largest weights kept of each item."""
     scope: Literal["union", "domain"] = "union"

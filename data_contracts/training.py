@@ -10,14 +10,15 @@ from pydantic import Field, field_validator
 
 from data_contracts.settings import EvaluateSettings, Seed, Settings, Share
 
-ModelName = Literal["edda", "popularity", "ials", "shared-bottom", "mmoe", "ple", "star"]
+ModelName = Literal["edda", "popularity", "walks", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
 
 class TrainSettings(Settings):
     """Graph and pairs → checkpoint."""
 
     model: ModelName = "edda"
-    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. ials needs the extra `baselines`."""
+    """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. walks has no vectors, evidence ranks
+    alone. ials needs the extra `baselines`."""
     backbone: Literal["grec", "lightgcn", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
@@ -60,8 +61,8 @@ class TrainSettings(Settings):
     intra_penalty: float = Field(10.0, ge=0.0)
     """both: that weight for intra tables, in times of `l2`, where every interaction of a domain has a user or item that
     another domain has too; else its power to the share of those. 1 in [EDDA]."""
-    alignment: float = Field(0.3, ge=0.0)
-    """Weight of the alignment loss; 0 switches it off."""
+    alignment: float = Field(0.0, ge=0.0)
+    """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
     confidence: float = Field(10.0, gt=0.0)
@@ -110,6 +111,11 @@ class TrainSettings(Settings):
         """Epochs are selected by the full ranking of the served score, which evidence may be part of."""
         return self.select_by == "full_ndcg@20" and "select_by" not in _NOT_READ[self.model]
 
+    @property
+    def score(self) -> str:
+        """The validation measure that epochs are selected by; AUC where nothing is selected."""
+        return "full_ndcg@20" if self.selects_by_ndcg else "auc"
+
     def keyed(self) -> dict[str, Any]:
         """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
@@ -129,12 +135,13 @@ _OF_EDDA = {
 }
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}
 _OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_OF_LEARNING = {
+    "confidence", "width", "l2", "epochs", "patience", "device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT
+}  # fmt: skip
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": {
-        "confidence", "width", "l2", "epochs", "patience", "device", "select_by", "select_users",
-        *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT,
-    },
+    "popularity": {"select_by", "select_users", *_OF_LEARNING},
+    "walks": _OF_LEARNING,
     "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
     "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
     "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},

@@ -25,6 +25,7 @@ from flows.cli import app
 from flows.config import RunConfig
 from flows.mistakes import nested_model
 from flows.reference import assignment, describe_type, table_title
+from pipeline.neighbours.stage import item_neighbours
 from pipeline.pairs import AlignedPairs, align_domains
 from pipeline.reach import reach_vectors
 from pipeline.shared import shared_places
@@ -53,7 +54,9 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailt
 _LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
 """A code block's language with a word for the tests behind it."""
 
-FUNCTIONS: tuple[Callable[..., Any], ...] = (align_domains, AlignedPairs, shared_places, reach_vectors, random_walks)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    *(align_domains, AlignedPairs, shared_places, reach_vectors, random_walks, item_neighbours),
+)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -169,7 +172,9 @@ def _contract(contract: Contract) -> str:
         "files beside the table": contract.files,
     }  # fmt: skip
     refers = [
-        f"{_codes(r.columns)} → [{r.contract}](#{r.contract}) {_codes(r.target_columns)}" for r in contract.references
+        f"{_codes(r.columns)} → [{r.contract}](#{r.contract}) {_codes(r.target_columns)}"
+        + (f" where `{r.where[0]}` is {r.where[1]}" if r.where else "")
+        for r in contract.references
     ]
     said = [f"**{title}:** {_codes(names)}" for title, names in facts.items() if names]
     said += [f"**refers to:** {'; '.join(refers)}"] if refers else []

@@ -14,6 +14,10 @@ _NETWORK_L2 = "train.l2=1e-4"
 _ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns from its own interactions."""
 
+VECTORS_ALONE = "blend.evidence=false"
+"""No evidence from walks beside a model's vectors."""
+_WITH_WALKS = "blend.evidence=true"
+
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "released": (
         "graph.anchor_kinds=['user']",
@@ -35,8 +39,11 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.order=sequential",
         "train.epochs=300",
         "train.patience=50",
+        "train.select_by=auc",
+        VECTORS_ALONE,
     ),
     "popularity": ("train.model=popularity",),
+    "walks": ("train.model=walks", _WITH_WALKS),
     "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
     "mf-bpr": (*_ALONE, "train.backbone=mf"),
     "lightgcn": (*_ALONE, "train.backbone=lightgcn"),
@@ -59,11 +66,29 @@ Run = tuple[Path, list[str]]
 
 
 def baseline_runs(run: Run) -> list[Run]:
-    """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own."""
+    """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
+
+    Their vectors rank alone, but for `walks`, which has none. Epochs are selected as the run's are, by the score that
+    the baseline is evaluated on, unless the preset says otherwise.
+    """
     path, overrides = run
     config = load_config(path, overrides)
-    width = f"train.width={_final_width(config)}"
-    return [(path, [*overrides, width, *preset, f"name={_named(config, name)}"]) for name, preset in BASELINES.items()]
+    alike = [*overrides, f"train.width={_final_width(config)}", VECTORS_ALONE]
+    return [(path, [*alike, *preset, f"name={_named(config, name)}"]) for name, preset in BASELINES.items()]
+
+
+def with_walks(run: Run) -> list[Run]:
+    """The run with evidence from walks beside its vectors, named `…-walks`; none where it has that already."""
+    path, overrides = run
+    config = load_config(path, overrides)
+    if config.blend.evidence:
+        return []
+    return [(path, [*overrides, _WITH_WALKS, f"name={_named(config, 'walks')}"])]
+
+
+def other_evidence(run: Run) -> Run:
+    """The run without evidence from walks where it has that, with it where it has not."""
+    return variant_run(run, [VECTORS_ALONE if load_config(*run).blend.evidence else _WITH_WALKS])
 
 
 def variant_run(run: Run, changes: Sequence[str]) -> Run:

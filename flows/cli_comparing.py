@@ -14,6 +14,7 @@ from flows.cli_options import Options, up_to_date
 from flows.console import answer, watcher
 
 if TYPE_CHECKING:
+    from flows.baselines import Run
     from flows.comparison import Compared
 
 
@@ -21,6 +22,7 @@ def compare(
     *runs: str,
     variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     baselines: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    evidence: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Options = Options(),
@@ -34,7 +36,9 @@ def compare(
     variant:
         further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
     baselines:
-        compare the first file's run with all baselines.
+        compare the first file's run with all baselines, whose vectors rank alone.
+    evidence:
+        compare it also with itself without evidence from walks, or with it; every baseline with that evidence, too.
     json_:
         print JSON.
     markdown:
@@ -43,7 +47,13 @@ def compare(
     from flows.comparison import as_json, cautions
     from flows.comparison_tables import comparison_tables
 
-    found = _compared(runs, variant, baselines, options)
+    files: list[Run] = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
+    if not runs or (not files and (variant or baselines or evidence)):
+        raise ValueError(
+            "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
+        )
+    more = _variants(files[0], variant, baselines, evidence) if files else []
+    found = _compared(runs, [*files, *more], options)
     if json_:
         answer(json.dumps(as_json(found), indent=2, ensure_ascii=False))
         return
@@ -61,30 +71,37 @@ def tune(*runs: Path, options: Options = Options()) -> None:
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
     """
+    from flows.config import load_config
     from flows.tuning import as_options, best_of, search_settings, trials_table
 
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")
     trials = search_settings([(run, options.overrides) for run in runs], watcher())
     best = best_of(trials)
-    answer(trials_table(trials).plain())
+    answer(trials_table(trials, load_config(runs[0], options.overrides).train.score).plain())
     answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         answer(f"  edda run {run} {as_options(best.values)}")
 
 
-def _compared(runs: Sequence[str], variants: Sequence[str], baselines: bool, options: Options) -> list[Compared]:
+def _variants(first: Run, changes: Sequence[str], baselines: bool, evidence: bool) -> list[Run]:
+    """What is compared with the first file's run: changed, baselines, all of them with and without walks."""
+    from flows.baselines import baseline_runs, other_evidence, variant_run, with_walks
+
+    more = [variant_run(first, shlex.split(change)) for change in changes]
+    more += [other_evidence(first)] if evidence else []
+    for run in baseline_runs(first) if baselines else ():
+        more += [run, *(with_walks(run) if evidence else [])]
+    return more
+
+
+def _compared(runs: Sequence[str], files: Sequence[Run], options: Options) -> list[Compared]:
+    """The named runs, files brought up to date, then those of further files."""
     from data_contracts.remote_store import open_store
-    from flows.baselines import baseline_runs, variant_run
     from flows.comparison import finished, recorded
     from flows.config import store_place
 
-    files = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
-    if not runs or (not files and (variants or baselines)):
-        raise ValueError("edda compare: there must be a run's TOML file, or, without --variant and --baselines, a name")
-    more = [variant_run(files[0], shlex.split(variant)) for variant in variants]
-    more += baseline_runs(files[0]) if baselines else []
-    made = iter(up_to_date([*files, *more], options, "evaluate") if files else ())
+    made = iter(up_to_date(files, options, "evaluate") if files else ())
     store = open_store(options.store or store_place())
     found = [finished(next(made)) if run.endswith(".toml") else recorded(run, store) for run in runs]
     return [*found, *map(finished, made)]

@@ -94,6 +94,14 @@ class RunConfig(Settings):
             raise ValueError(f"found {found}, must be exactly one of them")
         return self
 
+    @model_validator(mode="after")
+    def _something_ranks(self) -> Self:
+        if self.train.model == "walks" and not self.blend.evidence:
+            raise ValueError(
+                "train.model is 'walks', which has no vectors, and blend.evidence is false; set blend.evidence = true"
+            )
+        return self
+
     @property
     def aligns(self) -> bool:
         """Training reads the aligned pairs."""

@@ -1,4 +1,4 @@
-"""The learning curve: a training's loss and validation AUC by epoch, as a picture."""
+"""The learning curve: a training's loss and validation score by epoch, as a picture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CHECKPOINT, MACRO
+from data_contracts.contracts import CHECKPOINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
-    """Loss and validation AUC by epoch, each the mean over domains, a line for each seed; the kept epoch is marked.
+    """Loss and the score that selects, by epoch, means over domains, a line for each seed; the kept epoch is marked.
 
     Args:
         artifacts: of a run, by role.
@@ -36,9 +36,9 @@ def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
         table, seed = checkpoint.read(), role.partition("-")[2]
         kept = int(checkpoint.statistics.get("epoch", 0))
         _line(losses, _mean(table.filter(pc.equal(table["metric"], "loss"))), kept, seed)
-        auc = pc.and_(pc.equal(table["metric"], "auc"), pc.equal(table["domain"], MACRO))
-        _line(measures, _mean(table.filter(auc)), kept, seed)
-    for axes, title in ((losses, "Training loss"), (measures, "Validation AUC")):
+        _line(measures, _mean(table.filter(pc.equal(table["metric"], "score"))), kept, seed)
+    score = f"Validation score: {selected_by(next(iter(checkpoints.values())))}"
+    for axes, title in ((losses, "Training loss"), (measures, score)):
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -46,6 +46,11 @@ def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
     picture = BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def selected_by(checkpoint: Artifact) -> str:
+    """The measure of the validation split that a training's epochs are selected by; AUC where nothing is selected."""
+    return str(checkpoint.manifest.settings.get("select_by", "auc"))
 
 
 def _mean(table: pa.Table) -> dict[int, float]:

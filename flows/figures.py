@@ -88,7 +88,8 @@ def line_plot(
             marker = "o" if len(line.points[0]) == 1 else None
             width = 2.2 if line.number == STANDS_OUT else 0.8 if line.number is None else 1.4
             alpha = 0.5 if line.number is None else 1.0
-            plot.plot(*line.points, color=_colour(line.number), lw=width, marker=marker, markersize=3, alpha=alpha)
+            size = 5 if line.number == STANDS_OUT else 3
+            plot.plot(*line.points, color=_colour(line.number), lw=width, marker=marker, markersize=size, alpha=alpha)
         if marked is not None:
             plot.axvline(marked, color=_REST, linewidth=1, linestyle="--")
 

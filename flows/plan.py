@@ -204,8 +204,8 @@ def _add_preparation(plan: Plan) -> None:
 
     config = plan.config
     inputs = ingest_inputs(config.ingest, plan.logs)
-    plan.add("ingest", REJECTS.name, inputs)
-    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name])
+    plan.add("ingest", REJECTS.name, inputs, before=[INTERACTIONS.name])
+    plan.add("ingest", INTERACTIONS.name, inputs, before=[NODES.name, INTERACTIONS.name])
     plan.add("graph", NODES.name, config.graph.keyed(), [INTERACTIONS.name])
     plan.add("graph", GRAPH.name, {}, [INTERACTIONS.name, NODES.name])
     plan.add("neighbours", NEIGHBOURS.name, config.neighbours.keyed(), [NODES.name, GRAPH.name])

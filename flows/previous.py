@@ -9,7 +9,6 @@ logs of wednesday ─ update ─ C               before: B
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,7 +48,8 @@ class Last:
         """What a run with other interactions goes on from: what was made last, if that got as far as what it is from.
 
         Raises:
-            ValueError: ingest has other settings than it had, so rows that were trained on may now be held out.
+            ValueError: ingest has other settings than it had, so rows that were trained on may now be held out; or the
+                interactions or nodes to go on from keep another version of their contract.
             FileNotFoundError: the interactions or nodes to go on from were deleted.
         """
         if not self.artifacts or not self.artifacts.keys() >= self.before.keys():
@@ -57,6 +57,11 @@ class Last:
         for role in (INTERACTIONS.name, NODES.name):
             if role in self.artifacts and not _exists(self.artifacts[role]):
                 raise gone_error(config.name, self.artifacts[role].address)
+            if role in self.artifacts and not self.artifacts[role].is_readable:
+                raise ValueError(
+                    f"update: run {config.name!r} goes on from {self.artifacts[role].address}, made by another version "
+                    "of edda, must be made by this one; run it once with update = false"
+                )
         had = self.artifacts[INTERACTIONS.name].manifest.settings["settings"]
         if had != config.ingest.keyed():
             raise ValueError(
@@ -74,9 +79,13 @@ def gone_error(name: str, place: str) -> FileNotFoundError:
 
 
 def _exists(artifact: Artifact) -> bool:
-    with suppress(FileNotFoundError):
+    """Whether it is there, in whatever version."""
+    try:
         return bool(artifact.manifest)
-    return False
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
 
 
 def last_made(store: Store, name: str) -> Last:

@@ -77,6 +77,7 @@ def as_html(told: Told) -> str:
 
 def _sections(told: Told) -> Iterator[Section]:
     from flows.report_data import data_section
+    from flows.report_evidence import evidence_section
     from flows.report_pairs import pairs_section
     from flows.report_results import accuracy_section, cost_section, provenance_section, training_section
     from flows.reuse import reuse_table
@@ -84,7 +85,8 @@ def _sections(told: Told) -> Iterator[Section]:
     yield data_section(told)
     if reused := reuse_table(told.artifacts):
         yield Section("Update", [reused, Note(_NOT_TAKEN)])
-    for section in (pairs_section, training_section, accuracy_section, cost_section, provenance_section):
+    sections = pairs_section, training_section, evidence_section, accuracy_section, cost_section, provenance_section
+    for section in sections:
         yield section(told)
 
 

@@ -15,6 +15,7 @@ from data_contracts.artifact import MANIFEST, Artifact
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, WORLD
 from flows.comparison import Compared, cautions, flat, recorded
 from flows.comparison_tables import comparison_tables
+from flows.curve import selected_by
 from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
 from flows.plan import STAGES
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Source, Told, legend, number
@@ -42,7 +43,8 @@ def training_section(told: Told) -> Section:
                      number(found.get("memory_mib"))))  # fmt: skip
     if not rows:
         return Section("Training", [])
-    header = ("seed", "best epoch", "epochs", "validation score", "seconds an epoch", "peak MiB")
+    score = f"validation score: {selected_by(told.checkpoints[0])}"
+    header = ("seed", "best epoch", "epochs", score, "seconds an epoch", "peak MiB")
     title = f"Model {told.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
     return Section(
         "Training",
@@ -54,13 +56,14 @@ def training_section(told: Told) -> Section:
 
 
 def _curves(told: Told) -> Iterator[str]:
-    """Loss, validation AUC, distance of aligned pairs, norm and spread of the maps; those that the history has."""
+    """Loss, validation measures, distance of aligned pairs, norm and spread of the maps; those that the history has."""
     history = pa.concat_tables([checkpoint.read() for checkpoint in told.checkpoints])
     best = told.checkpoints[0].statistics.get("epoch") if len(told.checkpoints) == 1 else None
     aligned = pc.starts_with(history["metric"], "alignment to ")
     history = history.set_column(2, "metric", pc.if_else(aligned, "alignment", history["metric"]))
     for metric, title in (
-        ("loss", "Training loss"), ("auc", "Validation AUC"), ("alignment", "Distance of aligned pairs"),
+        ("loss", "Training loss"), ("full_ndcg@20", "Validation full NDCG@20"), ("auc", "Validation AUC"),
+        ("evidence share", "Share of evidence in the score"), ("alignment", "Distance of aligned pairs"),
         ("map_spread", "Spread of mapped vectors (0: collapsed)"), ("map_norm", "Norm of the maps"),
     ):  # fmt: skip
         own = history.filter(pc.equal(history["metric"], metric))

@@ -56,13 +56,16 @@ class TuneSettings(Settings):
     @model_validator(mode="after")
     def _searchable(self) -> Self:
         for key in self.space or ():
-            if key.split(".")[0] not in _SEARCHABLE or key in ("train.seeds", "train.device", "train.engine"):
+            if key.split(".")[0] not in _SEARCHABLE or key in _NOT_SEARCHABLE:
                 raise ValueError(f"space has {key!r}, must be keys of {', '.join(_SEARCHABLE)} that a model depends on")
         return self
 
 
-_SEARCHABLE = ("graph", "reach", "pairs", "train")
+_SEARCHABLE = ("graph", "neighbours", "reach", "pairs", "train")
 """Tables whose keys do not change what is measured."""
+
+_NOT_SEARCHABLE = ("train.seeds", "train.device", "train.engine", "train.select_by", "train.select_users")
+"""Keys of these tables that do, or that no score depends on."""
 
 _DESCENT = {
     "train.learning_rate": Axis(low=1e-4, high=1e-1, log=True),
@@ -76,6 +79,7 @@ _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
 DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "edda": {**_DESCENT, **_GRAPH},
     "popularity": {},
+    "walks": {"neighbours.alpha": Axis(low=0.0, high=1.0), "neighbours.beta": Axis(low=0.0, high=0.8)},
     "ials": {
         "train.l2": Axis(low=1e-1, high=1e4, log=True),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),

@@ -83,7 +83,7 @@ def _ingest(job: Job) -> Artifact:
     from pipeline.interactions import ingest
 
     plan = job.plan
-    before = plan.find_before(NODES.name)
+    before = job.before(NODES.name, INTERACTIONS.name)
     made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress, before)
     return made[job.step.contract.name]
 

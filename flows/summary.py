@@ -129,7 +129,7 @@ def markdown_summary(outcome: Outcome, curve: str | None = None) -> str:
     name, artifacts = outcome.config.name, outcome.artifacts
     parts = [f"# EDDA run `{name}`"]
     parts += [metrics_table(artifacts).markdown()] if METRICS.name in artifacts else []
-    parts += [f"![Loss and validation AUC by epoch]({curve})"] if curve else []
+    parts += [f"![Loss and validation score by epoch]({curve})"] if curve else []
     return "\n\n".join(
         [*parts, costs_table(outcome).markdown(), artifacts_table(name, artifacts, outcome.made).markdown()]
     )

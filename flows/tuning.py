@@ -44,6 +44,10 @@ def search_settings(runs: Sequence[Run], watcher: Watch) -> list[Trial]:
 def search_of(runs: Sequence[Run]) -> Search:
     """The search that the first run's [tune] describes, checked against every run."""
     configs = [load_config(path, overrides) for path, overrides in runs]
+    if len(scores := {config.train.score for config in configs}) > 1:
+        raise ValueError(
+            f"tune: runs are selected by {' and '.join(sorted(scores))}, must be by one; set train.select_by"
+        )
     settings = configs[0].tune
     space = DEFAULT_SPACE[configs[0].train.model] if settings.space is None else settings.space
     if not space:
@@ -73,8 +77,13 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     return max(scored, key=lambda trial: trial.score or 0.0)
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
-    """All trials, the best first, those without a score last."""
+def trials_table(trials: Sequence[Trial], score: str) -> Table:
+    """All trials by their validation score, the best first, those without one last.
+
+    Args:
+        trials: of a search.
+        score: the measure that selected each trial's epoch.
+    """
     ordered = sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0)))
     keys = list(trials[0].values)
     rows = tuple(
@@ -86,7 +95,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         )
         for trial in ordered
     )
-    title = "Trials by validation score (macro AUC of the best epoch, mean over seeds and runs)"
+    title = f"Trials by validation score ({score} of the best epoch, mean over domains, seeds and runs)"
     return Table(title, ("trial", "score", "seconds", *keys), rows)
 
 

@@ -114,8 +114,8 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking)
         draft.statistics["warm_start"] = lesson.warm.statistics()
         if lesson.warm.seen:
             log.warning(
-                "%d held-out rows were trained on before: their scores flatter; [ingest.split] by time, or "
-                "leave-last-out, holds out what is new",
+                "%d held-out rows were trained on before: their scores flatter; ingest.protocol = 'clean' keeps such "
+                "rows in training",
                 lesson.warm.seen,
             )
     if len(peaks) > 1:

@@ -18,7 +18,8 @@ import pyarrow as pa
 from data_contracts.contracts import INTERACTIONS, SPLITS
 from data_contracts.writing import write_checked
 from pipeline.numbering import NumberedIds
-from pipeline.scratch import made, mapped_table
+from pipeline.scratch import made
+from pipeline.sifting import SiftedBucket
 from pipeline.spill import load_array
 from pipeline.splits import TRAIN_CODE
 
@@ -32,12 +33,14 @@ class Shelf:
 
     Attributes:
         domain: its name.
+        number: its index among the sorted domains.
         warm_items: file of bool [items], by rank: whose rows are kept.
         numbers: files of int32 [ids], by rank: the final numbers of users and of items.
         ids: folders of the numbered user and item ids.
     """
 
     domain: str
+    number: int
     warm_items: Path
     numbers: tuple[Path, Path]
     ids: tuple[Path, Path]
@@ -45,7 +48,7 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Weight:
-    """What one bucket keeps.
+    """What one bucket keeps of one domain.
 
     Attributes:
         users: int32, ranks of its users, ascending.
@@ -79,10 +82,13 @@ class Stretch:
     folder: Path
 
 
-def weigh(bucket: tuple[Shelf, Path]) -> Weight:
-    """Count what a bucket keeps."""
-    shelf, folder = bucket
-    rows = _warm(shelf, mapped_table(folder / "rows.arrow"))
+def weigh(bucket: tuple[Sequence[Shelf], Path]) -> list[Weight]:
+    """Count what a bucket keeps of each domain."""
+    shelves, folder = bucket
+    return [_weigh(_warm(shelf, SiftedBucket(folder).rows(shelf.number))) for shelf in shelves]
+
+
+def _weigh(rows: pa.Table) -> Weight:
     user = rows["user"].to_numpy()
     starts = np.flatnonzero(np.diff(user, prepend=-1))
     splits = np.bincount(rows["split"].to_numpy(), minlength=len(SPLITS)).tolist()
@@ -133,7 +139,7 @@ def _write(stretch: Stretch, folder: Path) -> None:
 def _ordered(stretch: Stretch) -> pa.RecordBatch:
     slices = []
     for folder in stretch.buckets:
-        rows = mapped_table(folder / "rows.arrow")
+        rows = SiftedBucket(folder).rows(stretch.shelf.number)
         first, end = np.searchsorted(rows["user"].to_numpy(), [stretch.users.start, stretch.users.stop])
         slices.append(_warm(stretch.shelf, rows.slice(first, end - first)))
     rows = pa.concat_tables(slices)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import BEFORE, INTERACTIONS, NODES, REJECTS
+from data_contracts.contracts import BEFORE, INTERACTIONS, REJECTS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft, Store
@@ -37,7 +37,7 @@ def ingest(
     logs: Sequence[LogFile],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Artifact | None = None,
+    before: Mapping[str, Artifact] = {},
 ) -> dict[str, Artifact]:
     """Read, clean, merge, split and number raw logs.
 
@@ -52,8 +52,8 @@ def ingest(
         compute: threads or Dask scheduler, and memory for blocks and buckets. Dask workers need the store's folder and
             the logs under the same paths.
         progress: told after each file, bucket, and part of the interactions.
-        before: nodes whose users and items keep the order of their numbers; others follow in the order of their ids.
-            Nothing but the numbers depends on it.
+        before: in an update the earlier `nodes` and `interactions`. Users and items keep the order of their numbers,
+            others follow in the order of their ids; pairs that were trained on stay in training (protocol clean).
 
     Returns:
         `interactions` and `rejects`. Without any usable row, interactions without partitions.
@@ -73,10 +73,11 @@ def ingest(
 
     def write(draft: Draft) -> None:
         logs_sifted = sifted(draft)
-        rejects = store.make(REJECTS, inputs, {}, logs_sifted.write_rejects)
+        rejects = store.make(REJECTS, inputs, trained, logs_sifted.write_rejects)
         logs_sifted.require_few_malformed(settings.rejected_share_at_most, rejects.path)
         logs_sifted.write_interactions(draft)
 
-    parents = {f"{NODES.name}-{BEFORE}": before} if before else {}
+    parents = {f"{role}-{BEFORE}": artifact for role, artifact in before.items()}
+    trained = {role: artifact for role, artifact in parents.items() if artifact.contract is INTERACTIONS}
     interactions = store.make(INTERACTIONS, inputs, parents, write)
-    return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, {}, write_rejects)}
+    return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}

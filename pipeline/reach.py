@@ -137,8 +137,8 @@ def _describe_domain(
         folder.mkdir(exist_ok=True)
         compute = compute.model_copy(update={"dask_scheduler": None})
     chunks = [
-        Chunk(description, nodes, folder / f"{number:06d}.parquet")
-        for number, nodes in enumerate(_chunks(description, compute))
+        Chunk(description, nodes, folder / f"{nodes.start}-{nodes.stop}.parquet")  # another memory, other chunks
+        for nodes in _chunks(description, compute)
     ]
     unit = Unit("nodes", description.steps_per_node, "steps") if description.steps_per_node else "nodes"
     sizes, parts = [len(chunk.nodes) for chunk in chunks], [description.domain] * len(chunks)

@@ -15,8 +15,7 @@ from data_contracts.contracts import REJECTS
 from pipeline.fanout import ranges
 from pipeline.numbering import NumberedIds
 from pipeline.pieces import Piece
-from pipeline.scratch import mapped_table
-from pipeline.sifting import LEAKED, SUSPECT
+from pipeline.sifting import LEAKED, SUSPECT, SiftedBucket
 from pipeline.spill import load_array
 
 _LINES = 1 << 20
@@ -25,24 +24,24 @@ _LINES = 1 << 20
 
 @dataclass(frozen=True)
 class Dropped:
-    """What the buckets of a domain dropped.
+    """What the buckets dropped.
 
     Attributes:
-        tables: DROPPED_SCHEMA, one per bucket.
-        warm_items: bool [items], by rank: suspects of these items were kept after all.
+        tables: of buckets that dropped or suspect anything, as `SiftedBucket.dropped`.
+        warm_items: of each domain, bool [items], by rank: suspects of these items were kept after all.
     """
 
     tables: tuple[pa.Table, ...]
-    warm_items: npt.NDArray[np.bool_]
+    warm_items: tuple[npt.NDArray[np.bool_], ...]
 
-    def reasons(self) -> dict[str, int]:
-        """Raw rows dropped as leaked and as cold."""
-        counts = {"leaked": 0, "cold": 0}
+    def reasons(self) -> list[dict[str, int]]:
+        """Of each domain the raw rows dropped as leaked and as cold."""
+        counts = np.zeros((len(self.warm_items), 2), np.int64)
         for table in self.tables:
-            reason = _reasons(self._settled(table))
-            counts["leaked"] += int(pc.sum(pc.equal(reason, "leaked")).as_py() or 0)
-            counts["cold"] += int(pc.sum(pc.equal(reason, "cold")).as_py() or 0)
-        return counts
+            settled = self._settled(table)
+            place = 2 * settled["domain"].to_numpy() + (settled["reason"].to_numpy() != LEAKED)
+            counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
+        return [{"leaked": leaked, "cold": cold} for leaked, cold in counts.tolist()]
 
     def of_lines(self, file: int, lines: range) -> Iterator[pa.Table]:
         """Dropped rows of some lines of a file."""
@@ -52,30 +51,36 @@ class Dropped:
             yield self._settled(_between(of_file, lines))
 
     def _settled(self, table: pa.Table) -> pa.Table:
-        is_suspect = table["reason"].to_numpy() == SUSPECT
-        return table.filter(pa.array(~(is_suspect & self.warm_items[table["item"].to_numpy()])))
+        """Without the suspects that were kept."""
+        kept = table["reason"].to_numpy() == SUSPECT
+        domain, item = table["domain"].to_numpy(), table["item"].to_numpy()
+        for number in np.unique(domain[kept]):
+            rows = np.flatnonzero(kept & (domain == number))
+            kept[rows] = self.warm_items[number][item[rows]]
+        return table.filter(pa.array(~kept))
 
 
-def dropped(folders: Sequence[Path], warm_items: Path) -> Dropped:
-    """What the buckets in these folders dropped; buckets that dropped nothing are left out."""
-    tables = (mapped_table(folder / "dropped.arrow") for folder in folders)
-    return Dropped(tuple(table for table in tables if table.num_rows), load_array(warm_items, mode="r"))
+def dropped(folders: Sequence[Path], warm_items: Sequence[Path]) -> Dropped:
+    """What the sifted buckets in these folders dropped, settled by each domain's file of warm items."""
+    tables = (SiftedBucket(folder).dropped() for folder in folders)
+    warm = tuple(load_array(path, mode="r") for path in warm_items)
+    return Dropped(tuple(table for table in tables if table.num_rows), warm)
 
 
 def rejected_rows(
-    pieces: Mapping[str, Piece], domains: Sequence[Dropped], ids: tuple[NumberedIds, NumberedIds]
+    pieces: Mapping[str, Piece], dropped_rows: Dropped, ids: tuple[NumberedIds, NumberedIds]
 ) -> Iterator[pa.Table]:
     """Every rejected row, under REJECTS, sorted by file and line; a stretch of a file's lines at a time.
 
     Args:
         pieces: the pieces of each file, by its name, in order.
-        domains: what their buckets dropped.
+        dropped_rows: what the buckets dropped.
         ids: of users and items.
     """
     for number, (name, piece) in enumerate(pieces.items()):
         for lines in ranges(piece.last_line + 1, _LINES):
             found = [_between(piece.rejects(), lines)]
-            found += [_as_rejects(rows, ids) for domain in domains for rows in domain.of_lines(number, lines)]
+            found += [_as_rejects(rows, ids) for rows in dropped_rows.of_lines(number, lines)]
             rows = pa.concat_tables(found).sort_by("line")
             yield rows.add_column(0, "file", pa.repeat(name, rows.num_rows)).cast(REJECTS.file_schema)
 

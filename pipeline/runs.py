@@ -87,6 +87,9 @@ class Runs:
         self._rows = mapped(folder / "rows.arrow")
         self._bounds: Bounds = load_array(folder / "bounds.npy", mode="r")
 
+    def __len__(self) -> int:
+        return len(self._bounds)
+
     def rows_by_part(self, run: int) -> Bounds:
         """int64 [PARTS], rows of each part."""
         rows: Bounds = np.diff(self._bounds[run])

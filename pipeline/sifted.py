@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import KINDS, MACRO, REJECTS, SPLITS
+from data_contracts.contracts import INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS
 from data_contracts.progress import Progress
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.store import Draft
 from pipeline.assembly import Shelf, Stretch, Weight, stretches, weigh, write_stretch
-from pipeline.buckets import buckets_of
+from pipeline.buckets import buckets_of, domain_names
 from pipeline.fanout import fan_out, threads
 from pipeline.logs import LogError, LogFile
 from pipeline.numbering import NumberedIds, Numbering, number_ids, write_known
@@ -30,8 +30,9 @@ from pipeline.pieces import Job, Piece, cut, format_of, wanted_columns
 from pipeline.rejected import Dropped, dropped, rejected_rows
 from pipeline.runs import ids_path
 from pipeline.scratch import made
-from pipeline.sifting import sift
+from pipeline.sifting import SiftedBucket, sift
 from pipeline.spill import load_array
+from pipeline.trained_before import TrainedPairs, cut_trained
 
 _NOT_MALFORMED = ("rating", "leaked", "cold")
 _BLOCK_BYTES = (1 << 16, 1 << 23)
@@ -54,7 +55,8 @@ class SiftedLogs:
     Attributes:
         pieces: of each file, by its name, in order.
         ids: folders of the numbered user and item ids.
-        domains: domain → folders of its buckets, sorted by name.
+        domains: their names, sorted.
+        buckets: folders of the sifted buckets.
         scratch: where the rest goes.
         compute: threads or Dask scheduler.
         progress: told after each file of the interactions.
@@ -62,7 +64,8 @@ class SiftedLogs:
 
     pieces: dict[str, Piece]
     ids: tuple[Path, Path]
-    domains: dict[str, tuple[Path, ...]]
+    domains: tuple[str, ...]
+    buckets: tuple[Path, ...]
     scratch: Path
     compute: ComputeSettings
     progress: Progress
@@ -71,7 +74,7 @@ class SiftedLogs:
         """Every rejected row, sorted by file and line."""
         waiting: list[pa.Table] = [REJECTS.file_schema.empty_table()]
         users, items = (NumberedIds(folder) for folder in self.ids)
-        for table in rejected_rows(self.pieces, list(self._dropped.values()), (users, items)):
+        for table in rejected_rows(self.pieces, self._dropped, (users, items)):
             waiting.append(table)
             if sum(table.num_rows for table in waiting) >= _ROWS_PER_FILE:
                 draft.write(pa.concat_tables(waiting))
@@ -89,7 +92,7 @@ class SiftedLogs:
     def reasons(self) -> Counter[str]:
         """Reason → rejected rows, of reasons with any."""
         counts: Counter[str] = Counter()
-        for reasons in (*self._dropped_reasons.values(), *(piece.reasons for piece in self.pieces.values())):
+        for reasons in (*self._dropped_reasons, *(piece.reasons for piece in self.pieces.values())):
             counts.update(reasons)
         return +counts
 
@@ -119,53 +122,64 @@ class SiftedLogs:
 
     def write_interactions(self, draft: Draft) -> None:
         """Every domain's rows with ids numbered over all domains."""
-        read = [(self._shelf(domain), folder) for domain, folders in self.domains.items() for folder in folders]
-        weights = dict(zip((folder for _, folder in read), fan_out(weigh, read, self.compute), strict=True))
-        files = [file for domain in self.domains for file in self._files(domain, weights)]
+        weights = fan_out(weigh, [(self._shelves, folder) for folder in self.buckets], self.compute)
+        by_domain = list(zip(*weights, strict=True)) or [()] * len(self.domains)
+        files = [file for files in map(self._files, self._shelves, by_domain) for file in files]
         paths = fan_out(write_stretch, files, self.compute, self.progress, "parts")
         for file, path in zip(files, paths, strict=True):
             draft.adopt(path, domain=file.shelf.domain)
-        domains = {domain: self._domain_statistics(domain, weights) for domain in self.domains}
+        domains = {
+            shelf.domain: self._domain_statistics(shelf, own)
+            for shelf, own in zip(self._shelves, by_domain, strict=True)
+        }
         draft.statistics |= {
             **({"domains": domains} if domains else {}),
             "raw_rows": self.raw_rows,
             "malformed": self._malformed(),
             **{reason: self.reasons[reason] for reason in _NOT_MALFORMED},
             "duplicates": sum(domain["duplicates"] for domain in domains.values()),
+            "pairs_in_several_domains": self._shared_pairs(),
             **{
                 f"{kind}s": int(load_array(self._kept / f"{kind}s.npy").max(initial=-1)) + 1
                 for kind in ("user", "item")
             },
         }
 
-    def _domain_statistics(self, domain: str, weights: Mapping[Path, Weight]) -> dict[str, int]:
-        own = [weights[folder] for folder in self.domains[domain]]
-        splits = np.sum([weight.splits for weight in own], axis=0)
+    def _shared_pairs(self) -> dict[str, int]:
+        counts = np.zeros(len(SPLITS), np.int64)
+        for folder in self.buckets:
+            counts += SiftedBucket(folder).shared_pairs()
+        return dict(zip(SPLITS, counts.tolist(), strict=True))
+
+    def _domain_statistics(self, shelf: Shelf, weights: Sequence[Weight]) -> dict[str, int]:
+        splits = np.sum([weight.splits for weight in weights], axis=0)
         return {
-            "users": sum(len(weight.users) for weight in own),
-            "items": int(load_array(self._shelf(domain).warm_items).sum()),
+            "users": sum(len(weight.users) for weight in weights),
+            "items": int(load_array(shelf.warm_items).sum()),
             **dict(zip(SPLITS, splits.tolist(), strict=True)),
-            "duplicates": sum(weight.raw_rows for weight in own) - int(splits.sum()),
-            **self._dropped_reasons[domain],
+            "duplicates": sum(weight.raw_rows for weight in weights) - int(splits.sum()),
+            **self._dropped_reasons[shelf.number],
         }
 
-    def _files(self, domain: str, weights: Mapping[Path, Weight]) -> Iterator[Stretch]:
-        folders = self.domains[domain]
-        place = self.scratch / "files" / str(list(self.domains).index(domain))
-        return stretches(self._shelf(domain), folders, [weights[folder] for folder in folders], _ROWS_PER_FILE, place)
+    def _files(self, shelf: Shelf, weights: Sequence[Weight]) -> Iterator[Stretch]:
+        folder = self.scratch / "files" / str(shelf.number)
+        return stretches(shelf, self.buckets, weights, _ROWS_PER_FILE, folder)
 
-    def _shelf(self, domain: str) -> Shelf:
-        number = list(self.domains).index(domain)
+    @cached_property
+    def _shelves(self) -> tuple[Shelf, ...]:
         numbers = self._kept / "users.npy", self._kept / "items.npy"
-        return Shelf(domain, self._kept / f"warm-{number}.npy", numbers, self.ids)
+        return tuple(
+            Shelf(domain, number, self._kept / f"warm-{number}.npy", numbers, self.ids)
+            for number, domain in enumerate(self.domains)
+        )
 
     @cached_property
-    def _dropped(self) -> dict[str, Dropped]:
-        return {domain: dropped(folders, self._shelf(domain).warm_items) for domain, folders in self.domains.items()}
+    def _dropped(self) -> Dropped:
+        return dropped(self.buckets, [shelf.warm_items for shelf in self._shelves])
 
     @cached_property
-    def _dropped_reasons(self) -> dict[str, dict[str, int]]:
-        return {domain: found.reasons() for domain, found in self._dropped.items()}
+    def _dropped_reasons(self) -> list[dict[str, int]]:
+        return self._dropped.reasons()
 
     @cached_property
     def _kept(self) -> Path:
@@ -174,11 +188,13 @@ class SiftedLogs:
     def _write_kept(self, folder: Path) -> None:
         """The number of each kept user and item, and each domain's warm items."""
         users, items = (np.zeros(len(NumberedIds(ids)), dtype=bool) for ids in self.ids)
-        for number, buckets in enumerate(self.domains.values()):
+        buckets = [SiftedBucket(folder) for folder in self.buckets]
+        for bucket in buckets:
+            users[bucket.warm_users()] = True
+        for number in range(len(self.domains)):
             is_warm = np.zeros(len(items), dtype=bool)
             for bucket in buckets:
-                is_warm[load_array(bucket / "items.npy")] = True
-                users[load_array(bucket / "users.npy")] = True
+                is_warm[bucket.warm_items(number)] = True
             np.save(folder / f"warm-{number}.npy", is_warm)
             items |= is_warm
         for kind, is_kept in (("users", users), ("items", items)):
@@ -189,7 +205,7 @@ def sift_logs(
     scratch: Path,
     settings: IngestSettings,
     logs: Sequence[LogFile],
-    before: Artifact | None,
+    before: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress,
 ) -> SiftedLogs:
@@ -199,7 +215,8 @@ def sift_logs(
         scratch: private folder; what an interrupted attempt completed there is used.
         settings: how to split, and what to drop.
         logs: the files.
-        before: nodes whose ids keep the order of their numbers.
+        before: in an update the earlier `nodes`, whose ids keep the order of their numbers, and `interactions`, whose
+            train pairs stay in training; else nothing.
         compute: threads or Dask scheduler, and memory for blocks and buckets.
         progress: told after each file and bucket.
 
@@ -216,22 +233,30 @@ def sift_logs(
         for number, log in enumerate(ordered)
     ]
     pieces = fan_out(cut, jobs, compute, progress, "files")
+    trained = tuple(fan_out(cut_trained, _trained_pairs(before, settings, scratch / "trained"), compute))
     numberings = [
         Numbering(
-            tuple(ids_path(piece.folder, kind) for piece in pieces),
+            tuple(ids_path(folder, kind) for folder in [*(piece.folder for piece in pieces), *trained]),
             scratch / "ids" / kind,
-            write_known(before, kind, scratch / f"known-{kind}.arrow") if before else None,
+            write_known(before[NODES.name], kind, scratch / f"known-{kind}.arrow") if before else None,
         )
         for kind in KINDS
     ]
     users, items = fan_out(number_ids, numberings, compute)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
-    buckets = buckets_of(pieces, (users, items), settings, bucket_rows, scratch / "buckets")
-    folders = fan_out(sift, buckets, compute, progress, "buckets")
-    domains: dict[str, tuple[Path, ...]] = {}
-    for bucket, folder in zip(buckets, folders, strict=True):
-        domains[bucket.domain] = (*domains.get(bucket.domain, ()), folder)
+    domains = domain_names(pieces)
     if MACRO in domains:
         raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    buckets = buckets_of(pieces, trained, (users, items), settings, bucket_rows, scratch)
+    folders = tuple(fan_out(sift, buckets, compute, progress, "buckets"))
     by_name = {log.name: piece for log, piece in zip(ordered, pieces, strict=True)}
-    return SiftedLogs(by_name, (users, items), domains, scratch, compute, progress)
+    return SiftedLogs(by_name, (users, items), domains, folders, scratch, compute, progress)
+
+
+def _trained_pairs(before: Mapping[str, Artifact], settings: IngestSettings, folder: Path) -> list[TrainedPairs]:
+    if INTERACTIONS.name not in before or settings.protocol == "released":
+        return []
+    domains = [partition["domain"] for partition in before[INTERACTIONS.name].partitions()]
+    return [
+        TrainedPairs(before[INTERACTIONS.name], domain, folder / str(number)) for number, domain in enumerate(domains)
+    ]

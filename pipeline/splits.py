@@ -20,8 +20,10 @@ TRAIN_CODE, VALID_CODE, TEST_CODE = (SPLITS.index(split) for split in (TRAIN, VA
 
 Codes = npt.NDArray[np.int8]
 Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
 
+_LAST = np.uint64(1 << 63)
 _FNV_PRIME = np.uint64(0x100000001B3)
 
 
@@ -34,6 +36,7 @@ class Pairs:
         user, item: ranks among `user_ids` and `item_ids`.
         place: the item ids' places in the byte order of UTF-8.
         timestamp: earliest time of the pair; only read by the methods that need it.
+        trained: whether the pair was trained on before; only a random split looks at it, and keeps it in training.
         user_ids, item_ids: distinct ids, these pairs' and maybe others.
     """
 
@@ -42,6 +45,7 @@ class Pairs:
     item: Numbers
     place: Numbers
     timestamp: Numbers
+    trained: Mask
     user_ids: pa.StringArray
     item_ids: pa.StringArray
 
@@ -60,14 +64,16 @@ def random_split(pairs: Pairs, settings: SplitSettings) -> Codes:
 
     With n pairs, ⌊n·test_share + ½⌋ are for test and ⌊n·(test_share + valid_share) + ½⌋ for test and validation
     together, but at least one stays for training. The draw is a hash of (seed, domain, user id, item id); pairs that
-    draw the same are ordered by item id.
+    draw the same are ordered by item id. Pairs trained on before come behind all others and stay for training.
     """
-    order = in_order_of_draws(pairs.user, _draws(pairs, settings.seed), pairs.place)
+    draws = _draws(pairs, settings.seed)
+    draws = np.where(pairs.trained, draws | _LAST, draws >> np.uint64(1)) if pairs.trained.any() else draws
+    order = in_order_of_draws(pairs.user, draws, pairs.place)
     position, size = _places(pairs.user)  # the order leaves every user's rows where they are
     held_out = np.minimum(_rounded(size, settings.test_share + settings.valid_share), size - 1)
     test = np.minimum(_rounded(size, settings.test_share), held_out)
     codes = np.where(position < test, TEST_CODE, np.where(position < held_out, VALID_CODE, TRAIN_CODE))
-    return _back(codes, order)
+    return _back(np.where(pairs.trained[order], TRAIN_CODE, codes), order)
 
 
 def time_split(pairs: Pairs, settings: SplitSettings) -> Codes:

@@ -63,7 +63,9 @@ def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
 
 def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _progress: Any, before: Any) -> Any:
     inputs = _ingest_inputs(settings, logs)
-    parents = {"rejects": {}, "interactions": {"nodes-before": before} if before else {}}
+    parents = {f"{role}-before": artifact for role, artifact in before.items()}
+    parents = {"rejects": {role: parents[role] for role in parents if role == "interactions-before"},
+               "interactions": parents}  # fmt: skip
     return {name: fake.make(store, name, inputs, of) for name, of in parents.items()}
 
 
@@ -120,7 +122,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own with one run, and no store but its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
-    (tmp_path / "r.toml").write_text('name = "r"\n[world]\n')
+    (tmp_path / "r.toml").write_text('name = "r"\ntrain.alignment = 0.3\n[world]\n')
     return tmp_path
 
 

@@ -30,7 +30,8 @@ def ingest_given(rows: list[Row], protocol: str, cold: str) -> tuple[dict[Key, i
     counts: dict[Key, int] = defaultdict(int)
     for row in rows:
         counts[row.domain, row.user, row.item, row.split] += 1
-    leaked = {key for key in counts if protocol == "clean" and _is_in_an_earlier_split(key, counts)}
+    split_pairs = {key[1:] for key in counts}
+    leaked = {key for key in counts if protocol == "clean" and _is_in_an_earlier_split(key, split_pairs)}
     kept = {key: count for key, count in counts.items() if key not in leaked}
     train = [key for key in kept if key[3] == "train"]
     users, items = {key[:2] for key in train}, {(key[0], key[2]) for key in train}
@@ -43,5 +44,6 @@ def ingest_given(rows: list[Row], protocol: str, cold: str) -> tuple[dict[Key, i
     return {key: count for key, count in kept.items() if key not in cold_keys}, dropped
 
 
-def _is_in_an_earlier_split(key: Key, counts: dict[Key, int]) -> bool:
-    return any((*key[:3], earlier) in counts for earlier in ORDER[: ORDER.index(key[3])])
+def _is_in_an_earlier_split(key: Key, split_pairs: set[tuple[str, ...]]) -> bool:
+    """In whatever domain."""
+    return any((*key[1:3], earlier) in split_pairs for earlier in ORDER[: ORDER.index(key[3])])

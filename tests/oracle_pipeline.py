@@ -105,13 +105,15 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / norms) if norms > 0 else 0.0
 
 
-def item_products(matrix: sp.csr_array, alpha: float, beta: float) -> np.ndarray:
-    """float64 [items, items]: weights of three-step walks between the items of a matrix, by a product of SciPy's."""
+def item_products(
+    matrix: sp.csr_array, alpha: float, beta: float, shrink: float = 0.0, power: float = 1.0
+) -> np.ndarray:
+    """float64 [items, items]: weights of walks between the items of a matrix, by a product of SciPy's."""
     entries = sp.csr_array((matrix != 0).astype(np.float64))
     users, items = (np.maximum(entries.sum(axis=axis), 1.0) for axis in (1, 0))
     between = (entries.T @ sp.diags_array(users**-alpha) @ entries).toarray()
     np.fill_diagonal(between, 0.0)
-    return between * np.outer(items**-alpha, items**-beta)
+    return (between / (np.outer(items, items) ** beta + shrink)) ** power
 
 
 def cut_rows(rows: np.ndarray, kept: int) -> np.ndarray:

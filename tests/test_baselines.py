@@ -9,7 +9,13 @@ from safetensors.torch import load_file
 from tiny_world import Tiny, build, random_log
 
 from data_contracts.artifact import Artifact
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings import (
+    BlendSettings,
+    ComputeSettings,
+    EvaluateSettings,
+    ExportSettings,
+    NeighboursSettings,
+)
 from data_contracts.store import Store
 from data_contracts.training import TrainSettings, checkpoint_inputs
 from model.baselines.networks import Design
@@ -20,18 +26,20 @@ from model.catalogue import open_catalogue
 from model.checkpoint import checkpoint_vectors, load_checkpoint
 from model.draws import generator
 from model.evaluate import evaluate
-from model.export import export_embeddings
+from model.evaluation.blend_stage import fit_blend
+from model.export import export_embeddings, export_recommendations
 from model.serving.exact import best_for_users
 from model.serving.scorer import DomainScorer
 from model.stacks import union_stack
 from model.train import train
 from model.world import Domain, World, load_rows, load_world
+from pipeline.neighbours.stage import build_neighbours
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
 MACRO_VALID_AUC = ("macro", "valid", "auc")
 NETWORKS = ["shared-bottom", "mmoe", "ple", "star"]
-BASELINES = ["popularity", "ials", *NETWORKS]
+BASELINES = ["popularity", "walks", "ials", *NETWORKS]
 SMALL = TrainSettings(width=6, hidden=5, experts=2, epochs=3, batch_size=64, learning_rate=0.01)
 
 
@@ -240,6 +248,45 @@ def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, mode
     assert np.array_equal(np.array(vectors, np.float32), tensors(checkpoint)["vectors/games"].numpy())
     catalogue = open_catalogue({"embeddings": embeddings, "graph": tiny_world.parents["graph"]}, "games")
     assert (best_for_users(DomainScorer(catalogue, None), np.arange(1), 3)[0] >= 0).sum() == 3
+
+
+@pytest.mark.parametrize("model", ["edda", *BASELINES])
+def test_every_model_may_have_evidence_beside_its_vectors(tiny_world: Tiny, model: str) -> None:
+    store, prepared = tiny_world.store, tiny_world.without_pairs()
+    prepared["neighbours"] = build_neighbours(store, NeighboursSettings(), prepared, ONE)
+    parents = {**prepared, "checkpoint-7": train(store, small(model, alignment=0.0), 7, CLEAN, prepared, ONE)}
+    alone = evaluate(store, CLEAN, parents, ONE)
+    parents["blend-7"] = fit_blend(store, BlendSettings(), parents, ONE)
+    measured = [validation_ndcg(metrics) for metrics in (alone, evaluate(store, CLEAN, parents, ONE))]
+    embeddings = {"embeddings": export_embeddings(store, ExportSettings(), parents, ONE)}
+    listed = export_recommendations(store, ExportSettings(), {**parents, **embeddings}, ONE)
+    for row in parents["blend-7"].read().to_pylist():
+        if row["chosen"]:
+            assert row["full_ndcg@20"] == pytest.approx(measured[1][row["domain"]])
+            assert row["full_ndcg@20"] >= measured[0][row["domain"]] - 1e-6
+            assert row["share"] == 1.0 or model != "walks"
+    assert {part["domain"] for part in listed.partitions()} == set(measured[0]) - {"macro"}
+
+
+def validation_ndcg(metrics: Artifact) -> dict[str, float]:
+    """Full NDCG@20 by domain."""
+    rows = metrics.read().to_pylist()
+    return {row["domain"]: row["value"] for row in rows if (row["split"], row["metric"]) == ("valid", "full_ndcg@20")}
+
+
+def test_walks_alone_rank_by_what_users_of_the_same_items_have(store: Store) -> None:
+    """u has i; v, who has i too, has j; nobody of them has k: u is shown j before k, whose score is 0."""
+    world = build(store, {"a": [("u", "i", "train"), ("v", "i", "train"), ("v", "j", "train"), ("w", "k", "train")]})
+    parents = world.without_pairs()
+    parents["neighbours"] = build_neighbours(store, NeighboursSettings(), parents, ONE)
+    parents["checkpoint-7"] = train(store, small("walks"), 7, CLEAN, parents, ONE)
+    parents["blend-7"] = fit_blend(store, BlendSettings(), parents, ONE)
+    parents["embeddings"] = export_embeddings(store, ExportSettings(), parents, ONE)
+    listed = export_recommendations(store, ExportSettings(), parents, ONE).read().to_pylist()
+    assert [(row["item_id"], row["score"] > 0) for row in listed if row["user_id"] == "u"] == [
+        ("j", True),
+        ("k", False),
+    ]
 
 
 def test_baselines_rank_the_candidates_that_edda_ranks(tiny_world: Tiny) -> None:

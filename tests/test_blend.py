@@ -226,6 +226,10 @@ def test_without_evidence_vectors_rank_alone(books: Loaded) -> None:
 def test_vectors_that_say_nothing_leave_the_ranking_to_evidence(books: Loaded) -> None:
     held = validation_users(books.rows, books.domain, 1000, 1)
     nothing = torch.zeros_like(books.vectors)
-    found = blend_curve(held, vector_scorer(nothing, books.domain, ALONE), books.evidence)
-    assert len({point.ndcg for point in found.points[1:]}) == 1
-    assert found.points[-1].weights.evidence > 0
+    (point,) = blend_curve(held, vector_scorer(nothing, books.domain, ALONE), books.evidence).points
+    assert (point.share, point.weights.vectors) == (1.0, 0.0)
+    blend = Blend(point.weights, books.evidence)
+    answers = Answers.of(nothing, books.domain, (books.rows, "valid"), EvaluateSettings(), blend)
+    assert point.ndcg == pytest.approx(user_values(answers.users, answers.ranks, (20,))["full_ndcg@20"].mean())
+    curves = {"books": Curve((point,), 9), "other": curve(9, 0.1, 0.3, 0.2)}
+    assert choose(curves)["books"] is choose({"books": curves["books"]})["books"] is point

@@ -11,7 +11,7 @@ from tiny_world import build
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import METRICS
 from data_contracts.store import Draft, Store
-from flows.baselines import BASELINES, baseline_runs, variant_run
+from flows.baselines import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
 from flows.comparison import Compared, cautions, changes, difference
 from flows.comparison_tables import comparison_tables
 from flows.config import load_config
@@ -119,9 +119,28 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
         both = config.train.tables == "both" and config.train.model == "edda"
         width = sum(config.train.widths) if both else config.train.width
         assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
-        prepared = ["nodes", "graph", "neighbours", *(["reach", "pairs"] if name == "released" else [])]
+        prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
         roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
-        assert roles == [*prepared, "checkpoint-2022", "blend-2022", "metrics"]
+        assert set(roles) - {"neighbours", "blend-2022"} == {*prepared, "checkpoint-2022", "metrics"}
+        assert config.blend.evidence == ("neighbours" in roles) == ("blend-2022" in roles) == (name == "walks")
+        assert config.train.select_by == ("auc" if name == "released" else "full_ndcg@20")
+
+
+def test_walks_stand_beside_every_baseline_that_has_vectors(here: Path) -> None:
+    beside = {}
+    for name, plain in zip(BASELINES, baseline_runs((Path("r.toml"), [])), strict=True):
+        beside[name] = [load_config(*run) for run in with_walks(plain)]
+        for config in beside[name]:
+            assert config.train == load_config(*plain).train
+            assert (config.name, config.blend.evidence) == (f"r-{name}-walks", True)
+    assert [name for name, runs in beside.items() if not runs] == ["walks"]
+
+
+@pytest.mark.parametrize("has", ["true", "false"])
+def test_a_run_is_compared_with_itself_with_or_without_evidence(here: Path, has: str) -> None:
+    config = load_config(*other_evidence((Path("r.toml"), [f"blend.evidence={has}"])))
+    other = {"true": "false", "false": "true"}[has]
+    assert (config.name, str(config.blend.evidence).lower()) == (f"r-evidence-{other}", other)
 
 
 def test_a_variant_is_named_after_what_it_changes(here: Path) -> None:
@@ -137,6 +156,14 @@ def test_compare_makes_what_is_missing_and_prints_every_run(here: Path, stages: 
     assert re.search(r"\nr-epochs-5 +train.epochs=5\n", out)
     assert stages.calls["metrics"] == 2 + len(BASELINES)
     assert "recommendations" not in stages.calls
+
+
+def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "r.toml", "--baselines", "--evidence", "--no-prefect") == 0
+    macro = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("mean over domains"))
+    names = [line.split()[0] for line in macro.splitlines()[2:]]
+    beside = {name: [f"r-{name}"] if name == "walks" else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES}
+    assert names == ["r", "r-evidence-false", *(name for pair in beside.values() for name in pair)]
 
 
 def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stages, capsys) -> None:
@@ -162,6 +189,7 @@ def test_compare_as_markdown_has_tables(here: Path, stages: Stages, capsys) -> N
     [
         ([], "there must be a run's TOML file"),
         (["old", "--baselines"], "there must be a run's TOML file"),
+        (["old", "--evidence"], "there must be a run's TOML file"),
         (["old"], "run 'old' is not in"),
     ],
 )

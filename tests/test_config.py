@@ -64,6 +64,16 @@ def test_a_wrong_value_is_told_with_key_found_and_allowed(tmp_path, text, proble
     assert problems(tmp_path, f'name = "a"\n[world]\n{text}\n') == [f"FILE: {problem}"]
 
 
+def test_walks_alone_need_evidence(tmp_path):
+    text = 'name = "a"\n[world]\n[train]\nmodel = "walks"\n'
+    assert load_config(write(tmp_path, text)).blend.evidence
+    assert problems(tmp_path, f"{text}[blend]\nevidence = false\n") == [
+        "FILE: train.model is 'walks', which has no vectors, and blend.evidence is false; set blend.evidence = true"
+    ]
+    (problem,) = problems(tmp_path, 'name = "a"\n[world]\n[blend]\nevidence = false\n', "train.model=walks")
+    assert problem.startswith("--set train.model=walks: train.model is 'walks'")
+
+
 def test_a_key_of_several_types_names_them_all_once(tmp_path):
     text = 'name = "a"\n[[logs]]\npath = "x.csv"\ncolumns = { user = 2.5 }\n'
     assert problems(tmp_path, text) == ["FILE: logs[0].columns.user is 2.5, must be a string or an integer"]

@@ -198,4 +198,4 @@ def test_contracts_speak_of_their_own_columns(contract: Contract) -> None:
     assert {*contract.key, *contract.sorted_by, *contract.partitioned_by} <= names
     for reference in contract.references:
         assert set(reference.columns) <= names
-        assert set(reference.target_columns) <= {column.name for column in CONTRACTS[reference.contract].columns}
+        assert set(reference.read_columns) <= {column.name for column in CONTRACTS[reference.contract].columns}

@@ -16,7 +16,7 @@ from model.train import train
 
 ONE = ComputeSettings(threads=1)
 SETTINGS = EvaluateSettings(candidates=5, resamples=20, full_at=(5,))
-SMALL = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+SMALL = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
 METRICS = {"auc", "recall@1", "recall@3", "full_recall@5", "full_ndcg@5", "full_mrr"}
 
 

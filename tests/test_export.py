@@ -28,7 +28,7 @@ TOP = ExportSettings(top=6)
 
 @pytest.fixture
 def parents(tiny_world: Tiny) -> dict[str, Artifact]:
-    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     trained = train(tiny_world.store, settings, 1, EvaluateSettings(candidates=5), tiny_world.parents, ONE)
     return {**tiny_world.without_pairs(), "checkpoint": trained}
 

@@ -35,7 +35,7 @@ def prefect_api() -> Iterator[None]:
 def run(tmp_path: Path, stages: Stages, prefect_api, monkeypatch) -> str:
     monkeypatch.setattr(work_on_stage, "retry_delay_seconds", [0, 0, 0])
     path = tmp_path / "r.toml"
-    path.write_text('name = "r"\nstore = "store"\n[world]\n')
+    path.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
     return str(path)
 
 

@@ -17,7 +17,7 @@ from pipeline import pieces, sifted, sifting
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
 
-FILES, BUCKETS = 12, 21
+FILES, BUCKETS = 12, 22
 BUCKET_ROWS = (300, 300)
 LOCAL = ComputeSettings(threads=1)
 STAGE = IngestSettings(split=SplitSettings(), rejected_share_at_most=1.0)

@@ -435,7 +435,7 @@ def test_statistics_account_for_every_raw_row(world: World) -> None:
     made = world.ingest(PRE_SPLIT, split=GIVEN, cold="drop")["interactions"]
     assert made.statistics == {
         "raw_rows": 11, "malformed": {"arity": 1}, "rating": 0, "leaked": 4, "cold": 1, "duplicates": 1,
-        "users": 1, "items": 3,
+        "pairs_in_several_domains": {"train": 1, "valid": 0, "test": 0}, "users": 1, "items": 3,
         "domains": {
             "d": {"users": 1, "items": 3, "train": 3, "valid": 0, "test": 0, "duplicates": 0, "leaked": 4, "cold": 1},
             "e": {"users": 1, "items": 1, "train": 1, "valid": 0, "test": 0, "duplicates": 1, "leaked": 0, "cold": 0},
@@ -612,8 +612,8 @@ def test_progress_counts_files_buckets_and_parts(world: World) -> None:
     stage = IngestSettings(rejected_share_at_most=1.0)
     listen: Callable[[int, int, str], None] = lambda done, total, unit: told.append((done, total, unit))  # noqa: E731
     ingest(world.store, stage, logs, ComputeSettings(threads=2), listen)
-    by_domain = [(n, 3, unit) for unit in ("buckets", "parts") for n in (1, 2, 3)]
-    assert told == [(n, 4, "files") for n in (1, 2, 3, 4)] + by_domain
+    parts_by_domain = [(n, 3, "parts") for n in (1, 2, 3)]
+    assert told == [(n, 4, "files") for n in (1, 2, 3, 4)] + [(1, 1, "buckets")] + parts_by_domain
 
 
 DATA = Path(os.environ.get("EDDA_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -19,7 +19,7 @@ def config_of(folder: Path, *overrides: str) -> RunConfig:
     if not log.exists():
         log.write_text("user_id,item_id\nu,i\n")
     run = folder / "run.toml"
-    run.write_text(f'name = "r"\nstore = "store"\n[[logs]]\npath = "{log}"\ndomain = "books"\n')
+    run.write_text(f'name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[[logs]]\npath = "{log}"\ndomain = "books"\n')
     return load_config(run, overrides)
 
 
@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, stages: Stages):
 
 def test_the_plan_of_an_ungenerated_world_is_the_world(tmp_path, stages: Stages):
     run = tmp_path / "run.toml"
-    run.write_text('name = "r"\nstore = "store"\n[world]\n')
+    run.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
     config = load_config(run)
     assert list(make_plan(config).steps) == ["world"]
     assert not is_finished(make_plan(config))

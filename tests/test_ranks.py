@@ -34,6 +34,7 @@ width = 7
 batch_size = 256
 learning_rate = 0.01
 initial_spread = 0.3
+alignment = 0.3
 [compute]
 threads = 1
 """

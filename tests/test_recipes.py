@@ -16,12 +16,13 @@ from data_contracts.store import Draft, Store
 from flows.queries import ask
 
 PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
-ME, TWIN = "west-u000299", "u002207"
+ME, TWIN, ITEM = "west-u000299", "u002207", "west-i00010"
 
 NODES = {
-    "west": [("user", 0, 7, ME, 2), ("user", 1, 3, "u1", 1), ("item", 2, 0, "a", 2), ("item", 3, 1, "b", 1)],
+    "west": [("user", 0, 7, ME, 2), ("user", 1, 3, "u1", 1), ("item", 2, 0, "a", 2), ("item", 3, 1, "b", 1),
+             ("item", 4, 4, ITEM, 1)],
     "north": [("user", 0, 5, TWIN, 1), ("user", 1, 3, "u1", 1), ("item", 2, 1, "b", 3), ("item", 3, 9, "z", 1)],
-}
+}  # fmt: skip
 WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     "nodes": {
         (domain,): [
@@ -29,6 +30,12 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
             for kind, node, entity, id_, degree in rows
         ]
         for domain, rows in NODES.items()
+    },
+    "neighbours": {
+        (): [
+            {"domain": "", "item": 1, "neighbours": [4, 9], "weights": [0.5, 1.0]},
+            {"domain": "", "item": 4, "neighbours": [0, 1, 9], "weights": [0.25, 0.25, 0.5]},
+        ],
     },
     "reach": {
         ("west",): [
@@ -73,6 +80,7 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
 
 TWINS = [("north", TWIN, 1, 0.75), ("north", "u1", 2, 0.5)]
 ANCHORS = [("item", "b", 0.125, 0.75), ("user", "u1", 0.25, 0.25)]
+NEIGHBOURS = [("z", "north", 0.5), ("a", "west", 0.25), ("b", "north, west", 0.25)]
 METRICS = [(1, "auc", 0.75, 0.5, 1.0, 9)]
 REJECTS = [("a.csv", "arity", 2, 2, "x,y,z"), ("a.csv", "cold", 1, 5, "u\ti")]
 POPULARITY = [(1, "b", 1.5, 1), (2, "a", 0.5, 2)]
@@ -110,10 +118,10 @@ def _made(store: Store, name: str) -> Artifact:
 
 
 def test_the_page_answers_five_questions_in_each_tool_and_two_more_in_sql():
-    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [7, 6, 6]
+    assert [len(recipes(kind)) for kind in ("sql", "python polars", "python pandas")] == [8, 6, 6]
 
 
-@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE, WHY, OWED])))
+@pytest.mark.parametrize(("number", "expected"), list(enumerate([*FIVE[:2], NEIGHBOURS, *FIVE[2:], WHY, OWED])))
 def test_sql_recipes_find_what_was_made_by_hand(artifacts, number, expected):
     with ask(artifacts, recipes("sql")[number]) as found:
         assert list(found.rows) == expected

@@ -99,7 +99,7 @@ def test_a_machine_that_gives_no_sign_any_more_is_not_waited_for(address, tmp_pa
 def test_a_run_waits_for_the_machine_that_works_on_its_name(address, tmp_path, caplog, stages: Stages) -> None:
     caplog.set_level(logging.INFO)
     remote, made = Remote(address), []
-    (tmp_path / "r.toml").write_text(f'name = "r"\nstore = "{address}"\n[world]\n')
+    (tmp_path / "r.toml").write_text(f'name = "r"\nstore = "{address}"\ntrain.alignment = 0.3\n[world]\n')
     config = load_config(tmp_path / "r.toml")
     with claimed(remote, "r", tmp_path / "one"):
         run = threading.Thread(target=lambda: made.append(run_stages(config, "walk").made))

@@ -31,6 +31,7 @@ compared_nodes = 5
 [train]
 epochs = 1
 width = 4
+alignment = 0.3
 [compute]
 threads = 1
 """

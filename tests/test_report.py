@@ -11,17 +11,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fake_stages import edda, here
 from matplotlib.image import imread
 from tiny_world import build, random_log
 
-from data_contracts.contracts import RANKS_FILE
+from data_contracts.contracts import CONTRACTS, RANKS_FILE
 from data_contracts.store import Store
 from flows.config import load_config
 from flows.figures import Series, line_plot
 from flows.report import as_html, keep_report, report_path, write_report
 from flows.report_blocks import Told, told_run
+from flows.report_evidence import evidence_section
 from flows.report_results import as_toml
 from flows.running import run_stages
 from flows.summary import metric_values
@@ -54,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{user}{ODD},{item}{ODD},{names[domain]}" for domain, part in random_log(1, sizes).items()
             for user, item, _ in part]  # fmt: skip
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,domain", *rows, rows[0]]) + "\n")
-    for name, train in (("r", ""), ("alone", 'tables = "intra"\nalignment = 0.0')):
+    for name, train in (("r", "alignment = 0.3"), ("alone", 'tables = "intra"')):
         (folder / f"{name}.toml").write_text(RUN.format(name=name, train=train))
         run_stages(load_config(folder / f"{name}.toml", [f"store={json.dumps(str(folder / 'store'))}"]))
     return folder
@@ -69,7 +71,7 @@ def told(folder: Path) -> Told:
 def updated(folder: Path) -> Told:
     """The same as run `u`, updated with a user of one domain and with another domain."""
     rows = (folder / "log.csv").read_text()
-    (folder / "u.toml").write_text(RUN.format(name="u", train=""))
+    (folder / "u.toml").write_text(RUN.format(name="u", train="alignment = 0.3"))
     run_stages(load_config(folder / "u.toml", store := [f"store={json.dumps(str(folder / 'store'))}"]))
     (folder / "log.csv").write_text(f"{rows}new,i0001{ODD},games\n" + "".join(f"t{n},t,toys\n" for n in range(9)))
     run_stages(load_config(folder / "u.toml", [*store, "update=true"]))
@@ -172,6 +174,49 @@ def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_intera
     assert list(page.table("Test metrics")) == [*reversed(told.sizes), "mean"]
 
 
+def test_the_blend_of_each_domain_stands_beside_vectors_alone_and_evidence_alone(told):
+    table = Page(as_html(told)).table("Full NDCG@20 on the validation split")
+    assert list(table) == list(told.sizes)
+    blends = told.artifacts["blend-2022"].read().to_pylist()
+    for domain, row in table.items():
+        tried = {blend["share"]: blend for blend in blends if blend["domain"] == domain}
+        (chosen,) = [blend for blend in tried.values() if blend["chosen"]]
+        assert row["users"] == str(chosen["users"])
+        assert row["share of evidence"] == f"{chosen['share']:.2f}"
+        shown = [row[name] for name in ("vectors alone", "evidence alone", "blend")]
+        assert shown == [f"{blend['full_ndcg@20']:.4f}" for blend in (tried[0.0], tried[1.0], chosen)]
+
+
+def test_a_curve_is_drawn_for_each_domain_and_its_seeds_and_the_smaller_ones_are_folded(store: Store):
+    columns = {"share": [0.0, 0.5, 1.0], "vectors": [1.0, 1.0, 0.0], "evidence": [0.0, 1.0, 1.0], "spread": [1.0] * 3,
+               "growth": [0.5] * 3, "full_ndcg@20": [0.1, 0.3, 0.2], "full_recall@20": [0.1, 0.3, 0.2],
+               "users": [9] * 3, "chosen": [False, True, False]}  # fmt: skip
+    names = [f"d{number:02}" for number in range(40)]
+    table = pa.concat_tables(
+        [pa.table({"domain": [name] * 3, **columns}, CONTRACTS["blend"].file_schema) for name in names]
+    )
+    blends = {f"blend-{seed}": store.make(CONTRACTS["blend"], {"seed": seed}, {}, lambda draft: draft.write(table))
+              for seed in (1, 2)}  # fmt: skip
+    log = {name: [("u", f"i{n}", "train") for n in range(40 - place)] for place, name in enumerate(names)}
+    section = evidence_section(Told("many", store, {}, {**build(store, log).parents, **blends}, {}))
+    table, _, plots, folded = section.blocks
+    assert [row[0] for row in table.rows] == names
+    assert table.rows[0][1:] == ("9", "0.50", "0.1000", "0.2000", "0.3000")
+    assert (len(plots.svgs), len(folded.blocks[0].svgs), list(plots.legend)) == (4, 26, ["seed 1", "seed 2"])
+
+
+def test_a_run_without_evidence_says_so(told):
+    roles = {role: found for role, found in told.artifacts.items() if not role.startswith("blend")}
+    config = told.config | {"blend": {"evidence": False}}
+    assert "ranks by vectors alone" in as_html(Told(told.name, told.store, config, roles, {}))
+
+
+def test_curves_are_named_after_the_score_that_selects(told):
+    html = as_html(told)
+    assert "validation score: full_ndcg@20" in html
+    assert "Validation full NDCG@20</text>" in html
+
+
 def test_a_run_that_this_version_cannot_read_is_left_out(told, folder):
     manifest = told_run("alone", folder / "store").artifacts["metrics"].path / "manifest.json"
     before = manifest.read_text()
@@ -251,7 +296,7 @@ def test_a_run_that_ended_early_has_a_report_that_says_so(told, last):
     roles = list(told.artifacts)
     some = {role: told.artifacts[role] for role in roles[: roles.index(last) + 1]}
     html = as_html(Told(told.name, told.store, told.config, some, {}))
-    assert html.count("Not made yet.") == 1 + (last != "checkpoint-2022") + (last in roles[: roles.index("reach")]) + (
+    assert html.count("Not made yet.") == 2 + (last != "checkpoint-2022") + (last in roles[: roles.index("reach")]) + (
         last == "rejects"
     )
 

@@ -27,7 +27,7 @@ class Waiting(logging.Handler):
 
 def config(folder: Path, *overrides: str) -> RunConfig:
     file = folder / "r.toml"
-    file.write_text('name = "r"\nstore = "store"\n[world]\n')
+    file.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
     return load_config(file, overrides)
 
 

@@ -15,8 +15,8 @@ from pipeline.splits import Pairs, hashed, in_order_of_draws, leave_last_out, ra
 TRAIN, VALID, TEST = 0, 1, 2
 
 
-def pairs(rows: list[tuple[str, str, int]], domain: str = "d") -> Pairs:
-    """Pairs of (user id, item id, time), sorted as the ingest sorts them."""
+def pairs(rows: list[tuple[str, str, int]], domain: str = "d", trained: list[bool] | None = None) -> Pairs:
+    """Pairs of (user id, item id, time), sorted as the ingest sorts them, and which were trained on before."""
     rows = sorted(rows)
     users, items = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
     return Pairs(
@@ -24,6 +24,7 @@ def pairs(rows: list[tuple[str, str, int]], domain: str = "d") -> Pairs:
         np.array([users.index(row[0]) for row in rows], np.int64),
         *[np.array([items.index(row[1]) for row in rows], np.int64)] * 2,
         np.array([row[2] for row in rows], np.int64),
+        np.zeros(len(rows), dtype=bool) if trained is None else np.array(trained),
         pa.array(users, pa.string()),
         pa.array(items, pa.string()),
     )

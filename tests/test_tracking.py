@@ -16,7 +16,7 @@ from model.learner import Measure
 from model.tracking import Tracking, tracked
 from model.train import train
 
-SMALL = TrainSettings(width=8, epochs=5, batch_size=64, learning_rate=0.01)
+SMALL = TrainSettings(width=8, epochs=5, batch_size=64, learning_rate=0.01, alignment=0.3)
 Points = list[tuple[str, int, float]]
 
 

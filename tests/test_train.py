@@ -23,7 +23,7 @@ from model.world import load_world
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
-SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3)
+SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3, alignment=0.3)
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:

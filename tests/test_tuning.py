@@ -92,7 +92,7 @@ def test_settings_that_diverge_count_as_a_failed_trial(wanted: Search) -> None:
     assert len(trials) == 6
     assert {trial.score is None for trial in trials} == {True, False}
     assert best_of(trials).values["train.layers"] == 2
-    assert trials_table(trials).rows[-1][1] == "failed"
+    assert trials_table(trials, "auc").rows[-1][1] == "failed"
 
 
 def test_a_search_in_which_every_trial_failed_says_so() -> None:
@@ -139,6 +139,7 @@ def toml(folder: Path, text: str, name: str = "r") -> Path:
         ('[tune.space]\n"train.l2" = { low = 1.0, high = 0.5 }', "low is 1.0, must be < high (0.5)"),
         ('[tune.space]\n"train.l2" = { low = 0.0, high = 0.5, log = true }', "low is 0.0, must be > 0"),
         ('[tune.space]\n"evaluate.candidates" = { choices = [1] }', "space has 'evaluate.candidates', must be keys of"),
+        ('[tune.space]\n"train.select_by" = { choices = ["auc"] }', "space has 'train.select_by', must be keys of"),
         ('[train]\nmodel = "popularity"', "nothing to search for train.model 'popularity'"),
     ],
 )
@@ -160,8 +161,16 @@ def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_
 @pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
 def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
     wanted = search_of([(toml(tmp_path, f'[train]\nmodel = "{model}"'), [])])
-    read = load_config(tmp_path / "r.toml").train.keyed()
-    assert {key.removeprefix("train.") for key in wanted.space} <= set(read)
+    config = load_config(tmp_path / "r.toml")
+    read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
+    assert {key.partition(".")[2] for key in wanted.space} <= set(read)
+
+
+def test_runs_that_are_selected_by_different_scores_are_not_searched_together(tmp_path: Path) -> None:
+    first, second = toml(tmp_path, ""), toml(tmp_path, '[train]\nselect_by = "auc"', "s")
+    with pytest.raises(ValueError, match="selected by auc and full_ndcg@20, must be by one"):
+        search_of([(first, []), (second, [])])
+    assert search_of([(first, ["train.select_by=auc"]), (second, [])])
 
 
 SMALL = """
@@ -189,6 +198,7 @@ def test_tune_trains_prints_the_best_and_leaves_the_test_split_alone(tmp_path: P
         assert not ended.value.code
     out, err = capsys.readouterr()
     assert "Best of 2: trial" in out
+    assert "Trials by validation score (full_ndcg@20 of the best epoch" in out
     assert f"  edda run {paths[1]} --set train.hidden=" in out
     assert err.count("trial 1 of 2:") == 2
     made = {path.name for path in (tmp_path / "store").iterdir()}

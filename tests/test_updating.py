@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipeline.nodes import number_nodes
 __all__ = ["stages"]
 
 COMPUTE = ComputeSettings(threads=1)
-MODEL = ["checkpoint-2022", "metrics", "embeddings", "recommendations"]
+MODEL = ["checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
 
 rows = st.lists(st.tuples(st.sampled_from("dba"), st.text("äbc", min_size=1, max_size=2), st.text("xYß", min_size=1,
                 max_size=2), st.integers(0, 3)), min_size=1, max_size=30)  # fmt: skip
@@ -45,13 +46,18 @@ def keys(plan: Plan) -> dict[str, str]:
     return {role: step.key for role, step in plan.steps.items()}
 
 
-def numbered(store: Store, folder: Path, method: str, before: Artifact | None = None) -> tuple[Artifact, Artifact]:
+def numbered(store: Store, folder: Path, method: str, before: Mapping[str, Artifact] = {}) -> tuple[Artifact, Artifact]:
     """Interactions and nodes of all logs in a folder."""
     split = SplitSettings(method=method, valid_from=2, test_from=3)
     columns = {"domain": "domain", "timestamp": "time"}
     logs = find_logs((LogSource(path=f"{folder}/*.csv", columns=columns),), folder)
-    made = ingest(store, IngestSettings(split=split), logs, COMPUTE, before=before)["interactions"]
+    made = ingest(store, IngestSettings(split=split, cold="keep"), logs, COMPUTE, before=before)["interactions"]
     return made, number_nodes(store, GraphSettings(), {"interactions": made}, COMPUTE)
+
+
+def keys_before(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """The parents of interactions that an update makes from these."""
+    return {f"{role}-before": artifacts[role].key for role in ("interactions", "nodes")}
 
 
 def numbers(nodes: Artifact) -> dict[tuple[str, str], int]:
@@ -59,13 +65,14 @@ def numbers(nodes: Artifact) -> dict[tuple[str, str], int]:
 
 
 def facts(interactions: Artifact) -> set[tuple[object, ...]]:
-    columns = ["domain", "user_id", "item_id", "split", "timestamp", "count"]
+    """All that an update may not change."""
+    columns = ["domain", "user_id", "item_id", "timestamp", "count"]
     return {tuple(row.values()) for row in interactions.read(columns).to_pylist()}
 
 
 @settings(deadline=None, max_examples=15)
 @given(rows, rows, methods)
-def test_known_ids_keep_their_order_and_new_ones_follow_and_nothing_else_changes(
+def test_known_ids_keep_their_order_and_new_ones_follow_and_only_splits_change(
     tmp_path_factory: pytest.TempPathFactory, monday: list, tuesday: list, method: str
 ) -> None:
     folder = tmp_path_factory.mktemp("logs")
@@ -74,11 +81,11 @@ def test_known_ids_keep_their_order_and_new_ones_follow_and_nothing_else_changes
         lines = ("domain,user_id,item_id,time", *(",".join(map(str, row)) for row in of_day))
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
         if name == "b":
-            _, before = numbered(store, folder, method)
+            before = dict(zip(("interactions", "nodes"), numbered(store, folder, method), strict=True))
     interactions, nodes = numbered(store, folder, method, before)
     scratch, _ = numbered(store, folder, method)
     assert facts(interactions) == facts(scratch)
-    old, new = numbers(before), numbers(nodes)
+    old, new = numbers(before["nodes"]), numbers(nodes)
     for kind in ("user", "item"):
         stayed = sorted((key for key in old if key in new and key[0] == kind), key=lambda key: old[key])
         added = sorted((key for key in new if key not in old and key[0] == kind), key=lambda key: key[1].encode())
@@ -99,11 +106,11 @@ def test_an_update_goes_on_from_what_its_name_made_and_then_finds_it(tmp_path: P
     grow(tmp_path, "j")
     second = run_stages(config_of(tmp_path, "update=true"))
     assert second.made == ALL
-    assert second.artifacts["interactions"].manifest.parents == {"nodes-before": first["nodes"].key}
+    assert second.artifacts["interactions"].manifest.parents == keys_before(first)
     assert update(tmp_path) == []
     grow(tmp_path, "k")
     third = run_stages(config_of(tmp_path, "update=true")).artifacts
-    assert third["interactions"].manifest.parents == {"nodes-before": second.artifacts["nodes"].key}
+    assert third["interactions"].manifest.parents == keys_before(second.artifacts)
     assert update(tmp_path) == []
 
 
@@ -114,7 +121,7 @@ def test_a_run_without_update_has_the_keys_of_a_run_from_scratch(tmp_path: Path,
     update(tmp_path)
     assert keys(make_plan(config_of(tmp_path))) == scratch
     updated = keys(make_plan(config_of(tmp_path, "update=true")))
-    assert {role for role in scratch if scratch[role] == updated[role]} == {"rejects"}
+    assert {role for role in scratch if scratch[role] == updated[role]} == set()
 
 
 def test_training_goes_on_from_the_checkpoint_and_what_it_was_trained_on(tmp_path: Path, stages: Stages) -> None:
@@ -156,6 +163,14 @@ def test_an_update_whose_past_was_deleted_says_so_and_how_to_go_on(tmp_path: Pat
     assert "interactions" in run_stages(config_of(tmp_path)).made
 
 
+def test_an_update_of_what_another_version_made_says_how_to_go_on(tmp_path: Path, stages: Stages) -> None:
+    manifest = run_stages(config_of(tmp_path)).artifacts["interactions"].path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 1}))
+    grow(tmp_path, "j")
+    with pytest.raises(ValueError, match=r"made by another version of edda, .* run it once with update = false"):
+        update(tmp_path)
+
+
 def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: Path, stages: Stages) -> None:
     first = run_stages(config_of(tmp_path)).artifacts
     grow(tmp_path, "j")
@@ -184,7 +199,7 @@ def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stag
     gone = {garbage.path.name for garbage in collect_garbage(tmp_path / "store")}
     first, second, _ = ({generation[role].key for role in ALL} for generation in generations)
     assert first <= gone
-    assert gone & second == {generations[1][role].key for role in ("rejects", "neighbours", *MODEL[1:])}
+    assert gone & second == {generations[1][role].key for role in ("rejects", *MODEL[1:])}
     assert json.loads((tmp_path / "store/runs/r/run.json").read_text())["before"].keys() == {
         "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022",
     }  # fmt: skip

@@ -21,7 +21,7 @@ from model.world import load_rows, load_world
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
-SMALL = TrainSettings(width=6, epochs=4, batch_size=64, learning_rate=0.03, edge_dropout=0.3)
+SMALL = TrainSettings(width=6, epochs=4, batch_size=64, learning_rate=0.03, edge_dropout=0.3, alignment=0.3)
 SEED = 7
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120)}
 NEW = {

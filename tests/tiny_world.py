@@ -67,7 +67,7 @@ def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
 
 def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str, Artifact]:
     """A short training of the world, exported and recorded as a run; with weights it has evidence beside vectors."""
-    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01)
+    settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     compute = ComputeSettings(threads=1)
     checkpoint = train(world.store, settings, 1, EvaluateSettings(candidates=5), world.parents, compute)
     parents = {**world.without_pairs(), "checkpoint-1": checkpoint}

@@ -8,12 +8,13 @@ need not know them. Matrix factorisation, LightGCN and GRec of each domain alone
 from collections.abc import Callable, Mapping
 
 from model.baselines.ials import Ials
-from model.baselines.popularity import Popularity
 from model.baselines.two_tower import TwoTower
+from model.baselines.untrained import Popularity, Walks
 from model.learner import Learner, Lesson
 
 _BASELINES: Mapping[str, Callable[[Lesson], Learner]] = {
     "popularity": Popularity,
+    "walks": Walks,
     "ials": Ials,
     "shared-bottom": TwoTower,
     "mmoe": TwoTower,

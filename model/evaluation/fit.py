@@ -150,7 +150,8 @@ def vectors_curve(held: ValidationUsers, score: Scorer, items: int) -> Curve:
 
 
 def blend_curve(held: ValidationUsers, score: Scorer, evidence: DomainEvidence) -> Curve:
-    """Try every share of evidence in SHARES; vectors alone where the domain has no evidence.
+    """Try every share of evidence in SHARES; vectors alone where there is no evidence, evidence alone where vectors say
+    nothing.
 
     Strength 1, a share of one half, is where weighted vectors and evidence spread equally over the domain's items, in
     the median over users.
@@ -162,12 +163,14 @@ def blend_curve(held: ValidationUsers, score: Scorer, evidence: DomainEvidence) 
     """
     spreads = _spreads(score, evidence)
     tried = [(share, _weights(share, spreads)) for share in SHARES]
-    return _curve(held, score, evidence, tried if spreads[1] else tried[:1], evidence.union_items.size)
+    if not all(spreads):
+        tried = tried[-1:] if spreads[1] else tried[:1]
+    return _curve(held, score, evidence, tried, evidence.union_items.size)
 
 
 def _weights(share: float, spreads: tuple[float, float]) -> BlendWeights:
-    of_vectors, of_evidence = spreads
-    ratio = of_vectors / (of_evidence or 1.0)
+    of_vectors, of_evidence = spreads[0] or 1.0, spreads[1] or 1.0
+    ratio = of_vectors / of_evidence
     if share == 1.0:
         return BlendWeights(0.0, ratio, of_vectors)
     return BlendWeights(1.0, ratio * share / (1.0 - share), of_vectors)
@@ -176,7 +179,7 @@ def _weights(share: float, spreads: tuple[float, float]) -> BlendWeights:
 def _spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
     """Spread over a domain's items of the vectors' scores and of the evidence with its growth, medians over users.
 
-    Vectors that say nothing spread by 1, so that evidence can; evidence by 0 where there is none.
+    0 where vectors say nothing, or where there is no evidence.
     """
     known = np.flatnonzero(evidence.histories_of(np.arange(evidence.union_users.size)).lengths).astype(np.int32)
     chosen = known[:: -(-known.size // _SPREAD_USERS) or 1]
@@ -189,7 +192,7 @@ def _spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
         of_evidence.append(evidence.sum(histories).std(axis=1, dtype=np.float64) * histories.lengths**GROWTH)
     spreads = [np.concatenate(parts) for parts in (of_vectors, of_evidence)]
     medians = [float(np.median(spread[spread > 0])) if (spread > 0).any() else 0.0 for spread in spreads]
-    return medians[0] or 1.0, medians[1]
+    return medians[0], medians[1]
 
 
 def _curve(

@@ -118,10 +118,10 @@ def explain(scorers: Sequence[DomainScorer], lists: Lists, most: int = REASONS) 
     users = None if lists.users is None else np.repeat(lists.users[owners], reasons)
     ids, domains = _named(scorers, items[is_reason], users)
     vectors, evidence = np.abs(of_vectors * lists.dots[owners, places]), np.abs(of_evidence * totals)
-    share = np.full(owners.size, np.nan, np.float32)
-    np.divide(evidence, vectors + evidence, out=share, where=vectors + evidence > 0)
+    both = vectors + evidence
+    share: Floats32 = np.where(both > 0, evidence / np.where(both > 0, both, 1), np.nan).astype(np.float32)
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(reasons)])
-    shares: Floats32 = weights[is_reason] / np.repeat(totals, reasons)
+    shares = np.divide(weights[is_reason], np.repeat(totals, reasons), dtype=np.float32)
     return Explanation(indptr, ids, domains, shares, share)
 
 

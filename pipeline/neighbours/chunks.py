@@ -55,8 +55,8 @@ class Walked:
             folder,
             indptr=graph.indptr,
             indices=graph.indices,
-            leaving=products.leaving,
-            arriving=products.arriving,
+            of_users=products.of_users,
+            norms=products.norms,
             paths=products.paths,
             items=train.items,
             present=np.flatnonzero(products.paths),
@@ -67,7 +67,7 @@ class Walked:
         """What rows are made of, mapped."""
         arrays = spilled_arrays(self.folder)
         graph = DomainGraph(self.domain, self.users, arrays["indptr"], arrays["indices"])
-        factors = arrays["leaving"], arrays["arriving"]
+        factors = arrays["of_users"], arrays["norms"]
         return Products(graph, *factors, arrays["paths"], self.settings, self.choice.method)
 
     def ranges(self, compute: ComputeSettings) -> list[range]:

@@ -17,7 +17,7 @@ _UNIT = 2.0**-53
 
 
 @njit(nogil=True, cache=True)
-def neighbour_rows(graph, factors, rows, limits, seed, kept):
+def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
     """Weights from items to the other items of their users, cut to the largest.
 
     A row is summed over its users in ascending order, and within a user over items in ascending order, so it does not
@@ -25,47 +25,47 @@ def neighbour_rows(graph, factors, rows, limits, seed, kept):
 
     Args:
         graph: (indptr, indices) of users and items, users first.
-        factors: (leaving, arriving): float64 [users + items], of a step out of each node, and float64 [items], of walks
-            that end on each item.
+        factors: (of_users, norms): float64 [users], what a walk through each user counts, and float64 [items], whose
+            product over both items divides a weight.
         rows: (nodes, paths): int64 [n], items as nodes, whose rows are wanted, and int64 [n], walks of two steps from
             each of them.
+        shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
         limits: (top, walks, touched): most entries of a row, ties go to the smaller item; most walks of two steps that
             are added up, a row with more of them is estimated; no fewer than the items that they can end on.
         seed: uint64, of the walks of estimated rows.
         kept: (indptr int64 [n + 1], indices int32, weights float32), filled, items ascending; long enough for the
             smaller of `top` and the items that walks can end on, of every item.
     """
-    (leaving, arriving), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
-    items = arriving.size
-    users = leaving.size - items
+    (of_users, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
+    items, users = norms.size, of_users.size
     sums, touched = np.zeros(items, np.float64), np.empty(touched_most + 1, np.int32)
     weights, rest = np.empty(touched_most + 1, np.float32), np.empty(touched_most + 1, np.uint32)
     values, bins, marks = weights.view(np.uint32), np.empty(2048, np.int64), no_marks(items)
     kept[0][0] = 0
     for i in range(nodes.size):
         if paths[i] <= walks:
-            count = _sum_over_users(graph, leaving, nodes[i], users, sums, touched)
+            count = _sum_over_users(graph, of_users, nodes[i], users, sums, touched)
         else:
-            count = _estimate(graph, leaving, nodes[i], users, walks, seed, sums, touched)
-        count = _weigh(nodes[i] - users, leaving[nodes[i]], arriving, sums, touched, count, weights)
+            count = _estimate(graph, of_users, nodes[i], users, walks, seed, sums, touched)
+        count = _weigh(nodes[i] - users, norms, shape, sums, touched, count, weights)
         start = kept[0][i]
         size = largest_columns(values, touched, count, top, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
             item = uint64(kept[1][j])
-            kept[2][j] = leaving[nodes[i]] * sums[item] * arriving[item]
+            kept[2][j] = _weight(sums[item], norms[nodes[i] - users] * norms[item], shape)
         for j in range(count):
             sums[uint64(touched[j])] = 0.0
         kept[0][i + 1] = start + size
 
 
 @njit(nogil=True, cache=True)
-def _sum_over_users(graph, leaving, node, users, sums, touched):
+def _sum_over_users(graph, of_users, node, users, sums, touched):
     """Add up all walks of two steps from an item by where they end; returns how many items were touched."""
     indptr, indices = graph
     count = 0
     for edge in range(indptr[node], indptr[node + 1]):
         user = uint64(indices[uint64(edge)])
-        count = _add(indices, indptr[user], indptr[user + uint64(1)], leaving[user], users, sums, touched, count)
+        count = _add(indices, indptr[user], indptr[user + uint64(1)], of_users[user], users, sums, touched, count)
     return count
 
 
@@ -100,7 +100,7 @@ def _fair_share(graph, node, walks):
 
 
 @njit(nogil=True, cache=True)
-def _estimate(graph, leaving, node, users, walks, seed, sums, touched):
+def _estimate(graph, of_users, node, users, walks, seed, sums, touched):
     """As `_sum_over_users`, with some of the walks only that lead through users of many items.
 
     A user of more items than its fair share of the walks is passed by the whole number of walks next below or above the
@@ -116,13 +116,13 @@ def _estimate(graph, leaving, node, users, walks, seed, sums, touched):
         start = indptr[user]
         degree = indptr[user + uint64(1)] - start
         if degree <= share:
-            count = _add(indices, start, start + degree, leaving[user], users, sums, touched, count)
+            count = _add(indices, start, start + degree, of_users[user], users, sums, touched, count)
             continue
         before = np.int64(until)
         until += share
         passing = np.int64(until) - before
         first = _uniform(mix(name + user + uint64(1))) if passing else 0.0
-        weight = leaving[user] * degree / share
+        weight = of_users[user] * degree / share
         for walk in range(passing):
             place = start + min(np.int64((walk + first) * degree / passing), degree - 1)
             count = _add(indices, place, place + 1, weight, users, sums, touched, count)
@@ -136,15 +136,23 @@ def _uniform(bits):
 
 
 @njit(nogil=True, cache=True)
-def _weigh(item, factor, arriving, sums, touched, count, weights):
+def _weigh(item, norms, shape, sums, touched, count, weights):
     """The touched items whose weight is a positive float32, the item itself left out; returns how many they are."""
     positive = 0
     for j in range(count):
         other = uint64(touched[j])
-        weight = np.float32(factor * sums[other] * arriving[other])
+        weight = np.float32(_weight(sums[other], norms[item] * norms[other], shape))
         touched[positive], weights[positive] = other, weight
         is_kept = (other != uint64(item)) & (weight > np.float32(0.0))
         if not is_kept:
             sums[other] = 0.0
         positive += is_kept
     return positive
+
+
+@njit(nogil=True, cache=True)
+def _weight(walks, norm, shape):
+    """The weight between two items, from what the walks between them count and the product of their norms."""
+    shrink, power = shape
+    quotient = walks / (norm + shrink)
+    return quotient if power == 1.0 else quotient**power

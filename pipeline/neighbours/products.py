@@ -24,16 +24,16 @@ class Products:
 
     Attributes:
         graph: of users and items.
-        leaving: float64 [users + items], degree^-alpha, the factor of a step out of each node; 1 for isolated ones.
-        arriving: float64 [items], degree^-beta, the factor of walks that end on each item.
+        of_users: float64 [users], degree^-alpha, what a walk through each user counts; 1 for isolated ones.
+        norms: float64 [items], degree^beta.
         paths: int64 [items], walks of two steps from each item: the multiply-adds of its row.
         settings: how many weights are kept; number and seed of walks.
         method: exact or walk.
     """
 
     graph: DomainGraph
-    leaving: npt.NDArray[np.float64]
-    arriving: npt.NDArray[np.float64]
+    of_users: npt.NDArray[np.float64]
+    norms: npt.NDArray[np.float64]
     paths: Numbers
     settings: NeighboursSettings
     method: str
@@ -42,8 +42,8 @@ class Products:
     def of(cls, graph: DomainGraph, settings: NeighboursSettings, method: str = "exact") -> Products:
         """What the settings make of a graph."""
         degrees = np.maximum(graph.degrees, 1).astype(np.float64)
-        leaving, arriving = degrees**-settings.alpha, degrees[graph.users :] ** -settings.beta
-        return cls(graph, leaving, arriving, paths_of(graph), settings, method)
+        of_users, norms = degrees[: graph.users] ** -settings.alpha, degrees[graph.users :] ** settings.beta
+        return cls(graph, of_users, norms, paths_of(graph), settings, method)
 
     @property
     def walks(self) -> int:
@@ -56,7 +56,7 @@ class Products:
 
     def row_bounds(self, items: Numbers) -> Numbers:
         """int64 [n], no fewer than the items that the walks of each row end on."""
-        bounds: Numbers = np.minimum(self.paths[items], min(self.walks + 2, self.arriving.size))  # 2 by rounding
+        bounds: Numbers = np.minimum(self.paths[items], min(self.walks + 2, self.norms.size))  # 2 by rounding
         return bounds
 
     def rows(self, items: Numbers) -> Rows:
@@ -66,7 +66,8 @@ class Products:
         rows = Rows(np.empty(items.size + 1, np.int64), np.empty(capacity, np.int32), np.empty(capacity, np.float32))
         neighbour_rows(
             (self.graph.indptr, self.graph.indices),
-            (self.leaving, self.arriving),
+            (self.of_users, self.norms),
+            (self.settings.shrink, self.settings.power),
             (items + self.graph.users, self.paths[items]),
             (self.settings.top, self.walks, int(bounds.max(initial=0))),
             np.uint64(name_seed(self.settings.seed, self.graph.domain, "neighbours")),

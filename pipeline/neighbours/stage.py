@@ -1,10 +1,13 @@
-"""Neighbours: the items that three-step walks tie each item to, with weights (RP3beta).
+"""Neighbours: the items that walks over train interactions tie each item to, with weights.
 
-    item j ── user v ── item i        S[j, i] = deg(j)^-alpha · Σ over users v of both deg(v)^-alpha · deg(i)^-beta
+    item j ── user v ── item i
 
-A user's history scores item i by the sum of S over the items j in it: the first of the three steps. Degrees are those
-in the union of all domains' train interactions, so that users of several domains tie the items of one to those of
-others. [Paudel, Christoffel, Newell and Bernstein 2017]
+    S[j, i] = (Σ over users v of both deg(v)^-alpha / ((deg(j) deg(i))^beta + shrink))^power
+
+A user's history scores item i by the sum of S over the items j in it: with the step from the user that makes three.
+Degrees are those in the union of all domains' train interactions, so that users of several domains tie the items of one
+to those of others. With alpha 0, beta 1/2 and power 1 it is the shrunk cosine of item neighbours; with beta 0.35, no
+shrinkage and power 1 it is close to RP3beta [Paudel, Christoffel, Newell and Bernstein 2017].
 """
 
 from __future__ import annotations

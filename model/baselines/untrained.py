@@ -1,7 +1,8 @@
-"""Popularity: an item's score is how often it occurs among the domain's positives, the same for every user."""
+"""Recommenders that learn nothing: popularity, and walks alone."""
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from model.divergence import Course
 from model.learner import Measure
 
 
-class Popularity(Baseline):
-    """Nothing to learn: a user's vector is 1, an item's its number of positives."""
+class Untrained(Baseline, ABC):
+    """A baseline whose vectors are there before the first epoch."""
 
     @property
     def epochs(self) -> int:
@@ -26,6 +27,17 @@ class Popularity(Baseline):
         """Nothing."""
         return []
 
+    def state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class Popularity(Untrained):
+    """An item's score is how often it occurs among the domain's positives: a user's vector is 1, an item's that."""
+
     def vectors(self) -> Iterator[Tensor]:
         """Vectors of one column."""
         for positives in self.lesson.positives:
@@ -33,9 +45,11 @@ class Popularity(Baseline):
             column = np.concatenate([np.ones(positives.offset), counts]).astype(np.float32)
             yield torch.from_numpy(column).to(self.lesson.device).unsqueeze(1)
 
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+class Walks(Untrained):
+    """Vectors of zeros, so that the served score is the evidence from walks alone."""
+
+    def vectors(self) -> Iterator[Tensor]:
+        """Vectors of one column."""
+        for positives in self.lesson.positives:
+            yield torch.zeros(positives.offset + positives.offered, 1, device=self.lesson.device)

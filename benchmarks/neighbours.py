@@ -1,0 +1,270 @@
+"""Neighbours: CPU seconds and memory of weights between items beside other libraries', and what estimates lose.
+
+    python benchmarks/neighbours.py                                  # a small generated world
+    python benchmarks/neighbours.py --run edda-store/runs/amazon edda-store/runs/aliccp
+    python benchmarks/neighbours.py --long 20000                     # users with long histories
+    python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 --plot curve.png
+
+Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
+another. Contenders take turns, each turn in a process of its own with one thread: its CPU seconds, and by how much its
+resident pages rise at most. `stage` is the whole stage, from artifacts to artifact, with the files that it flushes.
+Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
+
+`--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
+`--long N` is a matrix of N users that have 73 items in the median, as MovieLens's have, and hundreds in the mean.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from neighbours_peers import independent_walks, installed_peers
+from runs import ONE_THREAD, artifacts_of
+from threadpoolctl import threadpool_limits
+
+from data_contracts.artifact import Artifact
+from data_contracts.settings import NeighboursSettings
+from data_contracts.store import Store
+from pipeline.graph import DomainGraph, edges_of
+from pipeline.neighbours.chunks import Chunk, Walked, write_chunk
+from pipeline.neighbours.products import Products
+from pipeline.neighbours.sampled import accuracy
+from pipeline.neighbours.stage import build_neighbours, item_neighbours
+from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
+from pipeline.spill import Memory
+
+SETTINGS = NeighboursSettings()
+WALKS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
+SAME = 1e-6
+
+
+def main() -> None:
+    """Measure, print, draw."""
+    options = parsed()
+    with tempfile.TemporaryDirectory(prefix="edda-neighbours-", dir=options.folder) as scratch, threadpool_limits(1):
+        warm_up(scratch)
+        sets = data_sets(options, Store(scratch))
+        if options.curve or options.plot:
+            curves = {name: curve(matrix, options.items) for name, (matrix, _) in sets.items()}
+            show_curves(curves, options)
+            return
+        found = {name: measured(*of, options.repeats, Path(scratch)) for name, of in sets.items()}
+    if options.json:
+        print(json.dumps({"runs": found, "load_average": os.getloadavg()[0]}))
+        return
+    for name, of in found.items():
+        report(name, of)
+
+
+def parsed() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, nargs="+", default=[], help="runs' folders in a store")
+    parser.add_argument("--long", type=int, nargs="+", default=[], help="users of matrices with long histories")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each contender")
+    parser.add_argument("--curve", action="store_true", help="what estimates lose, in place of peers")
+    parser.add_argument("--items", type=int, default=500, help="with --curve: items whose rows are compared")
+    parser.add_argument("--plot", type=Path, help="where the picture of the curve goes")
+    parser.add_argument("--folder", help="where files go meanwhile; a temporary folder by default")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def data_sets(options: argparse.Namespace, store: Store) -> dict[str, tuple[sp.csr_array, dict[str, Artifact] | None]]:
+    """Matrices by name, with the artifacts that they are of; those with long histories are of none."""
+    runs = {run.name: artifacts_of(run, store) for run in options.run}
+    if not runs and not options.long:
+        runs = {"generated": artifacts_of(None, store)}
+    found = {name: (union(artifacts), artifacts) for name, artifacts in runs.items()}
+    return found | {f"long, {users:,} users": (long_histories(users), None) for users in options.long}
+
+
+def union(artifacts: dict[str, Artifact]) -> sp.csr_array:
+    """The distinct train pairs of all domains, [users, items]."""
+    graph = union_graph(artifacts["graph"], read_all_nodes(artifacts["nodes"])).graph
+    last = graph.indptr[graph.users]
+    parts = np.ones(last), graph.indices[:last] - graph.users, graph.indptr[: graph.users + 1]
+    return sp.csr_array(parts, shape=(graph.users, graph.nodes - graph.users))
+
+
+def long_histories(users: int, seed: int = 5) -> sp.csr_array:
+    """Users with log-normal numbers of items, half of them from three of twenty topics, the others by popularity."""
+    draw = np.random.default_rng(seed)
+    items = max(2_000, round(135 * users**0.5))
+    lengths = np.clip(73 * np.exp(1.25 * draw.standard_normal(users)), 20, items / 3).astype(np.int64)
+    popularity, topic = np.exp(2.0 * draw.standard_normal(items)), draw.integers(0, 20, items)
+    order = np.argsort(topic, kind="stable")
+    until = np.concatenate([[0.0], np.cumsum(popularity[order])])
+    first = until[np.searchsorted(topic[order], np.arange(21))]
+    parts = []
+    for user, length in enumerate(lengths):
+        chosen = draw.integers(0, 20, 3)[draw.integers(0, 3, length // 2)]
+        by_topic = first[chosen] + draw.random(chosen.size) * (first[chosen + 1] - first[chosen])
+        points = np.concatenate([by_topic, draw.random(length - chosen.size) * until[-1]])
+        columns = np.unique(np.searchsorted(until, points, side="right") - 1)
+        parts.append((np.full(columns.size, user), order[np.minimum(columns, items - 1)]))
+    ends = tuple(np.concatenate([part[end] for part in parts]).astype(np.int32) for end in (0, 1))
+    return sp.coo_array((np.ones(ends[0].size), ends), shape=(users, items)).tocsr()
+
+
+def warm_up(scratch: str) -> None:
+    """Load the compiled kernels, the peers, and what the stage writes by."""
+    few = sp.csr_array(np.ones((3, 3)))
+    for peer in (item_neighbours, *installed_peers().values()):
+        peer(few, SETTINGS)
+    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS)
+    replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
+    independent_walks(exact, np.arange(3), 2)
+    train = TrainGraph(exact.graph, np.arange(3, dtype=np.int32))
+    write_chunk(Chunk(Walked.of(train, SETTINGS, Memory()), range(3), Path(scratch) / "warm-up.parquet"))
+
+
+def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
+    """One data set: what each contender takes, and whether they agree with SciPy."""
+    peers = installed_peers()
+    names = ["edda", *peers, *(["stage"] if artifacts else [])]
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        sp.save_npz(Path(folder) / "matrix.npz", matrix)
+        for _ in range(repeats):
+            for name in names:
+                turns[name].append(alone(name, Path(folder), artifacts))
+    expected = peers["scipy"](matrix, SETTINGS)
+    return {
+        "users": matrix.shape[0],
+        "items": int(np.count_nonzero(matrix.sum(axis=0))),
+        "interactions": matrix.nnz,
+        "multiply_adds": float((matrix.sum(axis=1) ** 2).sum()),
+        "weights": expected.nnz,
+        "contenders": {
+            name: {"seconds": min(taken)[0], "most_seconds": max(taken)[0], "mib": min(of[1] for of in taken)}
+            for name, taken in turns.items()
+        },
+        "equal": {
+            "edda": agrees(item_neighbours(matrix, SETTINGS, ONE_THREAD), expected),
+            **{name: agrees(peer(matrix, SETTINGS), expected) for name, peer in peers.items() if name != "scipy"},
+        },
+    }
+
+
+def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> tuple[float, float]:
+    """CPU seconds of a contender, and MiB of resident pages that it adds at its peak, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=take_turn, args=(name, folder, artifacts, sender))
+    process.start()
+    sender.close()  # so that a process that fails is no wait
+    taken = receiver.recv()
+    process.join()
+    return taken
+
+
+def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, sender: Connection) -> None:
+    """Tell what a contender takes when everything is loaded."""
+    matrix = sp.csr_array(sp.load_npz(folder / "matrix.npz"))
+    with threadpool_limits(1), tempfile.TemporaryDirectory(dir=folder) as place:
+        warm_up(place)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of resident pages starts anew
+        before, started = resident("VmRSS"), time.process_time()
+        if name == "stage":
+            stage(Store(place), artifacts)
+        elif name == "edda":
+            item_neighbours(matrix, SETTINGS, ONE_THREAD)
+        else:
+            installed_peers()[name](matrix, SETTINGS)
+        sender.send((time.process_time() - started, resident("VmHWM") - before))
+
+
+def stage(store: Store, artifacts: dict[str, Artifact]) -> Artifact:
+    """The whole stage."""
+    return build_neighbours(store, SETTINGS, {role: artifacts[role] for role in ("nodes", "graph")}, ONE_THREAD)
+
+
+def resident(line: str) -> float:
+    """MiB of resident pages, now or at most."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(words.split()[1]) for words in status if words.startswith(line)) / 1024
+
+
+def agrees(found: sp.csr_array, expected: sp.csr_array) -> bool:
+    """Rows have equally many weights, and the same ones when they are sorted."""
+    if not np.array_equal(found.indptr, expected.indptr):
+        return False
+    owner = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+    ordered = [of.data[np.lexsort((of.data, owner))] for of in (found, expected)]
+    return bool(np.allclose(*ordered, rtol=SAME, atol=0))
+
+
+def curve(matrix: sp.csr_array, items: int) -> dict[str, list[dict[str, float]]]:
+    """Accuracy and cost of estimated rows by the number of walks, and the cost of exact ones."""
+    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS)
+    there = np.flatnonzero(np.diff(exact.rows(np.arange(exact.arriving.size)).indptr)) if matrix.nnz < 1e6 else None
+    there = np.flatnonzero(exact.paths > matrix.sum(axis=0)) if there is None else there
+    sample = np.sort(np.random.default_rng(1).choice(there, min(items, there.size), replace=False))
+    rows, seconds = timed(lambda: exact.rows(sample))
+    share = 1000 / sample.size
+    found = {"exact": [{"seconds": share * seconds, **accuracy(rows, rows)}], "walk": [], "independent": []}
+    for walks in WALKS:
+        settings = NeighboursSettings(walks=walks, method="walk")
+        walked = replace(exact, settings=settings, method="walk")
+        estimates = {
+            "walk": timed(lambda of=walked: of.rows(sample)),
+            "independent": timed(lambda of=walked, count=walks: independent_walks(of, sample, count)),
+        }
+        for kind, (estimated, taken) in estimates.items():
+            found[kind].append({"walks": walks, "seconds": share * taken, **accuracy(estimated, rows)})
+    return found
+
+
+def timed(work: Callable[[], object]) -> tuple[object, float]:
+    """What some work gives, and its CPU seconds."""
+    started = time.process_time()
+    return work(), time.process_time() - started
+
+
+def show_curves(curves: dict[str, dict[str, list[dict[str, float]]]], options: argparse.Namespace) -> None:
+    """Print, for people or programs, and draw."""
+    if options.json:
+        print(json.dumps({"curves": curves, "load_average": os.getloadavg()[0]}))
+    for name, kinds in ({} if options.json else curves).items():
+        print(f"{name}; load average {os.getloadavg()[0]:.1f}; exact: {kinds['exact'][0]['seconds']:.3f} CPU s")
+        print(f"{'':>21}  20 best   100 best   error   CPU s for 1,000 items")
+        for kind in ("walk", "independent"):
+            for of in kinds[kind]:
+                shares = f"{of['overlap_at_20']:7.3f}   {of['overlap_at_100']:8.3f}   {of['relative_error']:5.3f}"
+                print(f"{kind:>12} {of['walks']:>8,}  {shares}   {of['seconds']:21.3f}")
+    if options.plot:
+        from neighbours_curve import draw
+
+        draw(curves, options.plot)
+
+
+def report(name: str, found: dict) -> None:
+    """Print a data set's table."""
+    print(
+        f"{name}: {found['users']:,} users, {found['items']:,} items, {found['interactions']:,} interactions, "
+        f"{found['multiply_adds'] / 1e9:.3g} G multiply-adds, {found['weights']:,} weights; "
+        f"load average {os.getloadavg()[0]:.1f}"
+    )
+    base = found["contenders"]["edda"]["seconds"]
+    for contender, of in found["contenders"].items():
+        equal = found["equal"].get(contender)
+        note = "" if equal is None else f"   equal to SciPy's: {'yes' if equal else 'NO'}"
+        times = f"{of['seconds']:9.3f} to {of['most_seconds']:.3f} CPU s, {of['seconds'] / base:5.1f} times edda's"
+        print(f"{contender:>10} {times}, {of['mib']:8,.0f} MiB{note}")
+
+
+if __name__ == "__main__":
+    main()

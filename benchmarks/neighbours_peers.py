@@ -1,0 +1,113 @@
+"""What `neighbours.py` measures against: weights between items by other libraries, and by independent walks."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+from numba import njit
+
+from data_contracts.settings import NeighboursSettings
+from pipeline.fanout import ranges
+from pipeline.neighbours.products import Products
+from pipeline.spill import Rows
+from pipeline.walk_kernels import walk_paths
+
+ROWS_AT_ONCE = 2_000
+
+
+def scipy_product(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
+    """SciPy's product of sparse matrices by blocks of rows, then the largest of each row that has too many."""
+    users, items = degrees(matrix)
+    left = sp.csr_array(sp.diags_array(items**-settings.alpha) @ matrix.T @ sp.diags_array(users**-settings.alpha))
+    right = sp.csr_array(matrix @ sp.diags_array(items**-settings.beta))
+    parts = [
+        cut(without_diagonal(left[part.start : part.stop] @ right, part.start), settings.top)
+        for part in ranges(items.size, ROWS_AT_ONCE)
+    ]
+    return sp.csr_array(sp.vstack(parts))
+
+
+def implicit(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
+    """implicit's all_pairs_knn, which multiplies a matrix with itself: scaled before, and its rows afterwards."""
+    from implicit.nearest_neighbours import all_pairs_knn
+
+    users, items = degrees(matrix)
+    scaled = sp.diags_array(users ** (-settings.alpha / 2)) @ matrix @ sp.diags_array(items**-settings.beta)
+    scaled = sp.csr_matrix(scaled)
+    scaled.indptr, scaled.indices = scaled.indptr.astype(np.int32), scaled.indices.astype(np.int32)
+    found = all_pairs_knn(scaled, settings.top + 1, show_progress=False, num_threads=1)
+    rows = without_diagonal(sp.csr_array(found), 0)
+    return cut(sp.csr_array(sp.diags_array(items ** (settings.beta - settings.alpha)) @ rows), settings.top)
+
+
+PEERS: dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]] = {
+    "scipy": scipy_product,
+    "implicit": implicit,
+}
+
+
+def installed_peers() -> dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]]:
+    """Those that can be imported; says which cannot."""
+    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    for name in missing:
+        print(f"{name} is not installed and left out", file=sys.stderr)
+    return {name: peer for name, peer in PEERS.items() if name not in missing}
+
+
+def degrees(matrix: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [users] and [items], at least 1."""
+    return np.maximum(matrix.sum(axis=1), 1.0), np.maximum(matrix.sum(axis=0), 1.0)
+
+
+def without_diagonal(rows: sp.csr_array, first: int) -> sp.csr_array:
+    """Rows from the given one on, without an entry in their own column."""
+    owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    other = rows.indices != owner + first
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner[other], minlength=rows.shape[0]))])
+    return sp.csr_array((rows.data[other], rows.indices[other], indptr), shape=rows.shape)
+
+
+def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
+    """float32, each row cut to its largest weights, columns ascending."""
+    kept = np.ones(rows.nnz, bool)
+    for row in np.flatnonzero(np.diff(rows.indptr) > top):
+        entries = slice(rows.indptr[row], rows.indptr[row + 1])
+        kept[entries] = False
+        kept[entries.start + np.argpartition(rows.data[entries], -top)[-top:]] = True
+    indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
+    found = sp.csr_array((rows.data[kept].astype(np.float32), rows.indices[kept], indptr), shape=rows.shape)
+    found.sort_indices()
+    return found
+
+
+def independent_walks(products: Products, items: np.ndarray, walks: int) -> Rows:
+    """Rows estimated from walks of two uniform steps, each drawn for itself, that count as their users' degrees say."""
+    graph = products.graph
+    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(products.arriving.size)
+    per_walk = products.leaving * graph.degrees / walks
+    rows = []
+    for item in items:
+        node = item + graph.users
+        paths[0, :, 0] = node
+        walk_paths(graph.indptr, graph.indices, np.uint64(products.settings.seed), paths)
+        add_walks(paths[0], per_walk, graph.users, sums)
+        weights = (sums * products.arriving * products.leaving[node] * graph.degrees[node]).astype(np.float32)
+        weights[item] = 0.0
+        sums[:] = 0.0
+        best = np.argpartition(-weights, min(products.settings.top, weights.size - 1))[: products.settings.top]
+        best = np.sort(best[weights[best] > 0])
+        rows.append((best.astype(np.int32), weights[best]))
+    indptr = np.concatenate([[0], np.cumsum([columns.size for columns, _ in rows])])
+    return Rows(indptr, *(np.concatenate([row[part] for row in rows]) for part in (0, 1)))
+
+
+@njit(cache=True)
+def add_walks(paths, per_walk, users, sums):
+    """Add what each walk counts to the item that it ends on."""
+    for walk in range(paths.shape[0]):
+        sums[paths[walk, 2] - users] += per_walk[paths[walk, 1]]
