@@ -6,9 +6,10 @@
     python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 --plot curve.png
 
 Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
-another. Contenders take turns, each turn in a process of its own with one thread: its CPU seconds, and by how much its
-resident pages rise at most. `stage` is the whole stage, from artifacts to artifact, with the files that it flushes.
-Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
+another; `stage` is the whole stage, from artifacts to artifact, with the files that it flushes. Contenders take turns,
+with one thread each. CPU s: of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a
+process of its own. Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones
+were kept.
 
 `--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
 `--long N` is a matrix of N users that have 73 items in the median, as MovieLens's have, and hundreds in the mean.
@@ -133,34 +134,41 @@ def warm_up(scratch: str) -> None:
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
     """One data set: what each contender takes, and whether they agree with SciPy."""
-    peers = installed_peers()
-    names = ["edda", *peers, *(["stage"] if artifacts else [])]
-    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    names = ["edda", *installed_peers(), *(["stage"] if artifacts else [])]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    weights = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for name in names * repeats:
+            weights[name], taken = timed(lambda of=name: contend(of, matrix, artifacts, folder))
+            seconds[name].append(taken)
         sp.save_npz(Path(folder) / "matrix.npz", matrix)
-        for _ in range(repeats):
-            for name in names:
-                turns[name].append(alone(name, Path(folder), artifacts))
-    expected = peers["scipy"](matrix, SETTINGS)
+        mib = {name: alone(name, Path(folder), artifacts) for name in names}
     return {
         "users": matrix.shape[0],
         "items": int(np.count_nonzero(matrix.sum(axis=0))),
         "interactions": matrix.nnz,
         "multiply_adds": float((matrix.sum(axis=1) ** 2).sum()),
-        "weights": expected.nnz,
+        "weights": weights["scipy"].nnz,
         "contenders": {
-            name: {"seconds": min(taken)[0], "most_seconds": max(taken)[0], "mib": min(of[1] for of in taken)}
-            for name, taken in turns.items()
+            name: {"seconds": min(taken), "most_seconds": max(taken), "mib": mib[name]}
+            for name, taken in seconds.items()
         },
-        "equal": {
-            "edda": agrees(item_neighbours(matrix, SETTINGS, ONE_THREAD), expected),
-            **{name: agrees(peer(matrix, SETTINGS), expected) for name, peer in peers.items() if name != "scipy"},
-        },
+        "equal": {name: agrees(weights[name], weights["scipy"]) for name in ("edda", "implicit") if name in weights},
     }
 
 
-def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> tuple[float, float]:
-    """CPU seconds of a contender, and MiB of resident pages that it adds at its peak, in a process of its own."""
+def contend(name: str, matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, folder: str) -> object:
+    """What a contender makes."""
+    if name == "stage":
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            return stage(Store(place), artifacts)
+    if name == "edda":
+        return item_neighbours(matrix, SETTINGS, ONE_THREAD)
+    return installed_peers()[name](matrix, SETTINGS)
+
+
+def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> float:
+    """MiB of resident pages that a contender adds at its peak, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=take_turn, args=(name, folder, artifacts, sender))
@@ -172,19 +180,15 @@ def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> tup
 
 
 def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, sender: Connection) -> None:
-    """Tell what a contender takes when everything is loaded."""
+    """Tell how much a contender takes when everything is loaded."""
     matrix = sp.csr_array(sp.load_npz(folder / "matrix.npz"))
-    with threadpool_limits(1), tempfile.TemporaryDirectory(dir=folder) as place:
-        warm_up(place)
+    with threadpool_limits(1):
+        warm_up(str(folder))
         Path("/proc/self/clear_refs").write_text("5")  # the peak of resident pages starts anew
-        before, started = resident("VmRSS"), time.process_time()
-        if name == "stage":
-            stage(Store(place), artifacts)
-        elif name == "edda":
-            item_neighbours(matrix, SETTINGS, ONE_THREAD)
-        else:
-            installed_peers()[name](matrix, SETTINGS)
-        sender.send((time.process_time() - started, resident("VmHWM") - before))
+        before = resident("VmRSS")
+        made = contend(name, matrix, artifacts, str(folder))
+        sender.send(resident("VmHWM") - before)
+        del made
 
 
 def stage(store: Store, artifacts: dict[str, Artifact]) -> Artifact:
