@@ -51,7 +51,7 @@ def spread_shares(
     height = block_height(domain.items)
     for start in range(0, users.size, height):
         block = users[start : start + height]
-        of_vectors = np.ones(block.size)
+        of_vectors = np.ones(block.size, np.float32)
         if blend:
             histories = blend.evidence.histories_of(block)
             of_vectors, of_evidence = blend.weights.factors(histories.lengths)
@@ -70,4 +70,5 @@ def _products(vectors: Tensor, domain: Domain, users: Ints) -> NDArray[np.float3
 
 
 def _deviation(scores: NDArray[np.float32]) -> Floats:
-    return scores.std(axis=1, dtype=np.float64)
+    deviations: Floats = scores.std(axis=1, dtype=np.float64)
+    return deviations
