@@ -13,6 +13,8 @@ REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rati
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
+SHARE = "share_"
+"""Begins the names of metrics that say where scores come from, which are no accuracy."""
 UNION = ""
 """In place of a domain's name: all domains together."""
 BEFORE = "before"
@@ -219,14 +221,15 @@ RANKS = Contract(
 
 METRICS = Contract(
     "metrics",
-    2,
-    "Accuracy by seed, domain and split, as a long table; `macro` is the mean over domains. A file has ranks.",
+    3,
+    "Accuracy and where scores come from, by seed, domain, split; `macro` is the mean over domains. A file has ranks.",
     (
         Column("seed", pa.int64(), "training seed", nullable=True),
         Column("epoch", pa.int32(), "the selected epoch", minimum=0, nullable=True),
         Column("domain", pa.string(), "the domain, or `macro`"),
         Column("split", pa.string(), "the held-out split", allowed=(VALID, TEST)),
-        Column("metric", pa.string(), "auc, recall@k over candidates, or full_recall@k, full_ndcg@k, full_mrr"),
+        Column("metric", pa.string(), "auc, recall@k over candidates; full_recall@k, full_ndcg@k, full_mrr; of test "
+               "share_inter, share_intra (or share_vectors) and share_evidence of a score's spread over items"),
         Column("value", pa.float64(), "the estimate; with a null seed the mean over seeds"),
         Column("low", pa.float64(), "lower end of the 95 % interval"),
         Column("high", pa.float64(), "upper end of the 95 % interval"),
@@ -234,7 +237,7 @@ METRICS = Contract(
     ),
     key=("seed", "domain", "split", "metric"),
     files=(RANKS_FILE,),
-)
+)  # fmt: skip
 
 EMBEDDINGS = Contract(
     "embeddings",

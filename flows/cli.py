@@ -16,7 +16,15 @@ from rich.console import Console
 from flows.cli_comparing import compare, tune
 from flows.cli_datasets import datasets
 from flows.cli_looking import config, gc, inspect, report
-from flows.cli_options import FAILURE, INTERRUPTED, USAGE, Options, up_to_date
+from flows.cli_options import (
+    FAILURE,
+    INTERRUPTED,
+    USAGE,
+    Options,
+    brought_up_to_date,
+    tell_where_nothing_was_made,
+    up_to_date,
+)
 from flows.cli_serving import index, recommend, serve
 from flows.console import answer, show_logs, tell
 from flows.ranks import in_ranks, is_first
@@ -111,23 +119,29 @@ app.command(datasets)
 
 @app.command(sort_key=0, help_epilogue=_examples("demo"))
 def demo(*, options: Options = Options()) -> None:
-    """Run the whole pipeline on a generated world, then once more with each domain alone, and compare."""
+    """Run the whole pipeline on a generated world and compare it with simpler recommenders on the same.
+
+    These are popularity, walks alone, and each domain alone.
+    """
     from flows.config import load_config
-    from flows.demo import INTRA_ONLY, RUN, gains_table, twins_table, what_next
-    from flows.report import report_path, write_report
-    from flows.report_blocks import told_recorded
+    from flows.demo import RUN, demo_runs, ranking_table, twins_table, what_next
+    from flows.report import report_path
     from flows.summary import artifacts_table
 
-    runs = [(RUN, options.overrides), (RUN, [*options.overrides, *INTRA_ONLY])]
-    together, alone = up_to_date(runs, options)
-    answer(artifacts_table(together.config.name, together.artifacts, together.made).plain() + "\n")
-    if "pairs" in together.artifacts:
-        answer(twins_table(together.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
-    answer(gains_table(together.artifacts, alone.artifacts).plain() + "\n")
-    answer(what_next(together.plan.store, together.artifacts["recommendations"]))
-    if alone.made:  # the report of the other run was there before it could be compared with this one
-        write_report(told_recorded(together.config.name, together.plan.store))
-    answer(f"Report: {report_path(together.plan.store.root, together.config.name)}")
+    compared = demo_runs(options.overrides)
+    *beside, product = compared.values()
+    outcomes = brought_up_to_date(beside, options, "evaluate")
+    outcomes += brought_up_to_date([product], options)
+    tell_where_nothing_was_made(outcomes)
+    run, keys = outcomes[-1], {outcome.plan.steps[role].key for outcome in outcomes for role in outcome.made}
+    made = [role for role, artifact in run.artifacts.items() if artifact.key in keys]
+    answer(artifacts_table(run.config.name, run.artifacts, made).plain() + "\n")
+    if "pairs" in run.artifacts:
+        answer(twins_table(run.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
+    named = zip(compared, outcomes, strict=True)
+    answer(ranking_table({name: outcome.artifacts for name, outcome in named}).plain() + "\n")
+    answer(what_next(run.plan.store, run.artifacts["recommendations"]))
+    answer(f"Report: {report_path(run.plan.store.root, run.config.name)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -15,6 +14,7 @@ from flows.ranks import are_several
 
 if TYPE_CHECKING:
     from flows.running import Outcome
+    from flows.update import Runs
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
@@ -53,7 +53,7 @@ class Options(Viewing):
         return [*self.set, *store_override(self.store), *(["update=true"] if self.update else [])]
 
 
-def up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: str | None = None) -> list[Outcome]:
+def up_to_date(runs: Runs, options: Options, stage: str | None = None) -> list[Outcome]:
     """Make what is missing of each run, as a Prefect flow where the options have it; says so where nothing is.
 
     Args:
@@ -64,10 +64,20 @@ def up_to_date(runs: Sequence[tuple[Path, list[str]]], options: Options, stage: 
     Returns:
         What each run has, in the same order.
     """
+    outcomes = brought_up_to_date(runs, options, stage)
+    tell_where_nothing_was_made(outcomes)
+    return outcomes
+
+
+def brought_up_to_date(runs: Runs, options: Options, stage: str | None = None) -> list[Outcome]:
+    """As `up_to_date`, without a word where there was nothing to do."""
     from flows.update import bring_up_to_date
 
     prefect = options.prefect and not are_several(os.environ)
-    outcomes = bring_up_to_date(runs, stage, watcher(), prefect=prefect)
+    return bring_up_to_date(runs, stage, watcher(), prefect=prefect)
+
+
+def tell_where_nothing_was_made(outcomes: Sequence[Outcome]) -> None:
+    """Say so where there was nothing to do for any of them."""
     if not any(outcome.made for outcome in outcomes):
         tell("nothing to do, everything is up to date")
-    return outcomes

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import CHECKPOINT, INTERACTIONS, METRICS, TEST
+from data_contracts.contracts import CHECKPOINT, INTERACTIONS, METRICS, SHARE, TEST
 from data_contracts.store import Store
 from flows.comparison_users import Chances, p_over_users
 from flows.running import Outcome
@@ -122,14 +122,21 @@ def as_json(runs: Sequence[Compared]) -> dict[str, Any]:
 
 def _described(run: Compared, first: Compared, by_users: Chances) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
+    shares: dict[str, dict[str, float]] = {}
     for place, value in run.values.items():
+        if place[1].startswith(SHARE):
+            shares.setdefault(place[0], {})[place[1].removeprefix(SHARE)] = value["value"]
+            continue
         found = None if run is first else difference(run, first, place)
         seeds = {str(seed): own for seed, own in run.by_seed[place].items()}
         metrics.setdefault(place[0], {})[place[1]] = {
             **value, "seeds": seeds,
             "difference": None if found is None else {**vars(found), "p_over_users": by_users.get((run.name, *place))},
         }  # fmt: skip
-    return {"name": run.name, "differs": changes(run, first), "training": cost(run), "metrics": metrics}
+    return {
+        "name": run.name, "differs": changes(run, first), "training": cost(run), "metrics": metrics,
+        "scores_come_from": shares,
+    }  # fmt: skip
 
 
 def cost(run: Compared) -> dict[str, float | None]:

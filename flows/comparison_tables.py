@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_contracts.contracts import MACRO
+from data_contracts.contracts import MACRO, SHARE
 from flows.comparison import Compared, changes, cost, difference
 from flows.comparison_users import Chances, p_over_users
-from flows.summary import Table, domain_sizes, metric_names, ordered_domains
+from flows.summary import WHERE_FROM, Table, domain_sizes, metric_names, ordered_domains, share_names, shares_of
 
 SIGNIFICANT = 0.05
 """Differences with a smaller p are marked."""
@@ -17,7 +17,16 @@ _HIDDEN = ("full_mrr",)
 
 
 def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
-    """A table for each domain, small ones first, then for their mean; then costs and settings.
+    """Accuracy by domain, then where scores come from, costs and settings.
+
+    Raises:
+        ValueError: two runs have one name.
+    """
+    return [*domain_tables(runs), *shares_tables(runs), _cost_table(runs), settings_table(runs)]
+
+
+def domain_tables(runs: Sequence[Compared]) -> list[Table]:
+    """Accuracy: a table for each domain, small ones first, then for their mean.
 
     Raises:
         ValueError: two runs have one name.
@@ -27,8 +36,7 @@ def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
         if names.count(name) > 1:
             raise ValueError(f"two runs are called {name!r}; names must differ: set `name` in one of them")
     by_users = p_over_users(runs)
-    domains = [_domain_table(domain, runs, by_users) for domain in _small_first(runs[0])]
-    return [*domains, _cost_table(runs), _settings_table(runs)]
+    return [_domain_table(domain, runs, by_users) for domain in _small_first(runs[0])]
 
 
 def _domain_table(domain: str, runs: Sequence[Compared], by_users: Chances) -> Table:
@@ -65,6 +73,14 @@ def _cells(run: Compared, first: Compared, place: tuple[str, str], by_users: Cha
     return value, f"{against.value:+.4f}{marks:<2}"
 
 
+def shares_tables(runs: Sequence[Compared]) -> list[Table]:
+    """Where scores come from, the mean over domains; none where no run has that."""
+    names = list(dict.fromkeys(name for run in runs for name in share_names(run.values)))
+    rows = tuple((run.name, *shares_of(run.values, MACRO, names)) for run in runs)
+    header = ("run", *(name.removeprefix(SHARE) for name in names))
+    return [Table(f"{WHERE_FROM} and domains", header, rows)] if names else []
+
+
 def _cost_table(runs: Sequence[Compared]) -> Table:
     rows = tuple((run.name, *(_number(value) for value in cost(run).values())) for run in runs)
     header = ("run", "seeds", "best epoch", "epochs", "seconds", "s/epoch", "memory MiB", "checkpoint MiB")
@@ -75,7 +91,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
-def _settings_table(runs: Sequence[Compared]) -> Table:
+def settings_table(runs: Sequence[Compared]) -> Table:
+    """Settings that differ from the first run's."""
     differing = [changes(run, runs[0]) for run in runs[1:]]
     texts = ("  ".join(f"{key}={value}" for key, value in of.items()) or "nothing" for of in differing)
     rows = tuple(zip((run.name for run in runs[1:]), texts, strict=True))

@@ -1,8 +1,8 @@
-"""What the demo shows: what small domains gain from the others, and how many planted twins the pairs find."""
+"""What the demo shows: how well the product ranks beside simpler ones, and how many planted twins the pairs find."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,37 +10,47 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import MACRO, NODES, PAIRS, USER, WORLD
+from data_contracts.contracts import MACRO, METRICS, NODES, PAIRS, USER, WORLD
 from data_contracts.store import Store
+from flows.baselines import BASELINES, VECTORS_ALONE, Run
 from flows.config import DEFAULT_STORE
 from flows.summary import Table, domain_sizes, metric_names, metric_values, ordered_domains
 
-INTRA_ONLY = ("name=demo-intra", "train.tables=intra", "train.alignment=0")
-"""The demo's other run: every domain learns from its own interactions alone."""
-
 RUN = Path(str(files("flows") / "runs" / "demo.toml"))
 
+PRODUCT = "EDDA"
+"""The demo's run itself, among what it is compared with."""
 
-def gains_table(together: Mapping[str, Artifact], alone: Mapping[str, Artifact]) -> Table:
-    """Test metrics of each domain with and without the others, and the difference.
+_COMPARED = {
+    "popularity": ("name=demo-popularity", *BASELINES["popularity"], VECTORS_ALONE),
+    "walks alone": ("name=demo-walks", *BASELINES["walks"]),
+    "each domain alone": ("name=demo-alone", "train.tables=intra", "train.alignment=0", "neighbours.scope=domain"),
+    PRODUCT: (),
+}
+
+
+def demo_runs(overrides: Sequence[str]) -> dict[str, Run]:
+    """What the demo compares, from the simplest to the product; of each domain alone, walks too stay in the domain."""
+    return {name: (RUN, [*overrides, *changes]) for name, changes in _COMPARED.items()}
+
+
+def ranking_table(compared: Mapping[str, Mapping[str, Artifact]]) -> Table:
+    """Recall and NDCG of the test split among all items, of several runs on the same interactions.
 
     Args:
-        together: artifacts of the run that uses all domains, by role.
-        alone: artifacts of the run whose domains learn alone.
+        compared: artifacts of each run, by role, by what the run is called.
     """
-    sizes = domain_sizes(together)
-    both, single = metric_values(together["metrics"]), metric_values(alone["metrics"])
-    names = [name for name in metric_names(both) if name in ("auc", "recall@1") or name.startswith("full_recall")]
+    last = list(compared.values())[-1]
+    values = {name: metric_values(artifacts[METRICS.name]) for name, artifacts in compared.items()}
+    measured, sizes = values[list(compared)[-1]], domain_sizes(last)
+    names = [name for name in metric_names(measured) if name.startswith(("full_recall@", "full_ndcg@"))][:2]
     rows = []
-    for domain in ordered_domains(both, sizes):
-        cells = [domain, f"{sizes[domain]:,}" if domain in sizes else ""]
-        for name in names:
-            with_others, without = both[domain, name]["value"], single[domain, name]["value"]
-            cells += [f"{without:.3f} → {with_others:.3f}", f"{with_others - without:+.3f}"]
-        rows.append(tuple(cells))
-    header = ("domain", "interactions", *(text for name in names for text in (name, "gain")))
-    named = tuple(("mean" if row[0] == MACRO else row[0], *row[1:]) for row in rows)
-    return Table("Test metrics: each domain alone → with the others", header, named)
+    for domain in ordered_domains(measured, sizes):
+        called = "mean" if domain == MACRO else domain
+        cells = [" / ".join(f"{of_run[domain, name]['value']:.3f}" for name in names) for of_run in values.values()]
+        rows.append((called, f"{sizes[domain]:,}" if domain in sizes else "", *cells))
+    title = f"Test split, all items of a domain ranked: {' / '.join(names)}"
+    return Table(title, ("domain", "interactions", *compared), tuple(rows))
 
 
 def twins_table(artifacts: Mapping[str, Artifact], k: int) -> Table:

@@ -131,14 +131,3 @@ def edda(
         _tell_no_more(error)
         return _failed(error)
     return Completed()
-
-
-@flow(name="edda-demo", flow_run_name="demo", persist_result=False)
-def several(runs: list[tuple[str, list[str]]]) -> None:
-    """Several full runs, one after another, in one flow run: what they share is made once.
-
-    Args:
-        runs: path of a TOML file and its overrides, for each run.
-    """
-    for run, overrides in runs:
-        _run(run, overrides)

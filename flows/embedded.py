@@ -40,14 +40,11 @@ def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
-    from flows.edda import edda, several
+    from flows.edda import edda
 
-    if len(runs) > 1 and stage is None:
-        several([(str(path), overrides) for path, overrides in runs])
-    else:
-        wanted: Any = stage or "full"
-        for path, overrides in runs:
-            edda(str(path), overrides=overrides, stage=wanted)
+    wanted: Any = stage or "full"
+    for path, overrides in runs:
+        edda(str(path), overrides=overrides, stage=wanted)
     return [_recorded(load_config(path, overrides)) for path, overrides in runs]
 
 

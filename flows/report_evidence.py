@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import BLEND
+from data_contracts.contracts import BLEND, METRICS
 from flows.figures import COLOURS, STANDS_OUT, Series, line_plot
 from flows.report_blocks import Block, Folded, Note, Plots, Section, Told, number
-from flows.summary import Table
+from flows.summary import Table, shares_table
 
 _OPEN = 4
 """Domains, the largest, whose curve is shown unfolded."""
@@ -26,23 +26,32 @@ _CURVES = (
     "spread of the vectors' scores, for the median user; the dot is the blend that is served. A domain with few "
     "validation users leans on the others' curves, so its dot may lie beside its own top."
 )
+_SHARES = (
+    "inter: the table that all domains share; intra: the domain's own; evidence: walks from the user's items in all "
+    "domains. A part with a small share hardly moves an item up or down."
+)
 _NO_EVIDENCE = "This run ranks by vectors alone: blend.evidence is false."
 
 
 def evidence_section(told: Told) -> Section:
-    """The curve that the blend was chosen from, for each domain, and what vectors and evidence do alone."""
+    """The curve that each domain's blend was chosen from, and where scores come from, vectors and evidence."""
     blends = {role.partition("-")[2]: found for role, found in told.artifacts.items() if found.contract is BLEND}
-    if not blends:
-        is_off = not told.config.get("blend", {}).get("evidence", False)
-        return Section("Evidence from walks", [Note(_NO_EVIDENCE)] if is_off else [])
+    blocks = _blend_blocks(told, blends) if blends else []
+    if not (blends or told.config.get("blend", {}).get("evidence", False)):
+        blocks = [Note(_NO_EVIDENCE)]
+    shares = shares_table(told.artifacts) if METRICS.name in told.artifacts else None
+    return Section("Evidence from walks", [*blocks, shares, Note(_SHARES)] if shares else blocks)
+
+
+def _blend_blocks(told: Told, blends: Mapping[str, Artifact]) -> list[Block]:
+    """Tables and plots of the blends, by seed."""
     curves = {seed: _curves_by_domain(blend) for seed, blend in blends.items()}
     domains = [domain for domain in told.sizes if all(domain in of_seed for of_seed in curves.values())]
     by_domain = {domain: [of_seed[domain] for of_seed in curves.values()] for domain in domains}
     seeds = {f"seed {seed}": place % COLOURS for place, seed in enumerate(curves)} if len(curves) > 1 else {}
     plots = [_plot(domain, by_domain[domain]) for domain in domains[:_PLOTTED_DOMAINS]]
     blocks: list[Block] = [_table(by_domain), Note(_CURVES), Plots(plots[:_OPEN], seeds)]
-    blocks += [Folded("Smaller domains", [Plots(plots[_OPEN:], seeds)])] if plots[_OPEN:] else []
-    return Section("Evidence from walks", blocks)
+    return [*blocks, Folded("Smaller domains", [Plots(plots[_OPEN:], seeds)])] if plots[_OPEN:] else blocks
 
 
 @dataclass(frozen=True)

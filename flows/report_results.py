@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from data_contracts.artifact import MANIFEST, Artifact
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, WORLD
 from flows.comparison import Compared, cautions, flat, recorded
-from flows.comparison_tables import comparison_tables
+from flows.comparison_tables import domain_tables, settings_table, shares_tables
 from flows.curve import selected_by
 from flows.figures import COLOURS, STANDS_OUT, Series, Spread, bars, intervals, line_plot
 from flows.plan import STAGES
@@ -88,19 +88,20 @@ def accuracy_section(told: Told) -> Section:
     metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     if not metrics.rows:
         return Section("Accuracy", [Note(NOTHING_MEASURED)])
-    *domains, (_, *mean) = metrics.rows
-    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *mean)))]
+    *domains, (_, *of_mean) = metrics.rows
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *of_mean)))]
     this = Compared(told.name, told.config, told.artifacts)
     others, left_out = _others(told)
     shown = [this, *others[: COLOURS - 1]]
     colours = {run.name: place for place, run in enumerate(shown)}
     blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
     if others:
-        *tables, _, settings = comparison_tables([this, *others])
-        closed = tables[_OPEN:-1]
-        blocks += [*tables[: min(_OPEN, len(tables) - 1)], tables[-1]]
-        blocks += [Folded("Larger domains", closed)] if closed else []
-        blocks += [settings, *(Note(f"Caution: {caution}.") for caution in cautions([this, *others]))]
+        runs = [this, *others]
+        *tables, mean = domain_tables(runs)
+        blocks += [*tables[:_OPEN], mean]
+        blocks += [Folded("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
+        blocks += [*shares_tables(runs), settings_table(runs)]
+        blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]
     else:
         blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))
     return Section("Accuracy", [*blocks, *left_out])

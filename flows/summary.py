@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.artifact import Artifact
-from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, TEST
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, SHARE, TEST
 from data_contracts.files import partition_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str],
             for row in chosen.to_pylist()}  # fmt: skip
 
 
+WHERE_FROM = "Where scores come from: shares of their spread over a domain's items, mean over test users"
+
 NOTHING_MEASURED = "No test row is left, so nothing was measured; see ingest.split and the rejects."
 
 
@@ -71,8 +73,34 @@ def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics 
     return Table(title, ("domain", "interactions", *names), tuple(rows))
 
 
+def shares_table(artifacts: Mapping[str, Artifact]) -> Table | None:
+    """Where the scores of each domain come from, in percent; None where it was not measured."""
+    values = metric_values(artifacts[METRICS.name])
+    names = share_names(values)
+    rows = tuple(
+        ("mean" if domain == MACRO else domain, *shares_of(values, domain, names))
+        for domain in ordered_domains(values, domain_sizes(artifacts))
+    )
+    return Table(WHERE_FROM, ("domain", *(name.removeprefix(SHARE) for name in names)), rows) if names else None
+
+
+def shares_of(values: Values, domain: str, names: Iterable[str]) -> tuple[str, ...]:
+    """A domain's shares as text, a dash where there is none."""
+    found = (values.get((domain, name)) for name in names)
+    return tuple("–" if share is None else f"{share['value']:.0%}" for share in found)
+
+
 def metric_names(values: Values) -> list[str]:
-    """Metrics in the order in which they were written."""
+    """Measures of accuracy in the order in which they were written."""
+    return [metric for metric in _written(values) if not metric.startswith(SHARE)]
+
+
+def share_names(values: Values) -> list[str]:
+    """Measures of where scores come from, in the order in which they were written; they add up to 1."""
+    return [metric for metric in _written(values) if metric.startswith(SHARE)]
+
+
+def _written(values: Values) -> list[str]:
     return list(dict.fromkeys(metric for _, metric in values))
 
 

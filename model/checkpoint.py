@@ -86,6 +86,11 @@ class Checkpoint:
     seed: int
     epoch: int
 
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Columns of the final vectors by the tables that they come from; all are `vectors` where EDDA left none."""
+        return {"vectors": slice(None)} if isinstance(self.model, Vectors) else self.model.shape.columns
+
 
 def load_checkpoint(artifact: Artifact, world: World) -> Checkpoint:
     """Read a checkpoint artifact.

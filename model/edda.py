@@ -49,6 +49,14 @@ class Shape:
         return self.width, self.width if self.intra_width is None else self.intra_width
 
     @property
+    def columns(self) -> dict[str, slice]:
+        """Columns of final vectors by the table that they come from, inter before intra."""
+        width, intra_width = self.widths
+        first = 0 if self.tables == "intra" else width
+        inter = {"inter": slice(0, width)} if self.tables != "intra" else {}
+        return {**inter, **({"intra": slice(first, first + intra_width)} if self.tables != "inter" else {})}
+
+    @property
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """Rows and columns of every tensor, by its name in `Edda.tensors`."""
         width, intra_width = self.widths

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from scipy import stats
+from torch import Tensor
 
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
@@ -18,11 +19,13 @@ from data_contracts.store import Draft, Store
 from data_contracts.writing import write_checked
 from model.answers import Answers
 from model.checkpoint import Checkpoint, checkpoint_roles, checkpoint_vectors, load_checkpoint
+from model.evaluation.score_parts import measured_users, spread_shares
 from model.metrics import (
     Estimate,
     candidate_statistics,
     estimates,
     mean_estimate,
+    mean_statistics,
     resample_weights,
     user_statistics,
 )
@@ -62,6 +65,7 @@ def evaluate(
     auc and recall@k rank each held-out item against its candidates; full_recall@k, full_ndcg@k and full_mrr rank all
     items of the domain for each user with held-out items (`model.metrics`, `model.ranking`). `low` and `high` are
     percentiles 2.5 and 97.5 of a bootstrap over held-out rows with their candidates, for the full ranking over users.
+    On the test split, share_<part> says where the scores of the users come from (`model.evaluation.score_parts`).
     `macro` is the unweighted mean over the domains that have the metric. With several checkpoints, rows with a null
     seed hold the mean over seeds and its 95 % t interval.
 
@@ -116,13 +120,16 @@ def _measure(
     checkpoint, weights = model
     vectors = checkpoint_vectors(checkpoint, exam.world)
     measured: Measured = {}
-    for done, (domain, rows, own) in enumerate(zip(exam.world.domains, exam.rows, vectors, strict=True), start=1):
+    for number, (domain, own) in enumerate(zip(exam.world.domains, vectors, strict=True)):
+        blend = exam.blend(number, weights)
         for split in (VALID, TEST):
-            answers = Answers.of(own, domain, (rows, split), exam.settings, exam.blend(done - 1, weights))
+            answers = Answers.of(own, domain, (exam.rows[number], split), exam.settings, blend)
             ranks += [answers.table(checkpoint.seed, domain.name)] if split == TEST else []
             for metric, estimate in _estimates(exam.settings, (domain.name, split), answers).items():
                 measured[domain.name, split, metric] = estimate
-        progress(done, len(exam.world.domains), "domains", Part(f"{domain.name}, seed {checkpoint.seed}"))
+        for metric, estimate in _share_estimates(exam, number, own, checkpoint.columns, blend).items():
+            measured[domain.name, TEST, metric] = estimate
+        progress(number + 1, len(exam.world.domains), "domains", Part(f"{domain.name}, seed {checkpoint.seed}"))
     return measured | _macro(measured)
 
 
@@ -135,6 +142,17 @@ def _estimates(settings: EvaluateSettings, place: tuple[str, str], answers: Answ
         weights = resample_weights(settings.candidate_seed, (*place, unit), settings.resamples, size)
         found |= estimates(statistics, weights, size, rows)
     return found
+
+
+def _share_estimates(
+    exam: Exam, number: int, vectors: Tensor, columns: Mapping[str, slice], blend: Blend | None
+) -> dict[str, Estimate]:
+    settings, domain, rows = exam.settings, exam.world.domains[number], exam.rows[number]
+    users = measured_users(rows, domain, TEST, settings.candidate_seed)
+    shares = spread_shares(vectors, domain, users, columns, blend)
+    size = next(iter(shares.values())).size
+    weights = resample_weights(settings.candidate_seed, (domain.name, TEST, "score parts"), settings.resamples, size)
+    return estimates(mean_statistics(shares), weights, size, int(np.isin(rows.of(TEST).users, users).sum()))
 
 
 def _macro(measured: Measured) -> Measured:

@@ -63,7 +63,12 @@ def user_statistics(
     users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]
 ) -> dict[str, Statistic]:
     """Means over users of `user_values`; the units are the distinct users in ascending order."""
-    return {metric: _mean_of(value) for metric, value in user_values(users, ranks, cutoffs).items()}
+    return mean_statistics(user_values(users, ranks, cutoffs))
+
+
+def mean_statistics(values: Mapping[str, Floats]) -> dict[str, Statistic]:
+    """Means over units, of which each measure has one value; empty where there is no unit."""
+    return {metric: _mean_of(of) for metric, of in values.items() if of.size}
 
 
 def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> dict[str, Floats]:

@@ -12,7 +12,7 @@ from data_contracts.artifact import Artifact
 from data_contracts.contracts import METRICS
 from data_contracts.store import Draft, Store
 from flows.baselines import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
-from flows.comparison import Compared, cautions, changes, difference
+from flows.comparison import Compared, as_json, cautions, changes, difference
 from flows.comparison_tables import comparison_tables
 from flows.config import load_config
 from flows.plan import make_plan
@@ -86,6 +86,24 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
     ]  # fmt: skip
     assert small.header == ("run", "auc", "Δ  ")
     assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
+
+
+def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
+    rows = [
+        {"seed": 1, "epoch": None, "domain": domain, "split": "test", "metric": metric, "value": value, "low": value,
+         "high": value, "rows": 5}
+        for domain in ("big", "macro") for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
+    artifact = store.make(METRICS, {"shares": True}, {}, lambda draft: draft.write(table))
+    runs = [Compared("a", {}, {"metrics": artifact}), compared(store, "b", {1: 0.5})]
+    *domains, shares, _, _ = comparison_tables(runs)
+    assert shares.header == ("run", "inter", "intra")
+    assert shares.rows == (("a", "75%", "25%"), ("b", "–", "–"))
+    assert not any("share" in name for table in domains for name in table.header)
+    described = as_json(runs)["runs"][0]
+    assert described["scores_come_from"]["macro"] == {"inter": 0.75, "intra": 0.25}
+    assert list(described["metrics"]["macro"]) == ["auc"]
 
 
 def test_settings_that_differ_are_named_but_not_those_without_effect(store: Store) -> None:

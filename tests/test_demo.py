@@ -5,7 +5,8 @@ import pyarrow as pa
 from data_contracts.artifact import Artifact
 from data_contracts.contracts import CONTRACTS
 from data_contracts.store import Draft, Store
-from flows.demo import gains_table, twins_table
+from flows.config import load_config
+from flows.demo import demo_runs, ranking_table, twins_table
 
 
 def made(store: Store, name: str, columns: dict[str, list[object]], seed: int = 0, **partition: str) -> Artifact:
@@ -47,16 +48,33 @@ def test_twins_are_counted_by_rank_both_ways_beside_chance(tmp_path: Path):
     )
 
 
-def metrics(store: Store, values: tuple[float, float], seed: int) -> Artifact:
-    columns = {"seed": [seed] * 2, "epoch": [1, 1], "domain": ["books", "macro"], "split": ["test"] * 2,
-               "metric": ["auc"] * 2, "value": list(values), "low": [0.0, 0.0], "high": [1.0, 1.0],
-               "rows": [9, 9]}  # fmt: skip
+def metrics(store: Store, seed: int, values: dict[str, tuple[float, float]]) -> Artifact:
+    """Test metrics of one domain and of the mean."""
+    size = 2 * len(values)
+    columns = {"seed": [seed] * size, "epoch": [1] * size, "domain": ["books", "macro"] * len(values),
+               "split": ["test"] * size, "metric": [name for name in values for _ in range(2)],
+               "value": [value for pair in values.values() for value in pair], "low": [0.0] * size,
+               "high": [1.0] * size, "rows": [9] * size}  # fmt: skip
     return made(store, "metrics", columns, seed)
 
 
-def test_gains_are_the_difference_to_each_domain_alone(tmp_path: Path):
+def test_runs_stand_side_by_side_by_their_full_ranking(tmp_path: Path):
     store = Store(tmp_path)
-    together, alone = metrics(store, (0.75, 0.8), 1), metrics(store, (0.7, 0.85), 2)
-    table = gains_table({"metrics": together}, {"metrics": alone})
-    assert table.header == ("domain", "interactions", "auc", "gain")
-    assert table.rows == (("books", "", "0.700 → 0.750", "+0.050"), ("mean", "", "0.850 → 0.800", "-0.050"))
+    both = {"auc": (0.9, 0.8), "full_recall@20": (0.5, 0.25), "full_ndcg@20": (0.125, 0.75)}
+    first = metrics(store, 1, both | {"full_ndcg@20": (0.0, 1.0)})
+    table = ranking_table({"walks": {"metrics": first}, "EDDA": {"metrics": metrics(store, 2, both)}})
+    assert table.title.endswith("full_recall@20 / full_ndcg@20")
+    assert table.header == ("domain", "interactions", "walks", "EDDA")
+    assert table.rows == (
+        ("books", "", "0.500 / 0.000", "0.500 / 0.125"), ("mean", "", "0.250 / 1.000", "0.250 / 0.750"),
+    )  # fmt: skip
+
+
+def test_the_demo_compares_popularity_walks_each_domain_alone_and_the_product():
+    configs = {name: load_config(*run) for name, run in demo_runs(["blend.evidence=true"]).items()}
+    assert [config.name for config in configs.values()] == ["demo-popularity", "demo-walks", "demo-alone", "demo"]
+    models = {name: (config.train.model, config.blend.evidence) for name, config in configs.items()}
+    assert models == {"popularity": ("popularity", False), "walks alone": ("walks", True),
+                      "each domain alone": ("edda", True), "EDDA": ("edda", True)}  # fmt: skip
+    alone = configs["each domain alone"]
+    assert (alone.train.tables, alone.train.aligns, alone.neighbours.scope) == ("intra", False, "domain")

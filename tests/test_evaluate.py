@@ -17,6 +17,7 @@ from model.train import train
 ONE = ComputeSettings(threads=1)
 SETTINGS = EvaluateSettings(candidates=5, resamples=20, full_at=(5,))
 SMALL = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
+SHARES = {"share_inter", "share_intra"}
 METRICS = {"auc", "recall@1", "recall@3", "full_recall@5", "full_ndcg@5", "full_mrr"}
 
 
@@ -34,7 +35,17 @@ def values(metrics: Artifact) -> dict[tuple[object, ...], dict[str, object]]:
 def test_every_domain_and_their_mean_has_every_metric_of_both_splits(tiny_world: Tiny) -> None:
     found = values(measured(tiny_world, (1,)))
     domains = ("books", "films", "games", "macro")
-    assert set(found) == {(1, d, s, m) for d in domains for s in ("valid", "test") for m in METRICS}
+    accuracy = {(1, d, s, m) for d in domains for s in ("valid", "test") for m in METRICS}
+    assert set(found) == accuracy | {(1, d, "test", m) for d in domains for m in SHARES}
+
+
+def test_where_scores_come_from_adds_up_to_one(tiny_world: Tiny) -> None:
+    found = values(measured(tiny_world, (1, 2)))
+    for seed in (1, 2, None):
+        for domain in ("books", "films", "games", "macro"):
+            shares = [found[seed, domain, "test", metric]["value"] for metric in SHARES]
+            assert sum(shares) == pytest.approx(1.0)
+            assert min(shares) > 0.0
 
 
 def test_ranks_of_the_test_rows_give_the_same_metrics(tiny_world: Tiny) -> None:

@@ -15,7 +15,7 @@ from prefect.utilities.callables import parameter_schema
 
 from data_contracts.progress import Part
 from flows.console import log_lines
-from flows.edda import edda, several, work_on_stage
+from flows.edda import edda, work_on_stage
 from flows.failures import in_one_line, is_passing
 from flows.page import shown_progress
 from flows.running import watch
@@ -153,12 +153,6 @@ def test_parameters_are_fields_of_a_form():
     assert (fields["overrides"]["type"], fields["overrides"]["items"]) == ("array", {"type": "string"})
     assert fields["stage"]["enum"] == ["full", *STAGES]
     assert all(field["description"] for field in fields.values())
-
-
-def test_several_runs_share_one_flow_run(run, stages: Stages):
-    several([(run, []), (run, ["name=alone", "train.tables=intra"])])
-    assert stages.calls["graph"] == 1
-    assert stages.calls["checkpoint"] == 2
 
 
 def test_a_passing_error_is_tried_again(run, stages: Stages):

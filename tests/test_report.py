@@ -26,7 +26,7 @@ from flows.report_blocks import Told, told_run
 from flows.report_evidence import evidence_section
 from flows.report_results import as_toml
 from flows.running import run_stages
-from flows.summary import metric_values
+from flows.summary import WHERE_FROM, metric_values
 
 __all__ = ["here"]
 
@@ -203,6 +203,17 @@ def test_a_curve_is_drawn_for_each_domain_and_its_seeds_and_the_smaller_ones_are
     assert [row[0] for row in table.rows] == names
     assert table.rows[0][1:] == ("9", "0.50", "0.1000", "0.2000", "0.3000")
     assert (len(plots.svgs), len(folded.blocks[0].svgs), list(plots.legend)) == (4, 26, ["seed 1", "seed 2"])
+
+
+def test_where_scores_come_from_stands_apart_from_accuracy(told):
+    page = Page(as_html(told))
+    header, *rows = page.tables[WHERE_FROM]
+    values = metric_values(told.artifacts["metrics"])
+    assert header == ["domain", "inter", "intra", "evidence"]
+    for domain, *shares in rows:
+        place = "macro" if domain == "mean" else domain
+        assert shares == [f"{values[place, f'share_{part}']['value']:.0%}" for part in header[1:]]
+    assert not any(name.startswith("share") for name in page.table("Test metrics")["mean"])
 
 
 def test_a_run_without_evidence_says_so(told):
