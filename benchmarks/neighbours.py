@@ -6,8 +6,9 @@
     python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 --plot curve.png
 
 Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
-another. Contenders take turns, each turn in a process of its own with one thread: its CPU seconds, and by how much its
-resident pages rise at most. `stage` is the whole stage, from artifacts to artifact, with the files that it flushes.
+another: `plain`, without shrinkage and power, which implicit does not know, and by the `defaults`. `stage` is the whole
+stage, from artifacts to artifact, with the files that it flushes. Contenders take turns, with one thread each. CPU s:
+of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a process of its own.
 Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
 
 `--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
@@ -45,7 +46,8 @@ from pipeline.neighbours.stage import build_neighbours, item_neighbours
 from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
 from pipeline.spill import Memory
 
-SETTINGS = NeighboursSettings()
+SETTINGS = {"plain": NeighboursSettings(shrink=0, power=1), "defaults": NeighboursSettings()}
+STAGE = "stage, defaults"
 WALKS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 SAME = 1e-6
 
@@ -123,44 +125,58 @@ def warm_up(scratch: str) -> None:
     """Load the compiled kernels, the peers, and what the stage writes by."""
     few = sp.csr_array(np.ones((3, 3)))
     for peer in (item_neighbours, *installed_peers().values()):
-        peer(few, SETTINGS)
-    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS)
+        peer(few, SETTINGS["plain"])
+    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS["defaults"])
     replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
     independent_walks(exact, np.arange(3), 2)
     train = TrainGraph(exact.graph, np.arange(3, dtype=np.int32))
-    write_chunk(Chunk(Walked.of(train, SETTINGS, Memory()), range(3), Path(scratch) / "warm-up.parquet"))
+    write_chunk(Chunk(Walked.of(train, SETTINGS["defaults"], Memory()), range(3), Path(scratch) / "warm-up.parquet"))
 
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
     """One data set: what each contender takes, and whether they agree with SciPy."""
-    peers = installed_peers()
-    names = ["edda", *peers, *(["stage"] if artifacts else [])]
-    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    names = ["edda, plain", *(f"{peer}, plain" for peer in installed_peers()), "edda, defaults", "scipy, defaults"]
+    names += [STAGE] if artifacts else []
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    weights = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for name in names * repeats:
+            weights[name], taken = timed(lambda of=name: contend(of, matrix, artifacts, folder))
+            seconds[name].append(taken)
         sp.save_npz(Path(folder) / "matrix.npz", matrix)
-        for _ in range(repeats):
-            for name in names:
-                turns[name].append(alone(name, Path(folder), artifacts))
-    expected = peers["scipy"](matrix, SETTINGS)
+        mib = {name: alone(name, Path(folder), artifacts) for name in names}
     return {
         "users": matrix.shape[0],
         "items": int(np.count_nonzero(matrix.sum(axis=0))),
         "interactions": matrix.nnz,
         "multiply_adds": float((matrix.sum(axis=1) ** 2).sum()),
-        "weights": expected.nnz,
+        "weights": weights["scipy, plain"].nnz,
         "contenders": {
-            name: {"seconds": min(taken)[0], "most_seconds": max(taken)[0], "mib": min(of[1] for of in taken)}
-            for name, taken in turns.items()
+            name: {"seconds": min(taken), "most_seconds": max(taken), "mib": mib[name]}
+            for name, taken in seconds.items()
         },
         "equal": {
-            "edda": agrees(item_neighbours(matrix, SETTINGS, ONE_THREAD), expected),
-            **{name: agrees(peer(matrix, SETTINGS), expected) for name, peer in peers.items() if name != "scipy"},
+            name: agrees(weights[name], weights[f"scipy, {name.split(', ')[1]}"])
+            for name in names
+            if not name.startswith(("scipy", "stage"))
         },
     }
 
 
-def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> tuple[float, float]:
-    """CPU seconds of a contender, and MiB of resident pages that it adds at its peak, in a process of its own."""
+def contend(name: str, matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, folder: str) -> object:
+    """What a contender makes."""
+    who, how = name.split(", ")
+    if name == STAGE:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            parents = {role: artifacts[role] for role in ("nodes", "graph")}
+            return build_neighbours(Store(place), SETTINGS[how], parents, ONE_THREAD)
+    if who == "edda":
+        return item_neighbours(matrix, SETTINGS[how], ONE_THREAD)
+    return installed_peers()[who](matrix, SETTINGS[how])
+
+
+def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> float:
+    """MiB of resident pages that a contender adds at its peak, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=take_turn, args=(name, folder, artifacts, sender))
@@ -172,24 +188,15 @@ def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> tup
 
 
 def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, sender: Connection) -> None:
-    """Tell what a contender takes when everything is loaded."""
+    """Tell how much a contender takes when everything is loaded."""
     matrix = sp.csr_array(sp.load_npz(folder / "matrix.npz"))
-    with threadpool_limits(1), tempfile.TemporaryDirectory(dir=folder) as place:
-        warm_up(place)
+    with threadpool_limits(1):
+        warm_up(str(folder))
         Path("/proc/self/clear_refs").write_text("5")  # the peak of resident pages starts anew
-        before, started = resident("VmRSS"), time.process_time()
-        if name == "stage":
-            stage(Store(place), artifacts)
-        elif name == "edda":
-            item_neighbours(matrix, SETTINGS, ONE_THREAD)
-        else:
-            installed_peers()[name](matrix, SETTINGS)
-        sender.send((time.process_time() - started, resident("VmHWM") - before))
-
-
-def stage(store: Store, artifacts: dict[str, Artifact]) -> Artifact:
-    """The whole stage."""
-    return build_neighbours(store, SETTINGS, {role: artifacts[role] for role in ("nodes", "graph")}, ONE_THREAD)
+        before = resident("VmRSS")
+        made = contend(name, matrix, artifacts, str(folder))
+        sender.send(resident("VmHWM") - before)
+        del made
 
 
 def resident(line: str) -> float:
@@ -209,10 +216,10 @@ def agrees(found: sp.csr_array, expected: sp.csr_array) -> bool:
 
 def curve(matrix: sp.csr_array, items: int) -> dict[str, list[dict[str, float]]]:
     """Accuracy and cost of estimated rows by the number of walks, and the cost of exact ones."""
-    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS)
-    there = np.flatnonzero(np.diff(exact.rows(np.arange(exact.arriving.size)).indptr)) if matrix.nnz < 1e6 else None
-    there = np.flatnonzero(exact.paths > matrix.sum(axis=0)) if there is None else there
-    sample = np.sort(np.random.default_rng(1).choice(there, min(items, there.size), replace=False))
+    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS["defaults"])
+    with_neighbours = np.flatnonzero(exact.paths > matrix.sum(axis=0))  # some users have another item
+    size = min(items, with_neighbours.size)
+    sample = np.sort(np.random.default_rng(1).choice(with_neighbours, size, replace=False))
     rows, seconds = timed(lambda: exact.rows(sample))
     share = 1000 / sample.size
     found = {"exact": [{"seconds": share * seconds, **accuracy(rows, rows)}], "walk": [], "independent": []}
@@ -258,12 +265,12 @@ def report(name: str, found: dict) -> None:
         f"{found['multiply_adds'] / 1e9:.3g} G multiply-adds, {found['weights']:,} weights; "
         f"load average {os.getloadavg()[0]:.1f}"
     )
-    base = found["contenders"]["edda"]["seconds"]
     for contender, of in found["contenders"].items():
+        base = found["contenders"][f"edda, {contender.split(', ')[1]}"]["seconds"]
         equal = found["equal"].get(contender)
         note = "" if equal is None else f"   equal to SciPy's: {'yes' if equal else 'NO'}"
         times = f"{of['seconds']:9.3f} to {of['most_seconds']:.3f} CPU s, {of['seconds'] / base:5.1f} times edda's"
-        print(f"{contender:>10} {times}, {of['mib']:8,.0f} MiB{note}")
+        print(f"{contender:>15} {times}, {of['mib']:8,.0f} MiB{note}")
 
 
 if __name__ == "__main__":

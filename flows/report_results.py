@@ -88,8 +88,8 @@ def accuracy_section(told: Told) -> Section:
     metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     if not metrics.rows:
         return Section("Accuracy", [Note(NOTHING_MEASURED)])
-    *domains, (_, *mean) = metrics.rows
-    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *mean)))]
+    *domains, (_, *of_mean) = metrics.rows
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *of_mean)))]
     this = Compared(told.name, told.config, told.artifacts)
     others, left_out = _others(told)
     shown = [this, *others[: COLOURS - 1]]

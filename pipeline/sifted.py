@@ -256,7 +256,8 @@ def sift_logs(
 def _trained_pairs(before: Mapping[str, Artifact], settings: IngestSettings, folder: Path) -> list[TrainedPairs]:
     if INTERACTIONS.name not in before or settings.protocol == "released":
         return []
-    domains = [partition["domain"] for partition in before[INTERACTIONS.name].partitions()]
-    return [
-        TrainedPairs(before[INTERACTIONS.name], domain, folder / str(number)) for number, domain in enumerate(domains)
-    ]
+    earlier = Artifact(
+        INTERACTIONS, before[INTERACTIONS.name].path
+    )  # fetched here, so that workers need no remote store
+    domains = [partition["domain"] for partition in earlier.partitions()]
+    return [TrainedPairs(earlier, domain, folder / str(number)) for number, domain in enumerate(domains)]

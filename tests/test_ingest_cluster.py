@@ -1,21 +1,24 @@
 """The ingest on a Dask cluster of processes, and what a killed worker or a killed run costs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
 
-from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.artifact import Artifact
+from data_contracts.settings import Columns, ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
 from data_contracts.store import Store
 from pipeline import pieces, sifted, sifting
 from pipeline.interactions import ingest
 from pipeline.logs import find_logs
+from pipeline.nodes import number_nodes
 
 FILES, BUCKETS = 12, 22
 BUCKET_ROWS = (300, 300)
@@ -50,9 +53,11 @@ def workers(count: int) -> LocalCluster:
     )
 
 
-def made(store: Path, logs: Path, compute: ComputeSettings) -> list[tuple[str, str]]:
+def made(
+    store: Path, logs: Path, compute: ComputeSettings, before: Mapping[str, Artifact] = {}
+) -> list[tuple[str, str]]:
     """Every file of both artifacts, and what its bytes hash to."""
-    artifacts = ingest(Store(store), STAGE, find_logs([LOGS], logs), compute)
+    artifacts = ingest(Store(store), STAGE, find_logs([LOGS], logs), compute, before=before)
     return [(entry.path, entry.sha256) for artifact in artifacts.values() for entry in artifact.manifest.files]
 
 
@@ -66,6 +71,21 @@ def test_workers_write_what_threads_write(
 ) -> None:
     with workers(3) as running:
         assert made(tmp_path, logs, ComputeSettings(dask_scheduler=running.scheduler_address)) == expected
+
+
+def test_workers_update_as_threads_do(tmp_path: Path, logs: Path, expected: list[tuple[str, str]]) -> None:
+    """Half of the files were there before."""
+    for path in sorted(logs.iterdir())[::2]:
+        (tmp_path / "half").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "half")
+    store = Store(tmp_path / "store")
+    before = {"interactions": ingest(store, STAGE, find_logs([LOGS], tmp_path / "half"), LOCAL)["interactions"]}
+    before["nodes"] = number_nodes(store, GraphSettings(), before, LOCAL)
+    updated = made(tmp_path / "threads", logs, LOCAL, before)
+    assert updated != expected
+    with workers(2) as running:
+        on_cluster = ComputeSettings(dask_scheduler=running.scheduler_address)
+        assert made(tmp_path / "workers", logs, on_cluster, before) == updated
 
 
 def _die_once(marker: str, task: str) -> None:

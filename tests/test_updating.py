@@ -133,6 +133,14 @@ def test_training_goes_on_from_the_checkpoint_and_what_it_was_trained_on(tmp_pat
     assert before == {f"{role}-before": first[role].key for role in wanted}
 
 
+def test_neighbours_of_items_are_made_anew_from_what_was_updated(tmp_path: Path, stages: Stages) -> None:
+    run_stages(config_of(tmp_path))
+    grow(tmp_path, "j")
+    plan = make_plan(config_of(tmp_path, "update=true"))
+    assert plan.steps["neighbours"].parents == {role: plan.steps[role].key for role in ("nodes", "graph")}
+    assert "neighbours" in update(tmp_path)
+
+
 @pytest.mark.parametrize(
     "override", ["train.width=8", "train.intra_width=8", "train.tables=intra", "train.seeds=[7]", "train.model=star"]
 )

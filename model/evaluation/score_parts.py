@@ -70,5 +70,5 @@ def _products(vectors: Tensor, domain: Domain, users: Ints) -> NDArray[np.float3
 
 
 def _deviation(scores: NDArray[np.float32]) -> Floats:
-    deviation: Floats = scores.std(axis=1, dtype=np.float64)
-    return deviation
+    deviations: Floats = scores.std(axis=1, dtype=np.float64)
+    return deviations

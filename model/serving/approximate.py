@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
 SETTINGS = {
     "links": 32,
     "build_breadth": 200,
-    "search_breadth": 128,
+    "search_breadth": 256,
     "candidates_by_vectors": 40,
     "candidates_by_evidence": 1024,
 }
