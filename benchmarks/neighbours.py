@@ -6,10 +6,10 @@
     python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 --plot curve.png
 
 Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
-another; `stage` is the whole stage, from artifacts to artifact, with the files that it flushes. Contenders take turns,
-with one thread each. CPU s: of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a
-process of its own. Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones
-were kept.
+another: `plain`, without shrinkage and power, which implicit does not know, and by the `defaults`. `stage` is the whole
+stage, from artifacts to artifact, with the files that it flushes. Contenders take turns, with one thread each. CPU s:
+of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a process of its own.
+Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
 
 `--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
 `--long N` is a matrix of N users that have 73 items in the median, as MovieLens's have, and hundreds in the mean.
@@ -46,7 +46,8 @@ from pipeline.neighbours.stage import build_neighbours, item_neighbours
 from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
 from pipeline.spill import Memory
 
-SETTINGS = NeighboursSettings()
+SETTINGS = {"plain": NeighboursSettings(shrink=0, power=1), "defaults": NeighboursSettings()}
+STAGE = "stage, defaults"
 WALKS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 SAME = 1e-6
 
@@ -124,17 +125,18 @@ def warm_up(scratch: str) -> None:
     """Load the compiled kernels, the peers, and what the stage writes by."""
     few = sp.csr_array(np.ones((3, 3)))
     for peer in (item_neighbours, *installed_peers().values()):
-        peer(few, SETTINGS)
-    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS)
+        peer(few, SETTINGS["plain"])
+    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS["defaults"])
     replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
     independent_walks(exact, np.arange(3), 2)
     train = TrainGraph(exact.graph, np.arange(3, dtype=np.int32))
-    write_chunk(Chunk(Walked.of(train, SETTINGS, Memory()), range(3), Path(scratch) / "warm-up.parquet"))
+    write_chunk(Chunk(Walked.of(train, SETTINGS["defaults"], Memory()), range(3), Path(scratch) / "warm-up.parquet"))
 
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
     """One data set: what each contender takes, and whether they agree with SciPy."""
-    names = ["edda", *installed_peers(), *(["stage"] if artifacts else [])]
+    names = ["edda, plain", *(f"{peer}, plain" for peer in installed_peers()), "edda, defaults", "scipy, defaults"]
+    names += [STAGE] if artifacts else []
     seconds: dict[str, list[float]] = {name: [] for name in names}
     weights = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -148,23 +150,29 @@ def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeat
         "items": int(np.count_nonzero(matrix.sum(axis=0))),
         "interactions": matrix.nnz,
         "multiply_adds": float((matrix.sum(axis=1) ** 2).sum()),
-        "weights": weights["scipy"].nnz,
+        "weights": weights["scipy, plain"].nnz,
         "contenders": {
             name: {"seconds": min(taken), "most_seconds": max(taken), "mib": mib[name]}
             for name, taken in seconds.items()
         },
-        "equal": {name: agrees(weights[name], weights["scipy"]) for name in ("edda", "implicit") if name in weights},
+        "equal": {
+            name: agrees(weights[name], weights[f"scipy, {name.split(', ')[1]}"])
+            for name in names
+            if not name.startswith(("scipy", "stage"))
+        },
     }
 
 
 def contend(name: str, matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, folder: str) -> object:
     """What a contender makes."""
-    if name == "stage":
+    who, how = name.split(", ")
+    if name == STAGE:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            return stage(Store(place), artifacts)
-    if name == "edda":
-        return item_neighbours(matrix, SETTINGS, ONE_THREAD)
-    return installed_peers()[name](matrix, SETTINGS)
+            parents = {role: artifacts[role] for role in ("nodes", "graph")}
+            return build_neighbours(Store(place), SETTINGS[how], parents, ONE_THREAD)
+    if who == "edda":
+        return item_neighbours(matrix, SETTINGS[how], ONE_THREAD)
+    return installed_peers()[who](matrix, SETTINGS[how])
 
 
 def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> float:
@@ -191,11 +199,6 @@ def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, se
         del made
 
 
-def stage(store: Store, artifacts: dict[str, Artifact]) -> Artifact:
-    """The whole stage."""
-    return build_neighbours(store, SETTINGS, {role: artifacts[role] for role in ("nodes", "graph")}, ONE_THREAD)
-
-
 def resident(line: str) -> float:
     """MiB of resident pages, now or at most."""
     status = Path("/proc/self/status").read_text().splitlines()
@@ -213,10 +216,10 @@ def agrees(found: sp.csr_array, expected: sp.csr_array) -> bool:
 
 def curve(matrix: sp.csr_array, items: int) -> dict[str, list[dict[str, float]]]:
     """Accuracy and cost of estimated rows by the number of walks, and the cost of exact ones."""
-    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS)
-    there = np.flatnonzero(np.diff(exact.rows(np.arange(exact.arriving.size)).indptr)) if matrix.nnz < 1e6 else None
-    there = np.flatnonzero(exact.paths > matrix.sum(axis=0)) if there is None else there
-    sample = np.sort(np.random.default_rng(1).choice(there, min(items, there.size), replace=False))
+    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS["defaults"])
+    with_neighbours = np.flatnonzero(exact.paths > matrix.sum(axis=0))  # some users have another item
+    size = min(items, with_neighbours.size)
+    sample = np.sort(np.random.default_rng(1).choice(with_neighbours, size, replace=False))
     rows, seconds = timed(lambda: exact.rows(sample))
     share = 1000 / sample.size
     found = {"exact": [{"seconds": share * seconds, **accuracy(rows, rows)}], "walk": [], "independent": []}
@@ -262,12 +265,12 @@ def report(name: str, found: dict) -> None:
         f"{found['multiply_adds'] / 1e9:.3g} G multiply-adds, {found['weights']:,} weights; "
         f"load average {os.getloadavg()[0]:.1f}"
     )
-    base = found["contenders"]["edda"]["seconds"]
     for contender, of in found["contenders"].items():
+        base = found["contenders"][f"edda, {contender.split(', ')[1]}"]["seconds"]
         equal = found["equal"].get(contender)
         note = "" if equal is None else f"   equal to SciPy's: {'yes' if equal else 'NO'}"
         times = f"{of['seconds']:9.3f} to {of['most_seconds']:.3f} CPU s, {of['seconds'] / base:5.1f} times edda's"
-        print(f"{contender:>10} {times}, {of['mib']:8,.0f} MiB{note}")
+        print(f"{contender:>15} {times}, {of['mib']:8,.0f} MiB{note}")
 
 
 if __name__ == "__main__":

@@ -23,26 +23,28 @@ ROWS_AT_ONCE = 2_000
 def scipy_product(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
     """SciPy's product of sparse matrices by blocks of rows, then the largest of each row that has too many."""
     users, items = degrees(matrix)
-    left = sp.csr_array(sp.diags_array(items**-settings.alpha) @ matrix.T @ sp.diags_array(users**-settings.alpha))
-    right = sp.csr_array(matrix @ sp.diags_array(items**-settings.beta))
-    parts = [
-        cut(without_diagonal(left[part.start : part.stop] @ right, part.start), settings.top)
-        for part in ranges(items.size, ROWS_AT_ONCE)
-    ]
+    left, norms = sp.csr_array(matrix.T @ sp.diags_array(users**-settings.alpha)), items**settings.beta
+    parts = []
+    for part in ranges(items.size, ROWS_AT_ONCE):
+        rows = without_diagonal(left[part.start : part.stop] @ matrix, part.start)
+        rows.data /= (
+            np.repeat(norms[part.start : part.stop], np.diff(rows.indptr)) * norms[rows.indices] + settings.shrink
+        )
+        parts.append(powered(cut(rows, settings.top), settings.power))
     return sp.csr_array(sp.vstack(parts))
 
 
 def implicit(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
-    """implicit's all_pairs_knn, which multiplies a matrix with itself: scaled before, and its rows afterwards."""
+    """implicit's all_pairs_knn, which multiplies a matrix with itself: scaled before, so it knows no shrinkage."""
     from implicit.nearest_neighbours import all_pairs_knn
 
     users, items = degrees(matrix)
+    assert settings.shrink == 0
     scaled = sp.diags_array(users ** (-settings.alpha / 2)) @ matrix @ sp.diags_array(items**-settings.beta)
     scaled = sp.csr_matrix(scaled)
     scaled.indptr, scaled.indices = scaled.indptr.astype(np.int32), scaled.indices.astype(np.int32)
     found = all_pairs_knn(scaled, settings.top + 1, show_progress=False, num_threads=1)
-    rows = without_diagonal(sp.csr_array(found), 0)
-    return cut(sp.csr_array(sp.diags_array(items ** (settings.beta - settings.alpha)) @ rows), settings.top)
+    return powered(cut(without_diagonal(sp.csr_array(found), 0), settings.top), settings.power)
 
 
 PEERS: dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]] = {
@@ -64,6 +66,11 @@ def degrees(matrix: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(matrix.sum(axis=1), 1.0), np.maximum(matrix.sum(axis=0), 1.0)
 
 
+def powered(rows: sp.csr_array, power: float) -> sp.csr_array:
+    """float32, every weight to a power."""
+    return sp.csr_array(((rows.data**power).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
+
+
 def without_diagonal(rows: sp.csr_array, first: int) -> sp.csr_array:
     """Rows from the given one on, without an entry in their own column."""
     owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
@@ -73,14 +80,14 @@ def without_diagonal(rows: sp.csr_array, first: int) -> sp.csr_array:
 
 
 def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
-    """float32, each row cut to its largest weights, columns ascending."""
+    """Each row cut to its largest weights, columns ascending."""
     kept = np.ones(rows.nnz, bool)
     for row in np.flatnonzero(np.diff(rows.indptr) > top):
         entries = slice(rows.indptr[row], rows.indptr[row + 1])
         kept[entries] = False
         kept[entries.start + np.argpartition(rows.data[entries], -top)[-top:]] = True
     indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
-    found = sp.csr_array((rows.data[kept].astype(np.float32), rows.indices[kept], indptr), shape=rows.shape)
+    found = sp.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
     found.sort_indices()
     return found
 
@@ -88,18 +95,20 @@ def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
 def independent_walks(products: Products, items: np.ndarray, walks: int) -> Rows:
     """Rows estimated from walks of two uniform steps, each drawn for itself, that count as their users' degrees say."""
     graph = products.graph
-    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(products.arriving.size)
-    per_walk = products.leaving * graph.degrees / walks
+    settings = products.settings
+    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(products.norms.size)
+    per_walk = products.of_users * graph.degrees[: graph.users] / walks
     rows = []
     for item in items:
         node = item + graph.users
         paths[0, :, 0] = node
-        walk_paths(graph.indptr, graph.indices, np.uint64(products.settings.seed), paths)
+        walk_paths(graph.indptr, graph.indices, np.uint64(settings.seed), paths)
         add_walks(paths[0], per_walk, graph.users, sums)
-        weights = (sums * products.arriving * products.leaving[node] * graph.degrees[node]).astype(np.float32)
+        quotients = sums * graph.degrees[node] / (products.norms * products.norms[item] + settings.shrink)
+        weights = (quotients**settings.power).astype(np.float32)
         weights[item] = 0.0
         sums[:] = 0.0
-        best = np.argpartition(-weights, min(products.settings.top, weights.size - 1))[: products.settings.top]
+        best = np.argpartition(-weights, min(settings.top, weights.size - 1))[: settings.top]
         best = np.sort(best[weights[best] > 0])
         rows.append((best.astype(np.int32), weights[best]))
     indptr = np.concatenate([[0], np.cumsum([columns.size for columns, _ in rows])])

@@ -26,7 +26,7 @@ from data_contracts.settings import ComputeSettings, WorldSettings
 from data_contracts.store import Store
 from pipeline.world import make_world
 
-STAGES = ("ingest", "graph", "walk", "align")
+STAGES = ("ingest", "graph", "neighbours", "walk", "align")
 RUNS = Path(__file__).parents[1] / "flows" / "runs"
 
 

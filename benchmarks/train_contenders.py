@@ -232,7 +232,7 @@ def first_gradients(learner: Learner, contest: Contest) -> list[torch.Tensor]:
     number, batch = next(turns(contest, 1))
     learner.loss(number, batch, (0, 0)).backward()
     inter = learner.model.inter if isinstance(learner.model, Plain) else learner.model.inter[0]
-    return [table.grad.to_dense() for table in (inter, *learner.model.intra) if table.grad is not None]
+    return [table.grad.to_dense() for table in (inter, *learner.model.intra.values()) if table.grad is not None]
 
 
 def learner_of(contest: Contest, contender: str) -> Learner:

@@ -61,6 +61,9 @@ class TrainSettings(Settings):
     intra_penalty: float = Field(10.0, ge=0.0)
     """both: that weight for intra tables, in times of `l2`, where every interaction of a domain has a user or item that
     another domain has too; else its power to the share of those. 1 in [EDDA]."""
+    intra_shared_at_most: Share = 0.8
+    """both: no intra table for a domain of whose interactions a larger share has such a user or item; the penalty would
+    leave nothing of it. 1: every domain has one."""
     alignment: float = Field(0.0, ge=0.0)
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
@@ -101,6 +104,14 @@ class TrainSettings(Settings):
         """
         return self.l2, self.l2 * (self.intra_penalty**shared if self.tables == "both" else 1.0)
 
+    def has_intra(self, shared: float) -> bool:
+        """Whether a domain has an intra table.
+
+        Args:
+            shared: share of the domain's interactions whose user or item another domain has too.
+        """
+        return self.tables == "intra" or (self.tables == "both" and shared <= self.intra_shared_at_most)
+
     @property
     def aligns(self) -> bool:
         """Training reads the aligned pairs."""
@@ -131,6 +142,7 @@ _OF_EDDA = {
     "alignment",
     "alignment_targets",
     "intra_penalty",
+    "intra_shared_at_most",
     "intra_width",
 }
 _OF_GRAPHS = {"layers", "edge_dropout", "engine"}

@@ -32,6 +32,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.learning_rate=1e-3",
         "train.l2=1e-4",
         "train.intra_penalty=1",
+        "train.intra_shared_at_most=1",
         "train.alignment=0.3",
         "train.alignment_targets=1000",
         "train.batch_size=8192",

@@ -97,8 +97,8 @@ def accuracy_section(told: Told) -> Section:
     blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
     if others:
         runs = [this, *others]
-        *tables, mean = domain_tables(runs)
-        blocks += [*tables[:_OPEN], mean]
+        *tables, over_domains = domain_tables(runs)
+        blocks += [*tables[:_OPEN], over_domains]
         blocks += [Folded("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
         blocks += [*shares_tables(runs), settings_table(runs)]
         blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]

@@ -207,12 +207,11 @@ def _add_answers(app: FastAPI, recommender: Recommender) -> None:
 
 
 def _load_compiled_code(recommender: Recommender) -> None:
-    """Answer one question of each kind, so that the first request does not wait for compiled code."""
+    """Answer a question to each domain, so that the first request does not wait for compiled code."""
     for domain in recommender.domains:
         catalogue = recommender.catalogue(domain)
         if len(catalogue.user_ids) and len(catalogue.item_ids):
             recommender.for_user(domain, catalogue.user_ids[0].as_py(), 1, REASONS)
-            recommender.for_new_user(domain, [catalogue.item_ids[0].as_py()], 1)
 
 
 def _sizes(recommender: Recommender, name: str) -> dict[str, int]:

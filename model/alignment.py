@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -46,12 +46,20 @@ class AlignedPairs:
         return AlignedPairs(self.source, self.target, *rows, self.difference.to(device))
 
 
-def load_pairs(pairs: Artifact, world: World) -> Iterator[AlignedPairs]:
-    """Every ordered pair of domains that has aligned pairs, in the world's order."""
+def load_pairs(pairs: Artifact, world: World, private: Collection[int] | None = None) -> Iterator[AlignedPairs]:
+    """Every ordered pair of domains that has aligned pairs, in the world's order.
+
+    Args:
+        pairs: the artifact.
+        world: the domains.
+        private: places of the domains that have an intra table, which alone are aligned; all by default.
+    """
     number = {domain.name: place for place, domain in enumerate(world.domains)}
     filled = [partition_of(entry.path) for entry in pairs.manifest.files if entry.rows]
     places = {tuple(number[domain] for domain in partition.values()): partition for partition in filled}
     for (source, target), partition in sorted(places.items()):
+        if private is not None and not {source, target} <= set(private):
+            continue
         table = pairs.read(["source_node", "target_node"], **partition)
         yield _aligned(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
 
@@ -84,8 +92,8 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
         mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed. Of a large
         table every so many rows are looked at.
     """
-    columns, table, weights = model.columns, model.intra[domain], model.maps[domain]
-    table = table[:: -(-table.shape[0] // _LOOKED_AT) or 1]
+    columns, rows, weights = model.columns, model.intra[domain], model.maps[domain]
+    table = rows[:: -(-rows.shape[0] // _LOOKED_AT) or 1]
     spread = _deviation(columns.every(_variances(table)))
     outputs = (weights[part] for part in columns.parts(model.shape.widths[1]))
     mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])

@@ -128,7 +128,7 @@ def checkpoint_vectors(checkpoint: Checkpoint, world: World, room: Room = MEMORY
         return (vectors.to(device) for vectors in checkpoint.model.by_domain)
     _, multiply = choose_engine("auto", device)
     assert checkpoint.backbone is not None
-    network = network_of(world, checkpoint.backbone, multiply, room)
+    network = network_of(world, checkpoint.backbone, multiply, room, checkpoint.model.shape.private)
     return final_vectors(checkpoint.model.to(device), network, room)
 
 

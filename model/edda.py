@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,9 +31,10 @@ class Shape:
         tables: inter, intra or both.
         width: columns of inter, and of intra where `intra_width` is None.
         nodes: rows of the inter table.
-        domains: rows of each domain's intra table, in the order of the world.
-        aligned: each domain has a map for alignment.
+        domains: nodes of each domain, in the order of the world.
+        aligned: each domain that has an intra table has a map for alignment.
         intra_width: columns of each intra table.
+        inter_only: domains without an intra table.
     """
 
     tables: Literal["both", "inter", "intra"]
@@ -42,6 +43,13 @@ class Shape:
     domains: Mapping[str, int]
     aligned: bool
     intra_width: int | None = None
+    inter_only: Sequence[str] = ()
+
+    @property
+    def private(self) -> dict[int, str]:
+        """The domains that have an intra table, by their place in the order of the world."""
+        names = self.domains if self.tables != "inter" else {}
+        return {number: name for number, name in enumerate(names) if name not in self.inter_only}
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -50,7 +58,7 @@ class Shape:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """Columns of final vectors by the table that they come from, inter before intra."""
+        """Columns of final vectors by their table, inter first; vectors of a domain without intra end before that."""
         width, intra_width = self.widths
         first = 0 if self.tables == "intra" else width
         inter = {"inter": slice(0, width)} if self.tables != "intra" else {}
@@ -60,10 +68,9 @@ class Shape:
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """Rows and columns of every tensor, by its name in `Edda.tensors`."""
         width, intra_width = self.widths
-        domains = self.domains if self.tables != "inter" else {}
         inter = {"inter": (self.nodes, width)} if self.tables != "intra" else {}
-        intra = {f"intra/{name}": (rows, intra_width) for name, rows in domains.items()}
-        maps = {f"map/{name}": (intra_width, intra_width) for name in domains if self.aligned}
+        intra = {f"intra/{name}": (self.domains[name], intra_width) for name in self.private.values()}
+        maps = {f"map/{name}": (intra_width, intra_width) for name in self.private.values() if self.aligned}
         return {**inter, **intra, **maps}
 
 
@@ -94,9 +101,9 @@ class Edda(nn.Module):
     """The tables and maps; propagation and the losses are functions of them [EDDA].
 
     Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
-    its propagated inter vector beside its propagated intra vector, and a score the dot product of two. Tables start
-    normal with standard deviation `initial_spread`, 0.1 in [EDDA]. Of each table, and of the inputs of each map, the
-    module holds the process's own `columns`.
+    its propagated inter vector beside its propagated intra vector, if it has one, and a score the dot product of two.
+    Tables start normal with standard deviation `initial_spread`, 0.1 in [EDDA]. Of each table, and of the inputs of
+    each map, the module holds the process's own `columns`.
     """
 
     def __init__(self, shape: Shape, seed: int, initial_spread: float = 0.1, columns: Columns = ALONE) -> None:
@@ -104,14 +111,25 @@ class Edda(nn.Module):
         self.shape, self.columns = shape, columns
         width, intra_width = shape.widths
         inter = [("inter", shape.nodes)] if shape.tables != "intra" else []
-        intra = shape.domains.items() if shape.tables != "inter" else []
+        private = shape.private.values()
         self.inter = nn.ParameterList(
             _normal((rows, width), columns, initial_spread, seed, name) for name, rows in inter
         )
-        self.intra = nn.ParameterList(
-            _normal((rows, intra_width), columns, initial_spread, seed, "intra", name) for name, rows in intra
+        self._intra = nn.ParameterList(
+            _normal((shape.domains[name], intra_width), columns, initial_spread, seed, "intra", name)
+            for name in private
         )
-        self.maps = nn.ParameterList(_uniform(intra_width, columns, seed, name) for name, _ in intra if shape.aligned)
+        self._maps = nn.ParameterList(_uniform(intra_width, columns, seed, name) for name in private if shape.aligned)
+
+    @property
+    def intra(self) -> dict[int, nn.Parameter]:
+        """The intra tables by the places of their domains."""
+        return dict(zip(self.shape.private, self._intra, strict=True))
+
+    @property
+    def maps(self) -> dict[int, nn.Parameter]:
+        """The maps by the places of their domains; none where nothing is aligned."""
+        return dict(zip(self.shape.private, self._maps, strict=False))
 
     @classmethod
     def of(cls, shape: Shape, tensors: Mapping[str, Tensor]) -> Edda:

@@ -22,7 +22,7 @@ from model.ranking import best_of_all
 from model.room import FileRoom, Room
 from model.serving.blend import load_blends
 from model.serving.scorer import DomainScorer
-from model.serving.why import Lists, explain
+from model.serving.why import Lists, explain, listed_dots
 from model.threads import torch_threads
 from model.world import Domain, Ints, Longs, World, load_world
 
@@ -142,7 +142,7 @@ def _reasons(
 ) -> dict[str, pa.Array]:
     """The columns that say why, for the items of users' lists."""
     users, items, scores = best
-    dots = np.einsum("uw,utw->ut", scorer.catalogue.users[users], scorer.catalogue.items[np.maximum(items, 0)])
+    dots = listed_dots(scorer.catalogue.users[users], scorer.catalogue.items, items)
     lists = Lists(items, scores, dots)
     if scorer.blend:
         evidence = scorer.blend.evidence

@@ -41,6 +41,15 @@ class Lesson:
     columns: Columns
     warm: WarmStart | None = None
 
+    @property
+    def shares_without_intra(self) -> dict[str, float]:
+        """Domains without an intra table because they share too much, and the share of their interactions."""
+        if self.settings.model != "edda" or self.settings.tables != "both":
+            return {}
+        world = self.network.world
+        named = zip(world.domains, world.shared, strict=True)
+        return {domain.name: shared for domain, shared in named if not self.settings.has_intra(shared)}
+
     def batches(self, epoch: int) -> Iterator[tuple[int, int, Batch]]:
         """An epoch of all domains: (position of the domain, which of its batches, from 0, the batch)."""
         return mixed_batches(self.positives, self.seed, epoch, Batching.of(self.settings, self.positives))

@@ -69,7 +69,8 @@ def edda_of(lesson: Lesson) -> EddaLearner:
     settings, network = lesson.settings, lesson.network
     domains = {domain.name: domain.nodes for domain in network.world.domains}
     width, intra_width = settings.widths
-    shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width)
+    inter_only = tuple(lesson.shares_without_intra)
+    shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width, inter_only)
     model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns)
     if lesson.warm:
         lesson.warm.fill(model)
@@ -137,6 +138,6 @@ def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> S
     if settings.tables != "intra":
         inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, dropout("inter"))
         inter = inter.to(lesson.device)
-    if settings.tables != "inter":
+    if number in network.intra:
         intra = fan_of(network.intra[number], batch.nodes, network.backbone, dropout("intra")).to(lesson.device)
     return Step(number, inter, intra, batch.pairing.to(lesson.device), batch.counts.to(lesson.device))

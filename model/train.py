@@ -38,6 +38,10 @@ from model.world import load_rows, load_world
 
 log = logging.getLogger(__name__)
 
+_WITHOUT_INTRA = (
+    "no intra table for %s: more than %.3g %% of their interactions have a user or item that another domain has too"
+)
+
 
 def train(
     store: Store,
@@ -88,7 +92,11 @@ def train(
         columns.agreed(Share(settings, seed, validation, paths, compute, str(draft.scratch)).as_text())
         keep_freed_memory()
         with torch_threads(compute.threads, columns.beside), resident_memory() as peak:
-            _write(draft, _lesson(settings, seed, validation, parents, columns), progress, tracking)
+            lesson = _lesson(settings, seed, validation, parents, columns)
+            if without := lesson.shares_without_intra:
+                draft.statistics["without_intra"] = {name: round(shared, 4) for name, shared in without.items()}
+                log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.intra_shared_at_most)
+            _write(draft, lesson, progress, tracking)
         draft.statistics["memory_mib"] = peak()
 
     return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
@@ -111,7 +119,7 @@ def _write(draft: Draft, lesson: Lesson, progress: Progress, tracking: Tracking)
     peaks = lesson.columns.every(peak_memory_mib())
     draft.statistics |= {"epoch_seconds": seconds, "peak_memory_mib": max(peaks)}
     if lesson.warm:
-        draft.statistics["warm_start"] = lesson.warm.statistics()
+        draft.statistics["warm_start"] = lesson.warm.statistics(learner.kept())
         if lesson.warm.seen:
             log.warning(
                 "%d held-out rows were trained on before: their scores flatter; ingest.protocol = 'clean' keeps such "
@@ -176,12 +184,14 @@ def _lesson(
     device = device_of(settings.device)
     _, multiply = choose_engine(settings.engine, device)
     world = load_world(parents["nodes"], parents["graph"])
-    network = network_of(world, backbone_of(settings), multiply)
+    shares = world.shared if settings.model == "edda" else ()
+    private = [number for number, shared in enumerate(shares) if settings.has_intra(shared)]
+    network = network_of(world, backbone_of(settings), multiply, private=private)
     rows = [load_rows(parents["interactions"], domain, world) for domain in world.domains]
     both = list(zip(rows, world.domains, strict=True))
     most, by_ndcg = settings.select_users, settings.selects_by_ndcg
     evidence = load_evidence(parents, world) if by_ndcg else ()
-    pairs = load_pairs(parents["pairs"], world) if settings.aligns else ()
+    pairs = load_pairs(parents["pairs"], world, private) if settings.aligns else ()
     return Lesson(
         settings,
         seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,20 +26,33 @@ class Network:
     Attributes:
         world: the domains.
         inter: graphs over the inter table.
-        intra: each domain's graph over its intra table.
+        intra: the graphs over intra tables, by the places of the domains that have one.
         backbone: the building block.
         multiply: the engine of the sparse products.
     """
 
     world: World
     inter: Stack
-    intra: tuple[Stack, ...]
+    intra: Mapping[int, Stack]
     backbone: Backbone
     multiply: Multiply
 
 
-def network_of(world: World, backbone: Backbone, multiply: Multiply, room: Room = MEMORY) -> Network:
-    """Build the graphs of a world, their edges where there is room.
+def network_of(
+    world: World,
+    backbone: Backbone,
+    multiply: Multiply,
+    room: Room = MEMORY,
+    private: Collection[int] | None = None,
+) -> Network:
+    """Build the graphs of a world.
+
+    Args:
+        world: the domains.
+        backbone: the building block.
+        multiply: the engine of the sparse products.
+        room: for the graphs' edges.
+        private: places of the domains that have an intra table; all by default.
 
     Raises:
         ValueError: the world has no domain.
@@ -47,7 +60,9 @@ def network_of(world: World, backbone: Backbone, multiply: Multiply, room: Room 
     if not world.domains:
         raise ValueError("nodes: there is no domain, must be at least one; ingest logs with interactions")
     inter = union_stack(world, room) if backbone.union else inter_stack(world, room)
-    return Network(world, inter, tuple(intra_stack(domain, room) for domain in world.domains), backbone, multiply)
+    places = range(len(world.domains)) if private is None else private
+    intra = {number: intra_stack(world.domains[number], room) for number in places}
+    return Network(world, inter, intra, backbone, multiply)
 
 
 @dataclass(frozen=True)
@@ -59,11 +74,12 @@ class Vectors:
 
 @torch.no_grad()
 def final_vectors(model: Edda, network: Network, room: Room = MEMORY) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, 1 or 2 times width), inter part first; one domain at a time in the room."""
+    """Each domain's final vectors (nodes, columns), inter part first; one domain at a time in the room."""
     backbone, multiply = network.backbone, network.multiply
     inter = [propagate(table, network.inter, backbone, multiply, room) for table in model.inter]
+    tables_of_domains = model.intra
     for number, domain in enumerate(network.world.domains):
-        tables = [model.intra[number]] if len(model.intra) else []
+        tables = [tables_of_domains[number]] if number in tables_of_domains else []
         intra = [propagate(table, network.intra[number], backbone, multiply, room) for table in tables]
         width = sum(part.shape[1] for part in (*inter, *intra))
         final = empty_like((*inter, *intra)[0], (domain.nodes, width), room)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +105,13 @@ class WarmStart:
         own: Tensor = rows[:, model.columns.own(width)]
         return own
 
-    def statistics(self) -> dict[str, object]:
-        """What a manifest says of it."""
-        tables = {name: start.counts() for name, start in self.tables.items()}
+    def statistics(self, kept: Collection[str]) -> dict[str, object]:
+        """What a manifest says of it.
+
+        Args:
+            kept: names of the tables that the model has now.
+        """
+        tables = {name: start.counts() for name, start in self.tables.items() if name in kept}
         return {"from": self.checkpoint.key, "tables": tables, "held_out_rows_seen": self.seen}
 
 

@@ -70,7 +70,7 @@ def final_vectors(
     for table in model.inter:
         outputs = [propagated(table, dense, backbone, layers, residual) for dense in graphs]
         parts.append(torch.stack(outputs).mean(dim=0)[torch.from_numpy(domain.union).long()])
-    if len(model.intra):
+    if number in model.intra:
         parts.append(propagated(model.intra[number], adjacency(domain), backbone, layers, residual))
     return torch.cat(parts, dim=1)
 
@@ -88,7 +88,7 @@ def bpr_loss(
         for node in (user, positive, negatives[0]):
             for table in model.inter:
                 total = total + penalties[0] * 0.5 * table[int(domain.union[node])].double().square().sum()
-            if len(model.intra):
+            if number in model.intra:
                 total = total + penalties[1] * 0.5 * model.intra[number][int(node)].double().square().sum()
     return total / batch.size
 

@@ -29,7 +29,7 @@ def test_alignment_loss_is_the_mean_distance_of_mapped_vectors(tiny_world: Tiny)
             lengths.append((source - target).norm())
         expected = torch.stack(lengths).mean()
         found = alignment_loss(model, pairs, MULTIPLY)
-        parameters = [*model.intra, *model.maps]
+        parameters = [*model.intra.values(), *model.maps.values()]
         gradients = [torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (found, expected)]
         assert found.item() == pytest.approx(expected.item(), abs=1e-6)
         for mine, theirs in zip(*gradients, strict=True):
@@ -74,7 +74,7 @@ def test_the_identity_map_keeps_norm_and_spread(tiny_world: Tiny) -> None:
 
 def test_loss_of_collapsed_maps_is_zero_with_a_finite_gradient(tiny_world: Tiny) -> None:
     world, model = aligned(tiny_world)
-    for weights in model.maps:
+    for weights in model.maps.values():
         weights.data.zero_()
     loss = alignment_loss(model, next(load_pairs(tiny_world.parents["pairs"], world)), MULTIPLY)
     loss.backward()

@@ -8,13 +8,14 @@ from fake_stages import edda
 from oracle_serving import Served
 from tiny_world import TinyRun, build, exported
 
-from data_contracts.settings import ComputeSettings, ExportSettings
+from data_contracts.settings import ComputeSettings, ExportSettings, NeighboursSettings
 from data_contracts.store import Store
 from model.export import export_recommendations
 from model.serving.exact import fold_in
 from model.serving.recommender import Ranking, Recommender, UnknownError
 from model.serving.scorer import DomainScorers, served_artifacts
 from model.serving.why import REASONS
+from pipeline.neighbours.stage import build_neighbours
 
 LOG = {
     "books": [("ann", "b1", "train"), ("ann", "b2", "train"), ("bob", "b1", "train"), ("bob", "b3", "train"),
@@ -252,6 +253,18 @@ def test_similar_items_blend_cosines_with_walks_from_the_item(served: Served, re
         assert_same(found, served.ranked("books", served.blended("books", cosines, [item], weights), {item}))
         assert found.by == "blend"
         assert {part.item for row in found.items if row.why for part in row.why.because_of} <= {item}
+
+
+def test_where_walks_stay_in_their_domain_histories_do_too(cinema: TinyRun, store: Store) -> None:
+    walked = {role: cinema.artifacts[role] for role in ("nodes", "graph")}
+    apart = NeighboursSettings(scope="domain")
+    made = {**cinema.artifacts, "neighbours": build_neighbours(store, apart, walked, ComputeSettings(threads=1))}
+    recommender = Recommender(made)
+    assert recommender.for_user("books", "gus", 3).by == "popularity"
+    rows = recommender.for_user("books", "ann", 9, REASONS).items
+    assert {(part.item, *part.domains) for row in rows if row.why for part in row.why.because_of} == {
+        ("b1", "books"), ("b2", "books")
+    }  # fmt: skip
 
 
 def test_evidence_is_read_when_the_first_domain_is_opened(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from model.learner import Measure
 from model.spmm import Multiply
 from model.train import train
 
-SMALL = TrainSettings(width=8, epochs=4, batch_size=64, learning_rate=0.01, alignment=0.3)
+SMALL = TrainSettings(width=8, epochs=4, batch_size=64, learning_rate=0.01, alignment=0.3, intra_shared_at_most=1.0)
 
 
 def fitted(world: Tiny) -> object:

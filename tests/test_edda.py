@@ -81,7 +81,7 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, nothing)
     intra = fan_of(network.intra[0], batch.nodes, network.backbone, nothing)
     model.loss(Step(0, inter, intra, batch.pairing, batch.counts), (0.0, 0.0), MULTIPLY).backward()
-    assert [table.grad is None for table in model.intra] == [False, True, True]
+    assert [table.grad is None for table in model.intra.values()] == [False, True, True]
 
 
 def test_intra_vectors_pay_for_what_a_domain_shares(store: Store) -> None:

@@ -125,10 +125,13 @@ def test_the_largest_weights_are_kept_and_of_equal_ones_those_of_smaller_items(s
     assert found.has_sorted_indices
 
 
-def test_weights_below_the_smallest_float_are_left_out() -> None:
-    products = Products.of(DomainGraph.of("", edges_of(sp.csr_array(np.ones((2, 4))))), NeighboursSettings())
-    faint = replace(products, norms=products.norms * [1.0, 1e50, 1e20, 1e50])
+@pytest.mark.parametrize(("power", "large"), [(0.5, 1e50), (1.0, 1e50), (1.4, 1e35), (4.0, 1e12)])
+def test_weights_below_the_smallest_float_are_left_out(power: float, large: float) -> None:
+    asked = NeighboursSettings(power=power, shrink=0)
+    products = Products.of(DomainGraph.of("", edges_of(sp.csr_array(np.ones((2, 4))))), asked)
+    faint = replace(products, norms=products.norms * [1.0, large, 1e10, large])
     rows = faint.rows(np.arange(4))
+    assert (rows.weights > 0).all()
     assert np.split(rows.indices, rows.indptr[1:-1])[0].tolist() == [2]
     assert np.diff(rows.indptr).tolist() == [1, 0, 1, 0]
 

@@ -50,7 +50,7 @@ def test_training_learns_what_users_prefer(tiny_world: Tiny) -> None:
 
 
 def test_history_holds_losses_alignment_and_validation_of_every_domain(tiny_world: Tiny) -> None:
-    found = history(fitted(tiny_world))
+    found = history(fitted(tiny_world, SMALL.model_copy(update={"intra_shared_at_most": 1.0})))
     of_books = {metric for domain, metric in found if domain == "books"}
     assert of_books == {
         "loss", "alignment to films", "alignment to games", "map_norm", "map_spread", "auc", "recall@1", "recall@3",

@@ -123,7 +123,9 @@ def test_each_process_fills_its_own_columns(generations) -> None:
 
 def test_how_rows_begin_is_counted(generations) -> None:
     before, _, now = generations
-    found = start_of(generations).statistics()["tables"]
+    kept = {"inter", "intra/books", "intra/films"}
+    found = start_of(generations).statistics(kept)["tables"]
+    assert set(start_of(generations).statistics({"inter", "map/books"})["tables"]) == {"inter"}
     assert set(found) == {"inter", "intra/books", "intra/films"}
     assert found["intra/books"] == {
         "kept": before.parents["nodes"].read(["node"], domain="books").num_rows, "from_neighbours": 2, "as_usual": 2,

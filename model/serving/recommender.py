@@ -22,7 +22,7 @@ from model.serving.ids import (
     user_numbers,
 )
 from model.serving.scorer import DomainScorer, DomainScorers, Query
-from model.serving.why import Because, Lists, Why, explain_lists
+from model.serving.why import Because, Lists, Why, explain_lists, listed_dots
 from model.world import Ints, Longs
 
 if TYPE_CHECKING:
@@ -206,9 +206,7 @@ class Recommender:
         self, scorer: DomainScorer, query: Query, top: int, reasons: int, users: Ints | None = None
     ) -> list[Ranking]:
         items, scores = self._search(scorer, query, top)
-        dots = np.zeros_like(scores)
-        if reasons:
-            dots = np.einsum("uw,utw->ut", query.vectors, scorer.catalogue.items[np.maximum(items, 0)])
+        dots = listed_dots(query.vectors, scorer.catalogue.items, items) if reasons else np.zeros_like(scores)
         return self._rankings(scorer, Lists(items, scores, dots, scorer.blend, query.histories, users), reasons)
 
     def _without_vector(

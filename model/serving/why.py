@@ -79,6 +79,15 @@ class Lists:
         return self.blend.weights.factors(self.histories.lengths)[1] > 0
 
 
+def listed_dots(vectors: Floats32, item_vectors: Floats32, items: Ints) -> Floats32:
+    """Dot products of vectors (users, width) with the items of each user's list (users, top); 0 where that is -1."""
+    dots = np.zeros(items.shape, np.float32)
+    for row, (vector, listed) in enumerate(zip(vectors, items, strict=True)):
+        kept = listed[listed >= 0]
+        dots[row, : kept.size] = item_vectors[kept] @ vector
+    return dots
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What the scores of all recommended items of some lists rest on, list after list.

@@ -14,6 +14,8 @@ from pipeline.walk_kernels import mix
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
+_SMALLEST = 1.5e-45
+"""Of positive numbers, rounded to float32 it is not 0."""
 
 
 @njit(nogil=True, cache=True)
@@ -27,9 +29,9 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
         graph: (indptr, indices) of users and items, users first.
         factors: (of_users, norms): float64 [users], what a walk through each user counts, and float64 [items], whose
             product over both items divides a weight.
+        shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
         rows: (nodes, paths): int64 [n], items as nodes, whose rows are wanted, and int64 [n], walks of two steps from
             each of them.
-        shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
         limits: (top, walks, touched): most entries of a row, ties go to the smaller item; most walks of two steps that
             are added up, a row with more of them is estimated; no fewer than the items that they can end on.
         seed: uint64, of the walks of estimated rows.
@@ -37,22 +39,24 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
             smaller of `top` and the items that walks can end on, of every item.
     """
     (of_users, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
+    shrink, power = shape
+    least = _SMALLEST ** min(1.0, 1.0 / power)
     items, users = norms.size, of_users.size
     sums, touched = np.zeros(items, np.float64), np.empty(touched_most + 1, np.int32)
-    weights, rest = np.empty(touched_most + 1, np.float32), np.empty(touched_most + 1, np.uint32)
-    values, bins, marks = weights.view(np.uint32), np.empty(2048, np.int64), no_marks(items)
+    quotients, rest = np.empty(touched_most + 1, np.float32), np.empty(touched_most + 1, np.uint32)
+    values, bins, marks = quotients.view(np.uint32), np.empty(2048, np.int64), no_marks(items)
     kept[0][0] = 0
     for i in range(nodes.size):
         if paths[i] <= walks:
             count = _sum_over_users(graph, of_users, nodes[i], users, sums, touched)
         else:
             count = _estimate(graph, of_users, nodes[i], users, walks, seed, sums, touched)
-        count = _weigh(nodes[i] - users, norms, shape, sums, touched, count, weights)
+        count = _divide(nodes[i] - users, norms, shrink, least, sums, touched, count, quotients)
         start = kept[0][i]
         size = largest_columns(values, touched, count, top, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
             item = uint64(kept[1][j])
-            kept[2][j] = _weight(sums[item], norms[nodes[i] - users] * norms[item], shape)
+            kept[2][j] = sums[item] if power == 1.0 else sums[item] ** power
         for j in range(count):
             sums[uint64(touched[j])] = 0.0
         kept[0][i + 1] = start + size
@@ -136,23 +140,18 @@ def _uniform(bits):
 
 
 @njit(nogil=True, cache=True)
-def _weigh(item, norms, shape, sums, touched, count, weights):
-    """The touched items whose weight is a positive float32, the item itself left out; returns how many they are."""
-    positive = 0
+def _divide(item, norms, shrink, least, sums, touched, count, quotients):
+    """Divide sums by norms; returns how many items are no less than `least`, the item itself left out.
+
+    Rows are cut by these quotients, which are in the order of the weights: a power takes longer than all the rest.
+    """
+    enough = 0
     for j in range(count):
         other = uint64(touched[j])
-        weight = np.float32(_weight(sums[other], norms[item] * norms[other], shape))
-        touched[positive], weights[positive] = other, weight
-        is_kept = (other != uint64(item)) & (weight > np.float32(0.0))
+        sums[other] /= norms[item] * norms[other] + shrink
+        touched[enough], quotients[enough] = other, sums[other]
+        is_kept = (other != uint64(item)) & (sums[other] >= least)
         if not is_kept:
             sums[other] = 0.0
-        positive += is_kept
-    return positive
-
-
-@njit(nogil=True, cache=True)
-def _weight(walks, norm, shape):
-    """The weight between two items, from what the walks between them count and the product of their norms."""
-    shrink, power = shape
-    quotient = walks / (norm + shrink)
-    return quotient if power == 1.0 else quotient**power
+        enough += is_kept
+    return enough
