@@ -42,7 +42,7 @@ from pipeline.graph import DomainGraph, edges_of
 from pipeline.neighbours.chunks import Chunk, Walked, write_chunk
 from pipeline.neighbours.products import Products
 from pipeline.neighbours.sampled import accuracy
-from pipeline.neighbours.stage import build_neighbours, item_neighbours
+from pipeline.neighbours.stage import build_neighbours
 from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
 from pipeline.spill import Memory
 
@@ -124,7 +124,7 @@ def long_histories(users: int, seed: int = 5) -> sp.csr_array:
 def warm_up(scratch: str) -> None:
     """Load the compiled kernels, the peers, and what the stage writes by."""
     few = sp.csr_array(np.ones((3, 3)))
-    for peer in (item_neighbours, *installed_peers().values()):
+    for peer in installed_peers("plain").values():
         peer(few, SETTINGS["plain"])
     exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS["defaults"])
     replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
@@ -134,32 +134,34 @@ def warm_up(scratch: str) -> None:
 
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
-    """One data set: what each contender takes, and whether they agree with SciPy."""
-    names = ["edda, plain", *(f"{peer}, plain" for peer in installed_peers()), "edda, defaults", "scipy, defaults"]
+    """One data set: what each contender takes, and whether they agree with SciPy, who comes first."""
+    names = [f"{who}, {how}" for how in SETTINGS for who in installed_peers(how)]
     names += [STAGE] if artifacts else []
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    weights = {}
+    equal: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for name in names * repeats:
-            weights[name], taken = timed(lambda of=name: contend(of, matrix, artifacts, folder))
+            weights, taken = timed(lambda of=name: contend(of, matrix, artifacts, folder))
             seconds[name].append(taken)
+            if name.startswith("scipy"):
+                expected = weights
+            elif name != STAGE:
+                equal[name] = agrees(weights, expected)
         sp.save_npz(Path(folder) / "matrix.npz", matrix)
+        entries = expected.nnz
+        del weights, expected
         mib = {name: alone(name, Path(folder), artifacts) for name in names}
     return {
         "users": matrix.shape[0],
         "items": int(np.count_nonzero(matrix.sum(axis=0))),
         "interactions": matrix.nnz,
         "multiply_adds": float((matrix.sum(axis=1) ** 2).sum()),
-        "weights": weights["scipy, plain"].nnz,
+        "weights": entries,
         "contenders": {
             name: {"seconds": min(taken), "most_seconds": max(taken), "mib": mib[name]}
             for name, taken in seconds.items()
         },
-        "equal": {
-            name: agrees(weights[name], weights[f"scipy, {name.split(', ')[1]}"])
-            for name in names
-            if not name.startswith(("scipy", "stage"))
-        },
+        "equal": equal,
     }
 
 
@@ -170,9 +172,7 @@ def contend(name: str, matrix: sp.csr_array, artifacts: dict[str, Artifact] | No
         with tempfile.TemporaryDirectory(dir=folder) as place:
             parents = {role: artifacts[role] for role in ("nodes", "graph")}
             return build_neighbours(Store(place), SETTINGS[how], parents, ONE_THREAD)
-    if who == "edda":
-        return item_neighbours(matrix, SETTINGS[how], ONE_THREAD)
-    return installed_peers()[who](matrix, SETTINGS[how])
+    return installed_peers(how)[who](matrix, SETTINGS[how])
 
 
 def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> float:

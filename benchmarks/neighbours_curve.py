@@ -32,7 +32,7 @@ def draw(found: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> Non
         found: data set → kind of walks → points with `seconds` and each measure of `TITLES`.
         path: of the picture.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5.1), layout="constrained")
     for axes, (measure, title) in zip(panels, TITLES.items(), strict=True):
         for color, (name, kinds) in zip(COLORS, found.items(), strict=False):
             for kind, style in STYLES.items():
@@ -47,7 +47,7 @@ def draw(found: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> Non
     for kind, style in STYLES.items():
         panels[1].plot([], [], style, color="black", markersize=5, label=LABELS[kind])
     panels[1].plot([], [], "*", color="black", markersize=13, fillstyle="none", linestyle="none", label="exact")
-    panels[1].legend(loc="upper right")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
     walks = ", ".join(f"{of['walks']:,}" for of in next(iter(found.values()))["walk"])
     figure.supxlabel(f"CPU seconds for 1,000 items; the points of a line: {walks} walks", fontsize=11)
     figure.savefig(path, dpi=100)

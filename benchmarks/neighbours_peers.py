@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 from numba import njit
+from runs import ONE_THREAD
 
 from data_contracts.settings import NeighboursSettings
 from pipeline.fanout import ranges
 from pipeline.neighbours.products import Products
+from pipeline.neighbours.stage import item_neighbours
 from pipeline.spill import Rows
 from pipeline.walk_kernels import walk_paths
 
@@ -47,18 +49,24 @@ def implicit(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array
     return powered(cut(without_diagonal(sp.csr_array(found), 0), settings.top), settings.power)
 
 
+def edda(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
+    """EDDA's own, without files."""
+    return item_neighbours(matrix, settings, ONE_THREAD)
+
+
 PEERS: dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]] = {
     "scipy": scipy_product,
+    "edda": edda,
     "implicit": implicit,
 }
 
 
-def installed_peers() -> dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]]:
-    """Those that can be imported; says which cannot."""
-    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
-    for name in missing:
-        print(f"{name} is not installed and left out", file=sys.stderr)
-    return {name: peer for name, peer in PEERS.items() if name not in missing}
+def installed_peers(how: str) -> dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]]:
+    """Those that can make the weights, `plain` or by the `defaults`, and are installed; says where implicit is not."""
+    if how == "plain" and importlib.util.find_spec("implicit") is None:
+        print("implicit is not installed and left out", file=sys.stderr)
+    is_left_out = how != "plain" or importlib.util.find_spec("implicit") is None
+    return {name: peer for name, peer in PEERS.items() if name != "implicit" or not is_left_out}
 
 
 def degrees(matrix: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
