@@ -60,6 +60,7 @@ RELEASED = TrainSettings(
     inter_graph="by-domain",
     l2=1e-4,
     intra_penalty=1.0,
+    intra_shared_at_most=1.0,
     learning_rate=1e-3,
 )
 PARTS = ("bpr", "alignment", "epoch")

@@ -231,8 +231,9 @@ def first_gradients(learner: Learner, contest: Contest) -> list[torch.Tensor]:
     """Gradients at the first step, of the inter table and of the intra table that has one; the learner is new."""
     number, batch = next(turns(contest, 1))
     learner.loss(number, batch, (0, 0)).backward()
-    inter = learner.model.inter if isinstance(learner.model, Plain) else learner.model.inter[0]
-    return [table.grad.to_dense() for table in (inter, *learner.model.intra.values()) if table.grad is not None]
+    model = learner.model
+    inter, intra = (model.inter, model.intra) if isinstance(model, Plain) else (model.inter[0], model.intra.values())
+    return [table.grad.to_dense() for table in (inter, *intra) if table.grad is not None]
 
 
 def learner_of(contest: Contest, contender: str) -> Learner:

@@ -10,7 +10,7 @@ from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
 from data_contracts.store import Store
 from data_contracts.writing import require_writable, write_atomically
 from flows.report_blocks import Note, Section, Told, number, told_recorded
-from flows.summary import metric_values
+from flows.summary import metric_names, metric_values
 
 FILE = "report.html"
 
@@ -100,8 +100,8 @@ def _figures(told: Told) -> Iterator[tuple[str, str]]:
         yield "aligned pairs", number(artifacts[PAIRS.name].manifest.rows)
     if METRICS.name in artifacts:
         values = metric_values(artifacts[METRICS.name])
-        for metric in ("auc", "recall@1"):
-            if (MACRO, metric) in values:
+        for metric in metric_names(values):
+            if (MACRO, metric) in values and metric.startswith(("auc", "full_recall", "full_ndcg")):
                 yield f"mean test {metric}", number(values[MACRO, metric]["value"], 3)
     if told.costs:
         yield "seconds of work", number(sum(cost.seconds for cost in told.costs.values()))

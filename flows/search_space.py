@@ -79,7 +79,12 @@ _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
 DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "edda": {**_DESCENT, **_GRAPH},
     "popularity": {},
-    "walks": {"neighbours.alpha": Axis(low=0.0, high=1.0), "neighbours.beta": Axis(low=0.0, high=0.8)},
+    "walks": {
+        "neighbours.alpha": Axis(low=0.0, high=1.0),
+        "neighbours.beta": Axis(low=0.0, high=0.8),
+        "neighbours.shrink": Axis(low=1.0, high=50.0, log=True),
+        "neighbours.power": Axis(low=0.8, high=2.0),
+    },
     "ials": {
         "train.l2": Axis(low=1e-1, high=1e4, log=True),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),

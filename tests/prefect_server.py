@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 POOLS = ("edda-process", "edda-train")
-STAGES = ("world", "ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export")
+STAGES = ("world", "ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export")
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ from flows.running import watch
 
 __all__ = ["stages"]
 
-STAGES = ["ingest", "graph", "neighbours", "walk", "align", "train", "evaluate", "export"]
+STAGES = ["ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_an_override_remakes_what_depends_on_it(run):
     edda(run)
     edda(run, overrides=["pairs.k=2"])
     made = [name for name, state in last_tasks() if state == "Completed"]
-    assert made == ["align", "train", "evaluate", "export"]
+    assert made == ["align", "train", "blend", "evaluate", "export"]
 
 
 def test_artifacts_link_to_folders_and_a_summary_shows_the_metrics(run, tmp_path):
@@ -142,7 +142,7 @@ def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):
 def test_a_seed_remakes_training_and_what_follows(run):
     edda(run)
     edda(run, seed=7)
-    assert [name for name, state in last_tasks() if state == "Completed"] == ["train", "evaluate", "export"]
+    assert [name for name, state in last_tasks() if state == "Completed"] == ["train", "blend", "evaluate", "export"]
 
 
 def test_parameters_are_fields_of_a_form():

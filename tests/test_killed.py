@@ -96,14 +96,14 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     killed(run, ": loss ", 3, 0)
     artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(Store(tmp_path / "store"))
     before = {role: artifact.path.stat().st_ino for role, artifact in artifacts.items()}
-    assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "reach", "pairs"]
+    assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs"]
 
     collect = [sys.executable, "-m", "flows.cli", "gc", "--store", str(tmp_path / "store")]
     subprocess.run(collect, check=True, capture_output=True)
     again = subprocess.run(run, check=True, capture_output=True, text=True).stderr
     artifacts, details = Store(tmp_path / "store").run("killed")
     assert {role: artifacts[role].path.stat().st_ino for role in before} == before
-    assert details["made"] == ["checkpoint-2022", "metrics"]
+    assert details["made"] == ["checkpoint-2022", "blend-2022", "metrics"]
     assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training went on from its last epoch"
 
 

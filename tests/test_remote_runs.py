@@ -82,7 +82,7 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
     (user,) = (row[0] for row in random_log(1, {"books": (30, 20, 260)})["books"][:1])
     assert edda("recommend", "r", "--domain", "books", "--user", user, "--top", "2") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert fetched(here, "reader") == {"metrics", "embeddings", "graph"}
+    assert fetched(here, "reader") == {"metrics", "embeddings", "graph", "nodes", "neighbours", "blend"}
     assert edda("compare", "r", "--store", run) == 0
     assert capsys.readouterr().out.startswith("films: ")
     assert edda("inspect", "r/pairs", "--json") == 0
@@ -109,7 +109,7 @@ def test_training_elsewhere_needs_and_fetches_what_it_reads(run, here, monkeypat
     assert edda("align", "r.toml", "--no-prefect") == 0
     without_logs(here, "trainer", monkeypatch)
     assert edda("train", "r.toml", "--no-prefect", "--store", run) == 0
-    assert fetched(here, "trainer") == {"interactions", "nodes", "graph", "pairs", "checkpoint"}
+    assert fetched(here, "trainer") == {"interactions", "nodes", "graph", "neighbours", "pairs", "checkpoint"}
     assert {"reach", "checkpoint"} <= {name.split("/")[0] for name in Remote(run).listing()}
     capsys.readouterr()
     assert edda("ingest", "r.toml", "--no-prefect", "--set", "ingest.rejected_share_at_most=0.5") == 1

@@ -100,7 +100,7 @@ def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Dep
     assert deployment.run("train", overrides=short, seed=7) == 0, deployment.logs()
     assert deployment.made() == []
     assert deployment.run("full", overrides=short, seed=7) == 0, deployment.logs()
-    assert deployment.made() == ["evaluate", "export"]
+    assert deployment.made() == ["blend", "evaluate", "export"]
 
     assert deployment.run("align", overrides=[*short, "pairs.k=0"]) == 1
     told = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — put that right and start it again, what was finished is kept"

@@ -36,7 +36,8 @@ def write_log(folder: Path, day: str, sizes: Mapping[str, int], seed: int, names
 
 def prepared(store: Store, folder: Path, before: Artifacts, settings: ReachSettings) -> Artifacts:
     """All artifacts up to pairs of the logs in a folder, going on from others."""
-    interactions, nodes = numbered(store, folder, "time", before.get("nodes"))
+    earlier = {role: before[role] for role in ("interactions", "nodes") if role in before}
+    interactions, nodes = numbered(store, folder, "time", earlier)
     made = {"interactions": interactions, "nodes": nodes}
     made["graph"] = build_graph(store, made, COMPUTE)
     return made | reached(store, made, before, settings)

@@ -23,6 +23,8 @@ SMALL = TrainSettings(
     inter_graph="by-domain",
     l2=1e-4,
     intra_penalty=1.0,
+    intra_shared_at_most=1.0,
+    alignment=0.3,
     engine="native",
     device="cpu",
 )

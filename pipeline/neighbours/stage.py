@@ -45,8 +45,7 @@ def build_neighbours(
 ) -> Artifact:
     """Find for each item the items that walks over train interactions tie it to most.
 
-    Chunks of items are worked on side by side and kept, so that an interrupted attempt loses no more than the chunks
-    at hand.
+    Chunks of items are worked on side by side and kept, so that an interrupted attempt loses only those in progress.
 
     Args:
         store: where the artifact lives.
