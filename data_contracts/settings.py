@@ -132,7 +132,7 @@ class NeighboursSettings(Settings):
     steps are estimated from so many random ones; auto: exact where its cost is allowed."""
     exact_multiply_adds: int = Field(100_000_000_000, ge=0)
     """auto: most multiply-adds of exact, the sum over users of the square of their number of items."""
-    walks: int = Field(100_000, ge=1, le=10_000_000)
+    walks: int = Field(300_000, ge=1, le=10_000_000)
     """walk: random walks of two steps from an item."""
     seed: Seed = 2022
     """walk: seed of the walks, and of the draw of items that are compared."""
