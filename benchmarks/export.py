@@ -23,11 +23,12 @@ import pyarrow as pa
 from safetensors.numpy import save_file
 from scipy import sparse
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import CHECKPOINT, CONTRACTS, GRAPH, INTERACTIONS, NODES
+from data_contracts.resources import peak_memory_mib
 from data_contracts.settings import ComputeSettings, ExportSettings
-from data_contracts.store import Draft, Store
-from model.machine import peak_memory_mib
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.draft import Draft
+from data_contracts.store.store import Store
 
 PER_USER = 10
 """Interactions of each user, before duplicates are merged."""
@@ -79,7 +80,7 @@ def measured(function, *arguments) -> dict:
 
 def run_stage(folder: Path, keys: dict[str, str], stage: str) -> dict[str, str]:
     """One stage of export, or only what it imports; the keys of what there is then."""
-    from model import export
+    from model.serving import export
 
     parents = {name: Artifact(CONTRACTS[name], folder / name / key) for name, key in keys.items()}
     if stage == "embeddings":

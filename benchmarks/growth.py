@@ -38,12 +38,13 @@ from runs import artifacts_of, generated
 from train_contenders import Contest, adam, contest_of, epoch_cost
 
 from data_contracts.settings import WorldSettings
-from data_contracts.store import Store
-from data_contracts.training import TrainSettings
-from model import learning, row_adam
-from model.batches import BATCHES
-from model.learner import Lesson
-from model.machine import keep_freed_memory
+from data_contracts.store.store import Store
+from data_contracts.train_settings import TrainSettings
+from model.compute.device import keep_freed_memory
+from model.data.batches import BATCHES
+from model.learners import edda as learning
+from model.learners import row_adam
+from model.learners.base import Lesson
 
 PARTS = ("bpr", "alignment")
 TRIPLES = {"by 8192": 8192, "by 256": 256}

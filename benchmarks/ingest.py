@@ -30,7 +30,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, WorldSettings
-from data_contracts.store import Store
+from data_contracts.store.store import Store
 
 CONTENDERS = ("edda", "duckdb", "polars")
 MEASURES = {"wall": "s wall", "cpu": "s CPU", "mib": "MiB"}
@@ -82,7 +82,7 @@ def is_installed(name: str) -> bool:
 
 def world(rows: int, folder: Path, threads: int) -> Path:
     """A world of about `rows` interactions in four domains, as CSV.gz and as Parquet parts."""
-    from pipeline.world import make_world
+    from pipeline.synthetic import make_world
 
     share = rows / 10_000_000
     settings = WorldSettings(
@@ -141,8 +141,8 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
 
 def edda(logs: str, out: Path, options: argparse.Namespace) -> int:
     """The stage as a run calls it, from finding the logs to the published artifacts."""
-    from pipeline.interactions import ingest
-    from pipeline.logs import find_logs
+    from pipeline.ingest.stage import ingest
+    from pipeline.logs.discovery import find_logs
 
     source = LogSource(path=logs, columns=Columns(timestamp="timestamp"), path_pattern=BY_PATH)
     compute = ComputeSettings(threads=options.threads, memory_mib=options.memory)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.fanout import ranges
+from pipeline.compute.fan_out import ranges
 
 K = 3
 QUERIES_AT_ONCE, TARGETS_AT_ONCE = 256, 4096

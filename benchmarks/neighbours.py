@@ -35,16 +35,16 @@ from neighbours_peers import independent_walks, installed_peers
 from runs import ONE_THREAD, artifacts_of
 from threadpoolctl import threadpool_limits
 
-from data_contracts.artifact import Artifact
 from data_contracts.settings import NeighboursSettings
-from data_contracts.store import Store
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from pipeline.compute.scratch import Memory
 from pipeline.graph import DomainGraph, edges_of
 from pipeline.neighbours.chunks import Chunk, Walked, write_chunk
 from pipeline.neighbours.products import Products
 from pipeline.neighbours.sampled import accuracy
 from pipeline.neighbours.stage import build_neighbours
 from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
-from pipeline.spill import Memory
 
 SETTINGS = {"plain": NeighboursSettings(shrink=0, power=1), "defaults": NeighboursSettings()}
 STAGE = "stage, defaults"

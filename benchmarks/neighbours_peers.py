@@ -13,11 +13,11 @@ from numba import njit
 from runs import ONE_THREAD
 
 from data_contracts.settings import NeighboursSettings
-from pipeline.fanout import ranges
+from pipeline.compute.fan_out import ranges
+from pipeline.compute.rows import Rows
 from pipeline.neighbours.products import Products
 from pipeline.neighbours.stage import item_neighbours
-from pipeline.spill import Rows
-from pipeline.walk_kernels import walk_paths
+from pipeline.reach.walk_kernels import walk_paths
 
 ROWS_AT_ONCE = 2_000
 

@@ -43,15 +43,15 @@ from join_peers import PEERS, Case, has_peer, warming_case
 from runs import ONE_THREAD, Recomputed, artifacts_of
 from threadpoolctl import threadpool_limits
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import KINDS
 from data_contracts.settings import GraphSettings, PairsSettings, ReachSettings
-from data_contracts.store import Store
-from pipeline.join import join_chunk
-from pipeline.nodes import number_nodes
-from pipeline.partners import FiledPair, finish_pair, prepare_joins
-from pipeline.reach import describe_reach
-from pipeline.sides import shared_anchors, spill_side
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from pipeline.graph import number_nodes
+from pipeline.pairs.domain_pair import FiledPair, finish_pair, prepare_joins
+from pipeline.pairs.domain_vectors import shared_anchors, spill_side
+from pipeline.pairs.join import join_chunk
+from pipeline.reach.stage import describe_reach
 
 K = 3
 SETTINGS = PairsSettings(k=K, identity=False, checked_nodes=0)

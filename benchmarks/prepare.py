@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.settings import ComputeSettings, WorldSettings
-from data_contracts.store import Store
-from pipeline.world import make_world
+from data_contracts.store.store import Store
+from pipeline.synthetic import make_world
 
 STAGES = ("ingest", "graph", "neighbours", "walk", "align")
 RUNS = Path(__file__).parents[1] / "flows" / "runs"

@@ -36,16 +36,15 @@ import scipy.sparse as sp
 from runs import ONE_THREAD, artifacts_of
 from threadpoolctl import threadpool_limits
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import KINDS
 from data_contracts.settings import ReachSettings
-from data_contracts.store import Store
-from pipeline.describe import Description
-from pipeline.graph import DomainGraph, read_graph
-from pipeline.nodes import DomainNodes, read_nodes
-from pipeline.sides import shared_anchors
-from pipeline.terrain import Terrain
-from pipeline.visits import visits_cost
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from pipeline.graph import DomainGraph, DomainNodes, read_graph, read_nodes
+from pipeline.pairs.domain_vectors import shared_anchors
+from pipeline.reach.expected import visits_cost
+from pipeline.reach.vectors import Description
+from pipeline.reach.walk_graph import Terrain
 
 STEPS = ReachSettings().steps
 KEPT = ReachSettings().anchors_kept

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.artifact import Artifact
 from data_contracts.settings import (
     ComputeSettings,
     GraphSettings,
@@ -20,18 +19,18 @@ from data_contracts.settings import (
     ReachSettings,
     WorldSettings,
 )
-from data_contracts.store import Store
-from pipeline.describe import Description
-from pipeline.fanout import ranges
-from pipeline.graph import build_graph, read_graph
-from pipeline.interactions import ingest
-from pipeline.logs import find_logs
-from pipeline.nodes import number_nodes, read_nodes
-from pipeline.pairs import pair_domains
-from pipeline.ragged import ragged_tables
-from pipeline.reach import describe_reach
-from pipeline.terrain import Terrain
-from pipeline.world import make_world, world_logs
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from pipeline.compute.fan_out import ranges
+from pipeline.compute.rows import ragged_tables
+from pipeline.graph import build_graph, number_nodes, read_graph, read_nodes
+from pipeline.ingest.stage import ingest
+from pipeline.logs.discovery import find_logs
+from pipeline.pairs.stage import pair_domains
+from pipeline.reach.stage import describe_reach
+from pipeline.reach.vectors import Description
+from pipeline.reach.walk_graph import Terrain
+from pipeline.synthetic import make_world, world_logs
 
 ONE_THREAD = ComputeSettings(threads=1)
 NODES_AT_ONCE = 8192

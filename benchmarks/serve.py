@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from flows.recommending import open_run
+from flows.serve.open_run import open_run
 from model.serving.recommender import Recommender, Scored
 
 

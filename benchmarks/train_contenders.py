@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
 
-from data_contracts.artifact import Artifact
+from data_contracts.resources import peak_memory_mib
 from data_contracts.settings import EvaluateSettings
-from data_contracts.store import Store
-from data_contracts.training import TrainSettings
-from model import learning, train
-from model.batches import Batch, Batching, Positives, batches_of, positives_of
-from model.divergence import Course
-from model.edda import Edda, Shape
-from model.learner import descend
-from model.machine import keep_freed_memory, peak_memory_mib
-from model.row_adam import RowAdam
-from model.train import Lesson
-from model.world import World, load_rows, load_world
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from data_contracts.train_settings import TrainSettings
+from model.compute.device import keep_freed_memory
+from model.data.batches import Batch, Batching, Positives, batches_of, positives_of
+from model.data.dataset import World, load_rows, load_world
+from model.edda.model import Edda, Shape
+from model.learners import edda as learning
+from model.learners.base import Lesson, descend
+from model.learners.divergence import Course
+from model.learners.row_adam import RowAdam
+from model.training import stage as train
 
 EDDA = "edda"
 ENGINES = {EDDA: "native", "edda, torch-sparse": "torch-sparse"}

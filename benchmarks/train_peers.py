@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, softplus
 
-from data_contracts.artifact import Artifact
-from data_contracts.training import TrainSettings
-from model.batches import Batch
-from model.edda import Edda
-from model.world import Domain, World
+from data_contracts.store.artifact import Artifact
+from data_contracts.train_settings import TrainSettings
+from model.data.batches import Batch
+from model.data.dataset import Domain, World
+from model.edda.model import Edda
 
 Neighbours = Callable[[Tensor, Tensor], Tensor]
 """From vectors (nodes, width) and weights (edges) to each node's weighted sum over its neighbours."""

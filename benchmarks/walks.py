@@ -35,10 +35,10 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
-from data_contracts.store import Store
-from pipeline.graph import DomainGraph, read_graph
-from pipeline.nodes import read_nodes
-from pipeline.walk_kernels import _prefetch, mix, walk_counts
+from data_contracts.store.store import Store
+from pipeline.compute.row_kernels import mix
+from pipeline.graph import DomainGraph, read_graph, read_nodes
+from pipeline.reach.walk_kernels import _prefetch, walk_counts
 
 STEPS = 4
 READS = 2_000_000

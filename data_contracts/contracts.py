@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from data_contracts.contract import Column, Contract, Reference
+from data_contracts.schema import Column, Contract, Reference
 
 USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)

@@ -19,17 +19,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
-from data_contracts.contract import Contract, describe
 from data_contracts.contracts import CONTRACTS
-from flows.cli import app
-from flows.config import RunConfig
-from flows.mistakes import nested_model
-from flows.reference import assignment, describe_type, table_title
+from data_contracts.schema import Contract, describe
+from flows.cli.main import app
+from flows.config.errors import nested_model
+from flows.config.reference import assignment, describe_type, table_title
+from flows.config.run_config import RunConfig
+from pipeline.in_memory import AlignedPairs, align_domains, random_walks, reach_vectors, shared_places
 from pipeline.neighbours.stage import item_neighbours
-from pipeline.pairs import AlignedPairs, align_domains
-from pipeline.reach import reach_vectors
-from pipeline.shared import shared_places
-from pipeline.walks import random_walks
 
 NAVIGATION = {
     "Start": ["index.md", "tutorial.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],

@@ -8,8 +8,8 @@ import pytest
 from distributed import LocalCluster
 from tiny_world import Tiny, TinyRun, build, exported, random_log
 
-from data_contracts.store import Store
-from flows.embedded import ENVIRONMENT
+from data_contracts.store.store import Store
+from flows.orchestration.embedded import ENVIRONMENT
 
 os.environ |= {name: value for name, value in ENVIRONMENT.items() if "LOGGING" in name}
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}

@@ -1,8 +1,8 @@
 """Other recommenders under EDDA's protocol: same positives, negatives, validation, candidates and checkpoints.
 
-They are learners (`model.learner`) whose checkpoints hold each domain's final vectors, so that evaluation and export
-need not know them. Matrix factorisation, LightGCN and GRec of each domain alone are settings of EDDA itself
-(`train.tables = "intra"`), LightGCN on the union graph is its inter table alone; `flows.baselines` names them all.
+They are learners (`model.learners.base`) whose checkpoints hold each domain's final vectors, so that evaluation and
+export need not know them. Matrix factorisation, LightGCN and GRec of each domain alone are settings of EDDA itself
+(`train.tables = "intra"`), LightGCN on the union graph is its inter table alone; `flows.config.presets` names them all.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from model.baselines.ials import Ials
 from model.baselines.two_tower import TwoTower
 from model.baselines.untrained import Popularity, Walks
-from model.learner import Learner, Lesson
+from model.learners.base import Learner, Lesson
 
 _BASELINES: Mapping[str, Callable[[Lesson], Learner]] = {
     "popularity": Popularity,

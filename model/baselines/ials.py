@@ -18,11 +18,10 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from model.baselines.baseline import Baseline
-from model.batches import Positives
-from model.divergence import Course
-from model.draws import generator
-from model.learner import Lesson, Measure
+from data_contracts.seeding import generator
+from model.data.batches import Positives
+from model.learners.base import Baseline, Lesson, Measure
+from model.learners.divergence import Course
 
 Floats32 = NDArray[np.float32]
 

@@ -16,23 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_contracts.training import TrainSettings
-from model.baselines.baseline import Baseline
-from model.baselines.mmoe import Mmoe
-from model.baselines.networks import Design
-from model.baselines.ple import Ple
-from model.baselines.shared_bottom import SharedBottom
-from model.baselines.star import Star
-from model.batches import Batch
-from model.divergence import Course
-from model.draws import generator
-from model.learner import Lesson, Measure, ahead, descend, mean_losses
-from model.losses import bpr, half_squares
-from model.pairing import pair_scores
-from model.row_adam import RowAdam
-from model.spmm import take_rows
-from model.threads import torch_threads
-from model.world import Ints, World
+from data_contracts.seeding import generator
+from data_contracts.train_settings import TrainSettings
+from model.baselines.networks import Design, Mmoe, Ple, SharedBottom, Star
+from model.compute.threads import torch_threads
+from model.data.batches import Batch
+from model.data.dataset import World
+from model.edda.losses import bpr, half_squares
+from model.learners.base import Baseline, Lesson, Measure, ahead, descend, mean_losses
+from model.learners.divergence import Course
+from model.learners.row_adam import RowAdam
+from model.sparse.batch_scores import pair_scores
+from model.sparse.matrix import take_rows
+from model.sparse.rows import Ints
 
 _NETWORKS: Mapping[str, Callable[[Design], nn.Module]] = {
     "shared-bottom": SharedBottom,

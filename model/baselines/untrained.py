@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.baselines.baseline import Baseline
-from model.divergence import Course
-from model.learner import Measure
+from model.learners.base import Baseline, Measure
+from model.learners.divergence import Course
 
 
 class Untrained(Baseline, ABC):

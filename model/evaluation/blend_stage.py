@@ -7,18 +7,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import BLEND
 from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import BlendSettings, ComputeSettings
-from data_contracts.store import Draft, Store
-from model.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint
-from model.columns import ALONE
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.draft import Draft
+from data_contracts.store.store import Store
+from model.compute.column_parallel import ALONE
+from model.compute.threads import torch_threads
+from model.data.dataset import load_rows, load_world
+from model.edda.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint
 from model.evaluation.fit import Curve, Point, blend_curve, choose, validation_users
 from model.evaluation.validation import vector_scorer
-from model.serving.evidence import load_evidence
-from model.threads import torch_threads
-from model.world import load_rows, load_world
+from model.evidence.domain_evidence import load_evidence
 
 
 def fit_blend(

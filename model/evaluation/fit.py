@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_contracts.contracts import VALID
-from model.candidates import known_items
-from model.draws import generator
+from data_contracts.seeding import generator
+from model.compute.threads import share_rows
+from model.data.candidates import known_items
+from model.data.dataset import Domain, Rows
 from model.evaluation.fit_kernels import capped_ranks
-from model.metrics import user_values
-from model.ragged import pick_rows
-from model.ranking import are_ranked
-from model.serving.blend import GROWTH, BlendWeights
-from model.serving.evidence import DomainEvidence
-from model.serving.exact import block_height
-from model.threads import share_rows
-from model.world import Domain, Ints, Longs, Rows
+from model.evaluation.metrics import user_values
+from model.evaluation.ranking import are_ranked
+from model.evidence.blend import GROWTH, BlendWeights
+from model.evidence.domain_evidence import DomainEvidence
+from model.sparse.rows import Ints, Longs, block_height, pick_rows
 
 AT = 20
 """Cut-off of the measure that is maximised."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.contracts import SHARE
-from model.draws import generator
-from model.serving.blend import Blend
-from model.serving.exact import block_height
-from model.world import Domain, Ints, Rows
+from data_contracts.seeding import generator
+from model.data.dataset import Domain, Rows
+from model.evidence.blend import Blend
+from model.sparse.rows import Ints, block_height
 
 EVIDENCE = "evidence"
 """The part of a score that comes from walks; the others are parts of the final vectors."""

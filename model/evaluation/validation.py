@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.contracts import MACRO
-from model.candidates import HeldOut, score_candidates
-from model.columns import Columns
+from model.compute.column_parallel import Columns
+from model.data.candidates import HeldOut, score_candidates
+from model.data.dataset import Domain
 from model.evaluation.fit import AT, Curve, Scorer, ValidationUsers, blend_curve, choose, vectors_curve
-from model.metrics import candidate_statistics
-from model.serving.evidence import DomainEvidence
-from model.world import Domain, Ints
+from model.evaluation.metrics import candidate_statistics
+from model.evidence.domain_evidence import DomainEvidence
+from model.sparse.rows import Ints
 
 NDCG = f"full_ndcg@{AT}"
 SHARE = "evidence share"

@@ -17,13 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from data_contracts.artifact import Artifact, artifact_key
 from data_contracts.contracts import INDEX
 from data_contracts.progress import Progress, silent
-from data_contracts.store import Draft, Store
+from data_contracts.store.artifact import Artifact, artifact_key
+from data_contracts.store.draft import Draft
+from data_contracts.store.store import Store
 from model.serving.exact import Best, best_items
 from model.serving.scorer import DomainScorer, DomainScorers, Query, served_artifacts
-from model.world import Ints, Longs
+from model.sparse.rows import Ints, Longs
 
 try:
     import faiss

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.catalogue import Catalogue, Floats32
+from model.evidence.user_evidence import UserEvidence
+from model.serving.catalogue import Catalogue
 from model.serving.scorer import DomainScorer, Query
-from model.serving.user_evidence import UserEvidence
-from model.world import Ints, Longs
-
-_BLOCK_BYTES = 32 * 2**20
-"""Scores in memory at once; evidence takes as much again."""
+from model.sparse.rows import Floats32, Ints, Longs, block_height
 
 Best = tuple[Ints, Floats32]
 """Numbers of items, best first, and their scores, both (rows, top); -1 and 0 where too few are left.
@@ -55,11 +52,6 @@ def best_items(scorer: DomainScorer, query: Query, top: int) -> Best:
             values[part.left_out[part.indptr[row] : part.indptr[row + 1]]] = -np.inf
             _fill(items[start + row], scores[start + row], values)
     return items, scores
-
-
-def block_height(items: int) -> int:
-    """Users whose scores of all items are in memory at once."""
-    return max(1, _BLOCK_BYTES // (4 * max(items, 1)))
 
 
 def best_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: int) -> Best:

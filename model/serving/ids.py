@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from model.catalogue import Catalogue, numbers_of, place_of
-from model.world import Longs
+from model.serving.catalogue import Catalogue, numbers_of, place_of
+from model.sparse.rows import Longs
 
 _COMPARED = 500
 """Ids on either side, in the order of ids, among which the nearest to an unknown one are sought."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.artifact import Artifact
-from model.catalogue import Catalogue
+from data_contracts.store.artifact import Artifact
+from model.serving.catalogue import Catalogue
 from model.serving.exact import Best, best_items, best_without_vector, fold_in, similar_items
 from model.serving.ids import (
     UnknownError,
@@ -23,10 +23,10 @@ from model.serving.ids import (
 )
 from model.serving.scorer import DomainScorer, DomainScorers, Query
 from model.serving.why import Because, Lists, Why, explain_lists, listed_dots
-from model.world import Ints, Longs
+from model.sparse.rows import Ints, Longs
 
 if TYPE_CHECKING:
-    from model.serving.evidence import Histories
+    from model.evidence.domain_evidence import Histories
 
 __all__ = ["Because", "NewUserRanking", "RankedBy", "Ranking", "Recommender", "Scored", "UnknownError", "Why"]
 

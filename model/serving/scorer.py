@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import BLEND, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES
-from model.catalogue import Catalogue, Floats32, domains_of, open_catalogue
-from model.ragged import pick_rows
-from model.serving.user_evidence import UserEvidence
-from model.world import Ints, Longs
+from data_contracts.store.artifact import Artifact
+from model.evidence.user_evidence import UserEvidence
+from model.serving.catalogue import Catalogue, domains_of, open_catalogue
+from model.sparse.rows import Floats32, Ints, Longs, pick_rows
 
 if TYPE_CHECKING:
-    from model.serving.blend import Blend
-    from model.serving.evidence import Histories
+    from model.evidence.blend import Blend
+    from model.evidence.domain_evidence import Histories
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,6 @@ def served_artifacts(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
 
 
 def _load_blends(artifacts: Mapping[str, Artifact]) -> dict[str, Blend]:
-    from model.serving.blend import load_blends  # noqa: PLC0415 - imports numba, which vectors alone do not need
+    from model.evidence.blend import load_blends  # noqa: PLC0415 - imports numba, which vectors alone do not need
 
     return load_blends(artifacts)

@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from model.catalogue import Floats32
 from model.serving.scorer import DomainScorer
-from model.world import Ints, Longs
+from model.sparse.rows import Floats32, Ints, Longs
 
 if TYPE_CHECKING:
-    from model.serving.blend import Blend
-    from model.serving.evidence import Histories
+    from model.evidence.blend import Blend
+    from model.evidence.domain_evidence import Histories
 
 REASONS = 3
 """Items of a history that are named for a recommended one, at most."""

@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from data_contracts.contracts import NEIGHBOURS
 from data_contracts.settings import ComputeSettings, NeighboursSettings
-from data_contracts.writing import flush, write_atomically, write_checked
-from pipeline.fanout import bounded_ranges
-from pipeline.graph import DomainGraph
+from data_contracts.store.files import flush, write_atomically, write_checked
+from pipeline.compute.fan_out import bounded_ranges
+from pipeline.compute.rows import Rows
+from pipeline.compute.scratch import Folder, spill_arrays, spilled_arrays
+from pipeline.graph import DomainGraph, IntArray
 from pipeline.neighbours.products import Products
 from pipeline.neighbours.sampled import Choice, chosen_method
 from pipeline.neighbours.train_graph import TrainGraph
-from pipeline.nodes import IntArray
-from pipeline.spill import Folder, Rows, spill_arrays, spilled_arrays
 
 _ENTRY_BYTES = 8
 _CHUNKS_IN_MEMORY = 16

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from pipeline.row_kernels import largest_columns, no_marks
-from pipeline.walk_kernels import mix
+from pipeline.compute.row_kernels import largest_columns, mix, no_marks
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from data_contracts.seeding import name_seed
 from data_contracts.settings import NeighboursSettings
+from pipeline.compute.rows import Rows
 from pipeline.graph import DomainGraph
 from pipeline.neighbours.kernels import neighbour_rows
-from pipeline.spill import Rows
-from pipeline.walks import name_seed
 
 Numbers = npt.NDArray[np.int64]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.files import read_rows, tensors_header
-from pipeline.ragged import ragged_arrays
+from data_contracts.store.files import read_rows, tensors_header
+from pipeline.compute.rows import ragged_arrays
 
 
 def write_row_file(path: Path, parts: Sequence[Path], items: int, entries: int) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_contracts.seeding import name_seed
 from data_contracts.settings import NeighboursSettings
+from pipeline.compute.rows import Rows
 from pipeline.neighbours.products import Numbers, Products
-from pipeline.spill import Rows
-from pipeline.walks import name_seed
 
 _CUTOFFS = 20, 100
 

@@ -20,20 +20,21 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import NEIGHBOURS, UNION
-from data_contracts.files import neighbours_file
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, NeighboursSettings
-from data_contracts.store import Draft, Store
-from pipeline.fanout import fan_out, stream
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.draft import Draft
+from data_contracts.store.files import neighbours_file
+from data_contracts.store.store import Store
+from pipeline.compute.fan_out import fan_out, stream
+from pipeline.compute.rows import scipy_rows, spread_indptr, stacked
+from pipeline.compute.scratch import Memory, is_small
 from pipeline.graph import DomainGraph, edges_of
 from pipeline.neighbours.chunks import Chunk, Walked, Written, write_chunk
 from pipeline.neighbours.row_file import write_row_file
 from pipeline.neighbours.sampled import against_exact
 from pipeline.neighbours.train_graph import TrainGraph, item_count, read_all_nodes, train_graphs
-from pipeline.ragged import spread_indptr
-from pipeline.spill import Memory, is_small, scipy_rows, stacked
 
 
 def build_neighbours(

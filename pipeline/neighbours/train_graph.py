@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from data_contracts.artifact import Artifact
 from data_contracts.contracts import ITEM, UNION, USER
-from pipeline.graph import DomainGraph, read_graph
-from pipeline.nodes import DomainNodes, IntArray, read_nodes
+from data_contracts.store.artifact import Artifact
+from pipeline.graph import DomainGraph, DomainNodes, IntArray, read_graph, read_nodes
 
 
 @dataclass(frozen=True)

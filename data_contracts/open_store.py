@@ -1,0 +1,31 @@
+"""The store at a path or an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_contracts.remote.client import is_remote
+from data_contracts.remote.store import RemoteStore
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+
+
+def open_store(place: str | Path) -> Store:
+    """The store at a path, or at the address of a folder on object storage.
+
+    Raises:
+        NotADirectoryError: the path, or a folder in it, is a file.
+        ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
+    """
+    if is_remote(str(place)):
+        return RemoteStore(str(place))
+    for part in (Path(place), *Path(place).parents):
+        if part.is_file():
+            raise NotADirectoryError(f"store {place}: {part} is a file, must be a folder")
+    return Store(place)
+
+
+def store_of(artifact: Artifact) -> Store:
+    """The store that an artifact is in."""
+    origin = artifact.origin
+    return origin if isinstance(origin, RemoteStore) else Store(artifact.folder.parent.parent)

@@ -1,0 +1,102 @@
+"""Drafts: artifacts in the making."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.schema import Contract
+from data_contracts.store.artifact import FileEntry, Manifest
+from data_contracts.store.files import file_digest, flush_all, partition_folder, write_checked
+
+
+class Draft:
+    """An artifact in the making, in a staging folder that only its publication turns into an artifact.
+
+    A killed stage leaves the staging folder behind; the next attempt at the same key finds it again, so a stage
+    may continue from what it kept in `scratch`.
+    """
+
+    def __init__(self, contract: Contract, folder: Path) -> None:
+        self.contract = contract
+        self.folder = folder / "data"
+        self.scratch = folder / "scratch"
+        """Private files that survive a kill and are deleted on publication."""
+        self.statistics: dict[str, Any] = {}
+        self._rows: dict[str, int] = {}
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.scratch.mkdir(exist_ok=True)
+
+    def write(self, table: pa.Table, **partition: str) -> None:
+        """Check a table against the contract and write it as the partition's next Parquet file.
+
+        Args:
+            table: the contract's file columns, in any order.
+            partition: a value for every partition column.
+
+        Raises:
+            ContractError: the table breaks the contract; nothing is written.
+        """
+        path = self._next_file(partition)
+        label = f"{self.contract.name}/{path.relative_to(self.folder).as_posix()}"
+        write_checked(self.contract, table, path, label)
+        self._rows[path.relative_to(self.folder).as_posix()] = table.num_rows
+
+    def adopt(self, path: Path, **partition: str) -> None:
+        """Take a file that `write_checked` wrote under `scratch` as the partition's next Parquet file; it stays there.
+
+        Args:
+            path: the file, on the store's file system.
+            partition: a value for every partition column.
+        """
+        target = self._next_file(partition)
+        try:
+            target.hardlink_to(path)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, target)
+        self._rows[target.relative_to(self.folder).as_posix()] = pq.read_metadata(path).num_rows
+
+    def _next_file(self, partition: Mapping[str, str]) -> Path:
+        if tuple(partition) != self.contract.partitioned_by:
+            raise TypeError(
+                f"{self.contract.name}: partition is {tuple(partition)}, must be {self.contract.partitioned_by}"
+            )
+        folder = self.folder / partition_folder(partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"part-{len(list(folder.glob('part-*.parquet'))):05d}.parquet"
+
+    def manifest(self, key: str, settings: Mapping[str, Any], parents: Mapping[str, str], started: float) -> Manifest:
+        """The manifest of what was written so far, every file flushed to disk and hashed."""
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        flush_all(paths)
+        files = []
+        for path in paths:
+            name = path.relative_to(self.folder).as_posix()
+            files.append(
+                FileEntry(path=name, size=path.stat().st_size, sha256=file_digest(path), rows=self._rows.get(name))
+            )
+        return Manifest(
+            contract=self.contract.name,
+            version=self.contract.version,
+            key=key,
+            settings=dict(settings),
+            parents=dict(parents),
+            files=tuple(files),
+            rows=sum(self._rows.values()),
+            statistics=self.statistics,
+            made={
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - started, 3),
+                "edda": version("edda-recsys"),
+                "pyarrow": pa.__version__,
+            },
+        )

@@ -1,0 +1,223 @@
+"""The store: where artifacts live, how they come to be whole or not at all, and which ones a run used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from data_contracts.contracts import CONTRACTS
+from data_contracts.schema import Contract
+from data_contracts.store.artifact import MANIFEST, Artifact, Manifest, artifact_key
+from data_contracts.store.claims import STAGING, Claims, is_held
+from data_contracts.store.draft import Draft
+from data_contracts.store.files import flush, require_writable, write_atomically
+
+__all__ = ["STAGING", "Draft", "Store", "open_artifact"]
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A folder of artifacts: `<root>/<contract>/<key>/` and, by run, `<root>/runs/<name>/<contract>`."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._claims = Claims(self.root / STAGING)
+
+    def __str__(self) -> str:
+        """Where it is, as `--store` takes it."""
+        return str(self.root)
+
+    def find(self, contract: Contract, key: str) -> Artifact | None:
+        """The finished artifact of a key, or None. Sizes are compared with the manifest's.
+
+        The key is claimed: no garbage collection removes its artifact while this store object lives.
+
+        Raises:
+            OSError: files of a finished artifact are missing or have another size.
+        """
+        self._claims.add_if_allowed([key])
+        artifact = self._artifact(contract, key)
+        if not artifact.is_here:
+            return None
+        for entry in artifact.manifest.files:
+            path = artifact.folder / entry.path
+            size = path.stat().st_size if path.exists() else None
+            if size != entry.size:
+                raise OSError(
+                    f"{path}: size is {size}, must be {entry.size}; delete {artifact.folder} to make it again"
+                )
+        return artifact
+
+    def make(
+        self,
+        contract: Contract,
+        settings: Mapping[str, Any],
+        parents: Mapping[str, Artifact],
+        write: Callable[[Draft], None],
+    ) -> Artifact:
+        """The artifact of these settings and parents: found where it exists, else written by `write` and published.
+
+        Two processes that want the same key do the work once: the second waits for the first.
+
+        Args:
+            contract: what is to be made.
+            settings: JSON values that the content depends on.
+            parents: role (the contract's name, or e.g. `checkpoint-2022`) → artifact read.
+            write: fills the draft; called at most once.
+
+        Raises:
+            PermissionError: it is to be made, and the store may only be read.
+        """
+        parent_keys = {role: parent.key for role, parent in parents.items()}
+        key = artifact_key(contract, settings, parent_keys)
+        if found := self.find(contract, key):
+            return found
+        with self._in_staging(contract, key, parent_keys.values()) as staging:
+            if found := self.find(contract, key):
+                return found
+            started = time.monotonic()
+            draft = Draft(contract, staging)
+            write(draft)
+            manifest = draft.manifest(key, settings, parent_keys, started)
+            return self._publish(draft, manifest)
+
+    @contextmanager
+    def _in_staging(self, contract: Contract, key: str, parents: Iterable[str] = ()) -> Iterator[Path]:
+        """The folder in which an artifact comes to be, for one process at a time; its keys are claimed."""
+        require_writable(self.root, f"make {contract.name}", "name another by --store, or do it as somebody who may")
+        staging = self.root / STAGING / contract.name / key
+        staging.mkdir(parents=True, exist_ok=True)
+        self._claims.add([key, *parents])
+        with _locked(staging.with_suffix(".lock")):
+            yield staging
+
+    def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
+        """Turn a finished draft into an artifact."""
+        artifact = self._artifact(draft.contract, manifest.key)
+        self._show(draft.folder, artifact, manifest)
+        rows, seconds = f"{manifest.rows:,}", manifest.made["seconds"]
+        log.info("%s: %s rows in %s s → %s", manifest.contract, rows, seconds, artifact.address)
+        return artifact
+
+    def _show(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
+        """Manifest last inside the staging folder, then one rename shows the whole artifact."""
+        write_atomically({folder / MANIFEST: manifest.model_dump_json(indent=2).encode()})
+        artifact.folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(artifact.folder, ignore_errors=True)
+        folder.rename(artifact.folder)
+        flush(artifact.folder.parent)
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+    def _artifact(self, contract: Contract, key: str) -> Artifact:
+        """The artifact of a key, whether or not it exists."""
+        return Artifact(contract, self.root / contract.name / key)
+
+    def link_run(self, name: str, artifacts: Mapping[str, Artifact], details: Mapping[str, Any]) -> Path:
+        """Record which artifacts a run used: `runs/<name>/run.json` and, beside it, a link per artifact.
+
+        Args:
+            name: the run's name, one path component.
+            artifacts: link name → artifact.
+            details: whatever else a reader of the run wants (settings, seeds), as JSON.
+        """
+        for link, artifact in artifacts.items():
+            self._link(name, link, artifact)
+        used = {link: [artifact.contract.name, artifact.key] for link, artifact in artifacts.items()}
+        return self.write_record(name, {"name": name, "artifacts": used, **details}).parent
+
+    def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
+        """Replace a run's record, `runs/<name>/run.json`."""
+        path = self.root / "runs" / name / "run.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically({path: json.dumps(record, indent=2, ensure_ascii=False).encode()})
+        return path
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A run's record; None where there is no run of that name."""
+        content = self._record(name)
+        record: dict[str, Any] | None = json.loads(content) if content else None
+        return record
+
+    def link(self, name: str, link: str, artifact: Artifact) -> None:
+        """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
+        self._link(name, link, artifact)
+
+    def unlink(self, name: str, link: str) -> None:
+        """Take a link out of a run's folder."""
+        (self.root / "runs" / name / link).unlink(missing_ok=True)
+
+    def linked(self, name: str, link: str) -> Artifact | None:
+        """What is linked into a run's folder; None where nothing is."""
+        target = self.link_target(name, link)
+        return self.find(target.contract, target.folder.name) if target else None
+
+    def link_target(self, name: str, link: str) -> Artifact | None:
+        """What a link names, unread: it may be gone, or keep another version of its contract; None without a link."""
+        path = self.root / "runs" / name / link
+        return (
+            self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name) if path.is_symlink() else None
+        )
+
+    def _link(self, name: str, link: str, artifact: Artifact) -> None:
+        folder = self.root / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{link}.new"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
+        temporary.replace(folder / link)
+
+    def find_run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]] | None:
+        """The artifacts and details of a recorded run; None where there is no run of that name."""
+        details = self.record(name)
+        if details is None:
+            return None
+        links = details.pop("artifacts")
+        return {link: self._artifact(CONTRACTS[kind], key) for link, (kind, key) in links.items()}, details
+
+    def run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]]:
+        """The artifacts and details of a recorded run.
+
+        Raises:
+            FileNotFoundError: no run of that name, with the names there are.
+        """
+        found = self.find_run(name)
+        if found is None:
+            raise FileNotFoundError(
+                f"run {name!r} is not in {self}; runs there: {', '.join(self.run_names()) or 'none'}"
+            )
+        return found
+
+    def _record(self, name: str) -> bytes | None:
+        path = self.root / "runs" / name / "run.json"
+        return path.read_bytes() if path.exists() else None
+
+    def run_names(self) -> list[str]:
+        """Names of the recorded runs, ascending."""
+        return sorted(path.parent.name for path in self.root.glob("runs/*/run.json"))
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The artifact in a folder, its contract named by its manifest.
+
+    Raises:
+        FileNotFoundError: the folder has no manifest, so it holds no artifact.
+    """
+    if not (path / MANIFEST).exists():
+        raise FileNotFoundError(f"{path}: no {MANIFEST}, so no artifact")
+    return Artifact(CONTRACTS[json.loads((path / MANIFEST).read_text())["contract"]], path.resolve())
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path)
+    if is_held(lock):
+        log.info("waiting for another process that makes %s", path.stem)
+    return lock

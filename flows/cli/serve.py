@@ -1,0 +1,171 @@
+"""Commands that answer from a run's vectors: `recommend`, `index`, `serve`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import ArgumentCollection, Group, Parameter, validators
+
+from flows.cli.options import Run, Viewing
+from flows.output.console import answer, tell, watcher
+
+if TYPE_CHECKING:
+    from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
+
+
+def _exactly_one(given: ArgumentCollection) -> None:
+    found = [argument.name for argument in given if argument.tokens]
+    if len(found) != 1:
+        raise ValueError(f"found {' and '.join(found) or 'none'}, must be exactly one of --user, --like, --new-user")
+
+
+_FOR = Group("For", validator=_exactly_one)
+_WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
+"""What ranks for somebody who has no vector in a domain."""
+
+
+def recommend(
+    run: Run,
+    /,
+    *,
+    domain: str,
+    user: Annotated[str | None, Parameter(group=_FOR)] = None,
+    like: Annotated[str | None, Parameter(group=_FOR)] = None,
+    new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False)] = (),
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    why: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+    options: Viewing = Viewing(),
+) -> None:
+    """Print the best items for a user, known or new, or those most like an item: rank, item, score.
+
+    Parameters
+    ----------
+    domain:
+        domain to recommend in.
+    user:
+        a user's id as in the logs; items seen in training in the domain are left out. A user of other domains is ranked
+        by walks from what the user has there.
+    like:
+        an item's id; the score is the cosine of the two items' vectors, with walks from the item beside it.
+    new_user:
+        ids of items of any domain that a user who was not in training knows, separated by commas or the option
+        repeated; they are left out, the vector is one propagation step from those of the domain.
+    top:
+        items to print.
+    why:
+        print for each item which items of the user it follows from, with their domains and shares, and how much of the
+        score is the vectors' and how much is evidence from walks.
+    with_index:
+        search by the run's index (`edda index`) for users, known or new, in place of exactly.
+    json_:
+        print JSON.
+    """
+    from flows.serve.open_run import open_run
+    from model.serving.why import REASONS
+
+    recommender, reasons = open_run(run, options.store, index=with_index), REASONS if why else 0
+    asked: dict[str, object] = {"domain": domain}
+    if user is not None:
+        asked["user"], ranking = user, recommender.for_user(domain, user, top, reasons)
+        if by := _WITHOUT_VECTOR.get(ranking.by):
+            tell(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
+    elif like is not None:
+        asked["like"], ranking = like, recommender.similar(domain, like, top, reasons)
+    else:
+        ranking = found = _for_new_user(recommender, domain, new_user, top, reasons)
+        asked |= {"used": found.used, "ignored": found.ignored}
+    if json_:
+        asked |= {"by": ranking.by, "score": _meaning(ranking, like is not None)}
+        asked["items"] = [_as_json(row, why) for row in ranking.items]
+        answer(json.dumps(asked, indent=2, ensure_ascii=False))
+        return
+    if not ranking.items:
+        tell(f"domain {domain!r} has no other item to recommend")
+    for row in ranking.items:
+        answer("\t".join([str(row.rank), row.item, f"{row.score:.4f}", *([_reasons(row)] if why else [])]))
+
+
+def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
+    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
+    from flows.output.tables import Table
+    from flows.serve.open_run import exported_run
+    from model.serving.approximate import build_index
+
+    name, artifacts, store = exported_run(run, options.store)
+    with watcher()("index") as progress:
+        made = build_index(store, artifacts, progress)
+    store.link(name, "index", made)
+    times = ("exact_p50", "exact_p99", "index_p50", "index_p99")
+    rows = tuple(
+        (row["domain"], f"{row['items']:,}", f"{row['recall']:.4f}", *(f"{row[time]:,.2f}" for time in times))
+        for row in made.read().to_pylist()
+    )
+    header = ("domain", "items", "recall@20", "exact, ms p50", "p99", "index, ms p50", "p99")
+    answer(Table(f"Index in {made.path}", header, rows).plain())
+
+
+def serve(
+    run: Run,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8000,
+    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
+    options: Viewing = Viewing(),
+) -> None:
+    """Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.
+
+    Parameters
+    ----------
+    host:
+        address to listen on; whoever reaches it may ask, so leave others than this machine to a proxy.
+    port:
+        port to listen on; 0 takes a free one.
+    with_index:
+        search by the run's index (`edda index`) for users, known or new, in place of exactly.
+    """
+    from flows.serve.open_run import open_run
+    from flows.serve.server import serve_until_stopped
+    from flows.serve.service import service
+
+    serve_until_stopped(service(open_run(run, options.store, index=with_index), run), host, port)
+
+
+def _for_new_user(
+    recommender: Recommender, domain: str, given: tuple[str, ...], top: int, reasons: int
+) -> NewUserRanking:
+    """Ask with every item given, and tell which were ignored; a comma separates unless it belongs to an item's id."""
+    items = [name for text in given for name in ([text] if recommender.has_item(text) else text.split(",")) if name]
+    found = recommender.for_new_user(domain, items, top, reasons)
+    for item, others in found.ignored.items():
+        where = f"only in {', '.join(others)}" if others else "in no domain"
+        tell(f"ignored: {item!r} is not in domain {domain!r}, it is {where}")
+    if by := _WITHOUT_VECTOR.get(found.by):
+        tell(f"no item given is in domain {domain!r}: ranked by {by}")
+    return found
+
+
+def _meaning(ranking: Ranking, is_like: bool) -> str:
+    """What the scores of a list are."""
+    if ranking.by == "vectors":
+        return "cosine" if is_like else "dot product"
+    return "train users" if ranking.by == "popularity" else ranking.by
+
+
+def _as_json(row: Scored, why: bool) -> dict[str, object]:
+    found: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
+    if why:
+        found["why"] = row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]}
+    return found
+
+
+def _reasons(row: Scored) -> str:
+    """Why, in words: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
+    if row.why is None:
+        return "popular"
+    shares = f"vectors {row.why.vectors:.0%}, evidence {row.why.evidence:.0%}".replace("%", " %")
+    items = [f"{part.item} ({', '.join(part.domains)}) {100 * part.share:.0f} %" for part in row.why.because_of]
+    return f"because of {', '.join(items)}; {shares}" if items else shares

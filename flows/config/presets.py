@@ -1,0 +1,109 @@
+"""Named presets: every baseline as overrides of a run, so that all else stays the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flows.config.run_config import RunConfig, load_config
+
+_NETWORK_L2 = "train.l2=1e-4"
+"""EDDA's penalty leaves networks with nothing but popularity."""
+
+_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
+"""Every domain learns from its own interactions."""
+
+VECTORS_ALONE = "blend.evidence=false"
+"""No evidence from walks beside a model's vectors."""
+_WITH_WALKS = "blend.evidence=true"
+
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    "released": (
+        "graph.anchor_kinds=['user']",
+        "reach.method=walk",
+        "pairs.kinds=mixed",
+        "train.model=edda",
+        "train.tables=both",
+        "train.width=64",
+        "train.intra_width=64",
+        "train.inter_graph=by-domain",
+        "train.initial_spread=0.1",
+        "train.learning_rate=1e-3",
+        "train.l2=1e-4",
+        "train.intra_penalty=1",
+        "train.intra_shared_at_most=1",
+        "train.alignment=0.3",
+        "train.alignment_targets=1000",
+        "train.batch_size=8192",
+        "train.negatives=1",
+        "train.order=sequential",
+        "train.epochs=300",
+        "train.patience=50",
+        "train.select_by=auc",
+        VECTORS_ALONE,
+    ),
+    "popularity": ("train.model=popularity",),
+    "walks": ("train.model=walks", _WITH_WALKS),
+    "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
+    "mf-bpr": (*_ALONE, "train.backbone=mf"),
+    "lightgcn": (*_ALONE, "train.backbone=lightgcn"),
+    "grec": (*_ALONE, "train.backbone=grec"),
+    "union-lightgcn": (
+        "train.model=edda",
+        "train.tables=inter",
+        "train.inter_graph=union",
+        "train.backbone=lightgcn",
+    ),
+    "shared-bottom": ("train.model=shared-bottom", _NETWORK_L2),
+    "mmoe": ("train.model=mmoe", _NETWORK_L2),
+    "ple": ("train.model=ple", _NETWORK_L2),
+    "star": ("train.model=star", _NETWORK_L2),
+}
+"""By name: what is set beside the run's own settings."""
+
+Run = tuple[Path, list[str]]
+"""A TOML file with its overrides."""
+
+
+def baseline_runs(run: Run) -> list[Run]:
+    """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
+
+    Their vectors rank alone, but for `walks`, which has none. Epochs are selected as the run's are, by the score that
+    the baseline is evaluated on, unless the preset says otherwise.
+    """
+    path, overrides = run
+    config = load_config(path, overrides)
+    alike = [*overrides, f"train.width={_final_width(config)}", VECTORS_ALONE]
+    return [(path, [*alike, *preset, f"name={_named(config, name)}"]) for name, preset in BASELINES.items()]
+
+
+def with_walks(run: Run) -> list[Run]:
+    """The run with evidence from walks beside its vectors, named `…-walks`; none where it has that already."""
+    path, overrides = run
+    config = load_config(path, overrides)
+    if config.blend.evidence:
+        return []
+    return [(path, [*overrides, _WITH_WALKS, f"name={_named(config, 'walks')}"])]
+
+
+def other_evidence(run: Run) -> Run:
+    """The run without evidence from walks where it has that, with it where it has not."""
+    return variant_run(run, [VECTORS_ALONE if load_config(*run).blend.evidence else _WITH_WALKS])
+
+
+def variant_run(run: Run, changes: Sequence[str]) -> Run:
+    """The run with further overrides, named after the run and what they change."""
+    path, overrides = run
+    name = _named(load_config(path, overrides), *(change.rpartition(".")[2] for change in changes))
+    return path, [*overrides, *changes, f"name={name}"]
+
+
+def _final_width(config: RunConfig) -> int:
+    both = config.train.model == "edda" and config.train.tables == "both"
+    return sum(config.train.widths) if both else config.train.width
+
+
+def _named(config: RunConfig, *parts: str) -> str:
+    """A run's name and more, in the letters that names may have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.name, *parts])).strip("-")[:100]

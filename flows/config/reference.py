@@ -1,0 +1,90 @@
+"""Every key of a run's file, as a TOML file that explains itself; made from the settings' own descriptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows.config.errors import nested_model
+from flows.config.run_config import RunConfig
+
+_LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+_WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
+
+
+def reference() -> str:
+    """A run's file with every key at its default and its type and meaning beside it; keys without a default are off.
+
+    The text is itself a valid run of a generated world.
+    """
+    head = "# Every key of a run's TOML file, at its default. Keep what you change: `edda config > my.toml`."
+    return "\n".join([head, *_table(RunConfig, ""), ""])
+
+
+def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """A class's own keys, then the tables inside it."""
+    schemas = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        if nested_model(field.annotation) is None:
+            yield ""
+            yield from _comment(field.description)
+            yield f"# ({describe_type(schemas['properties'][name], schemas)})"
+            yield assignment(name, field, prefix)
+    for name, field in model.model_fields.items():
+        if inner := nested_model(field.annotation):
+            yield from _inner(name, field, inner, prefix)
+
+
+def _inner(name: str, field: FieldInfo, inner: type[BaseModel], prefix: str) -> Iterator[str]:
+    title = table_title(name, field, prefix)
+    lines = ["", *_comment(field.description), title, *_table(inner, f"{prefix}{name}.")]
+    off = title.startswith("[[") or prefix.startswith("logs")
+    yield from (f"# {line}" if off and line and not line.startswith("#") else line for line in lines)
+
+
+def table_title(name: str, field: FieldInfo, prefix: str) -> str:
+    """A table's line in the file: `[train]`, or `[[logs]]` where there may be several."""
+    return f"[[{prefix}{name}]]" if str(field.annotation).startswith("tuple") else f"[{prefix}{name}]"
+
+
+def _comment(text: str | None) -> list[str]:
+    """A docstring, which may have several lines."""
+    return [f"# {line}".rstrip() for line in (text or "").splitlines()]
+
+
+def assignment(name: str, field: FieldInfo, prefix: str) -> str:
+    """A key's line in the file, with its default; a comment where it has none."""
+    if name == "name" and not prefix:
+        return 'name = "my-run"'
+    if name == "protocol" and prefix:
+        return f"# {name} = (the run's)"
+    if field.is_required() or field.default is None:
+        return f"# {name} ="
+    return f"{name} = {json.dumps(field.default, ensure_ascii=False)}"
+
+
+def _shown(limit: float) -> str:
+    """A number; large powers of two as such."""
+    power = int(limit).bit_length() - 1
+    return f"2^{power}" if power > 31 and limit == 2**power else str(limit)
+
+
+def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """A JSON schema in a few words: `integer, ≥ 1`, `one of "a", "b"`, `list of integers ≥ 1`."""
+    if "$ref" in schema:
+        return describe_type(schemas["$defs"][schema["$ref"].rsplit("/", 1)[-1]], schemas)
+    if "anyOf" in schema:
+        return " or ".join(describe_type(choice, schemas) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(json.dumps(value) for value in schema["enum"])
+    if schema.get("type") == "object":
+        inner = schema["additionalProperties"]
+        return f"table of: {describe_type(inner, schemas)}" if isinstance(inner, dict) else "table"
+    if schema.get("type") == "array":
+        return f"list of: {describe_type(schema['items'], schemas)}"
+    limits = [text.format(_shown(schema[key])) for key, text in _LIMITS.items() if key in schema]
+    return ", ".join([_WORDS.get(schema.get("type", ""), "text"), *limits])

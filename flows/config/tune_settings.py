@@ -1,0 +1,98 @@
+"""Where `edda tune` looks for better settings: an interval or a list of values for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from data_contracts.settings import Seed, Settings
+from data_contracts.train_settings import ModelName
+
+Value = bool | int | float | str
+
+
+class Axis(Settings):
+    """The values that a key may take: from `low` to `high`, or one of `choices`."""
+
+    low: int | float | None = None
+    """Least value."""
+    high: int | float | None = None
+    """Largest value."""
+    log: bool = False
+    """Draw the logarithm evenly."""
+    choices: tuple[Value, ...] = ()
+    """All values."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        interval = self.low is not None and self.high is not None
+        if interval == bool(self.choices) or (self.low is None) != (self.high is None):
+            raise ValueError("must have both low and high, or choices, e.g. {low = 1e-4, high = 1e-1, log = true}")
+        if self.low is not None and self.high is not None:
+            if self.low >= self.high:
+                raise ValueError(f"low is {self.low}, must be < high ({self.high})")
+            if self.log and self.low <= 0:
+                raise ValueError(f"low is {self.low}, must be > 0 where log is true")
+        return self
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """Values that stand for all: if these are allowed, so is what lies between."""
+        return self.choices or tuple(end for end in (self.low, self.high) if end is not None)
+
+
+class TuneSettings(Settings):
+    """Search for the settings that validate best (`edda tune`); no artifact depends on these."""
+
+    trials: Annotated[int, Field(ge=1)] = 30
+    """Settings to try, those of the file first."""
+    seed: Seed = 2022
+    """Seed of the search."""
+    space: dict[str, Axis] | None = None
+    """Table [tune.space]: "train.layers" = { choices = [1, 2] }; without it what matters most for train.model."""
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        for key in self.space or ():
+            if key.split(".")[0] not in _SEARCHABLE or key in _NOT_SEARCHABLE:
+                raise ValueError(f"space has {key!r}, must be keys of {', '.join(_SEARCHABLE)} that a model depends on")
+        return self
+
+
+_SEARCHABLE = ("graph", "neighbours", "reach", "pairs", "train")
+"""Tables whose keys do not change what is measured."""
+
+_NOT_SEARCHABLE = ("train.seeds", "train.device", "train.engine", "train.select_by", "train.select_users")
+"""Keys of these tables that do, or that no score depends on."""
+
+_DESCENT = {
+    "train.learning_rate": Axis(low=1e-4, high=1e-1, log=True),
+    "train.l2": Axis(low=1e-5, high=1e-1, log=True),
+    "train.initial_spread": Axis(low=0.01, high=0.2, log=True),
+}
+_GRAPH = {"train.layers": Axis(choices=(1, 2, 3)), "train.edge_dropout": Axis(low=0.0, high=0.9)}
+_NETWORK = {**_DESCENT, "train.hidden": Axis(choices=(64, 128, 256))}
+_MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
+
+DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
+    "edda": {**_DESCENT, **_GRAPH},
+    "popularity": {},
+    "walks": {
+        "neighbours.alpha": Axis(low=0.0, high=1.0),
+        "neighbours.beta": Axis(low=0.0, high=0.8),
+        "neighbours.shrink": Axis(low=1.0, high=50.0, log=True),
+        "neighbours.power": Axis(low=0.8, high=2.0),
+    },
+    "ials": {
+        "train.l2": Axis(low=1e-1, high=1e4, log=True),
+        "train.confidence": Axis(low=1.0, high=1000.0, log=True),
+        "train.width": Axis(choices=(32, 64, 128, 256)),
+    },
+    "shared-bottom": _NETWORK,
+    "mmoe": _MIXTURE,
+    "ple": _MIXTURE,
+    "star": _NETWORK,
+}
+"""What is searched where the file has no [tune.space]."""

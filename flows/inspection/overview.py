@@ -1,0 +1,61 @@
+"""A store at a glance: its runs, how large they are, how accurate, and what is missing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
+from data_contracts.open_store import open_store
+from data_contracts.store.store import Store
+from flows.config.run_config import store_place
+from flows.output.tables import Table, metric_values
+from flows.runner.lookup import run_by_name, what_is_missing
+
+_AUC = MACRO, "auc"
+
+
+def find_store(place: str, store: str | None) -> Store | None:
+    """The store that a place names, a folder with runs or an address; the given one for no place; else None."""
+    if not place:
+        return open_store(store or store_place())
+    return open_store(place) if "://" in place or (Path(place) / "runs").is_dir() else None
+
+
+def overview(store: Store) -> dict[str, Any]:
+    """The store's address and its runs, by name."""
+    return {"store": str(store), "runs": [_run(name, store) for name in store.run_names()]}
+
+
+def overview_text(found: Mapping[str, Any]) -> str:
+    """An overview for people."""
+    header = "run", "made", "domains", "interactions", "mean test auc", "artifacts", "MiB"
+    runs = tuple(
+        (run["name"], run["made"] or "–", *(_number(run[name], "{:,}") for name in ("domains", "interactions")),
+         _number(run["auc"], "{:.3f}"), str(run["artifacts"]), f"{run['bytes'] / 2**20:,.1f}")
+        for run in found["runs"]
+    )  # fmt: skip
+    title = f"Runs in {found['store']}{'' if runs else ': none'}"
+    unfinished = [f"UNFINISHED: {run['unfinished']}" for run in found["runs"] if run["unfinished"]]
+    return "\n".join([Table(title, header, runs).plain() if runs else title, *unfinished])
+
+
+def _run(name: str, store: Store) -> dict[str, Any]:
+    artifacts = {role: artifact for role, artifact in run_by_name(name, store)[0].items() if artifact.is_readable}
+    manifests = {role: artifact.manifest for role, artifact in artifacts.items()}
+    interactions, metrics = artifacts.get(INTERACTIONS.name), artifacts.get(METRICS.name)
+    return {
+        "name": name,
+        "made": max((manifest.made["at"] for manifest in manifests.values()), default=None),
+        "domains": len(interactions.partitions()) if interactions else None,
+        "interactions": manifests[INTERACTIONS.name].rows if interactions else None,
+        "auc": metric_values(metrics).get(_AUC, {}).get("value") if metrics else None,
+        "artifacts": len(artifacts),
+        "bytes": sum(entry.size for manifest in manifests.values() for entry in manifest.files),
+        "unfinished": what_is_missing(name, store),
+    }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)

@@ -1,0 +1,1 @@
+"""Prefect flows, and runs without a server."""

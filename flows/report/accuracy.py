@@ -1,0 +1,106 @@
+"""The section on accuracy: by domain, beside other runs, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
+from data_contracts.store.artifact import MANIFEST, Artifact
+from flows.compare.runs import Compared, cautions, recorded
+from flows.compare.tables import domain_tables, settings_table, shares_tables
+from flows.output.plots import COLOURS, Spread, intervals
+from flows.output.tables import NOTHING_MEASURED, Table, metric_names, metrics_table
+from flows.report.blocks import Block, Folded, Note, Plots, Section
+from flows.report.results import log
+from flows.runner.lookup import Told
+
+_OPEN = 3
+"""Domains, the smallest, whose comparison is shown unfolded."""
+
+_PLOTTED_DOMAINS = 30
+
+
+def accuracy_section(told: Told) -> Section:
+    """Test metrics by domain, small ones first; beside the store's other runs on the same interactions."""
+    if METRICS.name not in told.artifacts:
+        return Section("Accuracy", [])
+    metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
+    if not metrics.rows:
+        return Section("Accuracy", [Note(NOTHING_MEASURED)])
+    *domains, (_, *of_mean) = metrics.rows
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *of_mean)))]
+    this = Compared(told.name, told.config, told.artifacts)
+    others, left_out = _others(told)
+    shown = [this, *others[: COLOURS - 1]]
+    colours = {run.name: place for place, run in enumerate(shown)}
+    blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
+    if others:
+        runs = [this, *others]
+        *tables, over_domains = domain_tables(runs)
+        blocks += [*tables[:_OPEN], over_domains]
+        blocks += [Folded("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
+        blocks += [*shares_tables(runs), settings_table(runs)]
+        blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]
+    else:
+        blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))
+    return Section("Accuracy", [*blocks, *left_out])
+
+
+def _others(told: Told) -> tuple[list[Compared], list[Note]]:
+    """Other runs of the store that were evaluated on the same interactions, and what is said of damaged ones."""
+    runs, notes = [], []
+    for name in told.store.run_names():
+        try:
+            if name != told.name and (run := _same_rows(told, name)):
+                runs.append(run)
+        except (OSError, ValueError) as error:  # of somebody else's run: no reason to have no report
+            note = f"Run {name} is left out: {'; '.join(str(error).splitlines())}"
+            log.warning("report of run %r: %s", told.name, note)
+            notes.append(Note(note))
+    return runs, notes
+
+
+def _same_rows(told: Told, name: str) -> Compared | None:
+    """A run by its name, if it was evaluated on the same interactions and this program can read it.
+
+    Raises:
+        OSError, ValueError: it is damaged.
+    """
+    artifacts, mine = told.store.run(name)[0], told.artifacts.get(INTERACTIONS.name)
+    if mine is None or artifacts.get(INTERACTIONS.name) != mine or METRICS.name not in artifacts:
+        return None
+    run = recorded(name, told.store)
+    if not all(_is_readable(found) for found in run.artifacts.values()):
+        return None
+    if problems := run.artifacts[METRICS.name].verify():
+        raise _damaged(run.artifacts[METRICS.name], problems[0])
+    return run
+
+
+def _is_readable(artifact: Artifact) -> bool:
+    try:
+        return artifact.is_readable
+    except ValueError as error:
+        raise _damaged(artifact, f"{MANIFEST} cannot be read") from error
+
+
+def _damaged(artifact: Artifact, problem: object) -> OSError:
+    return OSError(f"{artifact.address} is damaged: {problem}; delete it and run the run's file again")
+
+
+def _plotted(run: Compared) -> list[str]:
+    """One metric among candidates, one among all items."""
+    names = metric_names(run.values)
+    return [name for name in names if name == "auc" or name.startswith("full_recall")][:2]
+
+
+def _intervals(told: Told, runs: Sequence[Compared], metric: str) -> str:
+    domains = [domain for domain in reversed(told.sizes) if (domain, metric) in runs[0].values][:_PLOTTED_DOMAINS]
+    nothing: Mapping[str, float] = dict.fromkeys(("value", "low", "high"), np.nan)
+    spreads = []
+    for run in runs:
+        found = [run.values.get((domain, metric), nothing) for domain in [*domains, MACRO]]
+        spreads.append(Spread(*([own[name] for own in found] for name in nothing)))
+    return intervals(f"Test {metric}, 95 % interval", [*domains, "mean"], spreads)

@@ -1,0 +1,106 @@
+"""A report's section on evidence from walks: how a blend of vectors and evidence ranks, by the share of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_contracts.contracts import BLEND, METRICS
+from data_contracts.store.artifact import Artifact
+from flows.output.plots import COLOURS, STANDS_OUT, Series, line_plot
+from flows.output.tables import Table, shares_table
+from flows.report.blocks import Block, Folded, Note, Plots, Section, number
+from flows.runner.lookup import Told
+
+_OPEN = 4
+"""Domains, the largest, whose curve is shown unfolded."""
+
+_PLOTTED_DOMAINS = 30
+
+_CURVES = (
+    "The share of evidence is how far evidence from walks spreads over a domain's items, in the sum of that and the "
+    "spread of the vectors' scores, for the median user; the dot is the blend that is served. A domain with few "
+    "validation users leans on the others' curves, so its dot may lie beside its own top."
+)
+_SHARES = (
+    "inter: the table that all domains share; intra: the domain's own; evidence: walks from the user's items in all "
+    "domains. A part with a small share hardly moves an item up or down."
+)
+_NO_EVIDENCE = "This run ranks by vectors alone: blend.evidence is false."
+
+
+def evidence_section(told: Told) -> Section:
+    """The curve that each domain's blend was chosen from, and where scores come from, vectors and evidence."""
+    blends = {role.partition("-")[2]: found for role, found in told.artifacts.items() if found.contract is BLEND}
+    blocks = _blend_blocks(told, blends) if blends else []
+    if not (blends or told.config.get("blend", {}).get("evidence", False)):
+        blocks = [Note(_NO_EVIDENCE)]
+    shares = shares_table(told.artifacts) if METRICS.name in told.artifacts else None
+    return Section("Evidence from walks", [*blocks, shares, Note(_SHARES)] if shares else blocks)
+
+
+def _blend_blocks(told: Told, blends: Mapping[str, Artifact]) -> list[Block]:
+    """Tables and plots of the blends, by seed."""
+    curves = {seed: _curves_by_domain(blend) for seed, blend in blends.items()}
+    domains = [domain for domain in told.sizes if all(domain in of_seed for of_seed in curves.values())]
+    by_domain = {domain: [of_seed[domain] for of_seed in curves.values()] for domain in domains}
+    seeds = {f"seed {seed}": place % COLOURS for place, seed in enumerate(curves)} if len(curves) > 1 else {}
+    plots = [_plot(domain, by_domain[domain]) for domain in domains[:_PLOTTED_DOMAINS]]
+    blocks: list[Block] = [_table(by_domain), Note(_CURVES), Plots(plots[:_OPEN], seeds)]
+    return [*blocks, Folded("Smaller domains", [Plots(plots[_OPEN:], seeds)])] if plots[_OPEN:] else blocks
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The blends that were tried in one domain by one seed, by ascending share of evidence.
+
+    Attributes:
+        shares, ndcg: float64 (blends); from 0, vectors alone, to 1, evidence alone, where these were tried.
+        chosen: position of the one that is served.
+        users: validation users that it was chosen by.
+    """
+
+    shares: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
+    chosen: int
+    users: int
+
+    def at(self, share: float) -> float:
+        """NDCG@20 of a share, NaN where it was not tried."""
+        tried = self.ndcg[self.shares == share]
+        return float(tried[0]) if tried.size else float("nan")
+
+
+def _curves_by_domain(blend: Artifact) -> dict[str, _Curve]:
+    table = blend.read(["domain", "share", "full_ndcg@20", "users", "chosen"])
+    return {domain: _curve(table.filter(pc.equal(table["domain"], domain)))
+            for domain in pc.unique(table["domain"]).to_pylist()}  # fmt: skip
+
+
+def _curve(rows: pa.Table) -> _Curve:
+    shares, ndcg = rows["share"].to_numpy(), rows["full_ndcg@20"].to_numpy()
+    return _Curve(shares, ndcg, rows["chosen"].to_pylist().index(True), rows["users"][0].as_py())
+
+
+def _table(curves: dict[str, list[_Curve]]) -> Table:
+    """What vectors and evidence do alone and together, means over seeds."""
+    rows = []
+    for domain, of_seeds in curves.items():
+        ends = [float(np.mean([curve.at(share) for curve in of_seeds])) for share in (0.0, 1.0)]
+        chosen, share = (float(np.mean([getattr(c, name)[c.chosen] for c in of_seeds])) for name in ("ndcg", "shares"))
+        measures = (number(None if np.isnan(value) else value, 4) for value in (*ends, chosen))
+        rows.append((domain, number(of_seeds[0].users), number(share, 2), *measures))
+    header = ("domain", "users", "share of evidence", "vectors alone", "evidence alone", "blend")
+    return Table("Full NDCG@20 on the validation split, largest domains first", header, tuple(rows))
+
+
+def _plot(domain: str, curves: Sequence[_Curve]) -> str:
+    lines = [Series((curve.shares, curve.ndcg), place) for place, curve in enumerate(curves)]
+    dots = [Series((curve.shares[[curve.chosen]], curve.ndcg[[curve.chosen]]), STANDS_OUT) for curve in curves]
+    axes = "share of evidence (0: vectors alone, 1: evidence alone)", "full NDCG@20"
+    return line_plot(domain, axes, [*lines, *dots])

@@ -1,0 +1,49 @@
+"""Compiled ranks and top-k of rows of scores."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def count_at_least(scores, rows, items, indptr, masked, ranks):
+    """Pessimistic rank of each (row, item): unmasked items of the row that score at least as high, itself included."""
+    for i in range(rows.size):
+        row = rows[i]
+        score = scores[row, items[i]]
+        rank = 0
+        for j in range(scores.shape[1]):
+            rank += scores[row, j] >= score
+        for slot in range(indptr[row], indptr[row + 1]):
+            rank -= scores[row, masked[slot]] >= score
+        ranks[i] = rank
+
+
+@njit(nogil=True, cache=True)
+def best_items(scores, indptr, masked, items, best):
+    """The highest scoring unmasked columns of each row, equal scores by ascending column; -1 where none is left.
+
+    Args:
+        scores: float32 (rows, columns); masked entries become -inf.
+        indptr, masked: masked columns by row.
+        items, best: int32 and float32 (rows, n), filled.
+    """
+    for row in range(scores.shape[0]):
+        for slot in range(indptr[row], indptr[row + 1]):
+            scores[row, masked[slot]] = -np.inf
+        filled = 0
+        for column in range(scores.shape[1]):
+            score = scores[row, column]
+            if score == -np.inf or (filled == items.shape[1] and score <= best[row, filled - 1]):
+                continue
+            place = min(filled, items.shape[1] - 1)
+            while place > 0 and best[row, place - 1] < score:
+                best[row, place] = best[row, place - 1]
+                items[row, place] = items[row, place - 1]
+                place -= 1
+            best[row, place] = score
+            items[row, place] = column
+            filled = min(filled + 1, items.shape[1])
+        items[row, filled:] = -1
+        best[row, filled:] = 0

@@ -1,0 +1,92 @@
+"""Candidates: the items ranked against each held-out item, the same in training, evaluation and every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_contracts.seeding import draw_key
+from data_contracts.settings import EvaluateSettings
+from model.compute.column_parallel import ALONE, Columns
+from model.data.dataset import Domain, Rows
+from model.data.sampling_kernels import draw_candidates, name_rows
+from model.sparse.rows import Ints, Longs
+
+_BLOCK = 4096
+"""Held-out rows scored at once."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out interactions of one domain and split with their candidates.
+
+    Attributes:
+        users: int32 (rows), nodes of the users.
+        items: int32 (rows), numbers of the items among the domain's items.
+        candidates: int32 (rows, candidates), likewise; -1 where the domain has too few items.
+    """
+
+    users: Ints
+    items: Ints
+    candidates: Ints
+
+
+def held_out(rows: Rows, domain: Domain, split: str, settings: EvaluateSettings) -> HeldOut:
+    """Draw candidates, uniform without replacement, as a function of seed, domain, split, user and item.
+
+    clean: items that the user knows in no split; where fewer remain than wanted, all of them are candidates.
+    released: any item but the held-out one [EDDA].
+    """
+    held = rows.of(split)
+    indptr, known, owners = _left_out(rows, held, domain, settings)
+    keys = np.empty(held.users.size, np.uint64)
+    name_rows(
+        draw_key(settings.candidate_seed, "candidates", domain.name, split), held.union_users, held.union_items, keys
+    )
+    candidates = np.empty((held.users.size, settings.candidates), np.int32)
+    draw_candidates(indptr, known, owners, keys, domain.items, np.zeros(domain.items, np.int64), candidates)
+    return HeldOut(held.users, held.items, candidates)
+
+
+def score_candidates(
+    held: HeldOut, vectors: Tensor, users: int, columns: Columns = ALONE
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores of the held-out items (rows,) and of their candidates (rows, candidates); NaN where there is none.
+
+    Args:
+        held: rows to score.
+        vectors: final vectors of the domain's nodes.
+        users: users of the domain: the node of item 0.
+        columns: which columns of the vectors this process holds.
+    """
+    wanted = np.concatenate([held.items[:, None], held.candidates], axis=1)
+    scores = np.empty(wanted.shape, np.float32)
+    for start in range(0, wanted.shape[0], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        nodes = torch.from_numpy(np.maximum(wanted[block], 0).astype(np.int64) + users).to(vectors.device)
+        user = torch.from_numpy(held.users[block].astype(np.int64)).to(vectors.device)
+        dots = columns.total((vectors[nodes.T] * vectors[user]).sum(dim=2))
+        scores[block] = dots.T.cpu().numpy()
+    scores[wanted < 0] = np.nan
+    return scores[:, 0], scores[:, 1:]
+
+
+def known_items(rows: Rows, users: int, splits: tuple[int, ...]) -> tuple[Longs, Ints]:
+    """Distinct items that each user knows in any of the splits (positions in SPLITS), ascending, in compressed rows."""
+    chosen = np.isin(rows.split, splits)
+    offered = int(rows.items.max(initial=0)) + 1
+    pairs = np.unique(rows.users[chosen].astype(np.int64) * offered + rows.items[chosen])
+    counts = np.bincount(pairs // offered, minlength=users)
+    return np.concatenate([[0], np.cumsum(counts)]), (pairs % offered).astype(np.int32)
+
+
+def _left_out(rows: Rows, held: Rows, domain: Domain, settings: EvaluateSettings) -> tuple[Longs, Ints, Longs]:
+    if settings.protocol == "released":
+        numbers = np.arange(held.items.size + 1)
+        return numbers, held.items, numbers[:-1]
+    indptr, known = known_items(rows, domain.users, (0, 1, 2))
+    return indptr, known, held.users.astype(np.int64)

@@ -1,0 +1,91 @@
+"""Compiled loops of the model: drawing items, ranking items.
+
+Arrays in, preallocated output filled; nothing is checked here. Every random bit is `mix(key, counter)`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from model.compute.random_kernels import below, mix
+
+
+@njit(nogil=True, cache=True)
+def unknown_item(known, first, last, rank):
+    """The item with `rank` smaller items outside the ascending `known[first:last]`.
+
+    known[first + i] - i never falls with i, so bisection finds how many known items lie before the answer.
+    """
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if known[middle] - (middle - first) <= rank:
+            low = middle + 1
+        else:
+            high = middle
+    return rank + (low - first)
+
+
+@njit(nogil=True, cache=True)
+def draw_negatives(indptr, known, users, items, key, negatives):
+    """For each user a uniform item of 0 … items - 1 outside the user's ascending row of `known`; there must be one."""
+    for i in range(users.size):
+        first, last = indptr[users[i]], indptr[users[i] + 1]
+        rank = below(mix(key, i), items - (last - first))
+        negatives[i] = unknown_item(known, first, last, rank)
+
+
+@njit(nogil=True, cache=True)
+def share_negatives(indptr, known, users, negatives, shifts, owners):
+    """For each triple whose negative it is compared with: its own, then those of the triples `shifts` further on.
+
+    A negative that the user knows is no negative of theirs; the triple's own stands in for it.
+
+    Args:
+        indptr, known: ascending items that are no negatives, by user.
+        users, negatives: int32, of each triple; its own negative is none that the user knows.
+        shifts: int64, at least 0.
+        owners: int32 (triples, 1 + shifts), filled with triples.
+    """
+    for i in range(users.size):
+        first, last = indptr[users[i]], indptr[users[i] + 1]
+        owners[i, 0] = i
+        for j in range(shifts.size):
+            other = (i + shifts[j]) % users.size
+            place = first + np.searchsorted(known[first:last], negatives[other])
+            owners[i, j + 1] = i if place < last and known[place] == negatives[other] else other
+
+
+@njit(nogil=True, cache=True)
+def draw_candidates(indptr, known, rows, row_keys, items, stamp, candidates):
+    """For each row distinct uniform items outside `known[rows[i]]`, by Floyd's algorithm; -1 where none is left.
+
+    Args:
+        indptr, known: ascending items left out, by row.
+        rows: int64, the row of `known` that belongs to each output row.
+        row_keys: uint64, the name of each output row's draws.
+        items: items there are.
+        stamp: int64 zeros, one per item.
+        candidates: int32 (rows, candidates), filled.
+    """
+    for i in range(rows.size):
+        first, last = indptr[rows[i]], indptr[rows[i] + 1]
+        free = items - (last - first)
+        taken = min(candidates.shape[1], free)
+        for j in range(taken):
+            top = free - taken + j
+            rank = below(mix(row_keys[i], j), top + 1)
+            if stamp[rank] == i + 1:
+                rank = top
+            stamp[rank] = i + 1
+            candidates[i, j] = unknown_item(known, first, last, rank)
+        for j in range(taken, candidates.shape[1]):
+            candidates[i, j] = -1
+
+
+@njit(nogil=True, cache=True)
+def name_rows(key, users, items, row_keys):
+    """Key of each (user, item) under `key`."""
+    for i in range(users.size):
+        row_keys[i] = mix(mix(key, users[i]), items[i])

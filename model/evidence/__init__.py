@@ -1,0 +1,1 @@
+"""Evidence from walks, and how it is blended with the vectors."""

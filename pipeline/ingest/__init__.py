@@ -1,0 +1,1 @@
+"""Clean rows to interactions and rejects."""

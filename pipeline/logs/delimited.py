@@ -1,0 +1,152 @@
+"""CSV and TSV: one record per line. CSV fields may be quoted (RFC 4180, no line breaks inside); TSV has no quotes."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from pipeline.logs.discovery import LogError, LogFile
+from pipeline.logs.records import Columns, Records, Unreadable, column_error, decoded, read_lines, text_blocks
+
+_PROBED_LINES = 100
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """Lines of `width` fields, of which the ones at `positions` are wanted."""
+
+    columns: Columns
+    positions: tuple[int, ...]
+    width: int
+    delimiter: str
+    quoted: bool
+
+    def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
+        """Fields of a block of `lines` lines, or None unless exactly one good record stands on each line."""
+        if not self._is_plain(block):
+            return None
+        names = [str(position) for position in range(self.width)]
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(block),
+                read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 1),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=self.delimiter, quote_char='"' if self.quoted else False
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=[str(position) for position in dict.fromkeys(self.positions)],
+                    column_types={str(position): pa.binary() for position in self.positions},
+                ),
+            ).combine_chunks()
+            if table.num_rows != lines:
+                return None
+            return {
+                name: pa.concat_arrays(table[str(position)].chunks).cast(pa.string())
+                for name, position in zip(self.columns, self.positions, strict=True)
+            }
+        except pa.ArrowInvalid:
+            return None
+
+    def _is_plain(self, block: bytes) -> bool:
+        """No line end but LF and CRLF, and no quote left open on the last line (Arrow would close it)."""
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+            return False
+        if not self.quoted or b'"' not in block:
+            return True
+        last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 : -1]
+        return isinstance(self.line(last.removesuffix(b"\r")), list)
+
+    def line(self, line: bytes) -> list[str | None] | Unreadable | None:
+        """Fields of one line in the order of `columns`; None where the line is empty."""
+        if not line:
+            return None
+        record = split_line(line, self.delimiter, quoted=self.quoted)
+        if record is None:
+            return Unreadable("syntax", decoded(line))
+        if len(record) != self.width:
+            return Unreadable("arity", decoded(line))
+        fields: list[str | None] = [record[position] for position in self.positions]
+        if any("\udc80" <= character <= "\udcff" for field in fields for character in field or ""):
+            return Unreadable("undecodable", decoded(line))
+        return fields
+
+
+def split_line(line: bytes, delimiter: str, *, quoted: bool) -> list[str] | None:
+    """The fields of a line, undecodable bytes as lone surrogates; None where a quote stays open."""
+    text = line.decode("utf-8", "surrogateescape")
+    if not quoted or '"' not in text:
+        return text.split(delimiter)
+    reader = csv.reader([text, "next"], delimiter=delimiter)
+    try:
+        record = next(reader)
+    except csv.Error:
+        return None
+    return record if reader.line_num == 1 else None
+
+
+def read_delimited(log: LogFile, columns: Columns, block_bytes: int, kind: str) -> Iterator[Records]:
+    """Records of a CSV or TSV file.
+
+    Args:
+        log: the file.
+        columns: wanted fields.
+        block_bytes: bytes read at a time.
+        kind: "csv" or "tsv".
+
+    Raises:
+        LogError: the header or the records have no such column.
+    """
+    delimiter, quoted = (",", True) if kind == "csv" else ("\t", False)
+    blocks = text_blocks(log.path, block_bytes)
+    first, skipped = _without_blank_start(blocks)
+    if not first:
+        return
+    if log.source.header:
+        line, _, first = first.partition(b"\n")
+        names = split_line(line.removesuffix(b"\r"), delimiter, quoted=quoted)
+        if names is None:
+            raise LogError(f"{log.path}: the header is {decoded(line)!r}, must close its quotes")
+        skipped += 1
+    else:
+        names = [str(position) for position in range(_usual_width(first, delimiter, columns, quoted=quoted))]
+    positions = tuple(_position(log, name, column, names) for name, column in columns.items())
+    form = Delimited(columns, positions, len(names), delimiter, quoted)
+    yield from read_lines(chain([first] if first else [], blocks), form, skipped + 1)
+
+
+def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
+    """The first block from its first line that is not empty, and how many empty lines were before it."""
+    skipped = 0
+    for block in blocks:
+        text = block.lstrip(b"\r\n")
+        skipped += block[: len(block) - len(text)].count(b"\n")
+        if text:
+            return text, skipped
+    return b"", skipped
+
+
+def _usual_width(block: bytes, delimiter: str, columns: Columns, *, quoted: bool) -> int:
+    """The commonest number of fields among the first lines, the larger of equals; as many as mapped without any."""
+    lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
+    records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)
+    widths = Counter(len(record) for record in records if record is not None)
+    mapped = 1 + max((column for column in columns.values() if isinstance(column, int)), default=0)
+    return max(widths, key=lambda width: (widths[width], width), default=mapped)
+
+
+def _position(log: LogFile, name: str, column: str | int, names: Sequence[str]) -> int:
+    if isinstance(column, int):
+        if 0 <= column < len(names):
+            return column
+        raise column_error(log, name, column, f"a position from 0 to {len(names) - 1}")
+    if not log.source.header:
+        raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
+    if names.count(column) != 1:
+        raise column_error(log, name, column, f"one of the header's names: {', '.join(names)}, occurring once")
+    return names.index(column)

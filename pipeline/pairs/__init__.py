@@ -1,0 +1,1 @@
+"""Reach vectors to aligned pairs."""

@@ -1,0 +1,1 @@
+"""Public data sets made logs, one file each."""

@@ -1,0 +1,1 @@
+"""The train graph to reach vectors."""

@@ -1,0 +1,122 @@
+"""The site builds without a warning, from the folder and without the network; the Python page does what it says."""
+
+import importlib.util
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Fetched(HTMLParser):
+    """Addresses that a browser loads by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag in ("script", "img", "iframe"):
+            self.found.append(named.get("src") or "")
+        elif tag == "link" and named.get("rel") in ("stylesheet", "preconnect", "preload"):
+            self.found.append(named.get("href") or "")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    pytest.importorskip("material")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    folder = tmp_path_factory.mktemp("site")
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    pytest.importorskip("material")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nothing_is_fetched_from_the_network(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 12
+    for page in pages:
+        fetched = Fetched()
+        fetched.feed(page.read_text())
+        assert fetched.found
+        assert [address for address in fetched.found if re.match("(https?:)?//", address)] == []
+
+
+def test_generated_pages_have_every_key_column_and_command(site):
+    from data_contracts.contracts import CONTRACTS
+    from flows.cli.main import app
+    from flows.config.errors import known_keys
+    from flows.config.run_config import RunConfig
+
+    settings, artifacts, commands = (
+        (site / f"{name}.html").read_text() for name in ("settings", "artifacts", "commands")
+    )
+    assert [key for key in known_keys(RunConfig) if key[-1] not in settings] == []
+    for contract in CONTRACTS.values():
+        assert f'id="{contract.name}"' in artifacts
+        assert [column.name for column in contract.columns if f"<code>{column.name}</code>" not in artifacts] == []
+    names = [name for name in app if not name.startswith("-")]
+    assert len(names) > 10
+    assert [name for name in names if f'id="edda-{name}"' not in commands] == []
+
+
+def test_formulas_are_drawn(site):
+    page = (site / "method.html").read_text()
+    source = (ROOT / "docs" / "method.md").read_text()
+    assert page.count('<svg role="img"') == source.count("```math") > 5
+    assert "```" not in page
+
+
+def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks):
+    assert hooks.navigation({"index.md", "storage.md", "novel.md"}) == [
+        {"Start": ["index.md"]}, {"Operate": ["storage.md"]}, {"More": ["novel.md"]},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[a](faq.md#data) [b](../ARCHITECTURE.md#ingest)", "[a](faq.md#data) [b](architecture.md#ingest)"),
+        ("[code](../pipeline/pairs.py) [top](../README.md#start)", "code [top](index.md)"),
+        ("[soon](updating.md) [wrong](updatign.md)", "soon [wrong](updatign.md)"),
+        ("```python polars", "```python"),
+        ("https://a.b ![picture](x.png) [web](https://c.d/e)", "https://a.b ![picture](x.png) [web](https://c.d/e)"),
+    ],
+)
+def test_links_lead_to_pages_of_the_site_or_are_text(hooks, written, shown):
+    from mkdocs.structure.files import File, Files
+
+    there = [File(name, "", "", use_directory_urls=False) for name in ("index.md", "faq.md", "architecture.md")]
+    page = SimpleNamespace(file=there[1])
+    assert hooks.on_page_markdown(written, page, Files(there)) == shown
+
+
+def test_no_generated_page_is_kept_in_the_repository():
+    assert {"settings.md", "artifacts.md", "commands.md", "functions.md"}.isdisjoint(
+        path.name for path in (ROOT / "docs").iterdir()
+    )
+
+
+def test_the_python_page_prints_what_it_says(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = _BLOCK.findall((ROOT / "docs" / "python.md").read_text())
+    assert [kind for kind, _ in blocks] == ["python", "text"] * (len(blocks) // 2)
+    names: dict[str, object] = {}
+    for (_, code), (_, expected) in zip(blocks[::2], blocks[1::2], strict=True):
+        exec(compile(code, "docs/python.md", "exec"), names)
+        assert capsys.readouterr().out == expected

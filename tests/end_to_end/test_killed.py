@@ -1,0 +1,165 @@
+"""A run as people start it, killed without warning and started again: what comes out is what would have come out."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from small_run import RUN, SMALL_RUN, every_file
+from torch import Tensor
+from torch.nn import Parameter
+
+from data_contracts.store.runs import attempt_of
+from data_contracts.store.store import Store
+from flows.config.run_config import load_config
+from flows.runner.execute import run_stages
+from model.learners.row_adam import RowAdam
+
+
+def command(stage: str, folder: Path, store: str) -> list[str]:
+    arguments = [stage, str(folder / "run.toml"), "--store", str(folder / store), "--no-prefect"]
+    return [sys.executable, "-m", "flows.cli", *arguments]
+
+
+def killed(arguments: list[str], line: str, times: int, seconds: float) -> int:
+    """Kill a command so many seconds after it has logged such a line so many times; epochs that were logged in all."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines: list[str] = []
+    while sum(line in each for each in lines) < times:
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    lines += process.stderr.read().splitlines()
+    process.stderr.close()
+    assert process.wait() == -signal.SIGKILL, "the command ended before it was killed"
+    return sum(": loss " in each for each in lines)
+
+
+def results(root: Path) -> dict[str, object]:
+    """Every byte of tensors and history, and every metric with its interval."""
+    artifacts, _ = Store(root).run("killed")
+    checkpoint = artifacts["checkpoint-2022"]
+    files = {entry.path: (checkpoint.path / entry.path).read_bytes() for entry in checkpoint.manifest.files}
+    return {**files, "metrics": artifacts["metrics"].read().to_pylist()}
+
+
+def test_a_run_killed_at_several_moments_ends_with_the_same_tensors_and_metrics(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    subprocess.run(command("evaluate", tmp_path, "whole"), check=True, capture_output=True)
+    made = shutil.ignore_patterns("checkpoint*", "metrics*")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again", symlinks=True, ignore=made)
+
+    again, moments = command("evaluate", tmp_path, "again"), random.Random(5)
+    trained = [killed(again, ": loss ", moments.randint(1, 12), moments.uniform(0, 0.05)) for _ in range(2)]
+    assert sum(trained) < 60, "nothing was left to train after the last kill"
+    killed(again, "evaluate: making", 1, moments.uniform(0, 0.02))
+    subprocess.run(again, check=True, capture_output=True)
+    assert results(tmp_path / "again") == results(tmp_path / "whole")
+
+
+def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    run = command("evaluate", tmp_path, "store")
+    killed(run, ": loss ", 3, 0)
+    artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(Store(tmp_path / "store"))
+    before = {role: artifact.path.stat().st_ino for role, artifact in artifacts.items()}
+    assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs"]
+
+    collect = [sys.executable, "-m", "flows.cli", "gc", "--store", str(tmp_path / "store")]
+    subprocess.run(collect, check=True, capture_output=True)
+    again = subprocess.run(run, check=True, capture_output=True, text=True).stderr
+    artifacts, details = Store(tmp_path / "store").run("killed")
+    assert {role: artifacts[role].path.stat().st_ino for role in before} == before
+    assert details["made"] == ["checkpoint-2022", "blend-2022", "metrics"]
+    assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training went on from its last epoch"
+
+
+SLOW_TO_IMPORT = [
+    *(
+        "pipeline.synthetic",
+        "pipeline.ingest.stage",
+        "pipeline.graph",
+        "pipeline.reach.stage",
+        "pipeline.pairs.stage",
+        "dask.delayed",
+    ),
+    *("model.training.stage", "model.evaluation.stage", "model.serving.export", "torch._dynamo"),
+]
+WAITING_RUN = RUN.replace("epochs = 60", 'epochs = 12\nbackbone = "mf"').replace("batch_size = 256", "batch_size = 8")
+"""Many steps that read few rows each."""
+
+
+def run_until(file: Path, store: Path, last: int, told: Any) -> None:
+    """Make a run; a process of its own ends as kill -9 ends it before its so manieth step on the store's files."""
+    steps = 0
+
+    def step(_event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal steps
+        if any(isinstance(path, str) and path.startswith(str(store)) for path in arguments[:2]):
+            steps += 1
+            if steps == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(step)
+    run_stages(load_config(file, [f"store={store}"]))
+    told.value = steps
+
+
+def train_until(file: Path, store: Path, last: int, told: Any) -> None:
+    """Likewise, killed after its so manieth reading of a table some rows of which wait."""
+    reads = RowAdam.reads
+
+    def read(self: RowAdam, table: Parameter, rows: Tensor) -> None:
+        reads(self, table, rows)
+        told.value += table in self._waiting
+        if 0 < told.value == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RowAdam.reads = read  # type: ignore[method-assign]
+    run_stages(load_config(file, [f"store={store}"]), "train")
+
+
+def ended(make: Callable[..., None], file: Path, store: Path, last: int = 0) -> tuple[int | None, int]:
+    """Exit status of such a process, and how many steps it took where it was not killed."""
+    servant = get_context("forkserver")  # one that has imported what is slow to import
+    servant.set_forkserver_preload(SLOW_TO_IMPORT)
+    told = servant.Value("i", 0)
+    process = servant.Process(target=make, args=(file, store, last, told))
+    process.start()
+    process.join()
+    return process.exitcode, told.value
+
+
+def test_a_run_killed_at_any_of_ten_moments_ends_with_the_same_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(SMALL_RUN)
+    status, steps = ended(run_until, file, tmp_path / "whole")
+    assert status == 0
+    for moment in random.Random(11).sample(range(1, steps + 1), 10):
+        store = tmp_path / f"killed-{moment}"
+        assert ended(run_until, file, store, moment)[0] == -signal.SIGKILL
+        assert ended(run_until, file, store)[0] == 0
+        assert every_file(store) == every_file(tmp_path / "whole"), f"killed before step {moment} of {steps}"
+
+
+def test_a_training_killed_while_rows_wait_ends_with_the_same_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(WAITING_RUN)
+    status, waits = ended(train_until, file, tmp_path / "whole")
+    assert status == 0
+    assert waits > 500
+    store = tmp_path / "killed"
+    assert ended(train_until, file, store, waits // 2)[0] == -signal.SIGKILL
+    status, waits_left = ended(train_until, file, store)
+    assert status == 0
+    assert waits / 2 < waits_left < waits, "training went on from an epoch in which rows had waited"
+    assert every_file(store) == every_file(tmp_path / "whole")

@@ -1,0 +1,39 @@
+"""Runs that leave next to nothing: everything works, and says what there is not."""
+
+import pytest
+from fake_stages import edda
+
+from data_contracts.open_store import open_store
+from flows.output.plots import bars
+
+RUN = 'name = "r"\n[[logs]]\npath = "log.csv"\ndomain = "a"\n[train]\nepochs = 1\n'
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.toml").write_text(RUN)
+    return tmp_path
+
+
+def test_one_user_of_one_item_is_a_run_without_metrics_and_recommendations(here, capsys):
+    (here / "log.csv").write_text("user_id,item_id\nu,i\n")
+    assert edda("run", "r.toml", "--no-prefect") == 0
+    assert "No test row is left, so nothing was measured; see ingest.split and the rejects." in capsys.readouterr().out
+    assert "No test row is left" in (here / "edda-store/runs/r/report.html").read_text()
+    assert edda("compare", "r") == 0
+    assert capsys.readouterr().out.startswith("Training, mean over seeds")
+    assert edda("recommend", "r", "--domain", "a", "--user", "u") == 0
+    assert capsys.readouterr() == ("", "domain 'a' has no other item to recommend\n")
+
+
+@pytest.mark.parametrize("place", ["file", "file/store"])
+def test_a_store_that_is_a_file_is_told(here, capsys, place):
+    (here / "file").touch()
+    assert edda("ingest", "r.toml", "--no-prefect", "--store", place) == 1
+    assert capsys.readouterr().err == f"edda: store {here / place}: {here / 'file'} is a file, must be a folder\n"
+    assert open_store(here / "folder/that/is/not/there").run_names() == []
+
+
+def test_plots_take_names_in_any_script():
+    assert "日本" in bars("rows", "rows", {"日本": 1.0})

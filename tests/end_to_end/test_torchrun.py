@@ -1,0 +1,175 @@
+"""Training by two processes under torchrun, on loopback, beside the same training by one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.store import Store
+from data_contracts.train_settings import TrainSettings
+from flows.config.run_config import load_config
+from flows.runner.execute import run_stages
+
+RUN = """
+name = "ranks"
+[world]
+domains = 3
+users = 150
+items = 80
+interactions = 2500
+[reach]
+compared_nodes = 5
+[train]
+epochs = 20
+width = 7
+batch_size = 256
+learning_rate = 0.01
+initial_spread = 0.3
+alignment = 0.3
+[compute]
+threads = 1
+"""
+EPOCH = ": loss "
+
+
+def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        "--nproc-per-node=2",
+    ]
+    command = [*torchrun, "-m", "flows.cli", "train", str(folder / "run.toml"), "--store", str(folder / store)]
+    settings = [part for override in overrides for part in ("--set", override)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *settings, *options], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and what was logged from here on."""
+    assert process.stderr is not None
+    text = process.stderr.read()
+    process.stderr.close()
+    return process.wait(), text
+
+
+def checkpoint_of(folder: Path, store: str) -> Artifact:
+    return Store(folder / store).run("ranks")[0]["checkpoint-2022"]
+
+
+def tensors_of(checkpoint: Artifact) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.path / "model.safetensors")
+
+
+def copied(folder: Path, store: str) -> None:
+    ignored = shutil.ignore_patterns("checkpoint*", "runs")
+    shutil.copytree(folder / "one", folder / store, symlinks=True, ignore=ignored)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained by one process in the store `one` and by two in `two`; what was logged in `two.log`."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "run.toml").write_text(RUN)
+    run_stages(load_config(folder / "run.toml", [f'store="{folder / "one"}"']), "train")
+    copied(folder, "two")
+    status, logged = ended(launched(folder, "two"))
+    assert status == 0, logged
+    (folder / "two.log").write_text(logged)
+    return folder
+
+
+def assert_measures_are_alike(one: Artifact, two: Artifact) -> None:
+    found, expected = two.read().to_pydict(), one.read().to_pydict()
+    for name in ("epoch", "domain", "metric"):
+        assert found[name] == expected[name]
+    assert found["value"] == pytest.approx(expected["value"], rel=1e-3, abs=1e-4)
+
+
+def test_two_processes_measure_what_one_does(folder: Path) -> None:
+    assert_measures_are_alike(checkpoint_of(folder, "one"), checkpoint_of(folder, "two"))
+
+
+def test_two_processes_go_on_from_an_earlier_training_as_one_does(folder: Path) -> None:
+    grown, now = "world.interactions=2600", ["one-now", "two-now"]
+    for store in now:
+        shutil.copytree(folder / "one", folder / store, symlinks=True)
+    settings = [f'store="{folder / now[0]}"', grown, "update=true"]
+    run_stages(load_config(folder / "run.toml", settings), "train")
+    status, logged = ended(launched(folder, now[1], grown, options=["--update"]))
+    assert status == 0, logged
+    before, (one, two) = checkpoint_of(folder, "one"), (checkpoint_of(folder, store) for store in now)
+    assert two.key == one.key != before.key
+    assert two.statistics["warm_start"] == one.statistics["warm_start"]
+    assert two.statistics["warm_start"]["from"] == before.key
+    assert min(two.read()["epoch"].to_pylist()) == 0
+    assert_measures_are_alike(one, two)
+
+
+def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Path) -> None:
+    one, two = checkpoint_of(folder, "one"), checkpoint_of(folder, "two")
+    assert two.key == one.key
+    found, expected = tensors_of(two), tensors_of(one)
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_bytes_of_every_step_are_counted_and_told(folder: Path) -> None:
+    statistics = checkpoint_of(folder, "two").statistics
+    interactions = Store(folder / "two").run("ranks")[0]["interactions"].read()["split"].to_pylist().count("train")
+    batch = statistics["bytes_by_step"]["batch"]
+    assert len(statistics["memory_mib_by_process"]) == 2
+    scores = 1 + TrainSettings().negatives
+    assert batch["bytes"] == 4 * (scores * 20 * interactions + batch["steps"])
+    assert f"by step: batch {batch['bytes'] / batch['steps']:,.0f}, alignment " in (folder / "two.log").read_text()
+
+
+def test_only_the_first_process_tells(folder: Path) -> None:
+    logged = (folder / "two.log").read_text()
+    assert [logged.count(f"epoch {epoch}{EPOCH}") for epoch in (1, 20)] == [1, 1]
+    assert logged.count("train: making checkpoint-2022") == 1
+
+
+def test_without_one_process_the_job_fails_and_goes_on_when_started_again(folder: Path) -> None:
+    copied(folder, "again")
+    job = launched(folder, "again")
+    assert job.stderr is not None
+    while f"epoch 3{EPOCH}" not in (line := job.stderr.readline()):
+        assert line, "the job ended too early"
+    processes = psutil.Process(job.pid).children()
+    next(each for each in processes if each.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
+    status, logged = ended(job)
+    assert status == 1
+    told = (
+        "lost another one",
+        "interrupted; what was finished is kept",
+    )  # whichever comes first: the sum or the signal
+    assert any(words in logged for words in told)
+    assert "goes on" in logged
+
+    status, logged = ended(launched(folder, "again"))
+    assert status == 0, logged
+    assert f"epoch 3{EPOCH}" not in logged
+    again, two = checkpoint_of(folder, "again"), checkpoint_of(folder, "two")
+    assert again.manifest.files == two.manifest.files
+
+
+def test_more_processes_than_columns_are_refused_once_with_a_remedy(folder: Path) -> None:
+    status, logged = ended(launched(folder, "two", "train.width=1"))
+    assert status == 1
+    message = "edda: a table's width is 1, must be ≥ 2, the number of processes; start fewer of them"
+    assert [line for line in logged.splitlines() if line.startswith("edda: ")] == [message]

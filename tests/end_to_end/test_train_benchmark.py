@@ -1,0 +1,81 @@
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_world import Tiny
+
+from data_contracts.train_settings import TrainSettings
+from model.compute.threads import torch_threads
+from model.edda.alignment import alignment_loss, load_pairs
+from model.sparse.matrix import choose_engine
+
+SMALL = TrainSettings(
+    width=8,
+    intra_width=8,
+    batch_size=32,
+    initial_spread=0.1,
+    negatives=1,
+    order="sequential",
+    inter_graph="by-domain",
+    l2=1e-4,
+    intra_penalty=1.0,
+    intra_shared_at_most=1.0,
+    alignment=0.3,
+    engine="native",
+    device="cpu",
+)
+
+
+@pytest.fixture
+def contenders(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import train_contenders
+
+    return train_contenders
+
+
+@pytest.fixture
+def contest(contenders: ModuleType, tiny_world: Tiny) -> Iterator[Any]:
+    with torch_threads(1), torch.random.fork_rng():
+        yield contenders.contest_of(tiny_world.parents, SMALL)
+
+
+@pytest.fixture(params=["torch", "dgl"])
+def peer(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param)
+    return request.param
+
+
+def test_plain_steps_lose_what_ours_do_without_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
+    found = contenders.parity_with(contest, peer, 7, 2)
+    assert found["losses"] < 1e-5
+    assert found["gradients"] < 1e-4
+
+
+def test_plain_steps_lose_on_average_what_ours_do_with_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
+    assert abs(contenders.parity_with(contest, peer, 6, 20)["standard_errors"]) < 3
+
+
+def test_other_dropout_is_seen_in_the_mean_loss(contenders: ModuleType, contest: Any) -> None:
+    of = {"edda": contest.changed(initial_spread=1.0)}
+    of["torch"] = of["edda"].changed(edge_dropout=0.4)
+    means = [contenders.mean_losses(contenders.learner_of(of[name], name), of[name], 3, 20) for name in of]
+    assert abs(contenders.apart(*means)) > 3
+
+
+def test_plain_alignment_losses_are_ours(contenders: ModuleType, contest: Any) -> None:
+    edda, plain = contest.start(), contenders.learner_of(contest, "torch").model
+    _, multiply = choose_engine("native", torch.device("cpu"))
+    pairs_of_all = load_pairs(contest.artifacts["pairs"], contest.world)
+    ours = [float(alignment_loss(edda, pairs, multiply).detach()) for pairs in pairs_of_all]
+    theirs = [float(plain.alignment_loss(pairs).detach()) for pairs in contest.pairs()]
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5)
+    assert len(ours) == 6
+
+
+def test_costs_cover_both_parts_of_an_epoch(contenders: ModuleType, contest: Any) -> None:
+    ours, plain = contenders.edda_cost(contest, "edda"), contenders.plain_cost(contest, "torch", 1)
+    assert {name for name in ours if name != "floor"} == set(plain)
+    assert min(plain["bpr_cpu"], plain["alignment_cpu"], ours["floor"]["touched_seconds"]["bpr"]) > 0

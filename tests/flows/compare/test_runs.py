@@ -1,0 +1,217 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from fake_stages import Stages, edda, here, stages
+from tiny_world import build
+
+from data_contracts.contracts import METRICS
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.draft import Draft
+from data_contracts.store.store import Store
+from flows.compare.runs import Compared, cautions, changes, difference
+from flows.compare.tables import as_json, comparison_tables
+from flows.config.presets import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
+from flows.config.run_config import load_config
+from flows.runner.plan import make_plan
+
+__all__ = ["here", "stages"]
+
+LOG = {"big": [("u", "i", "train"), ("v", "j", "train"), ("w", "j", "test")], "small": [("u", "i", "test")]}
+
+
+def metrics(store: Store, auc: dict[int | None, float], settings: dict[str, Any] | None = None) -> Artifact:
+    """AUC by seed, the same in every domain; a null seed holds the mean over seeds."""
+
+    def write(draft: Draft) -> None:
+        rows = [
+            {
+                "seed": seed, "epoch": None, "domain": domain, "split": split, "metric": metric,
+                "value": value, "low": value - 0.02, "high": value + 0.04, "rows": 5,
+            }
+            for seed, value in auc.items() for domain in ("big", "small", "macro")
+            for split in ("valid", "test") for metric in ("auc", "full_mrr")
+        ]  # fmt: skip
+        draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
+
+    return store.make(
+        METRICS, {"auc": {str(seed): value for seed, value in auc.items()}, **(settings or {})}, {}, write
+    )
+
+
+def compared(store: Store, name: str, auc: dict[int | None, float], /, **config: Any) -> Compared:
+    return Compared(name, {"name": name, **config}, {"metrics": metrics(store, auc)})
+
+
+def test_differences_are_paired_by_seed(store: Store) -> None:
+    first = compared(store, "a", {None: 0.0, 1: 0.70, 2: 0.72, 3: 0.74, 4: 0.1})
+    other = compared(store, "b", {None: 0.0, 1: 0.71, 2: 0.74, 3: 0.75, 9: 0.9})
+    found = difference(other, first, ("macro", "auc"))
+    assert found is not None
+    assert (round(found.value, 6), found.seeds) == (0.013333, 3)
+    assert found.p == pytest.approx(0.0572, abs=1e-4)  # t = 4.0 with two degrees of freedom
+
+
+def test_one_seed_has_a_difference_without_a_p(store: Store) -> None:
+    found = difference(compared(store, "b", {1: 0.75}), compared(store, "a", {1: 0.5}), ("big", "auc"))
+    assert found is not None
+    assert (found.value, found.p) == (0.25, None)
+
+
+def test_other_seeds_are_compared_by_their_means(store: Store) -> None:
+    first, other = compared(store, "a", {None: 0.5, 1: 0.4, 2: 0.6}), compared(store, "b", {3: 0.75})
+    found = difference(other, first, ("big", "auc"))
+    assert found is not None
+    assert (found.value, found.p, found.seeds) == (0.25, None, 0)
+
+
+def test_equal_differences_of_all_seeds_are_certain(store: Store) -> None:
+    first = compared(store, "a", {None: 0.5, 1: 0.5, 2: 0.25})
+    up = difference(compared(store, "b", {None: 0.75, 1: 0.75, 2: 0.5}), first, ("big", "auc"))
+    same = difference(compared(store, "c", {None: 0.5, 1: 0.5, 2: 0.25}), first, ("big", "auc"))
+    assert up is not None
+    assert same is not None
+    assert (up.p, same.p) == (0.0, 1.0)
+
+
+def test_small_domains_come_first_and_significant_differences_are_marked(store: Store) -> None:
+    world = build(store, LOG)
+    runs = [compared(store, "a", {None: 0.6, 1: 0.5, 2: 0.7}), compared(store, "b", {None: 0.8, 1: 0.7, 2: 0.9})]
+    runs = [Compared(run.name, run.config, {**run.artifacts, **world.parents}) for run in runs]
+    small, big, macro, *_ = comparison_tables(runs)
+    assert [table.title.split(",")[0] for table in (small, big, macro)] == [
+        "small: 1 interactions", "big: 3 interactions", "mean over domains",
+    ]  # fmt: skip
+    assert small.header == ("run", "auc", "Δ  ")
+    assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
+
+
+def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
+    rows = [
+        {"seed": 1, "epoch": None, "domain": domain, "split": "test", "metric": metric, "value": value, "low": value,
+         "high": value, "rows": 5}
+        for domain in ("big", "macro") for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
+    artifact = store.make(METRICS, {"shares": True}, {}, lambda draft: draft.write(table))
+    runs = [Compared("a", {}, {"metrics": artifact}), compared(store, "b", {1: 0.5})]
+    *domains, shares, _, _ = comparison_tables(runs)
+    assert shares.header == ("run", "inter", "intra")
+    assert shares.rows == (("a", "75%", "25%"), ("b", "–", "–"))
+    assert not any("share" in name for table in domains for name in table.header)
+    described = as_json(runs)["runs"][0]
+    assert described["scores_come_from"]["macro"] == {"inter": 0.75, "intra": 0.25}
+    assert list(described["metrics"]["macro"]) == ["auc"]
+
+
+def test_settings_that_differ_are_named_but_not_those_without_effect(store: Store) -> None:
+    first = compared(store, "a", {1: 0.5}, store="x", train={"epochs": 1, "layers": 2})
+    other = compared(store, "b", {1: 0.5}, store="y", train={"epochs": 5, "layers": 2})
+    assert changes(other, first) == {"train.epochs": 5}
+    assert comparison_tables([first, other])[-1].rows == (("b", "train.epochs=5"),)
+
+
+def test_runs_of_one_name_are_an_error(store: Store) -> None:
+    run = compared(store, "a", {1: 0.5})
+    with pytest.raises(ValueError, match="two runs are called 'a'"):
+        comparison_tables([run, run])
+
+
+def test_other_candidates_or_interactions_are_told(store: Store) -> None:
+    first = Compared("a", {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 10}), **build(store, LOG).parents})
+    others = build(store, {"big": LOG["big"]}).parents
+    other = Compared("b", {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 11}), **others})
+    assert cautions([first, other]) == [
+        "b was measured on other interactions than a",
+        "b was measured on other candidates or metrics than a",
+    ]
+    assert cautions([first, first]) == []
+
+
+def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages: Stages) -> None:
+    assert edda("ingest", "r.toml", "--no-prefect") == 0
+    for (path, overrides), name in zip(baseline_runs((Path("r.toml"), [])), BASELINES, strict=True):
+        config = load_config(path, overrides)
+        both = config.train.tables == "both" and config.train.model == "edda"
+        width = sum(config.train.widths) if both else config.train.width
+        assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
+        prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
+        roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
+        assert set(roles) - {"neighbours", "blend-2022"} == {*prepared, "checkpoint-2022", "metrics"}
+        assert config.blend.evidence == ("neighbours" in roles) == ("blend-2022" in roles) == (name == "walks")
+        assert config.train.select_by == ("auc" if name == "released" else "full_ndcg@20")
+
+
+def test_walks_stand_beside_every_baseline_that_has_vectors(here: Path) -> None:
+    beside = {}
+    for name, plain in zip(BASELINES, baseline_runs((Path("r.toml"), [])), strict=True):
+        beside[name] = [load_config(*run) for run in with_walks(plain)]
+        for config in beside[name]:
+            assert config.train == load_config(*plain).train
+            assert (config.name, config.blend.evidence) == (f"r-{name}-walks", True)
+    assert [name for name, runs in beside.items() if not runs] == ["walks"]
+
+
+@pytest.mark.parametrize("has", ["true", "false"])
+def test_a_run_is_compared_with_itself_with_or_without_evidence(here: Path, has: str) -> None:
+    config = load_config(*other_evidence((Path("r.toml"), [f"blend.evidence={has}"])))
+    other = {"true": "false", "false": "true"}[has]
+    assert (config.name, str(config.blend.evidence).lower()) == (f"r-evidence-{other}", other)
+
+
+def test_a_variant_is_named_after_what_it_changes(here: Path) -> None:
+    path, overrides = variant_run((Path("r.toml"), []), ["train.alignment=0", "train.seeds=[1, 2]"])
+    config = load_config(path, overrides)
+    assert (config.name, config.train.alignment) == ("r-alignment-0-seeds-1-2", 0.0)
+
+
+def test_compare_makes_what_is_missing_and_prints_every_run(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "r.toml", "--variant", "train.epochs=5", "--baselines", "--no-prefect") == 0
+    out = capsys.readouterr().out
+    assert all(f"\nr-{name} " in out for name in BASELINES)
+    assert re.search(r"\nr-epochs-5 +train.epochs=5\n", out)
+    assert stages.calls["metrics"] == 2 + len(BASELINES)
+    assert "recommendations" not in stages.calls
+
+
+def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "r.toml", "--baselines", "--evidence", "--no-prefect") == 0
+    macro = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("mean over domains"))
+    names = [line.split()[0] for line in macro.splitlines()[2:]]
+    beside = {name: [f"r-{name}"] if name == "walks" else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES}
+    assert names == ["r", "r-evidence-false", *(name for pair in beside.values() for name in pair)]
+
+
+def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stages, capsys) -> None:
+    assert edda("evaluate", "r.toml", "--no-prefect", "--set", "name=old") == 0
+    assert edda("evaluate", "r.toml", "--no-prefect", "--set", "name=new", "--set", "train.epochs=5") == 0
+    capsys.readouterr()
+    assert edda("compare", "old", "new", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["name"] for run in found["runs"]] == ["old", "new"]
+    assert found["runs"][1]["differs"] == {"train.epochs": 5}
+    same = {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None}
+    assert found["runs"][1]["metrics"]["books"]["auc"]["difference"] == same
+    assert found["cautions"] == []
+
+
+def test_compare_as_markdown_has_tables(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "r.toml", "--no-prefect", "--markdown") == 0
+    assert "| run | auc | Δ   |\n| --- | ---: | ---: |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there must be a run's TOML file"),
+        (["old", "--baselines"], "there must be a run's TOML file"),
+        (["old", "--evidence"], "there must be a run's TOML file"),
+        (["old"], "run 'old' is not in"),
+    ],
+)
+def test_compare_says_what_it_needs(here: Path, capsys, arguments: list[str], message: str) -> None:
+    assert edda("compare", *arguments) == 1
+    assert message in capsys.readouterr().err

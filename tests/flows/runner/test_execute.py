@@ -1,0 +1,75 @@
+"""Runs of one name wait for each other."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+from fake_stages import Stages, stages
+
+from flows.config.run_config import RunConfig, load_config
+from flows.runner.execute import make_roles, run_stages
+
+__all__ = ["stages"]
+
+
+class Waiting(logging.Handler):
+    """Notices that a run waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("waiting for another run named 'r'"):
+            self.seen.set()
+
+
+def config(folder: Path, *overrides: str) -> RunConfig:
+    file = folder / "r.toml"
+    file.write_text('name = "r"\nstore = "store"\ntrain.alignment = 0.3\n[world]\n')
+    return load_config(file, overrides)
+
+
+def test_a_run_waits_for_another_of_its_name_and_finds_what_that_made(
+    tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_works, second_waits = threading.Event(), Waiting()
+    logger = logging.getLogger("flows.runner.execute")
+    logger.addHandler(second_waits)
+    logger.setLevel(logging.INFO)
+    monkeypatch.setattr(logger, "propagate", False)  # Prefect's handlers complain outside of its flows
+
+    def slowly(*work):
+        first_works.set()
+        assert second_waits.seen.wait(60)
+        return make_roles(*work)
+
+    first = threading.Thread(target=run_stages, args=(config(tmp_path), None, slowly))
+    first.start()
+    try:
+        assert first_works.wait(60)
+        assert run_stages(config(tmp_path)).made == []
+    finally:
+        first.join()
+        logger.removeHandler(second_waits)
+    assert set(stages.calls.values()) == {1}
+
+
+def test_a_run_of_another_name_waits_for_nobody(tmp_path: Path, stages: Stages) -> None:
+    def within(*work):
+        if work[1] == "export":
+            assert run_stages(config(tmp_path, "name=other"), "walk").made == []
+        return make_roles(*work)
+
+    assert run_stages(config(tmp_path), work=within).made
+
+
+def test_costs_stay_those_of_the_artifacts(tmp_path: Path, stages: Stages) -> None:
+    first = run_stages(config(tmp_path))
+    stages_of_a_run = ["ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
+    assert list(first.costs) == ["world", *stages_of_a_run]
+    again = run_stages(config(tmp_path, "train.seeds=[7]"), "train")
+    assert again.costs["walk"] == first.costs["walk"]
+    other = run_stages(config(tmp_path, "name=other"))
+    assert other.costs == {}

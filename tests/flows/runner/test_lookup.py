@@ -1,0 +1,160 @@
+"""A run is on record from its start: interrupted, its finished stages are kept and it is told what is missing."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+from pathlib import Path
+
+import pytest
+from fake_stages import Stages, edda, here, stages
+
+from data_contracts.store.garbage import collect_garbage
+from data_contracts.store.runs import attempt_of
+from data_contracts.store.store import Store
+from flows.config.run_config import load_config
+from flows.runner.execute import make_roles, run_stages
+from flows.runner.lookup import run_by_name
+from flows.serve.open_run import exported_run
+
+__all__ = ["here", "stages"]
+
+STAGES = ["world", "ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
+
+
+class Ended(BaseException):
+    """The end of a run that nothing in it notices; tests/test_killed.py kills real ones."""
+
+
+def ended_before(stage: str, *overrides: str) -> None:
+    """A run that ends when it comes to a stage."""
+
+    def work(plan, name, roles):
+        if name == stage:
+            raise Ended
+        return make_roles(plan, name, roles)
+
+    with pytest.raises(Ended):
+        run_stages(load_config(Path("r.toml"), overrides), None, work, "r.toml --set x")
+    gc.collect()  # the ended run's claims
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    status = edda(*arguments)
+    return status, " ".join(capsys.readouterr())
+
+
+def test_what_a_killed_run_had_finished_is_no_garbage_and_not_made_again(here, stages: Stages) -> None:
+    ended_before("align")
+    assert collect_garbage(Path("edda-store")) == []
+    outcome = run_stages(load_config(Path("r.toml")))
+    assert outcome.made == ["pairs", "checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
+    assert "attempt" not in outcome.plan.store.run("r")[1]
+
+
+def test_what_a_killed_training_goes_on_from_is_no_garbage_and_staging_of_what_is_made_is(here, stages: Stages) -> None:
+    ended_before("train")
+    planned = attempt_of(Store("edda-store").run("r")[1]).planned
+    folders = [Path("edda-store/.staging", *planned[role]) for role in ("checkpoint-2022", "pairs")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    collect_garbage(Path("edda-store"))
+    assert [folder.exists() for folder in folders] == [True, False]
+
+
+def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stages, capsys, caplog) -> None:
+    run_stages(load_config(Path("r.toml")))
+    finished = Store("edda-store").run("r")[0]
+    ended_before("train", "pairs.k=2")
+    assert Store("edda-store").run("r")[0] == finished
+    assert collect_garbage(Path("edda-store")) == []
+    assert {role: found.key for role, found in exported_run("r", None)[1].items()} == {
+        role: found.key for role, found in finished.items()
+    }
+    assert "; what follows was made before" in caplog.text
+    assert told(capsys, "run", "r.toml")[0] == 0
+    assert "attempt" not in Store("edda-store").run("r")[1]
+
+
+def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: Stages, capsys) -> None:
+    ended_before("align")
+    status, words = told(capsys, "inspect", "r", "--sql", "from pairs")
+    assert status == 1
+    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', begun" in words
+    assert "missing: pairs," in words
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["inspect", "r"], 0),
+        (["inspect", "r.toml"], 0),
+        (["inspect", "r", "--json"], 0),
+        (["recommend", "r", "--domain", "books", "--user", "u"], 1),
+        (["compare", "r"], 1),
+    ],
+)
+def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, capsys, command, status) -> None:
+    ended_before("train")
+    missing = (
+        "ended before it was finished; missing: checkpoint-2022, blend-2022, metrics, embeddings, recommendations; "
+    )
+    found, text = told(capsys, *command)
+    assert (found, f"{missing}go on with: edda run r.toml --set x" in text) == (status, True)
+
+
+def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stages, capsys) -> None:
+    ended_before("align")
+    assert "nodes (contract version 1)" in told(capsys, "inspect", "r/nodes")[1]
+    assert json.loads(told(capsys, "inspect", "r", "--json")[1])["artifacts"].keys() == {
+        *("world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach")
+    }
+
+
+def test_an_artifact_that_only_an_earlier_run_of_the_name_had_is_not_shown_as_its_own(here, stages, capsys) -> None:
+    run_stages(load_config(Path("r.toml")))
+    run_stages(load_config(Path("r.toml"), ["ingest.split.seed=1"]), "ingest")
+    assert "run 'r' has no artifact 'pairs', must be one of" in told(capsys, "inspect", "r/pairs")[1]
+
+
+def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
+    def work(plan, name, roles):
+        if name == "export":
+            assert "is being worked on; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
+        return make_roles(plan, name, roles)
+
+    run_stages(load_config(Path("r.toml")), work=work)
+
+
+def test_who_may_only_read_is_not_told_whether_a_run_is_in_progress(here, stages, capsys, monkeypatch) -> None:
+    def refused(_lock):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    ended_before("align")
+    monkeypatch.setattr("flows.runner.lookup.is_held", refused)
+    assert "is not finished; missing: pairs" in told(capsys, "inspect", "r")[1]
+
+
+def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) -> None:
+    ended_before("align")
+    costs = run_stages(load_config(Path("r.toml"))).costs
+    assert list(costs) == STAGES
+
+
+def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_record_was_missing(
+    here, stages: Stages, monkeypatch, capsys
+) -> None:
+    ended_before("align")
+    assert list(run_by_name("r", Store("edda-store"))[1]["costs"]) == STAGES[:5]
+
+    def end(outcome) -> None:
+        raise Ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.runner.execute.record", end)
+        with pytest.raises(Ended):
+            run_stages(load_config(Path("r.toml")))
+    assert told(capsys, "run", "r.toml")[0] == 0
+    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:9]

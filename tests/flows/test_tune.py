@@ -1,0 +1,205 @@
+import importlib.util
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from flows.cli.main import main
+from flows.config.run_config import ConfigError, load_config
+from flows.config.tune_settings import DEFAULT_SPACE, Axis
+from flows.tune import Search, Trial, Values, as_options, best_of, search, search_of, trials_table
+
+SPACE = {"train.learning_rate": Axis(low=1e-4, high=1e-1, log=True), "train.layers": Axis(choices=(1, 2, 3))}
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Search:
+    present: Values = {"train.learning_rate": 0.00123456, "train.layers": 2}
+    return Search(SPACE, present, 6, 7, tmp_path / "tune" / "r.db", "study")
+
+
+def hill(values: Values) -> float:
+    return -abs(float(values["train.learning_rate"]) - 0.01) - abs(int(values["train.layers"]) - 3)
+
+
+def recording(score: Callable[[Values], float]) -> tuple[list[Values], Callable[[Values], float]]:
+    asked: list[Values] = []
+
+    def scored(values: Values) -> float:
+        asked.append(values)
+        return score(values)
+
+    return asked, scored
+
+
+def test_the_files_own_settings_are_tried_first(wanted: Search) -> None:
+    trials = search(wanted, hill)
+    assert (len(trials), trials[0].values) == (6, wanted.present)
+    assert trials[0].score == hill(wanted.present)
+
+
+def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) -> None:
+    for trial in search(wanted, hill)[1:]:
+        rate = float(trial.values["train.learning_rate"])
+        assert rate == float(f"{rate:.3g}")
+        assert 1e-4 <= rate <= 1e-1
+        assert trial.values["train.layers"] in (1, 2, 3)
+
+
+def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path: Path) -> None:
+    whole, score = recording(hill)
+    search(wanted, score)
+    record = replace(wanted, record=tmp_path / "killed.db")
+    asked, score = recording(hill)
+
+    def dying(values: Values) -> float:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return score(values)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(record, dying)
+    trials = search(record, score)
+    assert asked == whole
+    assert [trial.number for trial in trials] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_finished_search_asks_nothing_and_a_longer_one_only_what_is_new(wanted: Search) -> None:
+    search(wanted, hill)
+    asked, score = recording(hill)
+    assert len(search(wanted, score)) == 6
+    assert asked == []
+    assert len(search(replace(wanted, trials=8), score)) == 8
+    assert len(asked) == 2
+
+
+def test_another_seed_draws_other_settings(wanted: Search, tmp_path: Path) -> None:
+    other = replace(wanted, seed=8, record=tmp_path / "other.db")
+    assert search(wanted, hill)[1].values != search(other, hill)[1].values
+
+
+def test_settings_that_diverge_count_as_a_failed_trial(wanted: Search) -> None:
+    def diverging(values: Values) -> float:
+        if values["train.layers"] != 2:
+            raise FloatingPointError("loss is NaN")
+        return hill(values)
+
+    trials = search(wanted, diverging)
+    assert len(trials) == 6
+    assert {trial.score is None for trial in trials} == {True, False}
+    assert best_of(trials).values["train.layers"] == 2
+    assert trials_table(trials, "auc").rows[-1][1] == "failed"
+
+
+def test_a_search_in_which_every_trial_failed_says_so() -> None:
+    with pytest.raises(ValueError, match=r"every trial failed; narrow \[tune.space\]"):
+        best_of([Trial(0, {}, None, 0.0)])
+
+
+def test_the_record_is_an_sqlite_file(wanted: Search) -> None:
+    search(wanted, hill)
+    with sqlite3.connect(wanted.record) as connection:
+        assert connection.execute("select count(*) from trials").fetchone() == (6,)
+    connection.close()
+
+
+def test_two_processes_do_not_share_a_search(wanted: Search) -> None:
+    wanted.record.parent.mkdir()
+    with FileLock(wanted.record.with_suffix(".lock")), pytest.raises(BlockingIOError, match="another process"):
+        search(wanted, hill)
+
+
+def test_without_optuna_the_search_says_what_to_install(wanted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="optuna is not installed; run `pip install"):
+        search(wanted, hill)
+
+
+def test_options_are_ready_for_the_command_line() -> None:
+    values: Values = {"train.learning_rate": 0.0031, "train.backbone": "mf"}
+    assert as_options(values) == "--set train.learning_rate=0.0031 --set train.backbone=mf"
+
+
+def toml(folder: Path, text: str, name: str = "r") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(f'name = "{name}"\nstore = "store"\n[world]\n{text}')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[tune.space]\n"train.epoch" = { choices = [1] }', "train.epoch is no known key; did you mean train.epochs?"),
+        ('[tune.space]\n"train.layers" = { choices = [1, 99] }', "train.layers is 99, must be ≤ 8"),
+        ('[tune.space]\n"train.l2" = { low = 1.0 }', "must have both low and high, or choices"),
+        ('[tune.space]\n"train.l2" = { low = 1.0, high = 0.5 }', "low is 1.0, must be < high (0.5)"),
+        ('[tune.space]\n"train.l2" = { low = 0.0, high = 0.5, log = true }', "low is 0.0, must be > 0"),
+        ('[tune.space]\n"evaluate.candidates" = { choices = [1] }', "space has 'evaluate.candidates', must be keys of"),
+        ('[tune.space]\n"train.select_by" = { choices = ["auc"] }', "space has 'train.select_by', must be keys of"),
+        ('[train]\nmodel = "popularity"', "nothing to search for train.model 'popularity'"),
+    ],
+)
+def test_a_wrong_space_is_told_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((ConfigError, ValueError)) as told:
+        search_of([(toml(tmp_path, text), [])])
+    assert message in str(told.value)
+
+
+def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_not(tmp_path: Path) -> None:
+    path = toml(tmp_path, "")
+    first = search_of([(path, [])])
+    assert first.record == tmp_path / "store" / "tune" / "r.db"
+    assert search_of([(path, ["tune.trials=99", "compute.threads=1"])]).study == first.study
+    assert search_of([(path, ["train.epochs=5"])]).study != first.study
+    assert search_of([(path, []), (path, [])]).study != first.study
+
+
+@pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
+def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
+    wanted = search_of([(toml(tmp_path, f'[train]\nmodel = "{model}"'), [])])
+    config = load_config(tmp_path / "r.toml")
+    read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
+    assert {key.partition(".")[2] for key in wanted.space} <= set(read)
+
+
+def test_runs_that_are_selected_by_different_scores_are_not_searched_together(tmp_path: Path) -> None:
+    first, second = toml(tmp_path, ""), toml(tmp_path, '[train]\nselect_by = "auc"', "s")
+    with pytest.raises(ValueError, match="selected by auc and full_ndcg@20, must be by one"):
+        search_of([(first, []), (second, [])])
+    assert search_of([(first, ["train.select_by=auc"]), (second, [])])
+
+
+SMALL = """
+domains = 2
+users = 40
+items = 30
+interactions = 400
+[train]
+model = "mmoe"
+width = 4
+epochs = 1
+[tune]
+trials = 2
+[tune.space]
+"train.hidden" = { choices = [4, 8] }
+"""
+
+
+def test_tune_trains_prints_the_best_and_leaves_the_test_split_alone(tmp_path: Path, capsys) -> None:
+    worlds = {number: SMALL.replace("= 400", f"= {number}") for number in (400, 500)}
+    paths = [str(toml(tmp_path, world, f"r{number}")) for number, world in worlds.items()]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(["tune", *paths])
+        assert not ended.value.code
+    out, err = capsys.readouterr()
+    assert "Best of 2: trial" in out
+    assert "Trials by validation score (full_ndcg@20 of the best epoch" in out
+    assert f"  edda run {paths[1]} --set train.hidden=" in out
+    assert err.count("trial 1 of 2:") == 2
+    made = {path.name for path in (tmp_path / "store").iterdir()}
+    assert "checkpoint" in made
+    assert "metrics" not in made

@@ -1,0 +1,101 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_contracts.seeding import generator
+from model.compute.column_parallel import ALONE, Columns
+from model.edda.model import Edda, Shape
+from model.learners.edda import EddaLearner
+from model.training.state import Training, resume, save_state, state_path
+
+SHAPE = Shape("both", 7, 9, {"a": 5, "b": 6}, aligned=True)
+
+
+class Apart(Columns):
+    """One of several processes, that does not hear of the others."""
+
+    def agreed(self, value: Any) -> Any:
+        return value
+
+    def every(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def trained(columns: Columns, steps: int = 3) -> EddaLearner:
+    """A learner of which every column has learnt, alike in whichever process it is."""
+    model = Edda(SHAPE, 1, columns=columns)
+    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        torch.stack([table.square().sum() for table in model.parameters()]).sum().backward()
+        optimiser.step()
+    return EddaLearner(model, optimiser, lesson=None)
+
+
+def kept(folder: Path, ranks: int, epoch: int) -> None:
+    """The states of all processes after an epoch."""
+    for rank in reversed(range(ranks)):
+        learner = trained(Apart(rank, ranks))
+        training = Training(epoch, history=[(epoch, "a", "loss", 0.5)])
+        training.judge(learner, 0.75)
+        save_state(folder, training, learner)
+
+
+@pytest.mark.parametrize(("width", "ranks"), [(64, 1), (64, 2), (7, 3), (5, 5)])
+def test_every_column_has_one_process_and_numbers_differ_by_one_at_most(width: int, ranks: int) -> None:
+    parts = Columns(0, ranks).parts(width)
+    assert [column for part in parts for column in range(width)[part]] == list(range(width))
+    sizes = {part.stop - part.start for part in parts}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_fewer_columns_than_processes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a table's width is 2, must be ≥ 3, the number of processes"):
+        Columns(1, 3).own(2)
+
+
+def test_alone_every_sum_is_what_was_given() -> None:
+    one, other = torch.ones(2, 3, requires_grad=True), torch.zeros(())
+    assert ALONE.totals(one, other) == (one, other)
+    assert ALONE.total(one) is one
+    assert (ALONE.agreed(3), ALONE.every(3), list(ALONE.blocks(other.view(1, 1), 1))) == (3, [3], [other.view(1, 1)])
+    assert ALONE.told() == ""
+
+
+def test_tables_begin_with_the_columns_that_one_process_begins_with() -> None:
+    whole = Edda(SHAPE, 1).tensors()
+    shares = [Edda(SHAPE, 1, columns=Columns(rank, 3)).tensors() for rank in range(3)]
+    for name, tensor in whole.items():
+        assert torch.equal(torch.cat([share[name] for share in shares], dim=1), tensor)
+
+
+def test_tables_that_are_drawn_in_blocks_begin_as_if_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.edda.model._BLOCK", 2)
+    draws = generator(1, "table", "inter").standard_normal((9, 7), dtype="float32")
+    assert torch.equal(Edda(SHAPE, 1, 0.05).tensors()["inter"], torch.from_numpy(draws) * 0.05)
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (3, 1), (3, 2), (2, 2)])
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path, before: int, now: int) -> None:
+    kept(tmp_path, before, 4)
+    for rank in range(now):
+        learner, expected = trained(Apart(rank, now), 0), trained(Apart(rank, now))
+        found = resume(tmp_path, learner)
+        assert (found.epoch, found.best_score, found.history) == (4, 0.75, [(4, "a", "loss", 0.5)])
+        torch.testing.assert_close(learner.kept(), expected.kept())
+        torch.testing.assert_close(found.best, expected.kept())
+        torch.testing.assert_close(list(learner.optimiser.state.values()), list(expected.optimiser.state.values()))
+
+
+def test_an_epoch_that_not_every_process_has_kept_does_not_count(tmp_path: Path) -> None:
+    kept(tmp_path, 2, 4)
+    save_state(tmp_path, Training(5), trained(Apart(1, 2)))
+    assert resume(tmp_path, trained(Apart(0, 2), 0)).epoch == 4
+
+
+def test_the_epoch_before_is_deleted_whoever_kept_it(tmp_path: Path) -> None:
+    kept(tmp_path, 3, 4)
+    kept(tmp_path, 2, 5)
+    assert sorted(tmp_path.iterdir()) == [state_path(tmp_path, 5, rank, 2) for rank in (0, 1)]

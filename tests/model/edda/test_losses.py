@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+
+from model.edda.losses import bpr, half_squares, ordered_sum, pair_distance
+
+
+def test_bpr_is_the_mean_softplus_of_negative_minus_positive() -> None:
+    found = bpr(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    assert found.item() == pytest.approx((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2)
+
+
+def test_bpr_is_the_mean_over_a_positives_negatives() -> None:
+    each = [bpr(torch.tensor([[0.5, negative]])).item() for negative in (-1.0, 0.0, 3.0)]
+    assert bpr(torch.tensor([[0.5, -1.0, 0.0, 3.0]])).item() == pytest.approx(sum(each) / 3)
+
+
+def test_bpr_stays_finite_for_hopeless_scores() -> None:
+    assert bpr(torch.tensor([[-1e4, 1e4]])).item() == pytest.approx(2e4)
+
+
+def test_half_squares_count_a_vector_as_often_as_it_occurs() -> None:
+    found = half_squares(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([2.0, 1.0]))
+    assert found.item() == pytest.approx(0.5 * (2 * 5 + 9))
+
+
+def test_pair_distance_is_a_length_not_a_square() -> None:
+    assert pair_distance(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).item() == pytest.approx(3.0)
+
+
+def test_gradient_of_a_pair_at_distance_zero_is_zero() -> None:
+    differences = torch.tensor([[0.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    pair_distance(differences).backward()
+    assert differences.grad is not None
+    assert differences.grad.tolist() == [[0.0, 0.0], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 5000, 1_100_000])
+def test_ordered_sum_adds_everything(size: int) -> None:
+    assert ordered_sum(torch.ones(size)).item() == size
+
+
+def test_ordered_sum_does_not_depend_on_the_number_of_threads() -> None:
+    values = torch.randn(300_000, generator=torch.Generator().manual_seed(1))
+    before = torch.get_num_threads()
+    sums = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        sums.append(ordered_sum(values).item())
+    torch.set_num_threads(before)
+    assert len(set(sums)) == 1

@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_world import Tiny
+
+from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.train_settings import TrainSettings
+from model.baselines.two_tower import TwoTower
+from model.edda.alignment import AlignedPairs
+from model.edda.model import Edda
+from model.learners import edda as learning
+from model.learners.base import Measure
+from model.learners.divergence import Course, DivergedError, not_finite
+from model.sparse.matrix import Multiply
+from model.training.stage import train
+
+SMALL = TrainSettings(width=8, epochs=4, batch_size=64, learning_rate=0.01, alignment=0.3, intra_shared_at_most=1.0)
+
+
+def fitted(world: Tiny) -> object:
+    return train(world.store, SMALL, 7, EvaluateSettings(candidates=5), world.parents, ComputeSettings(threads=1))
+
+
+def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """From epoch 3 on, the losses of one kind are spoilt; an epoch has six of each."""
+    calls = {"done": 0}
+    owner, after = Edda if name == "loss" else learning, 2 * 6
+    true = getattr(owner, name)
+
+    def spoilt(*arguments: object) -> torch.Tensor:
+        calls["done"] += 1
+        loss = true(*arguments)
+        return spoil(loss) if calls["done"] > after else loss
+
+    monkeypatch.setattr(owner, name, spoilt)
+
+
+def diverged(world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that met a loss that is no number in epoch 3, and whose cause is gone now."""
+    with monkeypatch.context() as spoilt:
+        spoiling(spoilt, "alignment_loss", lambda loss: loss * torch.nan)
+        with pytest.raises(DivergedError):
+            fitted(world)
+
+
+def kept_epoch(world: Tiny) -> int:
+    return int(torch.load(next(world.store.root.rglob("state*.pt")), weights_only=True)["epoch"])
+
+
+def test_a_loss_that_is_no_number_ends_training_and_says_where_and_how_to_go_on(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiling(monkeypatch, "alignment_loss", lambda loss: loss * torch.nan)
+    with pytest.raises(DivergedError) as caught:
+        fitted(tiny_world)
+    message = str(caught.value)
+    assert message.startswith(
+        "train: seed 7, epoch 3, domain books, alignment to films: loss is nan, must be finite; epoch 2 is kept in "
+    )
+    assert message.endswith(
+        "; lower train.learning_rate (it is 0.01) to train anew, or train.epochs to 2 to end before it"
+    )
+    assert kept_epoch(tiny_world) == 2
+
+
+def test_an_infinite_loss_of_a_batch_names_domain_and_batch(tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoiling(monkeypatch, "loss", lambda loss: loss * torch.inf)
+    with pytest.raises(DivergedError, match=r"domain \w+, batch \d+: loss is inf"):
+        fitted(tiny_world)
+
+
+def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = learning.alignment_loss
+
+    def exploding(model: Edda, pairs: AlignedPairs, multiply: Multiply) -> torch.Tensor:
+        loss = true(model, pairs, multiply)
+        model.intra[2].data[0, 3] = -torch.inf if (pairs.source, pairs.target) == (2, 1) else 0.0
+        return loss
+
+    monkeypatch.setattr(learning, "alignment_loss", exploding)
+    with pytest.raises(DivergedError, match="epoch 1: intra/games holds -inf, must be finite; no epoch is kept"):
+        fitted(tiny_world)
+    assert not list(tiny_world.store.root.rglob("state*.pt"))
+
+
+def test_a_baseline_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = TwoTower.learn
+
+    def spoilt(self: TwoTower, course: Course) -> list[Measure]:
+        measures = true(self, course)
+        self.towers.embeddings.data[:, 0] = torch.inf
+        return measures
+
+    monkeypatch.setattr(TwoTower, "learn", spoilt)
+    network = SMALL.model_copy(update={"model": "shared-bottom"})
+    with pytest.raises(DivergedError, match="seed 7, epoch 1: vectors/books holds"):
+        train(
+            tiny_world.store, network, 7, EvaluateSettings(candidates=5), tiny_world.parents, ComputeSettings(threads=1)
+        )
+
+
+def test_training_goes_on_from_the_kept_epoch_when_the_cause_is_gone(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverged(tiny_world, monkeypatch)
+    assert len(fitted(tiny_world).statistics["epoch_seconds"]) == 2  # type: ignore[attr-defined]
+
+
+def test_a_state_with_tables_that_are_no_numbers_is_not_gone_on_from(
+    tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverged(tiny_world, monkeypatch)
+    path: Path = next(tiny_world.store.root.rglob("state*.pt"))
+    state = torch.load(path, weights_only=True)
+    state["learner"]["tensors"]["inter"][1, 2] = torch.nan
+    torch.save(state, path)
+    with pytest.raises(DivergedError, match=r"inter of epoch 2 in .* holds nan, .*; delete that folder"):
+        fitted(tiny_world)
+
+
+def test_every_tensor_that_is_not_finite_is_named_with_a_value() -> None:
+    tensors = {
+        "sound": torch.ones(3, 2), "empty": torch.ones(0, 2), "low": torch.tensor([0.0, -torch.inf]),
+        "none": torch.tensor([1.0, torch.nan]),
+    }  # fmt: skip
+    assert list(not_finite(tensors)) == ["low", "none"]
+    assert not_finite(tensors)["low"] == -torch.inf
+
+
+def test_without_a_finished_epoch_nothing_is_said_to_be_kept() -> None:
+    with pytest.raises(
+        DivergedError, match=r"epoch 1, domain a, batch 0: .*; no epoch is kept; lower .* to train anew$"
+    ):
+        Course(7, 1, "x", 0, 0.1).check_loss(float("nan"), "a", "batch 0")

@@ -1,0 +1,119 @@
+"""Which log files are found, what they are called, and which mistakes are named."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from data_contracts.settings import Columns, LogSource
+from pipeline.logs.discovery import LogError, find_logs
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"user_id,item_id\n{name},i\n")
+
+
+def names(*paths: str, folder: Path) -> list[str]:
+    return [log.name for log in find_logs([LogSource(path=path, domain="d") for path in paths], folder)]
+
+
+def test_glob_is_relative_to_the_folder_and_sorted(tmp_path: Path) -> None:
+    write(tmp_path, "logs/b.csv", "logs/a.csv", "logs/skipped.txt")
+    assert names("logs/*.csv", folder=tmp_path) == ["a.csv", "b.csv"]
+
+
+def test_names_start_after_the_fixed_folders(tmp_path: Path) -> None:
+    write(tmp_path, "logs/north/2023/a.csv")
+    assert names("logs/*/2023/*.csv", folder=tmp_path) == ["north/2023/a.csv"]
+
+
+def test_double_star_finds_files_at_any_depth(tmp_path: Path) -> None:
+    write(tmp_path, "logs/a.csv", "logs/x/y/b.csv")
+    assert names("logs/**/*.csv", folder=tmp_path) == ["a.csv", "x/y/b.csv"]
+
+
+def test_equal_names_grow_by_folders_until_they_differ(tmp_path: Path) -> None:
+    write(tmp_path, "music/day.csv", "books/day.csv", "books/other.csv")
+    found = names("music/*.csv", "books/*.csv", folder=tmp_path)
+    assert found == ["books/day.csv", "music/day.csv", "other.csv"]
+
+
+def test_existing_path_with_brackets_is_taken_literally(tmp_path: Path) -> None:
+    write(tmp_path, "log[1].csv", "log1.csv")
+    assert names("log[1].csv", folder=tmp_path) == ["log[1].csv"]
+
+
+def test_environment_variable_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "data", "a.csv")
+    monkeypatch.setenv("MY_DATA", str(tmp_path / "data"))
+    assert names("${MY_DATA}/*.csv", folder=Path("/nowhere")) == ["a.csv"]
+
+
+def test_unset_variable_is_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_DATA", raising=False)
+    with pytest.raises(LogError, match=r"log source 1: path .*MY_DATA.*not set; set it"):
+        names("${MY_DATA}/*.csv", folder=tmp_path)
+
+
+def test_no_match_is_an_error_that_names_the_source(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    with pytest.raises(LogError, match=r"log source 2: path 'b/\*\.csv' matches no file"):
+        names("a.csv", "b/*.csv", folder=tmp_path)
+
+
+def test_folder_is_no_file(tmp_path: Path) -> None:
+    write(tmp_path, "logs/a.csv")
+    with pytest.raises(LogError, match=r"is a folder, must be a file or a glob"):
+        names("logs", folder=tmp_path)
+
+
+def test_file_of_two_sources_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    with pytest.raises(LogError, match=r"a\.csv is matched by 2 paths"):
+        names("a.csv", "*.csv", folder=tmp_path)
+
+
+def test_content_is_hashed_and_measured(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    (log,) = find_logs([LogSource(path="a.csv", domain="d")], tmp_path)
+    content = (tmp_path / "a.csv").read_bytes()
+    assert (log.sha256, log.size) == (hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_pattern_gives_domain_and_split(tmp_path: Path) -> None:
+    write(tmp_path, "d0_val.csv")
+    source = LogSource(path="*.csv", path_pattern=r"(?P<domain>[^/]+)_(?P<split>\w+)\.csv$")
+    (log,) = find_logs([source], tmp_path)
+    assert (log.domain, log.split) == ("d0", "valid")
+
+
+def test_pattern_that_does_not_match_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "readme.csv")
+    source = LogSource(path="*.csv", path_pattern=r"(?P<domain>[^/]+)_train\.csv$")
+    with pytest.raises(LogError, match=r"path_pattern .* does not match .*readme\.csv"):
+        find_logs([source], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "is no regular expression"), ("x", "has no group"), (r"/(?P<split>\w+)\.csv", "finds the split 'a'")],
+)
+def test_useless_patterns_are_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    write(tmp_path, "a.csv")
+    with pytest.raises(LogError, match=message):
+        find_logs([LogSource(path="a.csv", domain="d", path_pattern=pattern)], tmp_path)
+
+
+def test_file_without_domain_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    with pytest.raises(LogError, match=r"a\.csv has no domain; set `domain`"):
+        find_logs([LogSource(path="a.csv")], tmp_path)
+
+
+def test_domain_column_needs_no_domain_of_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv")
+    (log,) = find_logs([LogSource(path="a.csv", columns=Columns(domain="market"))], tmp_path)
+    assert log.domain is None
