@@ -82,7 +82,7 @@ def road(name: str, run: Path, asked: WorldSettings | None, folder: Path) -> dic
     """One run, stage by stage; a world is generated before the clock starts."""
     store = folder / name
     if asked:
-        make_world(Store(store), asked, ComputeSettings())
+        make_world(Store(store), asked, {}, ComputeSettings())
     stages = {stage: edda(stage, run, store) for stage in STAGES}
     made = json.loads(next(store.glob("rejects/*/manifest.json")).read_text())
     print(f"{name}: {sum(cost['wall'] for cost in stages.values()):.1f} s", file=sys.stderr)
