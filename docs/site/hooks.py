@@ -29,17 +29,22 @@ from pipeline.in_memory import AlignedPairs, align_domains, random_walks, reach_
 from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
-    "Start": ["index.md", "tutorial.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
-    "Method": ["method.md", "experiments.md"],
+    "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
+    "Method": ["method.md", "results.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
     "Reference": ["settings.md", "artifacts.md", "commands.md"],
-    "Operate": ["operations.md", "updating.md", "storage.md", "serving.md", "report.md", "kubernetes.md"],
-    "Inside": ["architecture.md", "benchmarks/index.md"],
+    "Operate": [
+        *("operate/serving.md", "operate/updating.md", "operate/report.md", "operate/operations.md"),
+        *("operate/storage.md", "operate/prefect.md", "operate/kubernetes.md"),
+    ],
+    "Inside": ["architecture.md", "contributing.md", "changelog.md", "benchmarks/index.md"],
 }
 """Pages by section; those that are not there are left out, others come last."""
 
 REPOSITORY = {
     "ARCHITECTURE.md": "architecture.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "EXPERIMENTS.md": "experiments.md",
     "benchmarks/README.md": "benchmarks/index.md",
     "README.md": "index.md",
