@@ -60,7 +60,7 @@ class RunConfig(Settings):
     store: Annotated[str, Field(min_length=1)] | None = None
     """Folder of all artifacts, relative to the run's file, or s3://, gs://, abfs://; else $EDDA_STORE, ./edda-store."""
     update: bool = False
-    """Where logs have grown, go on from what the run's name made last (docs/updating.md); else always from scratch."""
+    """Where logs have grown, go on from what the run's name made last; else from scratch (docs/operate/updating.md)."""
     world: WorldSettings | None = None
     """Generate the logs; either this or [[logs]]."""
     logs: tuple[LogSource, ...] = ()
