@@ -94,7 +94,7 @@ def edda(stage: str, run: Path, store: Path) -> dict[str, float]:
     command = [
         sys.executable,
         "-c",
-        "from flows.cli import main; main()",
+        "from flows.cli.main import main; main()",
         stage,
         str(run),
         "--no-prefect",
