@@ -72,7 +72,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(computation=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="runs' folders in a store")
     parser.add_argument("--long", type=int, nargs="+", default=[], help="users of matrices with long histories")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contender")

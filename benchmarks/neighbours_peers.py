@@ -100,19 +100,19 @@ def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
     return found
 
 
-def independent_walks(weights_of: ItemWeights, items: np.ndarray, walks: int) -> CsrRows:
+def independent_walks(item_weights: ItemWeights, items: np.ndarray, walks: int) -> CsrRows:
     """Rows estimated from walks of two uniform steps, each drawn for itself, that count as their users' degrees say."""
-    graph = weights_of.graph
-    settings = weights_of.settings
-    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(weights_of.norms.size)
-    per_walk = weights_of.user_weights * graph.degrees[: graph.users] / walks
+    graph = item_weights.graph
+    settings = item_weights.settings
+    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(item_weights.norms.size)
+    per_walk = item_weights.user_weights * graph.degrees[: graph.users] / walks
     rows = []
     for item in items:
         node = item + graph.users
         paths[0, :, 0] = node
         walk_paths(graph.indptr, graph.indices, np.uint64(settings.seed), paths)
         add_walks(paths[0], per_walk, graph.users, sums)
-        quotients = sums * graph.degrees[node] / (weights_of.norms * weights_of.norms[item] + settings.shrink)
+        quotients = sums * graph.degrees[node] / (item_weights.norms * item_weights.norms[item] + settings.shrink)
         weights = (quotients**settings.power).astype(np.float32)
         weights[item] = 0.0
         sums[:] = 0.0

@@ -106,7 +106,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(computation=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, nargs="+", help="runs' folders in a store, in place of a generated world")
     parser.add_argument("--domains", nargs="+", help="all by default")
     parser.add_argument("--nodes", type=int, default=500, help="nodes of each domain to compare")

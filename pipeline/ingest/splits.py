@@ -130,7 +130,9 @@ def _in_original_order(codes: npt.NDArray[np.int64], order: Longs) -> Codes:
 
 def _draws(pairs: PairsOfUsers, seed: int) -> Words:
     """One 64-bit word per pair, a function of seed, domain, user id and item id alone."""
-    user_key, item_key = (_key(f"{seed}/{kind}/{pairs.domain}") for kind in ("user", "item"))
+    names = (f"{seed}/{kind}/{pairs.domain}".encode() for kind in ("user", "item"))
+    digests = (hashlib.blake2b(name, digest_size=8).digest() for name in names)
+    user_key, item_key = (int.from_bytes(digest, "little") for digest in digests)
     starts = np.flatnonzero(np.diff(pairs.user, prepend=-1))
     user_words = hash_strings(pairs.user_ids.take(pa.array(pairs.user[starts])), user_key)
     users = np.repeat(user_words, np.diff(starts, append=len(pairs.user)))
@@ -141,7 +143,3 @@ def _draws(pairs: PairsOfUsers, seed: int) -> Words:
     index[items] = np.arange(len(items), dtype=np.int32)
     item_words = mix_words(hash_strings(pairs.item_ids.take(pa.array(items)), item_key))
     return mix_words(users + item_words.take(index.take(pairs.item)))
-
-
-def _key(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")

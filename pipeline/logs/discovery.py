@@ -18,6 +18,8 @@ from data_contracts.remote.client import Remote, RemoteFile, cache_folder, is_re
 from data_contracts.settings import LogSource
 from data_contracts.store.files import file_digest
 
+log = logging.getLogger(__name__)
+
 SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
 """Name of a split in logs, in lower case → our name."""
 
@@ -213,9 +215,6 @@ def _with_distinct_names(logs: Sequence[LogFile]) -> list[LogFile]:
 def _longer_name(log: LogFile) -> LogFile:
     depth = len(Path(log.name).parts) + 1
     return replace(log, name=Path(*log.path.parts[-depth:]).as_posix())
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -58,14 +58,10 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
     if schema.names.count(column) != 1:
         raise column_error(log, name, column, f"one of {', '.join(schema.names)}, occurring once")
     type_ = schema.field(column).type
-    if not _is_text_or_number(type_):
+    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
+    if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):
         raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers, times or booleans")
     return column
-
-
-def _is_text_or_number(type_: pa.DataType) -> bool:
-    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
-    return isinstance(inner, pa.UuidType) or any(is_kind(inner) for is_kind in _READABLE_TYPES)
 
 
 def _build_records(batch: pa.RecordBatch, names: dict[str, str], first: int) -> Records:

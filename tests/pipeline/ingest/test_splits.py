@@ -17,7 +17,7 @@ TRAIN, VALID, TEST = 0, 1, 2
 
 
 def pairs(rows: list[tuple[str, str, int]], domain: str = "d", trained: list[bool] | None = None) -> PairsOfUsers:
-    """PairsOfUsers of (user id, item id, time), sorted as the ingest sorts them, and which were trained on before."""
+    """Pairs of (user id, item id, time), sorted as the ingest sorts them, and which were trained on before."""
     rows = sorted(rows)
     users, items = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
     return PairsOfUsers(
