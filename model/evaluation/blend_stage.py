@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_contracts.contracts import BLEND
-from data_contracts.progress import Part, Progress, silent
+from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import BlendSettings, ComputeSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
@@ -71,7 +71,7 @@ def _curves(
             load_rows(parents["interactions"], domain, world), domain, settings.users, settings.seed
         )
         yield domain.name, blend_curve(held, vector_scorer(of_domain, domain, ALONE), evidence)
-        progress(done, len(world.domains), "domains", Part(domain.name))
+        progress(done, len(world.domains), "domains", FinishedPart(domain.name))
 
 
 def _row(domain: str, point: Point, users: int, is_chosen: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
-from data_contracts.progress import Part, Progress, after, silent
+from data_contracts.progress import FinishedPart, Progress, after, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
@@ -189,7 +189,7 @@ def _measure(
                 measured[domain.name, split, metric] = estimate
         for metric, estimate in _share_estimates(exam, number, own, checkpoint.columns, blend).items():
             measured[domain.name, TEST, metric] = estimate
-        progress(number + 1, len(exam.world.domains), "domains", Part(f"{domain.name}, seed {checkpoint.seed}"))
+        progress(number + 1, len(exam.world.domains), "domains", FinishedPart(f"{domain.name}, seed {checkpoint.seed}"))
     return measured | _macro(measured)
 
 

@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from data_contracts.contracts import BEFORE, CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
-from data_contracts.node_mapping import earlier_places
+from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.store.artifact import Artifact
 from model.data.dataset import Domain, Rows, World, load_rows, load_world
 from model.edda.model import MODEL, Edda
@@ -132,7 +132,7 @@ def warm_start(parents: Mapping[str, Artifact], seed: int, world: World, rows: S
     earlier = load_world(nodes, graph)
     known = {domain.name: domain for domain in earlier.domains}
     named = {domain.name: parents[NODES.name].read(["kind", "id"], domain=domain.name) for domain in world.domains}
-    places = {name: earlier_places(nodes, table, name) for name, table in named.items()}
+    places = {name: previous_node_numbers(nodes, table, name) for name, table in named.items()}
     union = np.full(world.nodes, -1, np.int32)
     for domain in world.domains:
         kept = np.flatnonzero(places[domain.name] >= 0)

@@ -11,10 +11,11 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
-from data_contracts.progress import Part, Progress, silent
+from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
 from model.compute.allocator import FileRoom, Room
 from model.compute.column_parallel import ALONE
@@ -63,7 +64,7 @@ def export_embeddings(
                     table = nodes.slice(start, _FILE_ROWS).append_column("vector", _lists(part))
                     draft.write(table, domain=domain.name)
                 _write_tensors(draft, domain, vectors)
-                progress(done, len(world.domains), "domains", Part(domain.name))
+                progress(done, len(world.domains), "domains", FinishedPart(domain.name))
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
 
@@ -100,10 +101,12 @@ def export_recommendations(
             explaining = [opened(name) for name in domains] if settings.why else []
             for done, name in enumerate(domains):
                 scorer = explaining[done] if explaining else opened(name)
-                for table in _gathered(_best(scorer, settings.top, explaining)):
-                    draft.write(table, domain=name)
-                    progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
-                progress(done + 1, len(domains), "domains", Part(name))
+                for tables in coalesce(_best(scorer, settings.top, explaining), _FILE_ROWS):
+                    table = pa.concat_tables(tables)
+                    if table.num_rows:
+                        draft.write(table, domain=name)
+                        progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
+                progress(done + 1, len(domains), "domains", FinishedPart(name))
 
     return store.make(RECOMMENDATIONS, settings.keyed_lists(), parents, write)
 
@@ -157,18 +160,6 @@ def _reasons(
         "because_of_shares": pa.ListArray.from_arrays(offsets, pa.array(found.shares)),
         "evidence_share": pa.array(found.evidence, mask=np.isnan(found.evidence)),
     }
-
-
-def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer tables of at least `_FILE_ROWS` rows, but for the last; none without rows."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(part.num_rows for part in waiting) >= _FILE_ROWS:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if any(part.num_rows for part in waiting):
-        yield pa.concat_tables(waiting)
 
 
 def _lists(vectors: Any) -> pa.Array:

@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 
-from data_contracts.progress import Part
+from data_contracts.progress import FinishedPart
 from data_contracts.store.files import file_digest
 from flows.config.run_config import RunSpec
 from flows.orchestration.flow import edda, run_flow, work_on_stage
@@ -131,9 +131,9 @@ def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):
     def stage() -> None:
         with page_progress("reach") as progress:
             with ThreadPoolExecutor(1) as pool:  # as a stage's threads do, which know of no flow run
-                pool.submit(progress, 1, 3, "domains", Part("books")).result()
+                pool.submit(progress, 1, 3, "domains", FinishedPart("books")).result()
             progress(2, 3, "domains", "not a part")
-            progress(3, 3, "domains", Part("films"))
+            progress(3, 3, "domains", FinishedPart("films"))
 
     flow(name="parts")(stage)()
     wanted = [("reach: books", "Completed"), ("reach: films", "Completed"), ("walk", "Completed")]
