@@ -25,7 +25,7 @@ from flows.cli.options import (
 )
 from flows.cli.serve import index, recommend, serve
 from flows.output.console import answer, show_logs, tell
-from flows.runner.torchrun import in_ranks, is_first
+from flows.runner.torchrun import is_first, run_under_torchrun
 from flows.telemetry import NO_TELEMETRY
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
     try:
-        result = in_ranks(lambda: _obeyed(arguments))
+        result = run_under_torchrun(lambda: _obeyed(arguments))
     except CycloptsError:
         sys.exit(USAGE)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from flows.cli.options import Run, Viewing
 from flows.output.console import answer, tell, watcher
 
 if TYPE_CHECKING:
-    from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
+    from model.serving.recommender import NewUserRanking, Ranking, Recommender, ScoredItem
 
 
 def _exactly_one(given: ArgumentCollection) -> None:
@@ -64,7 +64,7 @@ def recommend(
         print JSON.
     """
     from flows.serve.open_run import open_run
-    from model.serving.why import REASONS
+    from model.serving.explanations import REASONS
 
     recommender, reasons = open_run(run, options.store, index=with_index), REASONS if why else 0
     asked: dict[str, object] = {"domain": domain}
@@ -155,14 +155,14 @@ def _meaning(ranking: Ranking, is_like: bool) -> str:
     return "train users" if ranking.by == "popularity" else ranking.by
 
 
-def _as_json(row: Scored, why: bool) -> dict[str, object]:
+def _as_json(row: ScoredItem, why: bool) -> dict[str, object]:
     found: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
     if why:
         found["why"] = row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]}
     return found
 
 
-def _reasons(row: Scored) -> str:
+def _reasons(row: ScoredItem) -> str:
     """Why, in words: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
     if row.why is None:
         return "popular"

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data_contracts.contracts import MACRO, METRICS, RANKS_FILE
 from data_contracts.store.files import read_rows
 from model.evaluation.metrics import Estimate, mean_estimate, resample_weights
-from model.evaluation.significance import UserSums, differences, mean_sums, p_of_no_difference, user_sums
+from model.evaluation.significance import UserSums, differences, mean_sums, p_value, user_sums
 
 if TYPE_CHECKING:
     from flows.compare.runs import Compared
@@ -22,11 +22,11 @@ RESAMPLES = 1000
 
 _SEED = 2022
 
-Chances = Mapping[tuple[str, str, str], float]
+PValues = Mapping[tuple[str, str, str], float]
 """(run, domain, metric) → p."""
 
 
-def p_over_users(runs: Sequence[Compared]) -> Chances:
+def p_over_users(runs: Sequence[Compared]) -> PValues:
     """How likely each run would differ from the first as much by chance, were other users held out.
 
     Users are drawn with replacement, the same for all runs. Rows count with the mean over the seeds that both runs
@@ -49,7 +49,7 @@ def p_over_users(runs: Sequence[Compared]) -> Chances:
             for name, own in zip(same, differences(list(same.values()), weights), strict=True):
                 found[name][domain] = own
     return {
-        (name, domain, metric): p_of_no_difference(estimate)
+        (name, domain, metric): p_value(estimate)
         for name, of_run in found.items()
         for domain, own in ({**of_run, MACRO: _macro(of_run)} if len(of_run) == len(domains) else of_run).items()
         for metric, estimate in own.items()

@@ -324,12 +324,12 @@ def _pairs(job: Job) -> Artifact:
 
 
 def _checkpoint(job: Job) -> Artifact:
-    from model.compute.column_parallel import ALONE
+    from model.compute.column_parallel import SINGLE_PROCESS
     from model.training.stage import train
     from model.training.tracking import Tracking
 
     config, step = job.plan.config, job.step
-    seen = Tracking(config.tracking, config.name, f"{step.role}-{step.key}"), columns.get() or ALONE
+    seen = Tracking(config.tracking, config.name, f"{step.role}-{step.key}"), columns.get() or SINGLE_PROCESS
     return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, *seen)
 
 

@@ -12,7 +12,7 @@ from flows.compare.runs import Compared
 from flows.compare.significance import RESAMPLES, p_over_users
 from flows.compare.tables import as_json, comparison_tables
 from model.evaluation.metrics import auc_parts, candidate_statistics, resample_weights
-from model.evaluation.significance import differences, mean_sums, p_of_no_difference, user_sums
+from model.evaluation.significance import differences, mean_sums, p_value, user_sums
 
 CUTS = {"recall_at": [1, 3], "full_at": [5]}
 
@@ -110,7 +110,7 @@ def test_chance_is_seldom_significant():
     for seed in range(100):
         own, other = (user_sums(random_ranks(1000 * seed + side), [1], []) for side in (0, 1))
         (found,) = differences([(own, other)], resample_weights(seed, ("x",), 100, 40))
-        significant += p_of_no_difference(found["recall@1"]) < 0.05
+        significant += p_value(found["recall@1"]) < 0.05
     assert 0 < significant <= 13
 
 
