@@ -39,11 +39,12 @@ NODES_AT_ONCE = 8192
 def artifacts_of(run: Path | None, store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
     """A run's artifacts by role; without a run those of a generated world, interactions to graph, made in the store."""
     if run:
-        return Store(run.parent.parent).run(run.name)[0]
-    logs = world_logs(make_world(store, world or WorldSettings(), ONE_THREAD))
+        store = Store(run.parent.parent)
+        return store.recorded(store.run(run.name))
+    logs = world_logs(make_world(store, world or WorldSettings(), {}, ONE_THREAD))
     made = ingest(store, IngestSettings(), find_logs(logs, store.root), ONE_THREAD)
     made["nodes"] = number_nodes(store, GraphSettings(), made, ONE_THREAD)
-    made["graph"] = build_graph(store, made, ONE_THREAD)
+    made["graph"] = build_graph(store, GraphSettings(), made, ONE_THREAD)
     return made
 
 

@@ -14,10 +14,9 @@ import torch
 from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
 
 from data_contracts.resources import peak_memory_mib
-from data_contracts.settings import EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
+from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.compute.device import keep_freed_memory
 from model.data.batches import Batch, Batching, Positives, build_batches, build_positives
 from model.data.dataset import MultiDomainData, load_dataset, load_interactions
@@ -58,7 +57,7 @@ class Contest:
 
     def data(self) -> TrainingData:
         """What our training stage learns from."""
-        return train.load_training_data(self.settings, SEED, EvaluateSettings(), self.artifacts)
+        return train.load_training_data(CheckpointSettings(train=self.settings, seed=SEED), self.artifacts)
 
     def start(self) -> Edda:
         """The tables and maps that everybody starts from."""
@@ -78,7 +77,8 @@ class Learner:
 
 def load_contest(run: Path, settings: TrainSettings) -> Contest:
     """A run's world and what it trains on."""
-    return contest_of(Store(run.parent.parent).run(run.name)[0], settings)
+    store = Store(run.parent.parent)
+    return contest_of(store.recorded(store.run(run.name)), settings)
 
 
 def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:

@@ -16,7 +16,7 @@ from data_contracts.contracts import GRAPH, ITEM, KINDS, NODES, TRAIN, USER
 from data_contracts.node_mapping import earlier_places
 from data_contracts.progress import Part, Progress, silent
 from data_contracts.settings import ComputeSettings, GraphSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.rows import ragged_arrays, ragged_tables
@@ -32,7 +32,7 @@ def number_nodes(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,  # noqa: ARG001 - every stage has it
     progress: Progress = silent,
-    before: Artifact | None = None,
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Number the users, then the items, of each domain in the order of their global numbers.
 
@@ -44,7 +44,7 @@ def number_nodes(
         parents: `interactions`.
         compute: unused; numbering is two passes over the interactions, a file at a time.
         progress: told after each domain.
-        before: the nodes that the interactions were numbered after; the statistics count whom of each domain they know.
+        previous: in an update the earlier `nodes`; the statistics count how many of each domain they have.
 
     Returns:
         A `nodes` artifact; a domain without interactions has no partition.
@@ -59,8 +59,8 @@ def number_nodes(
             table = _domain_nodes(interactions, domain, shared, settings.anchor_kinds)
             draft.write(table, domain=domain)
             counts[domain] = {**_of_kinds(table["kind"]), "anchors": pc.sum(table["is_anchor"]).as_py()}
-            if before:
-                is_known = earlier_places(before, table, domain) >= 0
+            if NODES.name in previous:
+                is_known = earlier_places(previous[NODES.name], table, domain) >= 0
                 counts[domain]["known"] = _of_kinds(table["kind"].filter(pa.array(is_known)))
             progress(done, len(domains), "domains", Part(domain))
         draft.statistics["domains"] = counts
@@ -240,6 +240,7 @@ def edges_of(interactions: sp.csr_array | sp.csr_matrix) -> sp.csr_array:
 
 def build_graph(
     store: Store,
+    settings: GraphSettings,  # noqa: ARG001 - every stage has them
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,  # noqa: ARG001 - every stage has it
     progress: Progress = silent,
@@ -248,6 +249,7 @@ def build_graph(
 
     Args:
         store: where the artifact lives.
+        settings: unused, and no part of the key.
         parents: `interactions` and `nodes`.
         compute: unused; building is one sort per domain.
         progress: told after each domain.

@@ -19,7 +19,7 @@ import pyarrow.csv as arrow_csv
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import Columns, ComputeSettings, LogSource, WorldSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import stream
@@ -238,18 +238,29 @@ class _Part:
 
 
 def make_world(
-    store: Store, settings: WorldSettings, compute: ComputeSettings, progress: Progress = silent
+    store: Store,
+    settings: WorldSettings,
+    parents: Artifacts,
+    compute: ComputeSettings,
+    progress: Progress = silent,
 ) -> Artifact:
     """Generate a world: the table of its twins, and a log per domain under `logs/`.
 
     Every user's interactions are drawn by name (seed, domain, part), so the files are the same bytes for any number of
     threads. Parts hold about half a million interactions each.
 
+    Args:
+        store: where the artifact lives.
+        settings: size, overlap and tastes of the world.
+        parents: none.
+        compute: threads.
+        progress: called after each part.
+
     Returns:
         The world; no twins where `twins` is 0 or there is one domain.
     """
     return store.make(
-        WORLD, settings.keyed(), {}, partial(_write, settings=settings, compute=compute, progress=progress)
+        WORLD, settings.keyed(), parents, partial(_write, settings=settings, compute=compute, progress=progress)
     )
 
 

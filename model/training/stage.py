@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_contracts.contracts import CHECKPOINT, VALID
+from data_contracts.contracts import CHECKPOINT, VALID, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings import ComputeSettings
 from data_contracts.statistics import CheckpointStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings, checkpoint_inputs
+from data_contracts.train_settings import CheckpointSettings
 from model.baselines import build_baseline
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.compute.device import choose_device, keep_freed_memory
@@ -53,30 +53,29 @@ _TRAFFIC = "%d processes; bytes that each gives to sums, by step: %s"
 
 def train(
     store: Store,
-    settings: TrainSettings,
-    seed: int,
-    validation: EvaluateSettings,
+    settings: CheckpointSettings,
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    previous: Artifacts = NO_ARTIFACTS,
+    *,
     tracking: Tracking = NOWHERE,
     columns: ColumnParallel = SINGLE_PROCESS,
 ) -> Artifact:
     """Train the EDDA recommender and keep the epoch that validates best [EDDA].
 
     Differs: epochs are selected on the validation split, never on test; negatives are no known train positives
-    unless `validation.protocol` is "released".
+    unless `settings.validation.protocol` is "released".
 
     Args:
         store: where the artifact lives.
-        settings: model and optimisation.
-        seed: seed of everything drawn.
-        validation: how the validation split is ranked; training uses the same protocol.
+        settings: model and optimisation, the seed, and how the validation split is ranked.
         parents: `interactions`, `nodes`, `graph` and, if domains are aligned, `pairs`; `neighbours` if evidence is part
-            of the score that selects epochs; for a warm start `checkpoint-<seed>-before`, which may turn out the best,
-            as epoch 0, and the `…-before` of the first three, which it was trained on.
+            of the score that selects epochs.
         compute: threads.
         progress: called after each epoch.
+        previous: to continue an earlier training, its `checkpoint-<seed>`, which may then be the best itself, as epoch
+            0, and the `interactions`, `nodes` and `graph` that it was trained on.
         tracking: where the measures of each epoch are shown at once.
         columns: the processes that hold the columns of the tables; this one is the first, the others run
             `train_worker`.
@@ -90,31 +89,33 @@ def train(
         DivergedError: a loss or a table is not finite any more; the epoch before is kept.
         ConnectionError: another process of the training has ended; the epoch before is kept.
     """
-
-    if columns.world_size > 1 and settings.model != "edda":
-        raise ValueError(f"train.model is {settings.model!r}, must be 'edda' with several processes; start one alone")
-    columns.require_enough_columns(min(settings.widths))  # before the other processes begin
+    parents = {**parents, **{str(Role.parse(role).previous): artifact for role, artifact in previous.items()}}
+    if columns.world_size > 1 and settings.train.model != "edda":
+        raise ValueError(
+            f"train.model is {settings.train.model!r}, must be 'edda' with several processes; start one alone"
+        )
+    columns.require_enough_columns(min(settings.train.widths))  # before the other processes begin
 
     def write(draft: Draft) -> None:
         paths = {role: str(parent.path) for role, parent in parents.items()}
-        columns.broadcast(TrainingJob(settings, seed, validation, paths, compute, str(draft.scratch)).to_json())
+        columns.broadcast(TrainingJob(settings, paths, compute, str(draft.scratch)).to_json())
         keep_freed_memory()
         with torch_threads(compute.threads, columns.local_world_size), resident_memory() as peak:
-            data = load_training_data(settings, seed, validation, parents, columns)
+            data = load_training_data(settings, parents, columns)
             if without := data.shares_without_intra:
-                log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.intra_shared_at_most)
+                log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.train.intra_shared_at_most)
             statistics = _write(draft, data, progress, tracking)
         statistics["memory_mib"] = peak()
         draft.statistics.update(statistics)
 
-    return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
+    return store.make(CHECKPOINT, settings.keyed(), parents, write)
 
 
 def train_worker(job: TrainingJob, processes: ColumnParallel) -> None:
     """Train the columns of a process other than the first, which writes the columns of all to its artifact."""
     keep_freed_memory()
     with torch_threads(job.compute.threads, processes.local_world_size):
-        data = load_training_data(job.settings, job.seed, job.validation, job.artifacts(), processes)
+        data = load_training_data(job.settings, job.artifacts(), processes)
         _, training, _ = _run_epochs(data, Path(job.scratch), silent, NOWHERE)
         write_tensors(None, training.best, processes)
         processes.all_gather(peak_memory_mib())
@@ -187,33 +188,30 @@ def _validate(learner: Learner, data: TrainingData, training: Training) -> None:
 
 
 def load_training_data(
-    settings: TrainSettings,
-    seed: int,
-    validation: EvaluateSettings,
-    parents: Mapping[str, Artifact],
-    processes: ColumnParallel = SINGLE_PROCESS,
+    settings: CheckpointSettings, parents: Mapping[str, Artifact], processes: ColumnParallel = SINGLE_PROCESS
 ) -> TrainingData:
     """Read what a training needs from its parents.
 
     Args:
-        settings, seed, validation, parents: as for `train`.
+        settings, parents: as for `train`, the earlier training's artifacts among the parents.
         processes: the processes that hold the columns of the tables.
     """
-    device = choose_device(settings.device)
-    _, multiply = choose_engine(settings.engine, device)
+    train, seed, validation = settings.train, settings.seed, settings.validation
+    device = choose_device(train.device)
+    _, multiply = choose_engine(train.engine, device)
     dataset = load_dataset(parents["nodes"], parents["graph"])
-    shares = dataset.shared_interaction_shares if settings.model == "edda" else ()
-    intra_domains = [index for index, share in enumerate(shares) if settings.has_intra(share)]
-    graphs = build_graphs(dataset, build_backbone(settings), multiply, intra_domains=intra_domains)
+    shares = dataset.shared_interaction_shares if train.model == "edda" else ()
+    intra_domains = [index for index, share in enumerate(shares) if train.has_intra(share)]
+    graphs = build_graphs(dataset, build_backbone(train), multiply, intra_domains=intra_domains)
     interactions = [load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains]
     by_domain = list(zip(dataset.domains, interactions, strict=True))
-    alignment = load_alignment(parents["pairs"], dataset, intra_domains) if settings.aligns else ()
+    alignment = load_alignment(parents["pairs"], dataset, intra_domains) if train.aligns else ()
     return TrainingData(
-        settings=settings,
+        settings=train,
         seed=seed,
         graphs=graphs,
         positives=tuple(build_positives(rows, domain, validation.protocol) for domain, rows in by_domain),
-        validation=_load_validation(settings, validation, parents, dataset, interactions),
+        validation=_load_validation(settings, parents, dataset, interactions),
         recall_at=validation.recall_at,
         alignment=tuple(batch.to(device) for batch in alignment),
         device=device,
@@ -223,8 +221,7 @@ def load_training_data(
 
 
 def _load_validation(
-    settings: TrainSettings,
-    validation: EvaluateSettings,
+    settings: CheckpointSettings,
     parents: Mapping[str, Artifact],
     dataset: MultiDomainData,
     interactions: Sequence[Interactions],
@@ -232,14 +229,14 @@ def _load_validation(
     """The held-out rows of each domain; for full NDCG also users whose items are all ranked, and the evidence."""
     users: list[ValidationUsers | None] = [None] * len(dataset.domains)
     evidence: Sequence[DomainEvidence | None] = [None] * len(dataset.domains)
-    if settings.selects_by_ndcg:
+    if settings.train.selects_by_ndcg:
         users = [
-            validation_users(rows, domain, settings.select_users, validation.candidate_seed)
+            validation_users(rows, domain, settings.train.select_users, settings.validation.candidate_seed)
             for domain, rows in zip(dataset.domains, interactions, strict=True)
         ]
         evidence = load_evidence(parents, dataset) or evidence
     held_out = (
-        build_held_out(rows, domain, VALID, validation)
+        build_held_out(rows, domain, VALID, settings.validation)
         for domain, rows in zip(dataset.domains, interactions, strict=True)
     )
     return tuple(map(DomainValidation, dataset.domains, held_out, users, evidence))

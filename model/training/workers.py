@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings import ComputeSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import open_artifact
-from data_contracts.train_settings import TrainSettings
+from data_contracts.train_settings import CheckpointSettings
 from model.compute.column_parallel import ColumnParallel
 from model.learners.divergence import DivergedError
 
@@ -22,14 +22,12 @@ class TrainingJob:
     """Everything that another process needs to take part in a training; paths are those of the first process.
 
     Attributes:
-        settings, seed, validation, compute: as for `model.training.stage.train`.
+        settings, compute: as for `model.training.stage.train`.
         parents: role → folder of the artifact.
         scratch: folder of the states that survive a kill.
     """
 
-    settings: TrainSettings
-    seed: int
-    validation: EvaluateSettings
+    settings: CheckpointSettings
     parents: Mapping[str, str]
     compute: ComputeSettings
     scratch: str
@@ -40,22 +38,16 @@ class TrainingJob:
 
     def to_json(self) -> str:
         """The job as JSON."""
-        plain = {"seed": self.seed, "parents": dict(self.parents), "scratch": self.scratch}
-        settings = {name: getattr(self, name).keyed() for name in ("settings", "validation", "compute")}
-        return json.dumps(plain | settings)
+        settings, compute = (each.model_dump(mode="json") for each in (self.settings, self.compute))
+        job = {"settings": settings, "parents": dict(self.parents), "compute": compute, "scratch": self.scratch}
+        return json.dumps(job)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The job that was written by `to_json`."""
-        plain = json.loads(text)
-        return cls(
-            TrainSettings.model_validate(plain["settings"]),
-            plain["seed"],
-            EvaluateSettings.model_validate(plain["validation"]),
-            plain["parents"],
-            ComputeSettings.model_validate(plain["compute"]),
-            plain["scratch"],
-        )
+        job = json.loads(text)
+        settings = CheckpointSettings.model_validate(job["settings"])
+        return cls(settings, job["parents"], ComputeSettings.model_validate(job["compute"]), job["scratch"])
 
 
 def worker_loop(processes: ColumnParallel, train_worker: Callable[[TrainingJob, ColumnParallel], None]) -> None:

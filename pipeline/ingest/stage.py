@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from data_contracts.contracts import BEFORE, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import fan_out, threads
@@ -56,7 +56,7 @@ def ingest(
     logs: Sequence[LogFile],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> dict[str, Artifact]:
     """Read, clean, merge, split and number raw logs.
 
@@ -71,7 +71,7 @@ def ingest(
         compute: threads or Dask scheduler, and memory for blocks and buckets. Dask workers need the store's folder and
             the logs under the same paths.
         progress: told after each file, bucket, and part of the interactions.
-        before: in an update the earlier `nodes` and `interactions`. Users and items keep the order of their numbers,
+        previous: in an update the earlier `nodes` and `interactions`. Users and items keep the order of their numbers,
             others follow in the order of their ids; pairs that were trained on stay in training (protocol clean).
 
     Returns:
@@ -84,7 +84,7 @@ def ingest(
 
     def sifted(draft: Draft) -> Any:
 
-        return sift_logs(draft.scratch, settings, logs, before, compute, progress)
+        return sift_logs(draft.scratch, settings, logs, previous, compute, progress)
 
     def write_rejects(draft: Draft) -> None:
         sifted(draft).write_rejects(draft)
@@ -95,7 +95,7 @@ def ingest(
         logs_sifted.require_few_malformed(settings.rejected_share_at_most, rejects.path)
         logs_sifted.write_interactions(draft)
 
-    parents = {f"{role}-{BEFORE}": artifact for role, artifact in before.items()}
+    parents = {f"{role}-{BEFORE}": artifact for role, artifact in previous.items()}
     trained = {role: artifact for role, artifact in parents.items() if artifact.contract is INTERACTIONS}
     interactions = store.make(INTERACTIONS, inputs, parents, write)
     return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from data_contracts.contracts import PAIRS
 from data_contracts.progress import Progress, after, silent
 from data_contracts.settings import ComputeSettings, PairsSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import bounded_ranges, fan_out
@@ -49,7 +49,7 @@ def pair_domains(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Pair the nodes of every ordered pair of domains.
 
@@ -62,7 +62,7 @@ def pair_domains(
         parents: `nodes` and `reach`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: told after each chunk of nodes.
-        before: earlier `nodes`, `reach` and `pairs`; pairs of domains that did not change since are copied.
+        previous: earlier `nodes`, `reach` and `pairs`; pairs of domains that did not change since are copied.
 
     Returns:
         A `pairs` artifact; two domains that share no anchor have a partition without rows. Its statistics hold the
@@ -71,7 +71,7 @@ def pair_domains(
     """
 
     def write(draft: Draft) -> None:
-        unchanged = UnchangedDomains.of(before, parents, settings)
+        unchanged = UnchangedDomains.of(previous, parents, settings)
         every, entries = _spill_sides(draft, settings, parents, compute)
         pairs = [pair for pair in every if not unchanged.has(pair.domains)]
         entries = entries[[not unchanged.has(pair.domains) for pair in every]]

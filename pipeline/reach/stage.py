@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from data_contracts.contracts import REACH
 from data_contracts.progress import Progress, Unit, after, silent
 from data_contracts.settings import ComputeSettings, ReachSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import fan_out, ranges
@@ -48,7 +48,7 @@ def describe_reach(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Describe every node of every domain by the anchors that its walks end on.
 
@@ -61,7 +61,7 @@ def describe_reach(
         parents: `nodes` and `graph`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: told after each chunk of nodes.
-        before: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
+        previous: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
 
     Returns:
         A `reach` artifact with one row per node; nodes that reach no anchor have empty lists. Its statistics hold, by
@@ -77,7 +77,7 @@ def describe_reach(
         for number, domain in enumerate(numbered):
             terrain = Terrain(read_graph(graph, domain), domain.is_anchor, settings.steps)
             choice = chosen_method(terrain, settings)
-            copied = Copied.of(before, nodes, terrain, choice.method, settings)
+            copied = Copied.of(previous, nodes, terrain, choice.method, settings)
             folder = draft.scratch / str(number)
             arrays = Memory() if is_small(domain.entity.size) else folder
             description = Description.of(terrain, choice.method, settings, arrays, compute, copied)

@@ -69,7 +69,7 @@ def on_cluster(cluster: LocalCluster) -> Iterator[ComputeSettings]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_world(Store(tmp_path_factory.mktemp("world")), WORLD, LOCAL)
+    return make_world(Store(tmp_path_factory.mktemp("world")), WORLD, {}, LOCAL)
 
 
 def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str, Artifact]:
@@ -78,7 +78,7 @@ def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str,
     parents = ingest(store, IngestSettings(), logs, compute)
     parents["nodes"] = number_nodes(store, GraphSettings(), {"interactions": parents["interactions"]}, compute)
     inputs = {name: parents[name] for name in ("interactions", "nodes")}
-    return {**parents, "graph": build_graph(store, inputs, compute)}
+    return {**parents, "graph": build_graph(store, GraphSettings(), inputs, compute)}
 
 
 def reach(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:

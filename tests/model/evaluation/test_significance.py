@@ -8,9 +8,9 @@ from data_contracts.contracts import METRICS, RANKS, RANKS_FILE
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
-from flows.compare.runs import Compared
 from flows.compare.significance import RESAMPLES, p_over_users
 from flows.compare.tables import as_json, comparison_tables
+from flows.runner.lookup import RunView
 from model.evaluation.metrics import auc_parts, candidate_statistics, resample_weights
 from model.evaluation.significance import differences, mean_sums, p_value, user_sums
 
@@ -32,7 +32,7 @@ def random_ranks(seed: int, worse: int = 0, users: int = 40) -> pa.Table:
     return ranks_of([(row // 3, row, int(own), 1.0 - own / 20, int(own)) for row, own in enumerate(rank)])
 
 
-def run(store: Store, name: str, ranks: pa.Table) -> Compared:
+def run(store: Store, name: str, ranks: pa.Table) -> RunView:
     """A run whose values do not matter, with these ranks."""
 
     def write(draft: Draft) -> None:
@@ -42,7 +42,7 @@ def run(store: Store, name: str, ranks: pa.Table) -> Compared:
         draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
         write_checked(RANKS, ranks, draft.folder / RANKS_FILE, "ranks")
 
-    return Compared(name, {"name": name}, {"metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write)})
+    return RunView(name, store, {"name": name}, {"metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write)})
 
 
 def test_parts_of_the_auc_have_it_as_their_mean():
