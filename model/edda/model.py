@@ -200,11 +200,11 @@ def _draw_table(
 ) -> nn.Parameter:
     """This process's columns of normal draws, made in blocks of rows so that no process ever holds a whole table."""
     rows, width = size
-    own = processes.own_columns(width)
-    table = torch.empty(rows, own.stop - own.start)
+    columns = processes.own_columns(width)
+    table = torch.empty(rows, columns.stop - columns.start)
     for block in torch.split(table, _BLOCK):
         whole = torch.from_numpy(draws.standard_normal((block.shape[0], width), dtype="float32"))
-        torch.mul(whole[:, own], spread, out=block)
+        torch.mul(whole[:, columns], spread, out=block)
     return nn.Parameter(table)
 
 
