@@ -38,13 +38,13 @@ from threadpoolctl import threadpool_limits
 from data_contracts.settings import NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from pipeline.compute.scratch import Memory
-from pipeline.graph import DomainGraph, edges_of
-from pipeline.neighbours.chunks import Chunk, Walked, write_chunk
-from pipeline.neighbours.products import Products
+from pipeline.compute.array_folder import MemoryArrays
+from pipeline.graph import DomainGraph, build_edges
+from pipeline.neighbours.chunks import NeighbourChunk, NeighbourComputation, write_chunk
+from pipeline.neighbours.item_weights import ItemWeights
 from pipeline.neighbours.sampled import accuracy
 from pipeline.neighbours.stage import build_neighbours
-from pipeline.neighbours.train_graph import TrainGraph, read_all_nodes, union_graph
+from pipeline.neighbours.train_graph import TrainGraph, build_union_graph, read_all_nodes
 
 SETTINGS = {"plain": NeighboursSettings(shrink=0, power=1), "defaults": NeighboursSettings()}
 STAGE = "stage, defaults"
@@ -95,7 +95,7 @@ def data_sets(options: argparse.Namespace, store: Store) -> dict[str, tuple[sp.c
 
 def union(artifacts: dict[str, Artifact]) -> sp.csr_array:
     """The distinct train pairs of all domains, [users, items]."""
-    graph = union_graph(artifacts["graph"], read_all_nodes(artifacts["nodes"])).graph
+    graph = build_union_graph(artifacts["graph"], read_all_nodes(artifacts["nodes"])).graph
     last = graph.indptr[graph.users]
     parts = np.ones(last), graph.indices[:last] - graph.users, graph.indptr[: graph.users + 1]
     return sp.csr_array(parts, shape=(graph.users, graph.nodes - graph.users))
@@ -126,11 +126,12 @@ def warm_up(scratch: str) -> None:
     few = sp.csr_array(np.ones((3, 3)))
     for peer in installed_peers("plain").values():
         peer(few, SETTINGS["plain"])
-    exact = Products.of(DomainGraph.of("", edges_of(few)), SETTINGS["defaults"])
+    exact = ItemWeights.from_graph(DomainGraph.from_matrix("", build_edges(few)), SETTINGS["defaults"])
     replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
     independent_walks(exact, np.arange(3), 2)
     train = TrainGraph(exact.graph, np.arange(3, dtype=np.int32))
-    write_chunk(Chunk(Walked.of(train, SETTINGS["defaults"], Memory()), range(3), Path(scratch) / "warm-up.parquet"))
+    computation = NeighbourComputation.build(train, SETTINGS["defaults"], MemoryArrays())
+    write_chunk(NeighbourChunk(computation, range(3), Path(scratch) / "warm-up.parquet"))
 
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
@@ -216,7 +217,7 @@ def agrees(found: sp.csr_array, expected: sp.csr_array) -> bool:
 
 def curve(matrix: sp.csr_array, items: int) -> dict[str, list[dict[str, float]]]:
     """Accuracy and cost of estimated rows by the number of walks, and the cost of exact ones."""
-    exact = Products.of(DomainGraph.of("", edges_of(matrix)), SETTINGS["defaults"])
+    exact = ItemWeights.from_graph(DomainGraph.from_matrix("", build_edges(matrix)), SETTINGS["defaults"])
     with_neighbours = np.flatnonzero(exact.paths > matrix.sum(axis=0))  # some users have another item
     size = min(items, with_neighbours.size)
     sample = np.sort(np.random.default_rng(1).choice(with_neighbours, size, replace=False))

@@ -14,8 +14,8 @@ from runs import ONE_THREAD
 
 from data_contracts.settings import NeighboursSettings
 from pipeline.compute.fan_out import ranges
-from pipeline.compute.rows import Rows
-from pipeline.neighbours.products import Products
+from pipeline.compute.rows import CsrRows
+from pipeline.neighbours.item_weights import ItemWeights
 from pipeline.neighbours.stage import item_neighbours
 from pipeline.reach.walk_kernels import walk_paths
 
@@ -100,19 +100,19 @@ def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
     return found
 
 
-def independent_walks(products: Products, items: np.ndarray, walks: int) -> Rows:
+def independent_walks(item_weights: ItemWeights, items: np.ndarray, walks: int) -> CsrRows:
     """Rows estimated from walks of two uniform steps, each drawn for itself, that count as their users' degrees say."""
-    graph = products.graph
-    settings = products.settings
-    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(products.norms.size)
-    per_walk = products.of_users * graph.degrees[: graph.users] / walks
+    graph = item_weights.graph
+    settings = item_weights.settings
+    paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(item_weights.norms.size)
+    per_walk = item_weights.user_weights * graph.degrees[: graph.users] / walks
     rows = []
     for item in items:
         node = item + graph.users
         paths[0, :, 0] = node
         walk_paths(graph.indptr, graph.indices, np.uint64(settings.seed), paths)
         add_walks(paths[0], per_walk, graph.users, sums)
-        quotients = sums * graph.degrees[node] / (products.norms * products.norms[item] + settings.shrink)
+        quotients = sums * graph.degrees[node] / (item_weights.norms * item_weights.norms[item] + settings.shrink)
         weights = (quotients**settings.power).astype(np.float32)
         weights[item] = 0.0
         sums[:] = 0.0
@@ -120,7 +120,7 @@ def independent_walks(products: Products, items: np.ndarray, walks: int) -> Rows
         best = np.sort(best[weights[best] > 0])
         rows.append((best.astype(np.int32), weights[best]))
     indptr = np.concatenate([[0], np.cumsum([columns.size for columns, _ in rows])])
-    return Rows(indptr, *(np.concatenate([row[part] for row in rows]) for part in (0, 1)))
+    return CsrRows(indptr, *(np.concatenate([row[part] for row in rows]) for part in (0, 1)))
 
 
 @njit(cache=True)

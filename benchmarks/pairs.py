@@ -47,9 +47,10 @@ from data_contracts.contracts import KINDS
 from data_contracts.settings import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
+from pipeline.compute.array_folder import DiskArrays
 from pipeline.graph import number_nodes
-from pipeline.pairs.domain_pair import FiledPair, finish_pair, prepare_joins
-from pipeline.pairs.domain_vectors import shared_anchors, spill_side
+from pipeline.pairs.domain_pair import StoredDomainPair, finish_pair, prepare_joins
+from pipeline.pairs.domain_vectors import shared_anchors, store_vectors
 from pipeline.pairs.join import join_chunk
 from pipeline.reach.stage import describe_reach
 
@@ -156,7 +157,7 @@ def ours(vectors: Vectors, folder: Path) -> dict[str, float]:
     seconds, reach = dict.fromkeys(PHASES, 0.0), vectors.reach_seconds
     with timed(seconds, "sides"):
         for domain in vectors.domains:
-            spill_side(*vectors, domain, folder / "sides" / domain)
+            store_vectors(*vectors, domain, DiskArrays(folder / "sides" / domain))
     seconds["reach"] = vectors.reach_seconds - reach
     seconds["sides"] -= seconds["reach"]
     for ends in combinations(vectors.domains, 2):
@@ -168,8 +169,8 @@ def ours(vectors: Vectors, folder: Path) -> dict[str, float]:
                 join_chunk(chunk)
         with timed(seconds, "tables"):
             finish_pair((pair, joins))
-        for path in pair.join_folders:
-            shutil.rmtree(path)
+        for joined in pair.join_folders:
+            joined.remove()
     return seconds
 
 
@@ -181,10 +182,10 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] += time.process_time() - started
 
 
-def pair_of(folder: Path, ends: tuple[str, str]) -> FiledPair:
+def pair_of(folder: Path, ends: tuple[str, str]) -> StoredDomainPair:
     """Two domains whose sides are in the folder."""
-    sides = folder / "sides" / ends[0], folder / "sides" / ends[1]
-    return FiledPair(ends, sides, 0, folder / "pairs" / "-".join(ends), SETTINGS, 0.0)
+    sides = DiskArrays(folder / "sides" / ends[0]), DiskArrays(folder / "sides" / ends[1])
+    return StoredDomainPair(ends, sides, 0, DiskArrays(folder / "pairs" / "-".join(ends)), SETTINGS, 0.0)
 
 
 def peak_mib() -> float:
@@ -198,16 +199,16 @@ def cases(vectors: Vectors, folder: Path, share: float) -> Iterator[Case]:
     draw = np.random.default_rng(1)
     for ends in combinations(vectors.domains, 2):
         pair = pair_of(folder, ends)
-        sides = pair.side(0), pair.side(1)
+        sides = pair.open_domain(0), pair.open_domain(1)
         unit = [side.unit_rows(of) for side, of in zip(sides, shared_anchors(*(s.nodes for s in sides)), strict=True)]
         for source, kind in ((source, kind) for source in (0, 1) for kind in KINDS):
-            rows = [of[side.row_of[side.nodes.of_kind(kind)]] for of, side in zip(unit, sides, strict=True)]
+            rows = [of[side.row_of[side.nodes.range_of_kind(kind)]] for of, side in zip(unit, sides, strict=True)]
             queries, targets = (np.flatnonzero(np.diff(rows[end].indptr)) for end in (source, 1 - source))
             size = min(queries.size, max(LEAST_ROWS, round(share * queries.size)))
             if not size or not targets.size:
                 continue
             nodes = np.sort(draw.choice(queries, size, replace=False))
-            found = ours_best(pair.table_path(source), kind, sides[source].nodes.of_kind(kind))
+            found = ours_best(pair.table_path(source), kind, sides[source].nodes.range_of_kind(kind))
             yield Case(rows[source][nodes], rows[1 - source][targets], queries.size, found[nodes])
 
 

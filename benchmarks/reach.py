@@ -12,7 +12,7 @@ uncut: the expected ends of walks from each node, walked forward, which shares n
                     the share of the method's best (three best) partners whose true cosine is as high as that of the
                     true best (third best); a partner as good as the true one counts, and the same user or item does not
     regret          true cosine of the best partner less that of the method's; a node without partner loses all
-    CPU s           for 1,000 nodes: preparation for all nodes of the domain, and description of the sample scaled up
+    CPU s           for 1,000 nodes: preparation for all nodes of the domain, and computation of the sample scaled up
     bytes           of a node's vector, 8 an anchor
 
 One thread. A method whose predicted memory or work exceeds the limits in a domain is left out of that run, and said so.
@@ -40,11 +40,12 @@ from data_contracts.contracts import KINDS
 from data_contracts.settings import ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
+from pipeline.compute.array_folder import DiskArrays
 from pipeline.graph import DomainGraph, DomainNodes, read_graph, read_nodes
 from pipeline.pairs.domain_vectors import shared_anchors
-from pipeline.reach.expected import visits_cost
-from pipeline.reach.vectors import Description
-from pipeline.reach.walk_graph import Terrain
+from pipeline.reach.expected import bound_cost
+from pipeline.reach.vectors import ReachComputation
+from pipeline.reach.walk_graph import WalkGraph
 
 STEPS = ReachSettings().steps
 KEPT = ReachSettings().anchors_kept
@@ -61,14 +62,14 @@ class Domain:
     """One domain, its nodes that are described, and their exact vectors.
 
     Attributes:
-        nodes, terrain: all of it.
+        nodes, walk_graph: all of it.
         sample: int64 [n], ascending: queries and targets.
         is_query, is_target: bool [n].
         exact: float32 [n, nodes].
     """
 
     nodes: DomainNodes
-    terrain: Terrain
+    walk_graph: WalkGraph
     sample: np.ndarray
     is_query: np.ndarray
     is_target: np.ndarray
@@ -76,7 +77,7 @@ class Domain:
 
     def of_kind(self, kind: str, chosen: np.ndarray) -> np.ndarray:
         """Places in the sample of the chosen ones of a kind."""
-        nodes = self.nodes.of_kind(kind)
+        nodes = self.nodes.range_of_kind(kind)
         return np.flatnonzero(chosen & (self.sample >= nodes.start) & (self.sample < nodes.stop))
 
     def entities(self, places: np.ndarray) -> np.ndarray:
@@ -120,7 +121,7 @@ def warm_up(scratch: Path) -> None:
     """Load the compiled kernels."""
     graph = DomainGraph("warm-up", 1, np.array([0, 1, 2]), np.array([1, 0], np.int32))
     nodes = np.arange(2)
-    domain = Domain(None, Terrain(graph, np.ones(2, np.bool_), STEPS), nodes, nodes > 0, nodes > 0, None)
+    domain = Domain(None, WalkGraph(graph, np.ones(2, np.bool_), STEPS), nodes, nodes > 0, nodes > 0, None)
     for method in METHODS:
         described(domain, method, scratch)
 
@@ -131,7 +132,7 @@ def measured(artifacts: dict[str, Artifact], options: argparse.Namespace, scratc
     domains = [sampled(artifacts, name, options) for name in names]
     found = {}
     for method in METHODS:
-        if too_large := [domain.nodes.domain for domain in domains if not is_affordable(domain.terrain, method)]:
+        if too_large := [domain.nodes.domain for domain in domains if not is_affordable(domain.walk_graph, method)]:
             print(f"{method} is left out: it would cost too much in {', '.join(too_large)}", file=sys.stderr)
             continue
         vectors, seconds = zip(*(described(domain, method, scratch) for domain in domains), strict=True)
@@ -142,23 +143,23 @@ def measured(artifacts: dict[str, Artifact], options: argparse.Namespace, scratc
 def sampled(artifacts: dict[str, Artifact], name: str, options: argparse.Namespace) -> Domain:
     """Draw the nodes to describe among those that reach an anchor."""
     nodes = read_nodes(artifacts["nodes"], name)
-    terrain = Terrain(read_graph(artifacts["graph"], nodes), nodes.is_anchor, STEPS)
-    draw, reaching = np.random.default_rng(1), np.flatnonzero(terrain.reaching())
+    walk_graph = WalkGraph(read_graph(artifacts["graph"], nodes), nodes.is_anchor, STEPS)
+    draw, reaching = np.random.default_rng(1), np.flatnonzero(walk_graph.reaches_anchor())
     queries = draw.choice(reaching, min(options.nodes, reaching.size), replace=False)
     by_kind = (reaching[reaching < nodes.users], reaching[reaching >= nodes.users])
     targets = np.concatenate([draw.choice(of, min(options.targets, of.size), replace=False) for of in by_kind])
     sample = np.union1d(queries, targets)
     parts = (sample[start : start + NODES_AT_ONCE] for start in range(0, sample.size, NODES_AT_ONCE))
-    exact = sp.csr_array(sp.vstack([sp.csr_array(terrain.expected_ends(part).T) for part in parts]))
-    return Domain(nodes, terrain, sample, np.isin(sample, queries), np.isin(sample, targets), exact)
+    exact = sp.csr_array(sp.vstack([sp.csr_array(walk_graph.expected_ends(part).T) for part in parts]))
+    return Domain(nodes, walk_graph, sample, np.isin(sample, queries), np.isin(sample, targets), exact)
 
 
-def is_affordable(terrain: Terrain, method: str) -> bool:
+def is_affordable(walk_graph: WalkGraph, method: str) -> bool:
     """Whether the method's predicted cost is within the limits."""
     name, _ = METHODS[method]
     if name == "walk":
         return True
-    cost = visits_cost(terrain, KEPT if name == "pruned" else terrain.anchors.size)
+    cost = bound_cost(walk_graph, KEPT if name == "pruned" else walk_graph.anchors.size)
     return cost.multiply_adds <= MOST_MULTIPLY_ADDS and cost.memory_mib <= MOST_MIB
 
 
@@ -168,14 +169,14 @@ def described(domain: Domain, method: str, scratch: Path) -> tuple[sp.csr_array,
     settings = ReachSettings(walks=walks, anchors_kept=KEPT)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         times = [time.process_time()]
-        description = Description.of(domain.terrain, name, settings, Path(folder), ONE_THREAD)
+        computation = ReachComputation.build(domain.walk_graph, name, settings, DiskArrays(Path(folder)), ONE_THREAD)
         times.append(time.process_time())
-        description.rows(domain.sample[:1])  # what a call takes whatever the number of nodes
+        computation.rows(domain.sample[:1])  # what a call takes whatever the number of nodes
         times.append(time.process_time())
-        rows = description.rows(domain.sample)
+        rows = computation.rows(domain.sample)
         times.append(time.process_time())
     preparing, calling, describing = np.diff(times)
-    growing = max(0.0, describing - calling) * domain.terrain.graph.nodes / domain.sample.size
+    growing = max(0.0, describing - calling) * domain.walk_graph.graph.nodes / domain.sample.size
     return rows, float(preparing + calling + growing)
 
 
@@ -190,7 +191,7 @@ def figures(domains: list[Domain], vectors: list[sp.csr_array], seconds: float) 
         "top_1": best / queries,
         "top_3": best_three / three,
         "regret": regret / queries,
-        "seconds": 1000 * seconds / sum(domain.terrain.graph.nodes for domain in domains),
+        "seconds": 1000 * seconds / sum(domain.walk_graph.graph.nodes for domain in domains),
         "bytes": 8 * sum(rows.nnz for rows in vectors) / sum(rows.shape[0] for rows in vectors),
         "queries": int(queries),
     }

@@ -21,6 +21,7 @@ from data_contracts.settings import (
 )
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
+from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.fan_out import ranges
 from pipeline.compute.rows import ragged_tables
 from pipeline.graph import build_graph, number_nodes, read_graph, read_nodes
@@ -28,8 +29,8 @@ from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import describe_reach
-from pipeline.reach.vectors import Description
-from pipeline.reach.walk_graph import Terrain
+from pipeline.reach.vectors import ReachComputation
+from pipeline.reach.walk_graph import WalkGraph
 from pipeline.synthetic import make_world, world_logs
 
 ONE_THREAD = ComputeSettings(threads=1)
@@ -64,11 +65,13 @@ class Recomputed:
         """Vectors of consecutive nodes of a domain."""
         started = time.process_time()
         nodes = read_nodes(self._nodes, domain)
-        terrain = Terrain(read_graph(self._graph, nodes), nodes.is_anchor, self._settings.steps)
+        walk_graph = WalkGraph(read_graph(self._graph, nodes), nodes.is_anchor, self._settings.steps)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            description = Description.of(terrain, "exact", self._settings, Path(folder), ONE_THREAD)
+            computation = ReachComputation.build(
+                walk_graph, "exact", self._settings, DiskArrays(Path(folder)), ONE_THREAD
+            )
             for part in ranges(nodes.entity.size, NODES_AT_ONCE):
-                rows = description.rows(np.arange(part.start, part.stop))
+                rows = computation.rows(np.arange(part.start, part.stop))
                 arrays = dict(zip(columns, (rows.indices.astype(np.int32, copy=False), rows.data), strict=True))
                 self.seconds += time.process_time() - started
                 yield from ragged_tables(part.start, rows.indptr, arrays)

@@ -1,4 +1,4 @@
-"""Places: which nodes of a domain are which of an earlier numbering."""
+"""Node numbers of an earlier run, found by the logs' own ids."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,21 +8,21 @@ import pyarrow.compute as pc
 from data_contracts.store.artifact import Artifact
 
 
-def earlier_places(before: Artifact, nodes: pa.Table, domain: str) -> npt.NDArray[np.int32]:
-    """By the logs' own ids, what number each node of a domain had before.
+def previous_node_numbers(previous: Artifact, nodes: pa.Table, domain: str) -> npt.NDArray[np.int32]:
+    """The number that each node of a domain had in an earlier `nodes` artifact.
 
     Args:
-        before: an earlier `nodes` artifact.
+        previous: the earlier `nodes`.
         nodes: kind and id of the domain's nodes.
         domain: its name.
 
     Returns:
         int32 [nodes], -1 for new ones.
     """
-    known = _names(before.read(["kind", "id"], domain=domain))
-    places: npt.NDArray[np.int32] = pc.index_in(_names(nodes), known).fill_null(-1).to_numpy()
-    return places
+    known = _kind_and_id(previous.read(["kind", "id"], domain=domain))
+    numbers: npt.NDArray[np.int32] = pc.index_in(_kind_and_id(nodes), known).fill_null(-1).to_numpy()
+    return numbers
 
 
-def _names(nodes: pa.Table) -> pa.ChunkedArray:
+def _kind_and_id(nodes: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(nodes["kind"], nodes["id"], " ")

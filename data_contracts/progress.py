@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""How long-running work reports its progress, whoever listens."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Unit(str):
         return unit
 
 
-class Part(str):
-    """A note that names a part of the work, a domain or two, that is finished now."""
+class FinishedPart(str):
+    """A note that names a part of the work, a domain or two, that has just been finished."""
 
 
 class Progress(Protocol):
     """Called with the units done so far and in all, and what else there is to say of them."""
 
     def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
-        """Tell; a `Unit` also says what speed is measured in, a note what is at hand or, a `Part`, finished."""
+        """Report; `Unit` has the unit of speed. A note says what is in progress or, a `FinishedPart`, done."""
 
 
 def silent(done: int, total: int, unit: str, note: str = "") -> None:
-    """Nobody listens."""
+    """Reports to nobody."""
 
 
 def after(progress: Progress, before: int, of_all: int) -> Progress:
     """Progress of one part of the work, after `before` units of `of_all`."""
 
-    def told(done: int, total: int, unit: str, note: str = "") -> None:  # noqa: ARG001 - the part's own total
+    def report(done: int, total: int, unit: str, note: str = "") -> None:  # noqa: ARG001 - the part's own total
         progress(before + done, of_all, unit, note)
 
-    return told
+    return report

@@ -1,10 +1,186 @@
-"""Types of the statistics in the manifests of artifacts: what `Draft.statistics` holds, by contract."""
+"""The statistics that each artifact keeps in its manifest, in the order in which a run makes artifacts."""
 
 from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-# ---- artifacts made by `model` ----
+# Pipeline: world, rejects, interactions, nodes, graph, neighbours, reach, pairs.
+
+
+class WorldDomainStatistics(TypedDict):
+    """Sizes of a generated domain."""
+
+    users: int
+    items: int
+    interactions: int
+
+
+class WorldStatistics(TypedDict):
+    """Of a `world`: sizes by domain, and twins by the smaller domain."""
+
+    domains: dict[str, WorldDomainStatistics]
+    twins: dict[str, int]
+
+
+class RejectsStatistics(TypedDict):
+    """Of `rejects`: all records of the raw logs, and rejected rows by reason."""
+
+    raw_rows: int
+    reasons: dict[str, int]
+
+
+class IngestedDomainStatistics(TypedDict):
+    """Of one domain of `interactions`: users and items, rows by split, raw rows merged, and raw rows dropped."""
+
+    users: int
+    items: int
+    train: int
+    valid: int
+    test: int
+    duplicates: int
+    leaked: int
+    cold: int
+
+
+class InteractionsStatistics(TypedDict):
+    """Of `interactions`.
+
+    `malformed` counts raw rows by reason, without those of reason `rating`, `leaked` and `cold`;
+    `pairs_in_several_domains` counts pairs by split. Without any usable row there are no `domains`.
+    """
+
+    domains: NotRequired[dict[str, IngestedDomainStatistics]]
+    raw_rows: int
+    malformed: dict[str, int]
+    rating: int
+    leaked: int
+    cold: int
+    duplicates: int
+    pairs_in_several_domains: dict[str, int]
+    users: int
+    items: int
+
+
+class KindCounts(TypedDict):
+    """Nodes of each kind."""
+
+    users: int
+    items: int
+
+
+class DomainNodesStatistics(KindCounts):
+    """Nodes of a domain, its anchors, and in an update how many nodes were known before."""
+
+    anchors: int
+    known: NotRequired[KindCounts]
+
+
+class NodesStatistics(TypedDict):
+    """Of `nodes`, by domain."""
+
+    domains: dict[str, DomainNodesStatistics]
+
+
+class GraphStatistics(TypedDict):
+    """Of a `graph`: undirected edges by domain."""
+
+    edges: dict[str, int]
+
+
+class NeighboursComparison(TypedDict):
+    """Estimated rows compared with exact ones on a sample of items; means, absent where no row is estimated."""
+
+    estimated_items: int
+    items: int
+    overlap_at_20: NotRequired[float]
+    overlap_at_100: NotRequired[float]
+    relative_error: NotRequired[float]
+
+
+class ItemGraphStatistics(TypedDict):
+    """The neighbours of one graph's items: method and reason, items, items with neighbours, and weights."""
+
+    method: str
+    reason: str
+    items: int
+    items_with_neighbours: int
+    entries: int
+    against_exact: NeighboursComparison
+
+
+class NeighboursStatistics(TypedDict):
+    """Of `neighbours`, by domain, or under `union` for all domains together."""
+
+    graphs: dict[str, ItemGraphStatistics]
+
+
+class ReachComparison(TypedDict):
+    """Vectors compared with exact ones on a sample of nodes that reach an anchor: mean cosines, absent for no nodes."""
+
+    nodes: int
+    walks: int
+    mean_cosine: NotRequired[float]
+    mean_cosine_of_walks: NotRequired[float]
+
+
+class DomainReachStatistics(TypedDict):
+    """The reach vectors of a domain: method and reason, nodes, nodes with a vector, weights, and vectors copied."""
+
+    method: str
+    reason: str
+    nodes: int
+    nodes_with_reach: int
+    entries: int
+    copied: int
+    against_exact: ReachComparison
+
+
+class ReachStatistics(TypedDict):
+    """Of `reach`, by domain."""
+
+    domains: dict[str, DomainReachStatistics]
+
+
+class PairCoverage(TypedDict):
+    """The pairs from one domain to another, of one kind of nodes or, with mixed kinds, of all.
+
+    `checked_nodes` were compared with all nodes of the other domain: of `checked_best` the best partner had been found,
+    and `checked_loss` is the similarity lost in all.
+    """
+
+    source_domain: str
+    target_domain: str
+    kind: str
+    shared_anchors: int
+    nodes: int
+    nodes_with_shared_reach: int
+    nodes_paired: int
+    identity_pairs: int
+    mean_best_similarity: float | None
+    method: str
+    checked_nodes: int
+    checked_best: int
+    checked_loss: float
+
+
+class PairsCheck(TypedDict):
+    """All checked nodes, the share whose best partner was found, and the mean similarity lost; absent for no nodes."""
+
+    nodes: int
+    recall_at_1: NotRequired[float]
+    mean_regret: NotRequired[float]
+
+
+class PairsStatistics(TypedDict):
+    """Of `pairs`: `copied` counts the pairs of domains that an update took from the earlier artifact."""
+
+    coverage: list[PairCoverage]
+    checked: PairsCheck
+    pairs_of_domains: int
+    copied: int
+
+
+# Model: checkpoint; blend, metrics, embeddings, recommendations and index have no statistics.
 
 
 class InitialRowCounts(TypedDict):
@@ -53,7 +229,3 @@ class CheckpointStatistics(TypedDict):
     warm_start: NotRequired[WarmStartStatistics]
     memory_mib_by_process: NotRequired[list[int]]
     bytes_by_step: NotRequired[dict[str, StepTraffic]]
-
-
-class NoStatistics(TypedDict):
-    """Statistics of `blend`, `metrics`, `embeddings`, `recommendations` and `index`: none."""

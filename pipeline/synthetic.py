@@ -1,4 +1,4 @@
-"""Worlds: generated multi-domain logs with planted twins, so that alignment has a known truth."""
+"""Generated worlds: logs of several domains with planted twins, so that the true alignment is known."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ import pyarrow.csv as arrow_csv
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import Columns, ComputeSettings, LogSource, WorldSettings
+from data_contracts.statistics import WorldDomainStatistics, WorldStatistics
 from data_contracts.store.artifact import Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
+from pipeline.compute.dtypes import Longs
 from pipeline.compute.fan_out import stream
 
-Numbers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 
 TOPICS_PER_PERSON = 3
@@ -32,7 +33,7 @@ TOPICS_PER_PERSON = 3
 
 _NAMES = ("north", "east", "south", "west", "harbour", "hill", "island", "valley")
 _WEIGHTS = 1.5
-"""Concentration of a person's weights over their topics: larger is more even."""
+"""Shape of the gamma distribution of a person's weights over their topics: larger is more even."""
 _POPULARITY_SPREAD = 0.7
 _ACTIVITY_SPREAD = 0.6
 """Standard deviations of the logarithms of popularity and activity."""
@@ -40,36 +41,55 @@ _ACTIVITY_SPREAD = 0.6
 
 @dataclass(frozen=True)
 class Tastes:
-    """One row per person: liked topics, their cumulated weights up to 1, and the centre of the liked region in each."""
+    """One row per person: liked topics, their cumulative weights up to 1, and the centre of what is liked in each."""
 
-    topics: Numbers
+    topics: Longs
     weights: Reals
     centres: Reals
 
-    def take(self, rows: Numbers) -> Tastes:
+    def take(self, rows: Longs) -> Tastes:
         """The tastes of some people."""
         return Tastes(self.topics[rows], self.weights[rows], self.centres[rows])
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A domain's items sorted by place (topic + position in it), with the cumulated popularity in front of each."""
+class Items:
+    """Items in any order: position (topic + offset from 0 to 1 within it) and popularity of each."""
 
     ids: pa.StringArray
-    places: Reals
+    positions: Reals
     popularity: Reals
+
+    def take(self, rows: Longs) -> Items:
+        """Some of the items."""
+        return Items(self.ids.take(pa.array(rows)), self.positions[rows], self.popularity[rows])
 
 
 @dataclass(frozen=True)
-class Domain:
-    """One domain: its users with their tastes and numbers of interactions, and its shelf."""
+class ItemCatalogue:
+    """A domain's items sorted by position, and the popularity of all items before each, float64 [items + 1]."""
+
+    ids: pa.StringArray
+    positions: Reals
+    popularity_before: Reals
+
+    @classmethod
+    def from_items(cls, items: Items) -> ItemCatalogue:
+        """Sort items by position."""
+        ordered = items.take(np.argsort(items.positions, kind="stable"))
+        return cls(ordered.ids, ordered.positions, np.concatenate([[0.0], np.cumsum(ordered.popularity)]))
+
+
+@dataclass(frozen=True)
+class SyntheticDomain:
+    """One domain: its users with their tastes and numbers of interactions, and its items."""
 
     name: str
     number: int
     user_ids: pa.StringArray
     tastes: Tastes
-    interactions: Numbers
-    shelf: Shelf
+    interactions: Longs
+    catalogue: ItemCatalogue
 
 
 @dataclass(frozen=True)
@@ -81,109 +101,107 @@ class Twins:
     target_ids: pa.StringArray
 
 
-@dataclass(frozen=True)
-class _Items:
-    ids: pa.StringArray
-    places: Reals
-    popularity: Reals
-
-    def take(self, rows: Numbers) -> _Items:
-        return _Items(self.ids.take(pa.array(rows)), self.places[rows], self.popularity[rows])
-
-
-def draws(settings: WorldSettings, purpose: str, *name: int | str) -> np.random.Generator:
-    """The random numbers of one purpose: a function of the seed and the name alone."""
+def build_generator(settings: WorldSettings, purpose: str, *name: int | str) -> np.random.Generator:
+    """A generator of random numbers for one purpose, which depend on the seed and the name alone."""
     text = "/".join(map(str, (settings.seed, purpose, *name)))
     key = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 
 
 def domain_name(number: int) -> str:
-    """Name of a domain by its number from 0, the largest: points of the compass, places, then `market-<number>`."""
+    """Name of a domain by its number; number 0 is the largest."""
     return _NAMES[number] if number < len(_NAMES) else f"market-{number + 1}"
 
 
-def sizes(settings: WorldSettings, number: int) -> tuple[int, int, int]:
+def domain_sizes(settings: WorldSettings, number: int) -> tuple[int, int, int]:
     """Users, items and interactions of a domain; ten users, ten items and one interaction per user at least."""
     scale = settings.shrink**number
     users = max(round(settings.users * scale), 10)
     return users, max(round(settings.items * scale), 10), max(round(settings.interactions * scale), users)
 
 
-def populate(settings: WorldSettings) -> tuple[list[Domain], list[Twins]]:
+def generate_population(settings: WorldSettings) -> tuple[list[SyntheticDomain], list[Twins]]:
     """All domains, the largest first, and the twins of each smaller one."""
-    largest_tastes = _new_tastes(settings, 0, sizes(settings, 0)[0])
-    largest_items = _new_items(settings, 0, sizes(settings, 0)[1])
-    ids = _numbered("u", np.arange(len(largest_tastes.topics)), 6)
-    domains = [_domain(settings, 0, ids, largest_tastes, largest_items)]
+    largest_tastes = _new_tastes(settings, 0, domain_sizes(settings, 0)[0])
+    largest_items = _new_items(settings, 0, domain_sizes(settings, 0)[1])
+    ids = _build_ids("u", np.arange(len(largest_tastes.topics)), 6)
+    domains = [_build_domain(settings, 0, ids, largest_tastes, largest_items)]
     twins = []
     for number in range(1, settings.domains):
-        user_ids, tastes, twin = _users(settings, number, ids, largest_tastes)
-        domains.append(_domain(settings, number, user_ids, tastes, _items(settings, number, largest_items)))
+        user_ids, tastes, twin = _choose_users(settings, number, ids, largest_tastes)
+        items = _choose_items(settings, number, largest_items)
+        domains.append(_build_domain(settings, number, user_ids, tastes, items))
         twins.append(twin)
     return domains, twins
 
 
-def _users(
+def _choose_users(
     settings: WorldSettings, number: int, largest_ids: pa.StringArray, largest: Tastes
 ) -> tuple[pa.StringArray, Tastes, Twins]:
-    """Users of a smaller domain in random order: shared people, twins, and people who live nowhere else.
+    """Users of a smaller domain in random order: shared people, twins, and people of this domain only.
 
-    Twins and natives are numbered alike, by their place in that order, so that no id tells who is a twin.
+    Ids of twins and of the latter are numbered in that order, so that no id gives a twin away.
     """
-    users = sizes(settings, number)[0]
+    users = domain_sizes(settings, number)[0]
     shared = min(round(users * settings.shared_users), len(largest_ids))
     known = min(shared + round(users * settings.twins), len(largest_ids))
-    random = draws(settings, "residents", number)
+    random = build_generator(settings, "residents", number)
     people = random.permutation(len(largest_ids))[:known]
     natives = _new_tastes(settings, number, users - known)
     slots = random.permutation(users)
-    own_ids = _numbered(f"{domain_name(number)}-u", slots[shared:], 6)
+    own_ids = _build_ids(f"{domain_name(number)}-u", slots[shared:], 6)
     all_ids = pa.concat_arrays([largest_ids.take(pa.array(people[:shared])), own_ids])
     order = np.argsort(slots)
-    tastes = _joined(largest.take(people), natives).take(order)
+    tastes = _concatenate(largest.take(people), natives).take(order)
     twins = Twins(domain_name(number), largest_ids.take(pa.array(people[shared:])), own_ids.slice(0, known - shared))
     return all_ids.take(pa.array(order)), tastes, twins
 
 
-def _items(settings: WorldSettings, number: int, largest: _Items) -> _Items:
-    """Items of a smaller domain: some that the largest also offers, the rest its own."""
-    items = sizes(settings, number)[1]
-    shared = min(round(items * settings.shared_items), len(largest.places))
-    chosen = draws(settings, "offers", number).permutation(len(largest.places))[:shared]
+def _choose_items(settings: WorldSettings, number: int, largest: Items) -> Items:
+    """Items of a smaller domain: some of the largest domain's, and items of its own."""
+    items = domain_sizes(settings, number)[1]
+    shared = min(round(items * settings.shared_items), len(largest.positions))
+    chosen = build_generator(settings, "offers", number).permutation(len(largest.positions))[:shared]
     common, own = largest.take(chosen), _new_items(settings, number, items - shared)
-    return _Items(
+    return Items(
         pa.concat_arrays([common.ids, own.ids]),
-        np.concatenate([common.places, own.places]),
+        np.concatenate([common.positions, own.positions]),
         np.concatenate([common.popularity, own.popularity]),
     )
 
 
-def _domain(settings: WorldSettings, number: int, ids: pa.StringArray, tastes: Tastes, items: _Items) -> Domain:
-    placed = items.take(np.argsort(items.places, kind="stable"))
-    shelf = Shelf(placed.ids, placed.places, np.concatenate([[0.0], np.cumsum(placed.popularity)]))
-    return Domain(domain_name(number), number, ids, tastes, _activity(settings, number), shelf)
+def _build_domain(
+    settings: WorldSettings, number: int, ids: pa.StringArray, tastes: Tastes, items: Items
+) -> SyntheticDomain:
+    return SyntheticDomain(
+        name=domain_name(number),
+        number=number,
+        user_ids=ids,
+        tastes=tastes,
+        interactions=_draw_activity(settings, number),
+        catalogue=ItemCatalogue.from_items(items),
+    )
 
 
-def _activity(settings: WorldSettings, number: int) -> Numbers:
-    """Interactions of each user, one at least, in all as many as the domain has."""
-    users, _, interactions = sizes(settings, number)
-    share = np.cumsum(draws(settings, "activity", number).lognormal(0.0, _ACTIVITY_SPREAD, users))
+def _draw_activity(settings: WorldSettings, number: int) -> Longs:
+    """Interactions of each user, at least one; their sum is the size of the domain."""
+    users, _, interactions = domain_sizes(settings, number)
+    share = np.cumsum(build_generator(settings, "activity", number).lognormal(0.0, _ACTIVITY_SPREAD, users))
     until = np.floor(share / share[-1] * (interactions - users) + 0.5).astype(np.int64)
-    counts: Numbers = 1 + np.diff(until, prepend=0)
+    counts: Longs = 1 + np.diff(until, prepend=0)
     return counts
 
 
 def _new_tastes(settings: WorldSettings, number: int, people: int) -> Tastes:
-    random = draws(settings, "tastes", number)
+    random = build_generator(settings, "tastes", number)
     liked = min(TOPICS_PER_PERSON, settings.topics)
-    topics = _distinct(random, people, liked, settings.topics)
+    topics = _draw_distinct(random, people, liked, settings.topics)
     weights = np.cumsum(random.gamma(_WEIGHTS, size=(people, liked)), axis=1)
     return Tastes(topics, weights / weights[:, -1:], random.random((people, liked)))
 
 
-def _distinct(random: np.random.Generator, rows: int, columns: int, values: int) -> Numbers:
-    """Rows of distinct numbers below `values`, by Floyd's way: draw below a growing bound, take the bound if seen."""
+def _draw_distinct(random: np.random.Generator, rows: int, columns: int, values: int) -> Longs:
+    """Rows of distinct numbers below `values`, by Floyd's method: draw up to a rising bound, take the bound if seen."""
     chosen = np.empty((rows, columns), np.int64)
     for column, bound in enumerate(range(values - columns, values)):
         drawn = random.integers(0, bound + 1, rows)
@@ -192,14 +210,14 @@ def _distinct(random: np.random.Generator, rows: int, columns: int, values: int)
     return chosen
 
 
-def _new_items(settings: WorldSettings, number: int, items: int) -> _Items:
-    random = draws(settings, "items", number)
+def _new_items(settings: WorldSettings, number: int, items: int) -> Items:
+    random = build_generator(settings, "items", number)
     prefix = "i" if number == 0 else f"{domain_name(number)}-i"
-    places = random.integers(0, settings.topics, items) + random.random(items)
-    return _Items(_numbered(prefix, np.arange(items), 5), places, random.lognormal(0.0, _POPULARITY_SPREAD, items))
+    positions = random.integers(0, settings.topics, items) + random.random(items)
+    return Items(_build_ids(prefix, np.arange(items), 5), positions, random.lognormal(0.0, _POPULARITY_SPREAD, items))
 
 
-def _joined(first: Tastes, second: Tastes) -> Tastes:
+def _concatenate(first: Tastes, second: Tastes) -> Tastes:
     return Tastes(
         np.concatenate([first.topics, second.topics]),
         np.concatenate([first.weights, second.weights]),
@@ -207,7 +225,7 @@ def _joined(first: Tastes, second: Tastes) -> Tastes:
     )
 
 
-def _numbered(prefix: str, numbers: Numbers, digits: int) -> pa.StringArray:
+def _build_ids(prefix: str, numbers: Longs, digits: int) -> pa.StringArray:
     """Ids such as `u000123`."""
     text = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), digits, "0")
     return pc.binary_join_element_wise(pa.scalar(prefix), text, "")
@@ -217,21 +235,21 @@ _HEADER = b"user_id,item_id,timestamp\n"
 _FIRST_SECOND, _SECONDS = 1_672_531_200, 365 * 86_400
 """Interactions happen in the year 2023, UTC."""
 
-_REGION = 0.07
-"""Standard deviation of a person's choices around their centre of a topic, whose length is 1."""
-_REACH = 0.03
-"""Half of the stretch around a choice from which an item is taken by popularity."""
-_WANDERING = 0.05
+_TASTE_SPREAD = 0.07
+"""Standard deviation of a person's choices around their centre in a topic, whose length is 1."""
+_HALF_WINDOW = 0.03
+"""Half of the window around a choice in which an item is drawn by popularity."""
+_RANDOM_SHARE = 0.05
 """Share of interactions with any item of the domain, by popularity alone."""
 
 _ROWS_PER_FILE = 500_000
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some users of a domain, whose interactions fill one file."""
+class _LogPart:
+    """Consecutive users of a domain, whose interactions make one file."""
 
-    domain: Domain
+    domain: SyntheticDomain
     number: int
     users: range
     path: Path
@@ -244,28 +262,27 @@ def make_world(
     compute: ComputeSettings,
     progress: Progress = silent,
 ) -> Artifact:
-    """Generate a world: the table of its twins, and a log per domain under `logs/`.
+    """Generate a world: the table of its twins, and logs of every domain under `logs/`.
 
-    Every user's interactions are drawn by name (seed, domain, part), so the files are the same bytes for any number of
-    threads. Parts hold about half a million interactions each.
+    Interactions are drawn by (seed, domain, file), so the files are the same bytes for any number of threads. They hold
+    about half a million interactions each.
 
     Args:
         store: where the artifact lives.
         settings: size, overlap and tastes of the world.
         parents: none.
         compute: threads.
-        progress: called after each part.
+        progress: called after each file.
 
     Returns:
         The world; no twins where `twins` is 0 or there is one domain.
     """
-    return store.make(
-        WORLD, settings.keyed(), parents, partial(_write, settings=settings, compute=compute, progress=progress)
-    )
+    write = partial(_write_world, settings=settings, compute=compute, progress=progress)
+    return store.make(WORLD, settings.keyed(), parents, write)
 
 
 def world_logs(world: Artifact) -> tuple[LogSource, ...]:
-    """How to read a world's logs; their paths name the domain."""
+    """The sources of a world's logs; their paths contain the domain."""
     folder = glob.escape((world.path / "logs").absolute().as_posix())
     return (
         LogSource(
@@ -277,19 +294,22 @@ def world_logs(world: Artifact) -> tuple[LogSource, ...]:
     )
 
 
-def _write(draft: Draft, settings: WorldSettings, compute: ComputeSettings, progress: Progress) -> None:
-    domains, twins = populate(settings)
+def _write_world(draft: Draft, settings: WorldSettings, compute: ComputeSettings, progress: Progress) -> None:
+    domains, twins = generate_population(settings)
     draft.write(_twin_table(domains[0].name, twins))
     folder = draft.folder / "logs"
     folder.mkdir()
-    parts = [part for domain in domains for part in _parts(settings, domain, folder)]
-    for done, _ in enumerate(stream(partial(_write_part, settings), parts, compute), start=1):
+    parts = [part for domain in domains for part in _plan_files(settings, domain, folder)]
+    for done, _ in enumerate(stream(partial(_write_file, settings), parts, compute), start=1):
         progress(done, len(parts), "files")
-    draft.statistics["domains"] = {
-        domain.name: dict(zip(("users", "items", "interactions"), sizes(settings, domain.number), strict=True))
-        for domain in domains
-    }
-    draft.statistics["twins"] = {twin.target_domain: len(twin.source_ids) for twin in twins}
+    sizes = {domain.name: domain_sizes(settings, domain.number) for domain in domains}
+    draft.statistics |= WorldStatistics(
+        domains={
+            name: WorldDomainStatistics(users=users, items=items, interactions=interactions)
+            for name, (users, items, interactions) in sizes.items()
+        },
+        twins={twin.target_domain: len(twin.source_ids) for twin in twins},
+    )
 
 
 def _twin_table(source_domain: str, twins: Sequence[Twins]) -> pa.Table:
@@ -301,30 +321,30 @@ def _twin_table(source_domain: str, twins: Sequence[Twins]) -> pa.Table:
     return pa.concat_tables(tables).sort_by([(name, "ascending") for name in WORLD.sorted_by])
 
 
-def _parts(settings: WorldSettings, domain: Domain, folder: Path) -> list[_Part]:
-    """Runs of users with about `_ROWS_PER_FILE` interactions together."""
-    users, _, interactions = sizes(settings, domain.number)
+def _plan_files(settings: WorldSettings, domain: SyntheticDomain, folder: Path) -> list[_LogPart]:
+    """Consecutive users with about `_ROWS_PER_FILE` interactions together."""
+    users, _, interactions = domain_sizes(settings, domain.number)
     step = max(_ROWS_PER_FILE * users // interactions, 1)
     starts = range(0, users, step)
     names = [f"{domain.name}-{n:05d}" for n in range(len(starts))] if len(starts) > 1 else [domain.name]
     return [
-        _Part(domain, n, range(start, min(start + step, users)), folder / f"{names[n]}.csv.gz")
+        _LogPart(domain, n, range(start, min(start + step, users)), folder / f"{names[n]}.csv.gz")
         for n, start in enumerate(starts)
     ]
 
 
-def _write_part(settings: WorldSettings, part: _Part) -> None:
-    random = draws(settings, "choices", part.domain.number, part.number)
+def _write_file(settings: WorldSettings, part: _LogPart) -> None:
+    random = build_generator(settings, "choices", part.domain.number, part.number)
     rows = slice(part.users.start, part.users.stop)
     user = np.repeat(np.arange(part.users.start, part.users.stop), part.domain.interactions[rows])
-    place = _choose_places(random, part.domain, user)
-    item = _choose_items(random, part.domain.shelf, place)
+    positions = _draw_positions(random, part.domain, user)
+    item = _draw_items(random, part.domain.catalogue, positions)
     time = _FIRST_SECOND + random.integers(0, _SECONDS, len(user))
     order = np.argsort(time, kind="stable")
     table = pa.table(
         {
             "user_id": part.domain.user_ids.take(pa.array(user[order])),
-            "item_id": part.domain.shelf.ids.take(pa.array(item[order])),
+            "item_id": part.domain.catalogue.ids.take(pa.array(item[order])),
             "timestamp": time[order],
         }
     )
@@ -334,23 +354,24 @@ def _write_part(settings: WorldSettings, part: _Part) -> None:
         arrow_csv.write_csv(table, stream, arrow_csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
-def _choose_places(random: np.random.Generator, domain: Domain, user: Numbers) -> Reals:
-    """A place for each interaction: a liked topic by weight, and in it a position near the person's centre."""
+def _draw_positions(random: np.random.Generator, domain: SyntheticDomain, user: Longs) -> Reals:
+    """A position for each interaction: a liked topic by weight, and an offset in it near the person's centre."""
     tastes = domain.tastes
     liked = (random.random(len(user))[:, None] >= tastes.weights[user, :-1]).sum(axis=1)
-    position = tastes.centres[user, liked] + _REGION * random.standard_normal(len(user))
-    places: Reals = tastes.topics[user, liked] + position % 1.0
-    return places
+    offset = tastes.centres[user, liked] + _TASTE_SPREAD * random.standard_normal(len(user))
+    positions: Reals = tastes.topics[user, liked] + offset % 1.0
+    return positions
 
 
-def _choose_items(random: np.random.Generator, shelf: Shelf, place: Reals) -> npt.NDArray[np.int64]:
-    """An item by popularity within reach of each place, in the same topic; the next one where nothing is in reach."""
-    topic = np.floor(place)
-    first = np.searchsorted(shelf.places, np.maximum(place - _REACH, topic))
-    last = np.searchsorted(shelf.places, np.minimum(place + _REACH, np.nextafter(topic + 1.0, topic)), side="right")
-    wandering = random.random(len(place)) < _WANDERING
-    first[wandering], last[wandering] = 0, len(shelf.places)
-    low, high = shelf.popularity[first], shelf.popularity[last]
-    within = np.searchsorted(shelf.popularity, low + random.random(len(place)) * (high - low), side="right") - 1
-    item: npt.NDArray[np.int64] = np.where(last > first, np.clip(within, first, last - 1), first)
-    return np.minimum(item, len(shelf.places) - 1)
+def _draw_items(random: np.random.Generator, catalogue: ItemCatalogue, positions: Reals) -> Longs:
+    """An item by popularity within a window around each position, in its topic; the next item where that is empty."""
+    topic, until = np.floor(positions), catalogue.popularity_before
+    topic_end = np.nextafter(topic + 1.0, topic)
+    first = np.searchsorted(catalogue.positions, np.maximum(positions - _HALF_WINDOW, topic))
+    last = np.searchsorted(catalogue.positions, np.minimum(positions + _HALF_WINDOW, topic_end), side="right")
+    is_random = random.random(len(positions)) < _RANDOM_SHARE
+    first[is_random], last[is_random] = 0, len(catalogue.positions)
+    low, high = until[first], until[last]
+    drawn = np.searchsorted(until, low + random.random(len(positions)) * (high - low), side="right") - 1
+    item: Longs = np.where(last > first, np.clip(drawn, first, last - 1), first)
+    return np.minimum(item, len(catalogue.positions) - 1)

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.schema import Contract, check_table
 
+T = TypeVar("T")
 DAMAGES = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError)
 """What reading a damaged Parquet file raises; KeyError where it lacks a column."""
 
@@ -73,6 +76,36 @@ def tensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> b
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def coalesce(tables: Iterable[T], rows: int, rows_of: Callable[[T], int] = attrgetter("num_rows")) -> Iterator[list[T]]:
+    """Consecutive tables in groups of at least `rows` rows together, but for the last group.
+
+    Args:
+        tables: Arrow tables, or anything else that has rows.
+        rows: least rows of a group.
+        rows_of: the number of rows of a table.
+
+    Yields:
+        Groups that are not empty, though their tables may be; none without tables.
+    """
+    group: list[T] = []
+    total = 0
+    for table in tables:
+        group.append(table)
+        total += rows_of(table)
+        if total >= rows:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def single_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; a column of one chunk is not copied."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 _FLUSHES = 16

@@ -25,7 +25,7 @@ from flows.cli.main import app
 from flows.config.errors import nested_model
 from flows.config.reference import assignment, describe_type, table_title
 from flows.config.run_config import RunConfig
-from pipeline.in_memory import AlignedPairs, align_domains, random_walks, reach_vectors, shared_places
+from pipeline.in_memory import PairTable, align_domains, random_walks, reach_vectors, shared_places
 from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
@@ -57,7 +57,7 @@ _LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
 """A code block's language with a word for the tests behind it."""
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    *(align_domains, AlignedPairs, shared_places, reach_vectors, random_walks, item_neighbours),
+    *(align_domains, PairTable, shared_places, reach_vectors, random_walks, item_neighbours),
 )
 
 

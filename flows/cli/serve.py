@@ -87,7 +87,10 @@ def recommend(
 
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
-    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
+    """Build an approximate index (HNSW) of each domain's items and compare it with exact search.
+
+    It pays where a domain has many items.
+    """
     from model.serving.approximate import build_index  # needs the extra `ann`
 
     view = exported_run(run, options.store)

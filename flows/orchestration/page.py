@@ -26,7 +26,7 @@ from prefect.states import Completed, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from data_contracts.contracts import METRICS
-from data_contracts.progress import Part, Progress
+from data_contracts.progress import FinishedPart, Progress
 from data_contracts.store.artifact import Artifact
 from flows.output.console import log_lines
 from flows.output.plots import learning_curve
@@ -93,7 +93,7 @@ def page_progress(role: str) -> Iterator[Progress]:
             nonlocal percent
             percent = 100 * done / total if total else percent
             logged(done, total, unit, note)
-            if record and isinstance(note, Part):
+            if record and isinstance(note, FinishedPart):
                 record(note)
 
         yield progress
@@ -101,7 +101,7 @@ def page_progress(role: str) -> Iterator[Progress]:
     update(f"{role} is made")
 
 
-def _part_recorder(role: str) -> Callable[[Part], None] | None:
+def _part_recorder(role: str) -> Callable[[FinishedPart], None] | None:
     """Puts finished parts beside the stage's task; each is taken to have begun when the one before it ended.
 
     They are told as Prefect's own tasks tell their states, by events that leave in the background.
@@ -111,7 +111,7 @@ def _part_recorder(role: str) -> Callable[[Part], None] | None:
         return None
     here, flow_run, began = copy_context(), stage.task_run.flow_run_id, datetime.now(UTC)  # parts end on any thread
 
-    def record(part: Part) -> None:
+    def record(part: FinishedPart) -> None:
         nonlocal began
         ended = datetime.now(UTC)
         running: State[Any] = Running(timestamp=began)

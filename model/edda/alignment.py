@@ -67,7 +67,7 @@ def load_alignment(
 
 
 def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, epoch: int) -> Iterator[AlignmentBatch]:
-    """The batches of an epoch, in their order: for each source domain at most so many target domains, drawn.
+    """The batches of an epoch, in their order: for each source domain at most `targets` target domains, drawn.
 
     Differs: [EDDA] aligns all ordered pairs of domains, whose number is quadratic in the domains.
     """

@@ -26,7 +26,7 @@ from model.edda.propagation import Backbone
 from model.sparse.matrix import choose_engine
 
 METADATA_FILE = "model.json"
-"""A checkpoint's file of what is needed to use its tensors."""
+"""A checkpoint's file of the model's name, shapes and settings that its tensors are used with."""
 
 
 def write_checkpoint(

@@ -103,7 +103,7 @@ class Edda(nn.Module):
     """The tables and maps; propagation and the losses are functions of them [EDDA].
 
     Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
-    its propagated inter vector beside its propagated intra vector, if it has one, and a score the dot product of two.
+    its propagated inter vector followed by its propagated intra vector, if it has one; a score is a dot product of two.
     Tables start normal with standard deviation `initial_spread`, 0.1 in [EDDA]. The module holds this process's columns
     of each table and of the inputs of each map.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_contracts.contracts import BLEND
-from data_contracts.progress import Part, Progress, silent
+from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import BlendSettings, ComputeSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
@@ -70,7 +70,7 @@ def _measure_curves(
         interactions = load_interactions(parents["interactions"], domain, dataset)
         held = validation_users(interactions, domain, settings.users, settings.seed)
         yield domain.name, blend_curve(held, vector_scorer(vectors, domain, SINGLE_PROCESS), evidence)
-        progress(done, len(dataset.domains), "domains", Part(domain.name))
+        progress(done, len(dataset.domains), "domains", FinishedPart(domain.name))
 
 
 def _to_row(domain: str, point: BlendPoint, users: int, is_chosen: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID, Role
-from data_contracts.progress import Part, Progress, after, silent
+from data_contracts.progress import FinishedPart, Progress, after, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
@@ -201,7 +201,7 @@ def _measure(
                 measured[domain.name, split, metric] = estimate
         for metric, estimate in _share_estimates(data, index, vectors, checkpoint.columns, blend).items():
             measured[domain.name, TEST, metric] = estimate
-        progress(index + 1, len(domains), "domains", Part(f"{domain.name}, seed {checkpoint.seed}"))
+        progress(index + 1, len(domains), "domains", FinishedPart(f"{domain.name}, seed {checkpoint.seed}"))
     by_metric: dict[tuple[str, str, str], list[Estimate]] = {}
     for (_, split, metric), estimate in measured.items():
         by_metric.setdefault((MACRO, split, metric), []).append(estimate)

@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN, Role
-from data_contracts.node_mapping import earlier_places
+from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.statistics import InitialRowCounts, WarmStartStatistics
 from data_contracts.store.artifact import Artifact
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
@@ -160,7 +160,7 @@ def _match_nodes(
     union = np.full(dataset.nodes, -1, np.int32)
     for domain in dataset.domains:
         ids = nodes.read(["kind", "id"], domain=domain.name)
-        numbers = by_domain[domain.name] = earlier_places(earlier_nodes, ids, domain.name)
+        numbers = by_domain[domain.name] = previous_node_numbers(earlier_nodes, ids, domain.name)
         known = np.flatnonzero(numbers >= 0)
         if domain.name in earlier_domains:
             union[domain.union_nodes[known]] = earlier_domains[domain.name].union_nodes[numbers[known]]

@@ -10,10 +10,11 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
-from data_contracts.progress import Part, Progress, silent
+from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import ComputeSettings, ExportSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
 from model.compute.allocator import MappedAllocator
 from model.compute.column_parallel import SINGLE_PROCESS
@@ -28,7 +29,7 @@ from model.serving.scorer import DomainScorer
 from model.sparse.rows import Floats32, Ints, Longs, block_height, pick_rows
 
 _FILE_ROWS = 262_144
-"""Rows of one file: of embeddings at most, of recommendations about so many."""
+"""Rows of one file: at most for embeddings, at least for recommendations."""
 
 
 def export_embeddings(
@@ -60,7 +61,7 @@ def export_embeddings(
             for done, (domain, vectors) in enumerate(zip(dataset.domains, vectors_by_domain, strict=True), start=1):
                 nodes = parents["nodes"].read(["kind", "id"], domain=domain.name)
                 _write_vectors(draft, domain, nodes, vectors.cpu())
-                progress(done, len(dataset.domains), "domains", Part(domain.name))
+                progress(done, len(dataset.domains), "domains", FinishedPart(domain.name))
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
 
@@ -97,10 +98,12 @@ def export_recommendations(
             all_scorers = [open_scorer(name) for name in domains] if settings.why else []
             for done, name in enumerate(domains):
                 scorer = all_scorers[done] if all_scorers else open_scorer(name)
-                for table in _coalesce(_recommendation_tables(scorer, settings.top, all_scorers)):
-                    draft.write(table, domain=name)
-                    progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
-                progress(done + 1, len(domains), "domains", Part(name))
+                for tables in coalesce(_recommendation_tables(scorer, settings.top, all_scorers), _FILE_ROWS):
+                    table = pa.concat_tables(tables)
+                    if table.num_rows:
+                        draft.write(table, domain=name)
+                        progress(done, len(domains), "domains", f"{name} as far as user {table['user_id'][-1]}")
+                progress(done + 1, len(domains), "domains", FinishedPart(name))
 
     return store.make(RECOMMENDATIONS, settings.keyed_lists(), parents, write)
 
@@ -154,18 +157,6 @@ def _explanation_columns(
         "because_of_shares": pa.ListArray.from_arrays(offsets, pa.array(explained.shares)),
         "evidence_share": pa.array(explained.evidence, mask=np.isnan(explained.evidence)),
     }
-
-
-def _coalesce(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer tables, all but the last of at least `_FILE_ROWS` rows; no table if there is no row."""
-    collected: list[pa.Table] = []
-    for table in tables:
-        collected.append(table)
-        if sum(each.num_rows for each in collected) >= _FILE_ROWS:
-            yield pa.concat_tables(collected)
-            collected = []
-    if any(each.num_rows for each in collected):
-        yield pa.concat_tables(collected)
 
 
 def top_items_by_user(

@@ -121,7 +121,7 @@ def choose_engine(name: EngineName, device: torch.device) -> tuple[str, SpmmEngi
 
 
 def spmm(matrix: Matrix, dense: Tensor, multiply: SpmmEngine) -> Tensor:
-    """`matrix` (r, c) times `dense` (c, w), differentiable by `dense`; zeros where the matrix has no entries."""
+    """`matrix` (r, c) times `dense` (c, w), differentiable by `dense`; zeros if the matrix has no entries."""
     return _Spmm.apply(dense, matrix, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.progress import Part, Progress, silent
+from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import ComputeSettings
 
 if TYPE_CHECKING:
@@ -27,31 +28,42 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def threads(compute: ComputeSettings) -> int:
-    """Threads to use: those asked for, or every CPU that the process may use."""
+def thread_count(compute: ComputeSettings) -> int:
+    """Threads to use: the number in the settings, or every CPU that the process may use."""
     return compute.threads or len(os.sched_getaffinity(0))
 
 
+@dataclass(frozen=True)
+class TaskProgress:
+    """How the progress of a list of tasks is reported.
+
+    Attributes:
+        progress: called after each finished task and, where tasks have sizes, before the first.
+        unit: what it counts.
+        sizes: how many units each task stands for; one by default.
+        parts: the part of the work, e.g. a domain, that each task belongs to, reported when its last task is finished.
+    """
+
+    progress: Progress = silent
+    unit: str = "tasks"
+    sizes: Sequence[int] | None = None
+    parts: Sequence[str] | None = None
+
+
+_NO_REPORT = TaskProgress()
+
+
 def fan_out(
-    function: Callable[[T], R],
-    arguments: Sequence[T],
-    compute: ComputeSettings,
-    progress: Progress = silent,
-    unit: str = "tasks",
-    sizes: Sequence[int] | None = None,
-    parts: Sequence[str] | None = None,
+    function: Callable[[T], R], arguments: Sequence[T], compute: ComputeSettings, report: TaskProgress = _NO_REPORT
 ) -> list[R]:
     """`[function(a) for a in arguments]`, in parallel.
 
     Args:
-        function: picklable where a Dask scheduler is configured; its result may not depend on order or turn, and
-            what it writes is whole or absent, because a lost worker's task runs again elsewhere.
+        function: picklable where a Dask scheduler is configured; its result may not depend on the order of tasks, and
+            what it writes is complete or absent, because a lost worker's task runs again elsewhere.
         arguments: one per task.
         compute: how many threads, or which Dask scheduler.
-        progress: told after each finished task and, where tasks stand for many units, before the first.
-        unit: what progress counts.
-        sizes: how many units each task stands for; by default one.
-        parts: the part of the work, e.g. a domain, that each task belongs to: progress is told when it is finished.
+        report: whom to report progress to, and in which units.
 
     Returns:
         Results in the order of `arguments`; an empty list for no arguments. On a cluster they travel through the
@@ -59,47 +71,48 @@ def fan_out(
 
     Raises:
         ConnectionError: no scheduler answers, or it was lost.
-        OSError: one task killed every worker that it was tried on; other lost workers' tasks just run again.
-        Exception: a task's own error, as soon as it is known; tasks that have not begun are given up.
+        OSError: one task killed every worker that tried it; tasks of other lost workers run again.
+        Exception: a task's own error, as soon as it is known; tasks that have not started are cancelled.
     """
     if not arguments:
         return []
-    if sizes:
-        # It may take long until the first of such tasks is finished, and speed is measured from here.
-        progress(0, sum(sizes), unit)
-    counted = _Counted(progress, sizes or [1] * len(arguments), unit, parts or [""] * len(arguments))
+    counter = _ProgressCounter(report, len(arguments))
     if compute.dask_scheduler is not None:
-        return _on_cluster(function, arguments, compute.dask_scheduler, counted)
+        return _on_cluster(function, arguments, compute.dask_scheduler, counter)
     from dask.base import compute as run  # noqa: PLC0415 - slow to import, and finding finished artifacts needs none
     from dask.delayed import delayed  # noqa: PLC0415
 
-    def told(index: int) -> R:
+    def run_task(index: int) -> R:
         result = function(arguments[index])
-        counted.finished(index)
+        counter.finished(index)
         return result
 
-    tasks = [delayed(told, pure=False)(index) for index in range(len(arguments))]
-    return list(run(*tasks, scheduler="threads", num_workers=threads(compute)))
+    tasks = [delayed(run_task, pure=False)(index) for index in range(len(arguments))]
+    return list(run(*tasks, scheduler="threads", num_workers=thread_count(compute)))
 
 
-class _Counted:
-    """Progress in units of tasks that finish in any order, on any thread."""
+class _ProgressCounter:
+    """Adds up the units of tasks that finish in any order, on any thread."""
 
-    def __init__(self, progress: Progress, sizes: Sequence[int], unit: str, parts: Sequence[str]) -> None:
-        self._progress, self._sizes, self._unit, self._parts = progress, sizes, unit, parts
-        self._total, self._done, self._left, self._lock = sum(sizes), 0, Counter(parts), Lock()
+    def __init__(self, report: TaskProgress, tasks: int) -> None:
+        self._progress, self._unit = report.progress, report.unit
+        self._sizes, self._parts = report.sizes or [1] * tasks, report.parts or [""] * tasks
+        self._total, self._done, self._tasks_left, self._lock = sum(self._sizes), 0, Counter(self._parts), Lock()
+        if report.sizes:
+            # The first of such tasks may take long, and speed is measured from now on.
+            self._progress(0, self._total, self._unit)
 
     def finished(self, index: int) -> None:
         with self._lock:
             part = self._parts[index]
             self._done += self._sizes[index]
-            self._left[part] -= 1
-            note = [Part(part)] if part and not self._left[part] else []
-            self._progress(self._done, self._total, self._unit, *note)
+            self._tasks_left[part] -= 1
+            notes = [FinishedPart(part)] if part and not self._tasks_left[part] else []
+            self._progress(self._done, self._total, self._unit, *notes)
 
 
-def _on_cluster(function: Callable[[T], R], arguments: Sequence[T], address: str, counted: _Counted) -> list[R]:
-    """As `fan_out`. Leaving the client, for whatever reason, cancels what has not begun."""
+def _on_cluster(function: Callable[[T], R], arguments: Sequence[T], address: str, counter: _ProgressCounter) -> list[R]:
+    """`fan_out` on a Dask cluster. Leaving the client, for whatever reason, cancels tasks that have not started."""
     from distributed import as_completed  # noqa: PLC0415 - slow to import, rarely needed
 
     results: dict[int, R] = {}
@@ -110,14 +123,14 @@ def _on_cluster(function: Callable[[T], R], arguments: Sequence[T], address: str
             for future, result in zip(finished, client.gather(finished), strict=True):
                 index = index_of[future.key]
                 results[index] = result
-                counted.finished(index)
+                counter.finished(index)
                 future.release()
     return [results[index] for index in range(len(arguments))]
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
-    """A client of the scheduler; what goes wrong with the cluster, and not with a task, is told with its remedy."""
+    """A client of the scheduler; failures of the cluster, not of a task, become errors that name a remedy."""
     from distributed import KilledWorker  # noqa: PLC0415
 
     where = f"the Dask scheduler at {address} (compute.dask_scheduler)"
@@ -149,16 +162,16 @@ def _client(address: str, where: str) -> Client:
 
 
 def stream(function: Callable[[T], R], arguments: Sequence[T], compute: ComputeSettings) -> Iterator[R]:
-    """Results in the order of `arguments`, computed on this process's threads only a little ahead of the consumer.
+    """Results in the order of `arguments`, computed on this process's threads just ahead of the consumer.
 
-    At most twice as many results as threads wait at a time, so memory stays bounded however long the list is.
+    At most twice as many results as threads are buffered, so memory stays bounded however long the list is.
     """
-    count, waiting = threads(compute), iter(arguments)
+    count, remaining = thread_count(compute), iter(arguments)
     with ThreadPoolExecutor(count) as pool:
-        pending = [pool.submit(function, argument) for argument in islice(waiting, 2 * count)]
+        pending = [pool.submit(function, argument) for argument in islice(remaining, 2 * count)]
         while pending:
             yield pending.pop(0).result()
-            pending += [pool.submit(function, argument) for argument in islice(waiting, 1)]
+            pending += [pool.submit(function, argument) for argument in islice(remaining, 1)]
 
 
 def ranges(total: int, size: int) -> list[range]:
@@ -166,12 +179,13 @@ def ranges(total: int, size: int) -> list[range]:
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def bounded_ranges(sizes: npt.NDArray[np.int64], most: int) -> list[range]:
-    """Consecutive ranges over `sizes` whose sums are at most `most`; a larger one stands alone."""
+def bounded_ranges(sizes: npt.NDArray[np.integer], most: int) -> list[range]:
+    """Consecutive ranges over `sizes` whose sums are at most `most`; a larger size has a range of its own."""
     until = np.concatenate([[0], np.cumsum(sizes)])
-    found, start = [], 0
+    blocks: list[range] = []
+    start = 0
     while start < sizes.size:
         stop = int(np.searchsorted(until, until[start] + most, side="right")) - 1
-        found.append(range(start, max(stop, start + 1)))
-        start = found[-1].stop
-    return found
+        blocks.append(range(start, max(stop, start + 1)))
+        start = blocks[-1].stop
+    return blocks

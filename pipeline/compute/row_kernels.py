@@ -1,4 +1,4 @@
-"""Compiled kernels on compressed rows: equal rows found, rows cut to their largest weights or to chosen columns.
+"""Compiled kernels on CSR rows: group equal rows, cut rows to their largest weights or to chosen columns.
 
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
@@ -17,7 +17,7 @@ _DIGITS = (20, 11), (10, 10), (0, 10)
 
 @njit(nogil=True, cache=True)
 def group_rows(indptr, indices, bits, slots, first, group_of):
-    """Number equal rows alike, in the order in which each kind first occurs.
+    """Give equal rows one group number, in the order in which groups first occur.
 
     Args:
         indptr, indices: rows.
@@ -32,14 +32,14 @@ def group_rows(indptr, indices, bits, slots, first, group_of):
     groups = 0
     mask = uint64(slots.size - 1)
     for row in range(indptr.size - 1):
-        place = _hash(indptr[row], indptr[row + 1], indices, bits) & mask
-        while slots[place] >= 0 and not _equal(indptr, indices, bits, row, first[slots[place]]):
-            place = (place + uint64(1)) & mask
-        if slots[place] < 0:
-            slots[place] = groups
+        slot = _hash(indptr[row], indptr[row + 1], indices, bits) & mask
+        while slots[slot] >= 0 and not _equal(indptr, indices, bits, row, first[slots[slot]]):
+            slot = (slot + uint64(1)) & mask
+        if slots[slot] < 0:
+            slots[slot] = groups
             first[groups] = row
             groups += 1
-        group_of[row] = slots[place]
+        group_of[row] = slots[slot]
     return groups
 
 
@@ -93,7 +93,7 @@ def keep_largest(indptr, indices, weights, limit, kept_indptr, kept_indices, kep
 
 @njit(nogil=True, cache=True)
 def unit_lengths(indptr, indices, weights, column_of, lengths, norms):
-    """How many entries of each row lie in chosen columns, and how long that part is.
+    """Of each row restricted to chosen columns, the number of entries and the Euclidean norm.
 
     Args:
         indptr, indices, weights: rows.
@@ -112,33 +112,36 @@ def unit_lengths(indptr, indices, weights, column_of, lengths, norms):
 
 
 @njit(nogil=True, cache=True)
-def unit_parts(rows, column_of, norms, unit_indptr, unit_indices, unit_weights):
-    """The parts of rows in chosen columns, each scaled to length 1, in the rows' order.
+def fill_unit_rows(rows, column_of, norms, unit_indptr, unit_indices, unit_weights):
+    """Rows restricted to chosen columns and scaled to length 1, entries in the rows' order.
 
     Args:
         rows: (indptr, indices, weights).
         column_of: int32 [columns], a column's new number, -1 where it is not chosen.
         norms: float64 [rows], as `unit_lengths` fills them.
-        unit_indptr: int64 [rows + 1], where each part starts.
+        unit_indptr: int64 [rows + 1], where each unit row starts.
         unit_indices, unit_weights: int32, float32, filled.
     """
     indptr, indices, weights = rows
     for row in range(indptr.size - 1):
-        place = unit_indptr[row]
+        position = unit_indptr[row]
         for entry in range(indptr[row], indptr[row + 1]):
             column = column_of[indices[entry]]
             if column >= 0:
-                unit_indices[place] = column
-                unit_weights[place] = np.float32(np.float64(weights[entry]) / norms[row])
-                place += 1
+                unit_indices[position] = column
+                unit_weights[position] = np.float32(np.float64(weights[entry]) / norms[row])
+                position += 1
 
 
 @njit(nogil=True, cache=True)
 def _threshold(values, count, limit, bins, rest):
-    """The `limit`-th largest of the values, and how many equal to it are among the `limit` largest; 0, 0 for fewer."""
-    found = np.uint32(0)
+    """The `limit`-th largest value by radix selection, and how many equal ones are among the `limit` largest.
+
+    Both are 0 where there are no more than `limit` values.
+    """
+    threshold = np.uint32(0)
     if count <= limit:
-        return found, np.int64(0)
+        return threshold, np.int64(0)
     rest[:count] = values[:count]
     for shift, width in _DIGITS:
         ones = np.uint32((1 << width) - 1)
@@ -149,18 +152,18 @@ def _threshold(values, count, limit, bins, rest):
         while bins[digit] < limit:
             limit -= bins[digit]
             digit -= 1
-        found = (found << np.uint32(width)) | np.uint32(digit)
-        members = 0
+        threshold = (threshold << np.uint32(width)) | np.uint32(digit)
+        matching = 0
         for j in range(count):
-            rest[members] = rest[j]
-            members += (rest[j] >> np.uint32(shift)) & ones == np.uint32(digit)
-        count = members
-    return found, limit
+            rest[matching] = rest[j]
+            matching += (rest[j] >> np.uint32(shift)) & ones == np.uint32(digit)
+        count = matching
+    return threshold, limit
 
 
 @intrinsic
 def _trailing_zeros(typing_context, value):  # noqa: ARG001
-    """How many of the low bits of a number are 0 before the first 1; the number is not 0."""
+    """The number of trailing zero bits of a number that is not 0."""
 
     def build(context, builder, signature, arguments):  # noqa: ARG001
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -169,8 +172,8 @@ def _trailing_zeros(typing_context, value):  # noqa: ARG001
 
 
 @njit(nogil=True, cache=True)
-def no_marks(columns):
-    """A bit for each column, and one for each 64 of these bits: what `largest_columns` puts columns in order by."""
+def build_marks(columns):
+    """A cleared bit for each column and one for each 64 of these bits; `largest_columns` sorts columns by them."""
     bits = np.zeros((columns >> 6) + 1, np.uint64)
     return bits, np.zeros((bits.size >> 6) + 1, np.uint64)
 
@@ -183,19 +186,19 @@ def _mark(marks, column):
 
 @njit(nogil=True, cache=True)
 def _unmark(marks, columns):
-    """Write the marked columns, ascending, and remove their marks; returns how many they are."""
+    """Write the marked columns, ascending, and clear their marks; returns their number."""
     bits, groups = marks
     count = 0
     for group in range(groups.size):
         words = groups[group]
         groups[group] = uint64(0)
         while words != uint64(0):
-            place = (uint64(group) << uint64(6)) + _trailing_zeros(words)
+            index = (uint64(group) << uint64(6)) + _trailing_zeros(words)
             words &= words - uint64(1)
-            word = bits[place]
-            bits[place] = uint64(0)
+            word = bits[index]
+            bits[index] = uint64(0)
             while word != uint64(0):
-                columns[count] = (place << uint64(6)) + _trailing_zeros(word)
+                columns[count] = (index << uint64(6)) + _trailing_zeros(word)
                 word &= word - uint64(1)
                 count += 1
     return count
@@ -212,11 +215,11 @@ def largest_columns(values, touched, count, limit, bins, rest, marks, columns):
         limit: most columns.
         bins: int64 [2048], scratch.
         rest: uint32, as long as values, scratch.
-        marks: as `no_marks` gives them; on return as they were.
+        marks: from `build_marks`; cleared on return.
         columns: int32, filled.
 
     Returns:
-        How many columns there are.
+        The number of columns.
     """
     threshold, equals = _threshold(values, count, limit, bins, rest)
     ties = 0

@@ -1,4 +1,4 @@
-"""Scratch: folders of an unfinished stage, whole or absent, so that a kill loses at most the task that it struck."""
+"""Scratch folders of an unfinished stage: each is complete or absent, so a kill loses at most the running tasks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import ipc
 
 from data_contracts.store.files import flush, flush_all
+from pipeline.compute.dtypes import Array
+
+_LOADING = threading.Lock()
 
 
-def made(folder: Path, write: Callable[[Path], None]) -> Path:
-    """A folder that `write` fills, now or in an earlier attempt.
+def ensure_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Return a folder that `write` filled, now or in an earlier attempt.
 
     It is filled under another name and then renamed. Where two tasks make the same folder at once, the first one's
-    stays and the second one's goes, so what `write` leaves there may not depend on who is first.
+    stays and the second one's is deleted, so what `write` leaves there may not depend on which is first.
 
     Args:
-        folder: the folder; taken as it is where it exists.
+        folder: the folder; left unchanged where it exists.
         write: fills an empty folder with plain files.
     """
     if folder.exists():
@@ -46,92 +48,33 @@ def made(folder: Path, write: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def batch_writer(path: Path, schema: pa.Schema) -> Iterator[ipc.RecordBatchFileWriter]:
-    """An Arrow file to write batches to, uncompressed, so that readers can map it and touch only what they need."""
+    """An Arrow file to write batches to, uncompressed, so that readers can map it and load only what they touch."""
     with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, schema) as writer:
         yield writer
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Keep a table as an Arrow file of one batch."""
+    """Write a table as an Arrow file of one batch."""
     with batch_writer(path, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(table.num_rows, 1))
 
 
-def mapped(path: Path) -> ipc.RecordBatchFileReader:
-    """An Arrow file whose batches are pages of the file, read when touched."""
+def map_batches(path: Path) -> ipc.RecordBatchFileReader:
+    """An Arrow file whose batches are mapped: pages are read when touched."""
     return ipc.open_file(pa.memory_map(str(path)))
 
 
-def mapped_table(path: Path) -> pa.Table:
-    """All batches of an Arrow file, as `mapped`; no file stays open."""
+def map_table(path: Path) -> pa.Table:
+    """All batches of an Arrow file as one mapped table; no file stays open."""
     with pa.memory_map(str(path)) as source:
         return ipc.open_file(source).read_all()
 
 
-Array = npt.NDArray[Any]
-
-_SMALL = 1000
-
-_LOADING = threading.Lock()
-
-
-def is_small(nodes: int) -> bool:
-    """Of one or two domains with so many nodes keeping arrays in files would take longer than the work on them."""
-    return nodes <= _SMALL
-
-
-class Memory:
-    """Stands in for a folder: arrays by name, in this process alone."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, Array] = {}
-        self._inner: dict[str, Memory] = {}
-
-    def __truediv__(self, name: str) -> Memory:
-        return self._inner.setdefault(name, Memory())
-
-    def exists(self) -> bool:
-        """Arrays were put here."""
-        return bool(self.arrays)
-
-
-Folder = Path | Memory
-"""Where arrays are kept."""
-
-
 def load_array(path: Path, mode: Literal["r", "c"] | None = None) -> Array:
-    """As `np.load`, one thread at a time; `mode` maps the file.
+    """`np.load`, one thread at a time; `mode` maps the file.
 
     Two threads that parse headers at once may fail in CPython before 3.11.8 (its issue 106905).
     """
     with _LOADING:
         array: Array = np.load(path, mmap_mode=mode)
     return array
-
-
-def spill_arrays(folder: Folder, **arrays: Array) -> None:
-    """Write arrays to a folder, all of them or none; a folder that exists is left as it is."""
-    if isinstance(folder, Memory):
-        folder.arrays = arrays
-        return
-
-    def write(folder: Path) -> None:
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-
-    made(folder, write)
-
-
-def spilled_arrays(folder: Folder) -> dict[str, Array]:
-    """The arrays of a folder by name, mapped into memory; what is written to them does not reach the files."""
-    if isinstance(folder, Memory):
-        return folder.arrays
-    return {path.stem: np.asarray(load_array(path, mode="c")) for path in sorted(folder.glob("*.npy"))}
-
-
-def dropped(folder: Folder) -> None:
-    """Remove a folder's arrays."""
-    if isinstance(folder, Memory):
-        folder.arrays = {}
-    else:
-        shutil.rmtree(folder)

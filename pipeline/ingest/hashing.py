@@ -10,13 +10,11 @@ Words = npt.NDArray[np.uint64]
 _FNV_PRIME = np.uint64(0x100000001B3)
 
 
-def hashed(ids: pa.StringArray, key: int) -> Words:
+def hash_strings(ids: pa.StringArray, key: int) -> Words:
     """A 64-bit hash of each string's UTF-8 bytes (FNV-1a from `key`, mixed), one pass over the array per byte."""
-    offsets = (
-        np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
-        if len(ids)
-        else np.zeros(1, np.int32)
-    )
+    offsets = np.zeros(1, np.int32)
+    if len(ids):
+        offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
     data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
     starts, lengths = offsets[:-1], np.diff(offsets)
     words = np.full(len(ids), key, np.uint64) ^ lengths.astype(np.uint64)
@@ -26,11 +24,11 @@ def hashed(ids: pa.StringArray, key: int) -> Words:
         words[rows] = (words[rows] ^ data[starts[rows] + position]) * _FNV_PRIME
         position += 1
         rows = rows[lengths[rows] > position]
-    return _mixed(words)
+    return mix_words(words)
 
 
-def _mixed(words: Words) -> Words:
-    """The finaliser of splitmix64."""
+def mix_words(words: Words) -> Words:
+    """The finaliser of splitmix64, a bijection of 64-bit integers."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Words = words ^ (words >> np.uint64(31))

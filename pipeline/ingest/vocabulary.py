@@ -1,9 +1,9 @@
-"""Numbering: the distinct ids of one kind over all runs of all logs, in an order of their own.
+"""Vocabularies: the distinct ids of users or items over all runs of all logs, ranked.
 
-The order is that of the ids' bytes. In an update the ids known before come first, in the order that they had.
+Ids are ranked by their bytes. In an update the ids known before come first, in the order that they had.
 
-A run names its users and items by codes of its own. Here its codes are joined with those of all other runs, and the
-distinct ids sorted once. The distinct ids of a kind, at most 2 GiB of text, are held in memory; rows are not touched.
+A run has codes of its own for its users and items. They are unified with those of all other runs, and the distinct ids
+sorted once. The distinct ids of a kind, at most 2 GiB of text, are held in memory; rows are not touched.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ import pyarrow.compute as pc
 from pyarrow import ipc
 
 from data_contracts.store.artifact import Artifact
-from pipeline.compute.scratch import batch_writer, load_array, made, mapped, mapped_table, write_table
-
-Ranks = npt.NDArray[np.int32]
+from data_contracts.store.files import single_array
+from pipeline.compute.dtypes import Ints, Longs
+from pipeline.compute.scratch import batch_writer, ensure_folder, load_array, map_batches, map_table, write_table
 
 _FEW = 1 << 20
-"""Ids that are joined in one go at least, so that many small runs are joined together."""
+"""Fewest ids that are unified at once, so that many small runs are taken together."""
 
 _GROWTH = 4
-"""Ids that are joined in one go at least, for each one known, as the known ones are hashed anew every time."""
+"""Fewest ids that are unified at once for each one known, as the known ones are hashed again every time."""
 
 _CODES = pa.schema([("code", pa.int32())])
 
 
 @dataclass(frozen=True)
-class Numbering:
-    """One kind's ids to be numbered.
+class VocabularyTask:
+    """The ids of a kind to be ranked.
 
     Attributes:
         runs: Arrow files with a batch of distinct ids per run, in the order in which runs are numbered.
-        folder: where the result goes.
-        known: Arrow file of the ids that keep their order, as `write_known` leaves it; None without any.
+        folder: of the result.
+        known: Arrow file of the ids that keep their order, from `write_known_ids`; None without any.
     """
 
     runs: tuple[Path, ...]
@@ -48,84 +48,86 @@ class Numbering:
     known: Path | None = None
 
 
-def write_known(nodes: Artifact, kind: str, path: Path) -> Path:
-    """Keep a kind's ids in the order of the numbers that these nodes give them."""
-    found = nodes.read(["kind", "entity", "id"])
-    found = found.filter(pc.equal(found["kind"], kind))
-    _, first = np.unique(found["entity"].to_numpy(), return_index=True)
-    write_table(path, found.select(["id"]).take(pa.array(first)))
+def write_known_ids(nodes: Artifact, kind: str, path: Path) -> Path:
+    """Write a kind's ids in the order of their numbers in earlier `nodes`."""
+    table = nodes.read(["kind", "entity", "id"])
+    table = table.filter(pc.equal(table["kind"], kind))
+    _, first = np.unique(table["entity"].to_numpy(), return_index=True)
+    write_table(path, table.select(["id"]).take(pa.array(first)))
     return path
 
 
-def number_ids(numbering: Numbering) -> Path:
-    """Number the distinct ids of all runs, unless an earlier attempt did: a folder for `NumberedIds`."""
-    return made(numbering.folder, partial(_write, numbering))
+def build_vocabulary(task: VocabularyTask) -> Path:
+    """Rank the distinct ids of all runs, unless an earlier attempt did: the folder of a `Vocabulary`."""
+    return ensure_folder(task.folder, partial(_write_vocabulary, task))
 
 
-def _write(numbering: Numbering, folder: Path) -> None:
+def _write_vocabulary(task: VocabularyTask, folder: Path) -> None:
     with batch_writer(folder / "codes.arrow", _CODES) as codes:
-        ids = _joined_ids(_runs(numbering.runs), codes)
+        ids = _unify_runs(_read_runs(task.runs), codes)
     order = pc.sort_indices(ids).to_numpy()
-    places = _ranks(order)
-    if numbering.known is not None:
-        order = np.argsort(_known_first(ids, places, numbering.known))
+    byte_rank = _invert(order)
+    if task.known is not None:
+        order = np.argsort(_known_first(ids, byte_rank, task.known))
     write_table(folder / "ids.arrow", pa.table({"id": ids.take(pa.array(order))}))
-    np.save(folder / "ranks.npy", _ranks(order))
-    np.save(folder / "places.npy", places[order])
+    np.save(folder / "ranks.npy", _invert(order))
+    np.save(folder / "byte_rank.npy", byte_rank[order])
 
 
-def _ranks(order: npt.NDArray[np.integer]) -> Ranks:
+def _invert(order: npt.NDArray[np.integer]) -> Ints:
+    """The inverse of a permutation."""
     ranks = np.empty(order.size, np.int32)
     ranks[order] = np.arange(order.size, dtype=np.int32)
     return ranks
 
 
-def _known_first(ids: pa.Array, places: Ranks, known: Path) -> npt.NDArray[np.int64]:
-    """What ids are ordered by: where they are known, their place there; behind these, their place among all."""
-    before = mapped_table(known)["id"]
-    found = pc.index_in(ids, before)
-    return np.where(found.is_valid(), found.fill_null(0), places.astype(np.int64) + len(before))
+def _known_first(ids: pa.Array, byte_rank: Ints, known: Path) -> Longs:
+    """int64 [ids], sort keys: the index among the known ids or, behind all of these, the rank by bytes."""
+    known_ids = map_table(known)["id"]
+    index = pc.index_in(ids, known_ids)
+    return np.where(index.is_valid(), index.fill_null(0), byte_rank.astype(np.int64) + len(known_ids))
 
 
-def _runs(paths: Iterable[Path]) -> Iterator[pa.Array]:
+def _read_runs(paths: Iterable[Path]) -> Iterator[pa.Array]:
     for path in paths:
-        reader = mapped(path)
+        reader = map_batches(path)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number).column(0)
 
 
-def _joined_ids(runs: Iterator[pa.Array], codes: ipc.RecordBatchFileWriter) -> pa.Array:
-    """Distinct ids in the order in which they first occur; `codes` is told where each id of each run is among them.
+def _unify_runs(runs: Iterator[pa.Array], codes: ipc.RecordBatchFileWriter) -> pa.Array:
+    """Distinct ids in the order in which they first occur; the code of each id of each run is written to `codes`.
 
-    Runs are joined in groups that grow with the ids known, so that hashing these anew costs little.
+    Runs are unified in groups that grow with the ids known, so that hashing these again costs little.
     """
-    ids, waiting, count = pa.array([], pa.string()), [], 0
+    ids, group, count = pa.array([], pa.string()), [], 0
     for run in runs:
-        waiting.append(run)
+        group.append(run)
         count += len(run)
         if count >= max(_GROWTH * len(ids), _FEW):
-            ids, waiting, count = _join(ids, waiting, codes), [], 0
-    return _join(ids, waiting, codes) if waiting else ids
+            ids, group, count = _unify(ids, group, codes), [], 0
+    return _unify(ids, group, codes) if group else ids
 
 
-def _join(ids: pa.Array, runs: list[pa.Array], codes: ipc.RecordBatchFileWriter) -> pa.Array:
+def _unify(ids: pa.Array, runs: list[pa.Array], codes: ipc.RecordBatchFileWriter) -> pa.Array:
     """Known ids keep their codes, because they come first."""
-    own = [
-        pa.DictionaryArray.from_arrays(pa.array(np.arange(len(part), dtype=np.int32)), part) for part in [ids, *runs]
+    dictionaries = [
+        pa.DictionaryArray.from_arrays(pa.array(np.arange(len(distinct), dtype=np.int32)), distinct)
+        for distinct in [ids, *runs]
     ]
-    joined = pa.chunked_array(own).unify_dictionaries()
-    for number in range(1, joined.num_chunks):
-        codes.write_batch(pa.record_batch([joined.chunk(number).indices], _CODES))
-    return joined.chunk(0).dictionary
+    unified = pa.chunked_array(dictionaries).unify_dictionaries()
+    for number in range(1, unified.num_chunks):
+        codes.write_batch(pa.record_batch([unified.chunk(number).indices], _CODES))
+    return unified.chunk(0).dictionary
 
 
-class NumberedIds:
-    """The ordered distinct ids of one kind, and the rank of each run's codes among them."""
+class Vocabulary:
+    """The ranked distinct ids of a kind, and the ranks of each run's codes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._codes = mapped(folder / "codes.arrow")
-        self._ranks: Ranks = load_array(folder / "ranks.npy", mode="r")
+        self._codes = map_batches(folder / "codes.arrow")
+        self._ranks: Ints = load_array(folder / "ranks.npy", mode="r")
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -133,17 +135,16 @@ class NumberedIds:
     @property
     def ids(self) -> pa.StringArray:
         """All distinct ids by rank."""
-        column = mapped_table(self.folder / "ids.arrow")["id"]
-        return column.chunk(0) if column.num_chunks else pa.array([], pa.string())
+        return single_array(map_table(self.folder / "ids.arrow")["id"])
 
     @property
-    def places(self) -> Ranks:
-        """By rank, the id's place in the byte order of UTF-8."""
-        places: Ranks = load_array(self.folder / "places.npy", mode="r")
-        return places
+    def byte_rank(self) -> Ints:
+        """int32 [ids], by rank, the id's rank in the byte order of UTF-8."""
+        ranks: Ints = load_array(self.folder / "byte_rank.npy", mode="r")
+        return ranks
 
-    def ranks(self, run: int, codes: npt.NDArray[np.int32]) -> Ranks:
+    def ranks(self, run: int, codes: Ints) -> Ints:
         """Ranks of a run's codes."""
-        joined = self._codes.get_batch(run).column(0).to_numpy()
-        ranks: Ranks = self._ranks.take(joined.take(codes))
+        unified = self._codes.get_batch(run).column(0).to_numpy()
+        ranks: Ints = self._ranks.take(unified.take(codes))
         return ranks

@@ -1,4 +1,4 @@
-"""CSV and TSV: one record per line. CSV fields may be quoted (RFC 4180, no line breaks inside); TSV has no quotes."""
+"""Readers of CSV and TSV, one record per line. CSV fields may be quoted (RFC 4180, no line breaks), TSV ones not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
+from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import Columns, Records, Unreadable, column_error, decoded, read_lines, text_blocks
+from pipeline.logs.records import (
+    Columns,
+    Records,
+    UnreadableLine,
+    column_error,
+    decode_for_display,
+    read_lines,
+    text_blocks,
+)
 
 _PROBED_LINES = 100
 
 
 @dataclass(frozen=True)
 class Delimited:
-    """Lines of `width` fields, of which the ones at `positions` are wanted."""
+    """Lines of `width` fields; those at `positions` are read."""
 
     columns: Columns
     positions: tuple[int, ...]
@@ -28,7 +37,7 @@ class Delimited:
     quoted: bool
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
-        """Fields of a block of `lines` lines, or None unless exactly one good record stands on each line."""
+        """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
         if not self._is_plain(block):
             return None
         names = [str(position) for position in range(self.width)]
@@ -47,14 +56,14 @@ class Delimited:
             if table.num_rows != lines:
                 return None
             return {
-                name: pa.concat_arrays(table[str(position)].chunks).cast(pa.string())
+                name: single_array(table[str(position)]).cast(pa.string())
                 for name, position in zip(self.columns, self.positions, strict=True)
             }
         except pa.ArrowInvalid:
             return None
 
     def _is_plain(self, block: bytes) -> bool:
-        """No line end but LF and CRLF, and no quote left open on the last line (Arrow would close it)."""
+        """Whether lines end with LF or CRLF only, and no quote is left open on the last line (Arrow would close it)."""
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
         if not self.quoted or b'"' not in block:
@@ -62,23 +71,23 @@ class Delimited:
         last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 : -1]
         return isinstance(self.line(last.removesuffix(b"\r")), list)
 
-    def line(self, line: bytes) -> list[str | None] | Unreadable | None:
-        """Fields of one line in the order of `columns`; None where the line is empty."""
+    def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
+        """Fields of one line in the order of `columns`; None for an empty line."""
         if not line:
             return None
         record = split_line(line, self.delimiter, quoted=self.quoted)
         if record is None:
-            return Unreadable("syntax", decoded(line))
+            return UnreadableLine("syntax", decode_for_display(line))
         if len(record) != self.width:
-            return Unreadable("arity", decoded(line))
+            return UnreadableLine("arity", decode_for_display(line))
         fields: list[str | None] = [record[position] for position in self.positions]
         if any("\udc80" <= character <= "\udcff" for field in fields for character in field or ""):
-            return Unreadable("undecodable", decoded(line))
+            return UnreadableLine("undecodable", decode_for_display(line))
         return fields
 
 
 def split_line(line: bytes, delimiter: str, *, quoted: bool) -> list[str] | None:
-    """The fields of a line, undecodable bytes as lone surrogates; None where a quote stays open."""
+    """The fields of a line, undecodable bytes as lone surrogates; None where a quote is not closed."""
     text = line.decode("utf-8", "surrogateescape")
     if not quoted or '"' not in text:
         return text.split(delimiter)
@@ -95,7 +104,7 @@ def read_delimited(log: LogFile, columns: Columns, block_bytes: int, kind: str) 
 
     Args:
         log: the file.
-        columns: wanted fields.
+        columns: fields to read.
         block_bytes: bytes read at a time.
         kind: "csv" or "tsv".
 
@@ -111,17 +120,17 @@ def read_delimited(log: LogFile, columns: Columns, block_bytes: int, kind: str) 
         line, _, first = first.partition(b"\n")
         names = split_line(line.removesuffix(b"\r"), delimiter, quoted=quoted)
         if names is None:
-            raise LogError(f"{log.path}: the header is {decoded(line)!r}, must close its quotes")
+            raise LogError(f"{log.path}: the header is {decode_for_display(line)!r}, must close its quotes")
         skipped += 1
     else:
         names = [str(position) for position in range(_usual_width(first, delimiter, columns, quoted=quoted))]
     positions = tuple(_position(log, name, column, names) for name, column in columns.items())
-    form = Delimited(columns, positions, len(names), delimiter, quoted)
-    yield from read_lines(chain([first] if first else [], blocks), form, skipped + 1)
+    line_format = Delimited(columns, positions, len(names), delimiter, quoted)
+    yield from read_lines(chain([first] if first else [], blocks), line_format, skipped + 1)
 
 
 def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
-    """The first block from its first line that is not empty, and how many empty lines were before it."""
+    """The first block from its first line that is not empty, and the number of empty lines before it."""
     skipped = 0
     for block in blocks:
         text = block.lstrip(b"\r\n")
@@ -132,7 +141,7 @@ def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
 
 
 def _usual_width(block: bytes, delimiter: str, columns: Columns, *, quoted: bool) -> int:
-    """The commonest number of fields among the first lines, the larger of equals; as many as mapped without any."""
+    """The commonest number of fields of the first lines, the larger on a tie; without lines, as many as are mapped."""
     lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
     records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)
     widths = Counter(len(record) for record in records if record is not None)

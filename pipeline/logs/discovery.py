@@ -1,4 +1,4 @@
-"""Raw logs: which files there are, what their paths say, and what their bytes hash to."""
+"""Discovery of raw log files, here or on object storage: their domains, splits and hashes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from data_contracts.remote.client import Remote, RemoteFile, cache_folder, is_re
 from data_contracts.settings import LogSource
 from data_contracts.store.files import file_digest
 
+log = logging.getLogger(__name__)
+
 SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
-"""What logs call the splits, in lower case, and what we call them."""
+"""Name of a split in logs, in lower case → our name."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _GLOB = re.compile(r"[*?\[]")
 
 
 class LogError(ValueError):
-    """Raw logs that cannot be found, or not be read as their source says."""
+    """Raw logs cannot be found, or cannot be read as their source says."""
 
 
 class MissingLogsError(LogError):
-    """There is no log file at all."""
+    """No log file matches."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,15 @@ class LogFile:
     """One raw log file.
 
     Attributes:
-        path: where it is now.
+        path: its current path.
         name: its path from the fixed (glob-free) folder of its source, with further folders in front only where two
             files would share a name. Part of artifact keys, so that moving the data changes nothing.
         source: how to read it.
-        domain: the domain that its path or its source names; None where a column does.
-        split: the split that its path names (train, valid, test), or None.
+        domain: the domain named by its path or its source; None where a column has it.
+        split: the split named by its path (train, valid, test), or None.
         sha256: digest of its bytes.
         size: in bytes.
-        version: of the file on object storage that it is a copy of; empty where it is none.
+        version: of the file on object storage that it is a copy of; empty for other files.
     """
 
     path: Path
@@ -61,11 +63,11 @@ class LogFile:
 
 @dataclass(frozen=True)
 class _Match:
-    """A file on this machine, the folder that its name starts after, and where people know it to be."""
+    """A file on this machine, the folder that its name is relative to, and its path or address as users know it."""
 
     path: Path
     base: Path
-    place: str
+    location: str
     version: str = ""
 
 
@@ -85,11 +87,11 @@ class Digests:
 
 
 def find_logs(sources: Sequence[LogSource], folder: Path, digest: Callable[[Path], str] = file_digest) -> list[LogFile]:
-    """Every file of every source, sorted by name, its contents hashed.
+    """Every file of every source, sorted by name, with the hash of its content.
 
     Args:
-        sources: where logs are and how they are read.
-        folder: what relative paths are relative to.
+        sources: paths of logs and how to read them.
+        folder: base of relative paths.
         digest: of a file; `Digests` reads no file twice.
 
     Returns:
@@ -100,42 +102,42 @@ def find_logs(sources: Sequence[LogSource], folder: Path, digest: Callable[[Path
         LogError: an environment variable is unset, nothing matches one of several sources, `path_pattern` does not fit
             a path, a file has no domain, or two sources claim one file.
     """
-    found: list[LogFile] = []
+    logs: list[LogFile] = []
     missing = []
     for number, source in enumerate(sources, start=1):
         try:
-            found += _files_of(source, number, folder)
+            logs += _find_files(source, number, folder)
         except MissingLogsError as error:
             missing.append(error)
     if missing:
-        raise LogError(*missing[0].args) if found else missing[0]
-    _refuse_shared(found)
-    found = sorted(_with_distinct_names(found), key=lambda log: log.name)
-    with ThreadPoolExecutor() as threads:
-        digests = list(threads.map(lambda log: digest(log.path), found))
-    return [replace(log, sha256=digest) for log, digest in zip(found, digests, strict=True)]
+        raise LogError(*missing[0].args) if logs else missing[0]
+    _require_distinct_files(logs)
+    logs = sorted(_with_distinct_names(logs), key=lambda log: log.name)
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(lambda log: digest(log.path), logs))
+    return [replace(log, sha256=digest) for log, digest in zip(logs, digests, strict=True)]
 
 
 def remote_versions(sources: Sequence[LogSource]) -> set[str]:
-    """Versions of all files of sources that are all on object storage, nothing is fetched; none where one is not."""
-    places = [_divided(_expanded(source.path, "logs")) for source in sources if is_remote(source.path)]
-    if len(places) < len(sources):
+    """Versions of all files, without fetching them, where all sources are on object storage; otherwise none."""
+    if not all(is_remote(source.path) for source in sources):
         return set()
-    return {copy.version for place in places for copy in listed_copies(*place).values()}
+    addresses = [_split_address(_expand_variables(source.path, "logs")) for source in sources]
+    return {copy.version for folder, pattern in addresses for copy in list_copies(folder, pattern).values()}
 
 
-def _files_of(source: LogSource, number: int, folder: Path) -> list[LogFile]:
+def _find_files(source: LogSource, number: int, folder: Path) -> list[LogFile]:
     label = f"log source {number}"
-    wanted = _expanded(source.path, label)
-    full = wanted if is_remote(wanted) else str(folder.absolute() / wanted)
-    matches = _remote_matches(full) if is_remote(full) else _matches(Path(full))
+    path = _expand_variables(source.path, label)
+    full = path if is_remote(path) else str(folder.absolute() / path)
+    matches = _remote_matches(full) if is_remote(full) else _local_matches(Path(full))
     if not matches:
         kind = "is a folder, must be a file or a glob such as *.csv" if Path(full).is_dir() else "matches no file"
         raise MissingLogsError(f"{label}: path {source.path!r} {kind} (looked for {full})")
-    return [_described(match, source, label) for match in matches]
+    return [_build_log_file(match, source, label) for match in matches]
 
 
-def _expanded(path: str, label: str) -> str:
+def _expand_variables(path: str, label: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
@@ -148,80 +150,81 @@ def _expanded(path: str, label: str) -> str:
     return _VARIABLE.sub(value, path)
 
 
-def _matches(full: Path) -> list[_Match]:
+def _local_matches(full: Path) -> list[_Match]:
     """The files that match; a path that exists is taken literally."""
-    magic = [index for index, part in enumerate(full.parts) if _GLOB.search(part)]
-    if full.is_file() or not magic:
+    globs = [index for index, name in enumerate(full.parts) if _GLOB.search(name)]
+    if full.is_file() or not globs:
         return [_Match(full, full.parent, full.as_posix())] if full.is_file() else []
-    base = Path(*full.parts[: magic[0]])
-    pattern = Path(*full.parts[magic[0] :]).as_posix()
+    base = Path(*full.parts[: globs[0]])
+    pattern = Path(*full.parts[globs[0] :]).as_posix()
     return [_Match(path, base, path.as_posix()) for path in sorted(base.glob(pattern)) if path.is_file()]
 
 
 def _remote_matches(address: str) -> list[_Match]:
-    """As `_matches`, on object storage: copies on this machine."""
-    copies = local_copies(*_divided(address))
+    """The files on object storage that match, copied to this machine."""
+    copies = fetch_copies(*_split_address(address))
     return [
         _Match(copy.path, copy.path.parents[len(PurePosixPath(name).parts) - 1], copy.address, copy.version)
         for name, copy in copies.items()
     ]
 
 
-def _divided(address: str) -> tuple[str, str]:
-    """The folder in front of the first glob, and what names in it must match."""
+def _split_address(address: str) -> tuple[str, str]:
+    """The folder in front of the first glob, and the pattern of names in it."""
     fixed = address[: glob.start()] if (glob := _GLOB.search(address)) else address
     folder = fixed.rpartition("/")[0]
     return folder, address.removeprefix(f"{folder}/")
 
 
-def _described(match: _Match, source: LogSource, label: str) -> LogFile:
-    path, place = match.path, match.place
-    groups = _path_groups(place, source, label)
+def _build_log_file(match: _Match, source: LogSource, label: str) -> LogFile:
+    path, location = match.path, match.location
+    groups = _path_groups(location, source, label)
     domain = groups.get("domain") or source.domain
     if domain is None and source.columns.domain is None:
         raise LogError(
-            f"{label}: {place} has no domain; set `domain`, `columns.domain`, or `path_pattern` with a group "
+            f"{label}: {location} has no domain; set `domain`, `columns.domain`, or `path_pattern` with a group "
             "(?P<domain>…)"
         )
     split = groups.get("split")
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise LogError(
-            f"{label}: path_pattern finds the split {split!r} in {place}, must be one of {', '.join(SPLIT_NAMES)}"
+            f"{label}: path_pattern finds the split {split!r} in {location}, must be one of {', '.join(SPLIT_NAMES)}"
         )
     split = None if split is None else SPLIT_NAMES[split.lower()]
     name = path.relative_to(match.base).as_posix()
     return LogFile(path, name, source, domain, split, "", path.stat().st_size, match.version)
 
 
-def _path_groups(place: str, source: LogSource, label: str) -> dict[str, str | None]:
+def _path_groups(location: str, source: LogSource, label: str) -> dict[str, str | None]:
     if source.path_pattern is None:
         return {}
     try:
         pattern = re.compile(source.path_pattern)
     except re.error as error:
-        raise LogError(f"{label}: path_pattern {source.path_pattern!r} is no regular expression: {error}") from error
+        raise LogError(f"{label}: path_pattern {source.path_pattern!r} is not a regular expression: {error}") from error
     if not {"domain", "split"} & set(pattern.groupindex):
         raise LogError(f"{label}: path_pattern {source.path_pattern!r} has no group (?P<domain>…) or (?P<split>…)")
-    match = pattern.search(place)
+    match = pattern.search(location)
     if match is None:
-        raise LogError(f"{label}: path_pattern {source.path_pattern!r} does not match {place}; narrow path or widen it")
+        raise LogError(
+            f"{label}: path_pattern {source.path_pattern!r} does not match {location}; narrow path or widen it"
+        )
     return match.groupdict()
 
 
-def _refuse_shared(found: Sequence[LogFile]) -> None:
-    claims = Counter(log.path.resolve() for log in found)
-    for path, count in claims.items():
+def _require_distinct_files(logs: Sequence[LogFile]) -> None:
+    matches = Counter(log.path.resolve() for log in logs)
+    for path, count in matches.items():
         if count > 1:
             raise LogError(f"{path} is matched by {count} paths of the log sources, must be read once; narrow a path")
 
 
-def _with_distinct_names(found: Sequence[LogFile]) -> list[LogFile]:
+def _with_distinct_names(logs: Sequence[LogFile]) -> list[LogFile]:
     """Put folders of the fixed part in front of names until no two are equal."""
-    logs = list(found)
     while True:
         uses = Counter(log.name for log in logs)
         if len(uses) == len(logs):
-            return logs
+            return list(logs)
         logs = [_longer_name(log) if uses[log.name] > 1 else log for log in logs]
 
 
@@ -230,14 +233,11 @@ def _longer_name(log: LogFile) -> LogFile:
     return replace(log, name=Path(*log.path.parts[-depth:]).as_posix())
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
-class Copy:
-    """A copy of one version of a file, here or yet to be fetched.
+class LogCopy:
+    """A copy of one version of a file on object storage, fetched or not.
 
-    A changed file is another version and gets another copy, so whoever still reads the old one is not disturbed.
+    A changed file is another version and gets another copy, so that readers of the old one are not disturbed.
 
     Attributes:
         address: of the file.
@@ -249,16 +249,16 @@ class Copy:
 
     @property
     def path(self) -> Path:
-        """Where it lies as soon as it is whole; ends in the file's address."""
+        """Path of the complete copy; ends in the file's address."""
         return cache_folder() / "logs" / self.version / self.address.replace("://", "/")
 
 
-def listed_copies(folder: str, pattern: str) -> dict[str, Copy]:
-    """Copies of the files that match, whether or not they are here; nothing is fetched.
+def list_copies(folder: str, pattern: str) -> dict[str, LogCopy]:
+    """Copies of the files that match, without fetching any.
 
     Args:
         folder: address of the folder in front of the first glob.
-        pattern: what names in it must match.
+        pattern: of names in the folder.
 
     Returns:
         Name in the folder → copy; an empty mapping where nothing matches.
@@ -267,16 +267,16 @@ def listed_copies(folder: str, pattern: str) -> dict[str, Copy]:
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
     """
     remote = Remote(folder)
-    return {name: _copy(f"{remote.address}/{name}", file) for name, file in remote.matching(pattern).items()}
+    return {name: _build_copy(f"{remote.address}/{name}", file) for name, file in remote.matching(pattern).items()}
 
 
-def local_copies(folder: str, pattern: str) -> dict[str, Copy]:
-    """As `listed_copies`, after those that were not here have been fetched.
+def fetch_copies(folder: str, pattern: str) -> dict[str, LogCopy]:
+    """Copies of the files that match, all of them on this machine.
 
     Raises:
-        ConnectionError: also where a file changed while it was fetched.
+        ConnectionError: also where a file changed while it was fetched; others as `list_copies`.
     """
-    copies = listed_copies(folder, pattern)
+    copies = list_copies(folder, pattern)
     missing = {name: copy for name, copy in copies.items() if not copy.path.exists()}
     if missing:
         log.info("fetching %s log files from %s", len(missing), folder)
@@ -284,23 +284,23 @@ def local_copies(folder: str, pattern: str) -> dict[str, Copy]:
     return copies
 
 
-def _copy(address: str, file: RemoteFile) -> Copy:
+def _build_copy(address: str, file: RemoteFile) -> LogCopy:
     text = f"{address} {file.size} {file.modified.isoformat()} {file.tag}"
-    return Copy(address, hashlib.sha256(text.encode()).hexdigest()[:20])
+    return LogCopy(address, hashlib.sha256(text.encode()).hexdigest()[:20])
 
 
-def _fetch(folder: str, pattern: str, missing: dict[str, Copy]) -> None:
-    """Under other names first; a copy counts once the file is known to be still the one that was listed."""
-    own, remote = f".{os.getpid()}.{threading.get_ident()}", Remote(folder)
-    parts = {name: copy.path.with_name(f"{copy.path.name}{own}") for name, copy in missing.items()}
+def _fetch(folder: str, pattern: str, missing: dict[str, LogCopy]) -> None:
+    """Download under temporary names; a copy is complete once its file is still the one that was listed."""
+    suffix, remote = f".{os.getpid()}.{threading.get_ident()}", Remote(folder)
+    temporary = {name: copy.path.with_name(f"{copy.path.name}{suffix}") for name, copy in missing.items()}
     try:
-        remote.download(parts)
-        now = remote.matching(pattern)
+        remote.download(temporary)
+        current = remote.matching(pattern)
         for name, copy in missing.items():
-            file = now.get(name)
-            if file is None or _copy(copy.address, file) != copy or parts[name].stat().st_size != file.size:
+            file = current.get(name)
+            if file is None or _build_copy(copy.address, file) != copy or temporary[name].stat().st_size != file.size:
                 raise ConnectionError(f"{copy.address} changed while it was fetched, must stay as it is; start again")
-            parts[name].replace(copy.path)
+            temporary[name].replace(copy.path)
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for path in temporary.values():
+            path.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
 
+from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import Columns, Records, Unreadable, decoded, read_lines, text_blocks
+from pipeline.logs.records import Columns, Records, UnreadableLine, decode_for_display, read_lines, text_blocks
 
 _EXACT_FLOAT = 2.0**53
 _NUMERIC = ("rating", "timestamp")
@@ -20,12 +21,12 @@ _NUMERIC = ("rating", "timestamp")
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Lines that are JSON objects, of which the keys in `columns` are wanted."""
+    """Lines that are JSON objects; the keys in `columns` are read."""
 
     columns: Columns
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
-        """Fields of a block of `lines` lines, or None unless exactly one good record stands on each line."""
+        """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
         schema = self._schema(block)
         if schema is None or not _has_one_object_per_line(block, lines):
             return None
@@ -43,8 +44,8 @@ class JsonLines:
             return None
 
     def _schema(self, block: bytes) -> pa.Schema | None:
-        """Types after the block's first line; None where it does not tell, or where numbers would lose digits."""
-        record = _parsed(block[: block.find(b"\n")])
+        """Types by the block's first line; None where it is no record, lacks a value, or has a nested one."""
+        record = _parse(block[: block.find(b"\n")])
         if not isinstance(record, dict):
             return None
         fields = {}
@@ -61,40 +62,40 @@ class JsonLines:
                 return None
         return pa.schema(list(fields.items()))
 
-    def line(self, line: bytes) -> list[str | None] | Unreadable | None:
-        """Fields of one line in the order of `columns`; None where the line is blank."""
+    def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
+        """Fields of one line in the order of `columns`; None for a blank line."""
         if not line.strip():
             return None
         try:
             line.decode("utf-8")
         except UnicodeDecodeError:
-            return Unreadable("undecodable", decoded(line))
-        record = _parsed(line)
+            return UnreadableLine("undecodable", decode_for_display(line))
+        record = _parse(line)
         if not isinstance(record, dict):
-            return Unreadable("syntax", decoded(line))
+            return UnreadableLine("syntax", decode_for_display(line))
         values = [record.get(str(key)) for key in self.columns.values()]
         if not all(value is None or isinstance(value, (str, bool, _Number)) for value in values):
-            return Unreadable("syntax", decoded(line))
-        fields = [_field(value) for value in values]
+            return UnreadableLine("syntax", decode_for_display(line))
+        fields = [_as_field(value) for value in values]
         if any("\ud800" <= character <= "\udfff" for field in fields for character in field or ""):
-            return Unreadable("undecodable", decoded(line))
+            return UnreadableLine("undecodable", decode_for_display(line))
         return fields
 
 
 @dataclass(frozen=True)
 class _Number:
-    """A JSON number as its log writes it."""
+    """A JSON number as written in the log."""
 
     text: str
 
 
-def _field(value: str | bool | _Number | None) -> str | None:
+def _as_field(value: str | bool | _Number | None) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     return value.text if isinstance(value, _Number) else value
 
 
-def _parsed(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
     except (ValueError, RecursionError):
@@ -102,7 +103,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def _has_one_object_per_line(block: bytes, lines: int) -> bool:
-    """Every line starts with { and ends with }, and no number is -0, which integers forget."""
+    """Whether every line starts with { and ends with }, and no number is -0, whose sign integers lose."""
     starts = block.count(b"\n{") + block.startswith(b"{")
     ends = block.count(b"}\n") + block.count(b"}\r\n")
     return starts == ends == lines and b"-0" not in block
@@ -113,7 +114,7 @@ def _as_text(columns: Mapping[str, pa.ChunkedArray]) -> Mapping[str, pa.Array] |
     for column in columns.values():
         if pa.types.is_floating(column.type) and (pc.max(pc.abs(column)).as_py() or 0.0) >= _EXACT_FLOAT:
             return None
-    return {name: pa.concat_arrays(column.chunks).cast(pa.string()) for name, column in columns.items()}
+    return {name: single_array(column).cast(pa.string()) for name, column in columns.items()}
 
 
 def read_json_lines(log: LogFile, columns: Columns, block_bytes: int) -> Iterator[Records]:

@@ -1,4 +1,4 @@
-"""Parquet logs: the line of a record is its row number from 1."""
+"""Reader of Parquet logs; the line of a record is its row number from 1."""
 
 from __future__ import annotations
 
@@ -12,30 +12,45 @@ import pyarrow.parquet as pq
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.records import Columns, Records, column_error
 
+_READABLE_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_timestamp,
+    pa.types.is_date,
+    pa.types.is_null,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_boolean,
+)
+
 
 def read_parquet(log: LogFile, columns: Columns, block_rows: int) -> Iterator[Records]:
     """Records of a Parquet file, numbers and times as text.
 
     Args:
         log: the file.
-        columns: wanted fields.
+        columns: fields to read.
         block_rows: rows read at a time.
 
     Raises:
-        LogError: the file is damaged, has no such column, or a column's type is no text, number or time.
+        LogError: the file is damaged, lacks a column, or a column holds neither text, numbers, times nor booleans.
     """
     try:
         with pq.ParquetFile(log.path, page_checksum_verification=True, memory_map=True) as file:
-            names = {name: _name(log, name, column, file.schema_arrow) for name, column in columns.items()}
+            names = {name: _column_name(log, name, column, file.schema_arrow) for name, column in columns.items()}
             first = 1
             for batch in file.iter_batches(block_rows, columns=list(dict.fromkeys(names.values())), use_threads=False):
-                yield _records(batch, names, first)
+                yield _build_records(batch, names, first)
                 first += batch.num_rows
     except (OSError, pa.ArrowInvalid) as error:
         raise LogError(f"{log.path} cannot be read: {error}; copy it again") from error
 
 
-def _name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:
+def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:
     if isinstance(column, int):
         if not 0 <= column < len(schema):
             raise column_error(log, name, column, f"a position from 0 to {len(schema) - 1}")
@@ -43,35 +58,26 @@ def _name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:
     if schema.names.count(column) != 1:
         raise column_error(log, name, column, f"one of {', '.join(schema.names)}, occurring once")
     type_ = schema.field(column).type
-    if not _is_text_or_number(type_):
+    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
+    if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):
         raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers, times or booleans")
     return column
 
 
-def _is_text_or_number(type_: pa.DataType) -> bool:
-    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
-    kinds = (
-        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer,
-        pa.types.is_floating, pa.types.is_decimal, pa.types.is_timestamp, pa.types.is_date, pa.types.is_null,
-        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_boolean,
-    )  # fmt: skip
-    return isinstance(inner, pa.UuidType) or any(is_kind(inner) for is_kind in kinds)
-
-
-def _records(batch: pa.RecordBatch, names: dict[str, str], first: int) -> Records:
+def _build_records(batch: pa.RecordBatch, names: dict[str, str], first: int) -> Records:
     lines = pa.array(np.arange(first, first + batch.num_rows))
     fields, good = {}, pa.repeat(True, batch.num_rows)
     for name, column in names.items():
-        text = _text(batch.column(column))
-        decodable = _decodable(text)
-        good = pc.and_(good, decodable)
-        fields[name] = pc.if_else(decodable, text, None).cast(pa.string())
+        text = _as_binary(batch.column(column))
+        is_utf8 = _are_utf8(text)
+        good = pc.and_(good, is_utf8)
+        fields[name] = pc.if_else(is_utf8, text, None).cast(pa.string())
     unreadable = [(line.as_py(), "undecodable", "") for line in lines.filter(pc.invert(good))]
     return Records({n: v.filter(good) for n, v in fields.items()}, lines.filter(good), unreadable)
 
 
-def _text(values: pa.Array) -> pa.Array:
-    """Values as binary: text as it is, numbers in digits, times as whole numbers of their own unit."""
+def _as_binary(values: pa.Array) -> pa.Array:
+    """Values as binary: text unchanged, numbers in digits, times as integers of their own unit."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_timestamp(values.type) or pa.types.is_date64(values.type):
@@ -85,8 +91,8 @@ def _text(values: pa.Array) -> pa.Array:
     return values.cast(pa.binary())
 
 
-def _decodable(values: pa.Array) -> pa.Array:
-    """True where the bytes are UTF-8, or there are none."""
+def _are_utf8(values: pa.Array) -> pa.Array:
+    """True where the bytes are UTF-8, or null."""
     try:
         values.cast(pa.string())
     except pa.ArrowInvalid:

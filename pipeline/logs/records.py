@@ -1,8 +1,8 @@
-"""Records: a raw log file as blocks of text fields, every record that cannot be read set aside with its reason.
+"""Records of a raw log file, in blocks of text fields; records that cannot be read are listed with a reason.
 
-A text file is cut into blocks at line ends. A block that Arrow reads in one go, one row per line, is done; any other
-block is cut into smaller ones, down to single lines read by the exact, slow reader. So a damaged line costs a few
-slow lines, and the outcome does not depend on the block size.
+A text file is divided into blocks at line ends. Where Arrow does not read a block as one row per line, it is divided
+into smaller ones, down to a few lines for the exact, slow reader. So a damaged line costs a few slow lines, and the
+result does not depend on the block size.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Columns = Mapping[str, str | int]
 """Field (user, item, domain, split, rating, timestamp) → its column's name or position in the log."""
 
 TEXT_KEPT = 500
-"""Characters of an offending record that are kept."""
+"""Most characters of an offending record that are kept."""
 
 _SLOW_LINES = 64
-_PIECES = 16
+_BLOCKS = 16
 
 
 @dataclass(frozen=True)
 class Records:
-    """Readable records of a stretch of a log, and the unreadable ones.
+    """Readable records of consecutive lines of a log, and the unreadable ones.
 
     Attributes:
-        fields: a string column per wanted field; null or "" where the record has none.
+        fields: a string column per field; null or "" where the record has none.
         lines: the records' line numbers from 1, ascending.
-        unreadable: (line, reason, text) of records that are no records.
+        unreadable: (line, reason, text) of each unreadable line.
     """
 
     fields: dict[str, pa.Array]
@@ -43,33 +43,33 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """Why one line is no record."""
+class UnreadableLine:
+    """The reason why a line is not a record, and its text."""
 
     reason: str
     text: str
 
 
 class LineFormat(Protocol):
-    """How lines of one file become fields."""
+    """Parser of the lines of one file."""
 
     @property
     def columns(self) -> Columns:
-        """Wanted fields."""
+        """Fields to read."""
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
-        """Fields of a block of `lines` lines, or None unless exactly one good record stands on each line."""
+        """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
 
-    def line(self, line: bytes) -> list[str | None] | Unreadable | None:
-        """Fields of one line (without its end) in the order of `columns`; None where the line is empty."""
+    def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
+        """Fields of one line, without its line end, in the order of `columns`; None for an empty line."""
 
 
-def read_lines(blocks: Iterator[bytes], form: LineFormat, first_line: int) -> Iterator[Records]:
+def read_lines(blocks: Iterator[bytes], line_format: LineFormat, first_line: int) -> Iterator[Records]:
     """Records of a text file.
 
     Args:
         blocks: its bytes; each block ends with a line end.
-        form: how lines become fields.
+        line_format: parser of its lines.
         first_line: line number of the first line.
 
     Yields:
@@ -78,44 +78,44 @@ def read_lines(blocks: Iterator[bytes], form: LineFormat, first_line: int) -> It
     line = first_line
     for block in blocks:
         lines = block.count(b"\n")
-        yield from _read_block(block, lines, line, form)
+        yield from _read_block(block, lines, line, line_format)
         line += lines
 
 
-def _read_block(block: bytes, lines: int, first: int, form: LineFormat) -> Iterator[Records]:
-    fields = form.block(block, lines)
+def _read_block(block: bytes, lines: int, first: int, line_format: LineFormat) -> Iterator[Records]:
+    fields = line_format.block(block, lines)
     if fields is not None:
         yield Records(dict(fields), pa.array(np.arange(first, first + lines)))
     elif lines <= _SLOW_LINES:
-        yield _read_slowly(block, first, form)
+        yield _read_slowly(block, first, line_format)
     else:
-        for piece in _pieces(block):
-            count = piece.count(b"\n")
-            yield from _read_block(piece, count, first, form)
+        for smaller in _divide(block):
+            count = smaller.count(b"\n")
+            yield from _read_block(smaller, count, first, line_format)
             first += count
 
 
-def _pieces(block: bytes) -> Iterator[bytes]:
-    """Cut into about `_PIECES` parts at line ends."""
-    start, size = 0, len(block) // _PIECES + 1
+def _divide(block: bytes) -> Iterator[bytes]:
+    """About `_BLOCKS` smaller blocks that end with line ends."""
+    start, size = 0, len(block) // _BLOCKS + 1
     while start < len(block):
         end = block.find(b"\n", min(start + size, len(block) - 1)) + 1
         yield block[start:end]
         start = end
 
 
-def _read_slowly(block: bytes, first: int, form: LineFormat) -> Records:
+def _read_slowly(block: bytes, first: int, line_format: LineFormat) -> Records:
     rows: list[list[str | None]] = []
     lines, unreadable = [], []
     for number, line in enumerate(block.split(b"\n")[:-1], start=first):
-        found = form.line(line.removesuffix(b"\r"))
-        if isinstance(found, Unreadable):
-            unreadable.append((number, found.reason, found.text[:TEXT_KEPT]))
-        elif found is not None:
-            rows.append(found)
+        record = line_format.line(line.removesuffix(b"\r"))
+        if isinstance(record, UnreadableLine):
+            unreadable.append((number, record.reason, record.text[:TEXT_KEPT]))
+        elif record is not None:
+            rows.append(record)
             lines.append(number)
-    by_column: Sequence[Any] = list(zip(*rows, strict=True)) or [()] * len(form.columns)
-    fields = {name: pa.array(values, pa.string()) for name, values in zip(form.columns, by_column, strict=True)}
+    by_column: Sequence[Any] = list(zip(*rows, strict=True)) or [()] * len(line_format.columns)
+    fields = {name: pa.array(values, pa.string()) for name, values in zip(line_format.columns, by_column, strict=True)}
     return Records(fields, pa.array(lines, pa.int64()), unreadable)
 
 
@@ -144,8 +144,8 @@ def text_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def decoded(line: bytes) -> str:
-    """A line as text for people, undecodable bytes as \\xNN."""
+def decode_for_display(line: bytes) -> str:
+    """A line as readable text, undecodable bytes as \\xNN."""
     return line.decode("utf-8", "backslashreplace")
 
 

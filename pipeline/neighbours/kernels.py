@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from pipeline.compute.row_kernels import largest_columns, mix, no_marks
+from pipeline.compute.row_kernels import build_marks, largest_columns, mix
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
 _SMALLEST = 1.5e-45
-"""Of positive numbers, rounded to float32 it is not 0."""
+"""The smallest positive number that is not 0 when rounded to float32."""
 
 
 @njit(nogil=True, cache=True)
@@ -22,34 +22,34 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
     """Weights from items to the other items of their users, cut to the largest.
 
     A row is summed over its users in ascending order, and within a user over items in ascending order, so it does not
-    depend on what else is asked for.
+    depend on which other rows are computed.
 
     Args:
         graph: (indptr, indices) of users and items, users first.
-        factors: (of_users, norms): float64 [users], what a walk through each user counts, and float64 [items], whose
-            product over both items divides a weight.
+        factors: (user_weights, norms): float64 [users], what a walk through each user counts, and float64 [items],
+            whose product over both items divides a weight.
         shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
-        rows: (nodes, paths): int64 [n], items as nodes, whose rows are wanted, and int64 [n], walks of two steps from
-            each of them.
-        limits: (top, walks, touched): most entries of a row, ties go to the smaller item; most walks of two steps that
-            are added up, a row with more of them is estimated; no fewer than the items that they can end on.
+        rows: (nodes, paths): int64 [n], the items, as nodes, whose rows are computed, and int64 [n], walks of two
+            steps from each of them.
+        limits: (top, walks, touched): most entries of a row, ties go to the smaller item; most walks of two steps in a
+            sum, a row with more of them is estimated; a bound of the items that the walks of a row can end on.
         seed: uint64, of the walks of estimated rows.
         kept: (indptr int64 [n + 1], indices int32, weights float32), filled, items ascending; long enough for the
             smaller of `top` and the items that walks can end on, of every item.
     """
-    (of_users, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
+    (user_weights, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
     shrink, power = shape
     least = _SMALLEST ** min(1.0, 1.0 / power)
-    items, users = norms.size, of_users.size
+    items, users = norms.size, user_weights.size
     sums, touched = np.zeros(items, np.float64), np.empty(touched_most + 1, np.int32)
     quotients, rest = np.empty(touched_most + 1, np.float32), np.empty(touched_most + 1, np.uint32)
-    values, bins, marks = quotients.view(np.uint32), np.empty(2048, np.int64), no_marks(items)
+    values, bins, marks = quotients.view(np.uint32), np.empty(2048, np.int64), build_marks(items)
     kept[0][0] = 0
     for i in range(nodes.size):
         if paths[i] <= walks:
-            count = _sum_over_users(graph, of_users, nodes[i], users, sums, touched)
+            count = _sum_over_users(graph, user_weights, nodes[i], users, sums, touched)
         else:
-            count = _estimate(graph, of_users, nodes[i], users, walks, seed, sums, touched)
+            count = _estimate(graph, user_weights, nodes[i], users, walks, seed, sums, touched)
         count = _divide(nodes[i] - users, norms, shrink, least, sums, touched, count, quotients)
         start = kept[0][i]
         size = largest_columns(values, touched, count, top, bins, rest, marks, kept[1][start:])
@@ -62,13 +62,13 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
 
 
 @njit(nogil=True, cache=True)
-def _sum_over_users(graph, of_users, node, users, sums, touched):
+def _sum_over_users(graph, user_weights, node, users, sums, touched):
     """Add up all walks of two steps from an item by where they end; returns how many items were touched."""
     indptr, indices = graph
     count = 0
     for edge in range(indptr[node], indptr[node + 1]):
         user = uint64(indices[uint64(edge)])
-        count = _add(indices, indptr[user], indptr[user + uint64(1)], of_users[user], users, sums, touched, count)
+        count = _add(indices, indptr[user], indptr[user + uint64(1)], user_weights[user], users, sums, touched, count)
     return count
 
 
@@ -85,7 +85,7 @@ def _add(indices, start, stop, weight, users, sums, touched, count):
 
 @njit(nogil=True, cache=True)
 def _fair_share(graph, node, walks):
-    """How many walks of two steps each user of an item gets, so that they are `walks`, less what some do not need.
+    """How many walks each user of an item gets, so that they are `walks` in all; some need fewer and leave the rest.
 
     A user with no more items than that needs as many as it has items; all users' items together are more than `walks`.
     """
@@ -103,46 +103,46 @@ def _fair_share(graph, node, walks):
 
 
 @njit(nogil=True, cache=True)
-def _estimate(graph, of_users, node, users, walks, seed, sums, touched):
-    """As `_sum_over_users`, with some of the walks only that lead through users of many items.
+def _estimate(graph, user_weights, node, users, walks, seed, sums, touched):
+    """`_sum_over_users` with only some of the walks through users of many items.
 
-    A user of more items than its fair share of the walks is passed by the whole number of walks next below or above the
-    share, and they go on to items evenly spaced from a random first one. So each of its items is reached by share /
-    degree walks on average, and a walk counts for as many as the inverse says.
+    Through a user of more items than its fair share go as many walks as the share, rounded up or down at random, on to
+    items evenly spaced from a random first one. So each of its items is reached by share / degree walks on average, and
+    a walk counts degree / share times.
     """
     indptr, indices = graph
     share = _fair_share(graph, node, walks)
-    name = mix(seed + _GOLDEN * uint64(node + 1))
-    until, count = _uniform(name), 0
+    key = mix(seed + _GOLDEN * uint64(node + 1))
+    until, count = _uniform(key), 0
     for edge in range(indptr[node], indptr[node + 1]):
         user = uint64(indices[uint64(edge)])
         start = indptr[user]
         degree = indptr[user + uint64(1)] - start
         if degree <= share:
-            count = _add(indices, start, start + degree, of_users[user], users, sums, touched, count)
+            count = _add(indices, start, start + degree, user_weights[user], users, sums, touched, count)
             continue
         before = np.int64(until)
         until += share
         passing = np.int64(until) - before
-        first = _uniform(mix(name + user + uint64(1))) if passing else 0.0
-        weight = of_users[user] * degree / share
+        first = _uniform(mix(key + user + uint64(1))) if passing else 0.0
+        weight = user_weights[user] * degree / share
         for walk in range(passing):
-            place = start + min(np.int64((walk + first) * degree / passing), degree - 1)
-            count = _add(indices, place, place + 1, weight, users, sums, touched, count)
+            entry = start + min(np.int64((walk + first) * degree / passing), degree - 1)
+            count = _add(indices, entry, entry + 1, weight, users, sums, touched, count)
     return count
 
 
 @njit(nogil=True, cache=True)
 def _uniform(bits):
-    """A number from 0 to below 1 of 64 random bits."""
+    """A number in [0, 1) from 64 random bits."""
     return (bits >> uint64(11)) * _UNIT
 
 
 @njit(nogil=True, cache=True)
 def _divide(item, norms, shrink, least, sums, touched, count, quotients):
-    """Divide sums by norms; returns how many items are no less than `least`, the item itself left out.
+    """Divide sums by norms; returns how many items, without the item itself, have a quotient of at least `least`.
 
-    Rows are cut by these quotients, which are in the order of the weights: a power takes longer than all the rest.
+    Rows are cut by these quotients, which have the order of the weights: computing powers would take longest of all.
     """
     enough = 0
     for j in range(count):

@@ -1,4 +1,4 @@
-"""Row files: the rows of a graph's items as tensors, for readers that map them."""
+"""The rows of a graph's items as a file of tensors, for readers that map it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from data_contracts.store.files import read_rows, tensors_header
 from pipeline.compute.rows import ragged_arrays
 
 
-def write_row_file(path: Path, parts: Sequence[Path], items: int, entries: int) -> None:
-    """Put the rows of several Parquet files together as a safetensors file, one of them in memory at a time.
+def write_row_file(path: Path, files: Sequence[Path], items: int, entries: int) -> None:
+    """Join the rows of several Parquet files into a safetensors file, with one of them in memory at a time.
 
     Args:
-        path: where it goes: `neighbours` int32 [entries], `weights` float32 [entries] and `indptr` int64 [items + 1],
-            where the row of each item starts; an item that no part has gets an empty row.
-        parts: files of a `neighbours` artifact, items ascending.
+        path: of the result: `neighbours` int32 [entries], `weights` float32 [entries] and `indptr` int64 [items + 1],
+            where the row of each item starts; an item in none of the files has an empty row.
+        files: of a `neighbours` artifact, items ascending.
         items: rows, by the items' numbers over all domains.
-        entries: of all parts.
+        entries: of all files together.
     """
     lengths = np.zeros(items + 1, np.int64)
     path.parent.mkdir(exist_ok=True)
@@ -33,12 +33,12 @@ def write_row_file(path: Path, parts: Sequence[Path], items: int, entries: int) 
                 }
             )
         )
-        for part in parts:
-            table = read_rows(part, ["item", "neighbours"])
+        for file in files:
+            table = read_rows(file, ["item", "neighbours"])
             indptr, (neighbours,) = ragged_arrays(table, ["neighbours"])
             lengths[table["item"].to_numpy() + 1] = np.diff(indptr)
             stream.write(neighbours.data)
-        for part in parts:
-            _, (weights,) = ragged_arrays(read_rows(part, ["weights"]), ["weights"])
+        for file in files:
+            _, (weights,) = ragged_arrays(read_rows(file, ["weights"]), ["weights"])
             stream.write(weights.data)
         stream.write(np.cumsum(lengths).data)

@@ -1,6 +1,6 @@
-"""Unchanged: what an update copies of earlier artifacts, because making it again would give the same bits.
+"""Incremental pairs: pairs of domains that an update copies, because making them again would give the same bits.
 
-Earlier artifacts are a cache here: what is copied equals what would be made without them, so no key depends on them.
+Earlier artifacts are only a cache: what is copied equals what would be made without them, so no key depends on them.
 """
 
 from __future__ import annotations
@@ -9,70 +9,70 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from data_contracts.contracts import NODES, PAIRS
 from data_contracts.settings import PairsSettings
+from data_contracts.statistics import PairCoverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import partition_of
 
 
 @dataclass(frozen=True)
-class UnchangedDomains:
-    """Domains whose nodes and reach vectors are what they were, to the bit.
+class ReusedPairs:
+    """Domains whose nodes and reach vectors are the same bits as before, and their earlier pairs.
 
     Attributes:
-        names: theirs.
-        pairs: aligned then, by the same settings; None without any.
+        domains: names.
+        previous: earlier pairs, by the same settings; None without any.
     """
 
-    names: frozenset[str] = frozenset()
-    pairs: Artifact | None = None
+    domains: frozenset[str] = frozenset()
+    previous: Artifact | None = None
 
     @classmethod
-    def of(
+    def find(
         cls, before: Mapping[str, Artifact], parents: Mapping[str, Artifact], settings: PairsSettings
-    ) -> UnchangedDomains:
+    ) -> ReusedPairs:
         """Compare the parents of earlier pairs with those of new ones.
 
         Args:
-            before: `nodes`, `reach` and `pairs`, or nothing.
+            before: earlier `nodes`, `reach` and `pairs`, or nothing.
             parents: `nodes` and `reach`.
             settings: of the new pairs.
         """
         if PAIRS.name not in before or before[PAIRS.name].manifest.settings != settings.keyed():
             return cls()
         domains = (partition["domain"] for partition in parents[NODES.name].partitions())
-        same = frozenset(
+        unchanged = frozenset(
             domain
             for domain in domains
             if all(_digests(before[role], domain) == _digests(parents[role], domain) for role in parents)
         )
-        return cls(same, before[PAIRS.name])
+        return cls(unchanged, before[PAIRS.name])
 
-    def has(self, domains: tuple[str, ...]) -> bool:
-        """Both of two domains are unchanged, so their pairs are as well."""
-        return self.names.issuperset(domains)
+    def includes(self, domains: tuple[str, ...]) -> bool:
+        """Whether both of two domains are unchanged, and so their pairs."""
+        return self.domains.issuperset(domains)
 
     def files(self, source: str, target: str) -> list[Path]:
         """Earlier files with the pairs from one unchanged domain to another."""
-        assert self.pairs is not None
-        return self.pairs.files(source_domain=source, target_domain=target)
+        assert self.previous is not None
+        return self.previous.files(source_domain=source, target_domain=target)
 
-    def coverage(self, domains: tuple[str, ...]) -> list[dict[str, Any]]:
-        """What was reported of two unchanged domains; the check's sample was drawn then."""
+    def coverage(self, domains: tuple[str, ...]) -> list[PairCoverage]:
+        """The earlier statistics of two unchanged domains; the checked sample was drawn then."""
         return self._coverage[frozenset(domains)]
 
     @cached_property
-    def _coverage(self) -> dict[frozenset[str], list[dict[str, Any]]]:
-        """What was reported of every two domains."""
-        assert self.pairs is not None
-        of_both: dict[frozenset[str], list[dict[str, Any]]] = {}
-        for row in self.pairs.statistics["coverage"]:
-            of_both.setdefault(frozenset((row["source_domain"], row["target_domain"])), []).append(row)
-        return of_both
+    def _coverage(self) -> dict[frozenset[str], list[PairCoverage]]:
+        """The earlier statistics by the two domains."""
+        assert self.previous is not None
+        by_domains: dict[frozenset[str], list[PairCoverage]] = {}
+        for row in self.previous.statistics["coverage"]:
+            by_domains.setdefault(frozenset((row["source_domain"], row["target_domain"])), []).append(row)
+        return by_domains
 
 
 def _digests(artifact: Artifact, domain: str) -> list[str]:
-    """Of a domain's files. Equal rows in files of other lengths pass for changed ones, which costs time alone."""
+    """Digests of a domain's files. Equal rows divided into other files count as changed, which only costs time."""
     return [file.sha256 for file in artifact.manifest.files if partition_of(file.path) == {"domain": domain}]

@@ -1,4 +1,4 @@
-"""MovieLens 100k, 1M and 32M, as published, made logs with genres as domains."""
+"""Adapters of MovieLens 100k, 1M and 32M as published, with genres as domains."""
 
 from __future__ import annotations
 
@@ -8,76 +8,80 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.logs.cleaning import Sorter
+from pipeline.logs.cleaning import RejectCollector
 from pipeline.logs.records import Records
-from pipeline.published.blocks import Part, delimited, is_missing, part_of, separated
+from pipeline.published.blocks import AdaptedBlock, adapt_block, is_missing, read_csv, read_separated
 
 
-def _movielens(films: Callable[[Path], Iterator[Films]], ratings: str) -> Callable[[Path], Iterator[Part]]:
-    """Ratings, once for each genre of the film."""
+def build_adapter(films: Callable[[Path], Iterator[Films]], ratings: str) -> Callable[[Path], Iterator[AdaptedBlock]]:
+    """An adapter that repeats each rating for each genre of its film.
 
-    def parts(folder: Path) -> Iterator[Part]:
+    Args:
+        films: reader of the table of films.
+        ratings: name of the file of ratings.
+    """
+
+    def adapt(folder: Path) -> Iterator[AdaptedBlock]:
         genres: dict[str, list[str]] = {}
-        for path, records, found in films(folder):
-            genres |= found
-            yield part_of(path, records, Sorter(len(records.lines)), None)
-        known, of_film = pa.array(genres, pa.string()), pa.array(genres.values(), pa.list_(pa.string()))
+        for path, records, genres_of_block in films(folder):
+            genres |= genres_of_block
+            yield adapt_block(path, records, RejectCollector(len(records.lines)), None)
+        film_ids, genres_of_film = pa.array(genres, pa.string()), pa.array(genres.values(), pa.list_(pa.string()))
         path = folder / ratings
-        for records in _RATINGS[path.suffix](path):
-            yield _ratings(path, records, known, of_film)
+        for records in _RATING_READERS[path.suffix](path):
+            yield _adapt_ratings(path, records, film_ids, genres_of_film)
 
-    return parts
+    return adapt
 
 
-def _ratings(path: Path, records: Records, films: pa.Array, genres: pa.Array) -> Part:
+def _adapt_ratings(path: Path, records: Records, films: pa.Array, genres: pa.Array) -> AdaptedBlock:
     fields = records.fields
-    found = genres.take(pc.index_in(fields["item"], value_set=films))
-    sorter = Sorter(len(records.lines))
-    sorter.reject("missing", is_missing(fields, *fields), None)
-    sorter.reject("unknown", pc.is_null(found), fields["item"])
-    rows = [found, *(fields[name] for name in ("user", "item", "rating", "timestamp"))]
-    return part_of(path, records, sorter, pa.table(rows, ["genre", "user_id", "item_id", "rating", "timestamp"]))
+    genres_of_row = genres.take(pc.index_in(fields["item"], value_set=films))
+    rejects = RejectCollector(len(records.lines))
+    rejects.reject("missing", is_missing(fields, *fields), None)
+    rejects.reject("unknown", pc.is_null(genres_of_row), fields["item"])
+    rows = [genres_of_row, *(fields[name] for name in ("user", "item", "rating", "timestamp"))]
+    return adapt_block(path, records, rejects, pa.table(rows, ["genre", "user_id", "item_id", "rating", "timestamp"]))
 
 
-_RATED = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
-_RATINGS: Mapping[str, Callable[[Path], Iterator[Records]]] = {
-    ".data": lambda path: delimited(path, _RATED),
-    ".dat": lambda path: separated(path, "::", _RATED, 4),
-    ".csv": lambda path: delimited(
+_COLUMNS = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
+_RATING_READERS: Mapping[str, Callable[[Path], Iterator[Records]]] = {
+    ".data": lambda path: read_csv(path, _COLUMNS),
+    ".dat": lambda path: read_separated(path, "::", _COLUMNS, 4),
+    ".csv": lambda path: read_csv(
         path, {"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"}
     ),
-}  # fmt: skip
+}
 
 
 Films = tuple[Path, Records, dict[str, list[str]]]
 """A block of a table of films: its file, its records, film → genres."""
 
 
-def _films_100k(folder: Path) -> Iterator[Films]:
-    """A flag for each genre, whose names are in u.genre."""
-    names = {int(number): name for records in separated(folder / "u.genre", "|", {"name": 0, "number": 1}, 2)
-             for name, number in _values(records)}  # fmt: skip
+def read_films_100k(folder: Path) -> Iterator[Films]:
+    """Reader of a table with a flag for each genre; the genres' names are in u.genre."""
+    blocks = read_separated(folder / "u.genre", "|", {"name": 0, "number": 1}, 2)
+    names = {int(number): name for records in blocks for name, number in _values(records)}
     flags = {name: 5 + number for number, name in names.items()}
     path = folder / "u.item"
-    for records in separated(path, "|", {"item": 0, **flags}, 5 + len(flags)):
-        yield (
-            path,
-            records,
-            {
-                item: [name for name, flag in zip(flags, has, strict=True) if flag == "1"]
-                for item, *has in _values(records)
-            },
-        )
+    for records in read_separated(path, "|", {"item": 0, **flags}, 5 + len(flags)):
+        genres = {
+            item: [name for name, flag in zip(flags, values, strict=True) if flag == "1"]
+            for item, *values in _values(records)
+        }
+        yield path, records, genres
 
 
-def _films_1m(folder: Path) -> Iterator[Films]:
+def read_films_1m(folder: Path) -> Iterator[Films]:
+    """Reader of a table with a list of genres for each film."""
     path = folder / "movies.dat"
-    yield from _split_genres(path, separated(path, "::", {"item": 0, "genres": 2}, 3))
+    yield from _split_genres(path, read_separated(path, "::", {"item": 0, "genres": 2}, 3))
 
 
-def _films_32m(folder: Path) -> Iterator[Films]:
+def read_films_32m(folder: Path) -> Iterator[Films]:
+    """Reader of a CSV table with a list of genres for each film."""
     path = folder / "movies.csv"
-    yield from _split_genres(path, delimited(path, {"item": "movieId", "genres": "genres"}))
+    yield from _split_genres(path, read_csv(path, {"item": "movieId", "genres": "genres"}))
 
 
 def _split_genres(path: Path, blocks: Iterable[Records]) -> Iterator[Films]:

@@ -1,11 +1,11 @@
-"""Visits: the expectation of random walks, by sparse products.
+"""Expected end points of random walks, by sparse products.
 
     start   a node's own column where it is an anchor
-    V(s)    P · V(s + 1), plus the own column where walks of s steps count
-    reach   P · V(1) = Σ over counting steps of P^step on the anchors' columns                  (Horner's rule)
+    E(s)    P · E(s + 1), plus the own column where walks of s steps count
+    reach   P · E(1) = Σ over counted steps of P^step on the anchors' columns                  (Horner's rule)
 
-All rows of V(s) are needed for a row of V(s - 1), so every step but the last is taken for all nodes and spilled to
-files; the last is taken for the nodes asked for.
+All rows of E(s) are needed for a row of E(s - 1), so every step but the last is taken for all nodes and its result
+written to files; the last step is taken for the nodes of a chunk.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_contracts.settings import ComputeSettings
+from pipeline.compute.array_folder import ArrayFolder
+from pipeline.compute.dtypes import Ints, Longs, Mask
 from pipeline.compute.fan_out import bounded_ranges, stream
-from pipeline.compute.rows import Rows, spill_rows, spilled_rows, spread_indptr
-from pipeline.compute.scratch import Folder, dropped
-from pipeline.reach.visit_kernels import visit_rows
-from pipeline.reach.walk_graph import IntArray, Mask, Numbers, Terrain
+from pipeline.compute.rows import CsrRows, scatter_indptr
+from pipeline.reach.expected_kernels import fill_expected_rows
+from pipeline.reach.walk_graph import WalkGraph
 
 _BYTES_PER_ENTRY = 8
-_PARTS_IN_MEMORY = 16
-"""Parts of a step's result that the memory setting is divided into; a few wait to be written at a time."""
+_BLOCKS_IN_MEMORY = 16
+"""Blocks of a step's rows that the memory setting is divided into, as a few are buffered until they are written."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """An upper bound on what expected visits cost.
+class ExpectationCost:
+    """An upper bound on the cost of expected end points.
 
     Attributes:
         multiply_adds: in all products.
@@ -40,89 +41,92 @@ class Cost:
     memory_mib: int
 
 
-def visits_cost(terrain: Terrain, limit: int) -> Cost:
-    """Bound the cost of expected visits whose rows are cut to `limit` entries, without computing them."""
-    own = terrain.is_anchor.astype(np.float64)
-    widest = min(own.sum(), limit)
-    lengths, multiply_adds, entries = own, 0.0, 0.0
-    for step in range(max(terrain.steps) - 1, -1, -1):
-        before, products = lengths.sum(), terrain.adjacency @ lengths
+def bound_cost(walk_graph: WalkGraph, limit: int) -> ExpectationCost:
+    """Bound the cost of expected end points whose rows are cut to `limit` entries, without computing them."""
+    own_entries = walk_graph.is_anchor.astype(np.float64)
+    longest = min(own_entries.sum(), limit)
+    lengths, multiply_adds, entries = own_entries, 0.0, 0.0
+    for step in range(max(walk_graph.steps) - 1, -1, -1):
+        entries_before, products = lengths.sum(), walk_graph.adjacency @ lengths
         multiply_adds += products.sum()
-        lengths = np.minimum(products + own, widest)
-        entries = max(entries, before + (lengths.sum() if step else 0.0))
-    return Cost(int(multiply_adds), int(entries * _BYTES_PER_ENTRY) >> 20)
+        lengths = np.minimum(products + own_entries, longest)
+        entries = max(entries, entries_before + (lengths.sum() if step else 0.0))
+    return ExpectationCost(int(multiply_adds), int(entries * _BYTES_PER_ENTRY) >> 20)
 
 
-def spill_visits(terrain: Terrain, limit: int, folder: Folder, compute: ComputeSettings, wanted: Mask) -> None:
-    """Take all steps but the last for all nodes needed; what an earlier attempt finished is not done again.
+def write_expected_ends(
+    walk_graph: WalkGraph, limit: int, folder: ArrayFolder, compute: ComputeSettings, last: Mask
+) -> None:
+    """Take all steps but the last, for the nodes that the next step needs; steps of an earlier attempt are kept.
 
     Args:
-        terrain: where walks go and end.
+        walk_graph: the graph, its anchors and the steps that count.
         limit: most entries of a row; every step's rows are cut to their largest weights.
-        folder: its sub-folder `1` will hold V(1).
-        compute: threads, and memory for parts of rows.
-        wanted: bool [nodes], for whom the last step will be taken.
+        folder: its sub-folder `1` will hold E(1).
+        compute: threads, and memory for blocks of rows.
+        last: bool [nodes], the nodes for which the last step will be taken.
     """
     if (folder / "1").exists():
         return
-    visits = _start(terrain)
-    needed = [wanted]
-    for _ in range(1, max(terrain.steps)):
-        needed.append(terrain.near(needed[-1]))
-    for step in range(max(terrain.steps) - 1, 0, -1):
-        own = terrain.column_of if step in terrain.steps else np.empty(0, np.int32)
-        spill_rows(folder / str(step), _needed_rows(Step(terrain, visits, own, limit), needed[step], compute))
-        visits = spilled_rows(folder / str(step))
-    if max(terrain.steps) == 1:
-        spill_rows(folder / "1", [visits])
-    for step in range(2, max(terrain.steps)):
-        dropped(folder / str(step))
-
-
-def _start(terrain: Terrain) -> Rows:
-    columns = np.arange(terrain.anchors.size, dtype=np.int32)
-    return Rows(np.concatenate([[0], np.cumsum(terrain.is_anchor)]), columns, np.ones(columns.size, np.float32))
+    start = np.concatenate([[0], np.cumsum(walk_graph.is_anchor)])
+    ends = CsrRows(
+        start, np.arange(walk_graph.anchors.size, dtype=np.int32), np.ones(walk_graph.anchors.size, np.float32)
+    )
+    needed = [last]
+    for _ in range(1, max(walk_graph.steps)):
+        needed.append(walk_graph.neighbours_of(needed[-1]))
+    for step in range(max(walk_graph.steps) - 1, 0, -1):
+        self_column = walk_graph.column_of if step in walk_graph.steps else np.empty(0, np.int32)
+        transition = TransitionStep(walk_graph, ends, self_column, limit)
+        (folder / str(step)).write_rows(_needed_rows(transition, needed[step], compute))
+        ends = (folder / str(step)).rows()
+    if max(walk_graph.steps) == 1:
+        (folder / "1").write_rows([ends])
+    for step in range(2, max(walk_graph.steps)):
+        (folder / str(step)).remove()
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step in front of the walks that `visits` describes.
+class TransitionStep:
+    """One step in front of walks whose expected ends are known.
 
     Attributes:
-        terrain: where walks go and end.
-        visits: a row per node, a column per anchor.
-        own: int32 [nodes], the column in which a node itself counts, -1 for none; or empty.
+        walk_graph: the graph and its anchors.
+        ends: expected ends of the walks, a row per node, a column per anchor.
+        self_column: int32 [nodes], the column in which a node itself counts, -1 for none; or empty.
         limit: most entries of a row.
     """
 
-    terrain: Terrain
-    visits: Rows
-    own: IntArray
+    walk_graph: WalkGraph
+    ends: CsrRows
+    self_column: Ints
     limit: int
 
-    def lengths(self) -> Numbers:
+    def bound_lengths(self) -> Longs:
         """int64 [nodes], bounds of the rows' lengths."""
-        products = self.terrain.adjacency @ np.diff(self.visits.indptr).astype(np.float64) + 1
-        lengths: Numbers = np.minimum(products, min(self.limit, self.terrain.anchors.size)).astype(np.int64)
+        products = self.walk_graph.adjacency @ np.diff(self.ends.indptr).astype(np.float64) + 1
+        lengths: Longs = np.minimum(products, min(self.limit, self.walk_graph.anchors.size)).astype(np.int64)
         return lengths
 
-    def rows(self, nodes: Numbers, capacity: int) -> Rows:
-        """The rows of some nodes, each cut to its largest weights; `capacity` is no less than they hold."""
-        rows = Rows(np.empty(nodes.size + 1, np.int64), np.empty(capacity, np.int32), np.empty(capacity, np.float32))
-        graph, sums = self.terrain.graph, np.zeros(self.terrain.anchors.size, np.float32)
-        visit_rows((graph.indptr, graph.indices), tuple(self.visits), self.own, nodes, self.limit, sums, tuple(rows))
-        entries = int(rows.indptr[-1])
-        return Rows(rows.indptr, rows.indices[:entries], rows.weights[:entries])
+    def rows(self, nodes: Longs, capacity: int) -> CsrRows:
+        """The rows of some nodes, each cut to its largest weights; they have at most `capacity` entries."""
+        rows = CsrRows.build_empty(nodes.size, capacity)
+        graph, sums = self.walk_graph.graph, np.zeros(self.walk_graph.anchors.size, np.float32)
+        fill_expected_rows(
+            (graph.indptr, graph.indices), tuple(self.ends), self.self_column, nodes, self.limit, sums, tuple(rows)
+        )
+        return rows.trimmed()
 
 
-def _needed_rows(step: Step, needed: Mask, compute: ComputeSettings) -> Iterator[Rows]:
-    """The rows of all nodes, of those not needed empty, in parts that leave memory for those that wait."""
-    lengths = np.where(needed, step.lengths(), 0)
-    most = (compute.memory_mib << 20) // (_BYTES_PER_ENTRY * _PARTS_IN_MEMORY)
+def _needed_rows(step: TransitionStep, needed: Mask, compute: ComputeSettings) -> Iterator[CsrRows]:
+    """The rows of all nodes in blocks, empty for those not needed; memory remains for the blocks that are buffered."""
+    lengths = np.where(needed, step.bound_lengths(), 0)
+    most = (compute.memory_mib << 20) // (_BYTES_PER_ENTRY * _BLOCKS_IN_MEMORY)
 
-    def part(nodes: range) -> Rows:
-        places = np.flatnonzero(needed[nodes.start : nodes.stop])
-        rows = step.rows(nodes.start + places, int(lengths[nodes.start : nodes.stop].sum()))
-        return Rows(spread_indptr(np.diff(rows.indptr), places, len(nodes)), rows.indices.copy(), rows.weights.copy())
+    def compute_block(nodes: range) -> CsrRows:
+        offsets = np.flatnonzero(needed[nodes.start : nodes.stop])
+        rows = step.rows(nodes.start + offsets, int(lengths[nodes.start : nodes.stop].sum()))
+        indptr = scatter_indptr(np.diff(rows.indptr), offsets, len(nodes))
+        return CsrRows(indptr, rows.indices.copy(), rows.weights.copy())
 
-    return stream(part, bounded_ranges(lengths, most), compute)
+    return stream(compute_block, bounded_ranges(lengths, most), compute)

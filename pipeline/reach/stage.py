@@ -1,11 +1,11 @@
-"""Reach: how likely a random walk from a node ends at each anchor of its domain, exactly or by sampling.
+"""Reach: the probability that a random walk from a node ends at each anchor of its domain, exact or sampled.
 
-    user ── item ── user ── item ── user        P = D^-1 A, one step to a uniform neighbour
+    user ── item ── user ── item ── user        P = D^-1 A, one step to a random neighbour
       └────── 3 steps ──────┘        |          from a user, 3 steps end on items, 4 on users;
       └────────── 4 steps ───────────┘          from an item the other way round
 
 "The random walk stop count vector on the common nodes" of two domains [EDDA] is the part of this vector that lies on
-the anchors which both domains share. Describing each domain over all its anchors, once, serves every pair of domains.
+the anchors which both domains share. Vectors over all anchors of a domain, computed once, serve every pair of domains.
 
 Differs: the released code walks anew for each pair of domains, only users are anchors, and half of its walks end on
 nodes that cannot be anchors.
@@ -14,32 +14,30 @@ nodes that cannot be anchors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
 from data_contracts.contracts import REACH
 from data_contracts.progress import Progress, Unit, after, silent
 from data_contracts.settings import ComputeSettings, ReachSettings
+from data_contracts.statistics import DomainReachStatistics, ReachStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from pipeline.compute.fan_out import fan_out, ranges
-from pipeline.compute.rows import ragged_arrays
-from pipeline.compute.scratch import Memory, is_small
-from pipeline.graph import DomainNodes, read_graph, read_nodes
-from pipeline.reach.incremental import Copied
-from pipeline.reach.vectors import Chunk, Description, against_exact, chosen_method, describe_chunk
-from pipeline.reach.walk_graph import Terrain
-
-_NODES_PER_CHUNK = 256, 16_384
-"""Least and most nodes of a chunk; in between, as many as a sixteenth of the memory holds vectors of."""
-
-_CHUNKS_IN_MEMORY = 16
-
-_ENTRY_BYTES = 8
+from pipeline.compute.array_folder import arrays_for
+from pipeline.compute.fan_out import TaskProgress, fan_out
+from pipeline.graph import read_graph, read_nodes
+from pipeline.reach.incremental import ReusedReach
+from pipeline.reach.vectors import (
+    ReachChunk,
+    ReachComputation,
+    ReachCounts,
+    choose_method,
+    compare_with_exact,
+    compute_chunk,
+)
+from pipeline.reach.walk_graph import WalkGraph
 
 
 def describe_reach(
@@ -50,17 +48,17 @@ def describe_reach(
     progress: Progress = silent,
     previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
-    """Describe every node of every domain by the anchors that its walks end on.
+    """Compute the reach vector of every node of every domain.
 
-    Domains are taken one at a time; chunks of their nodes are described side by side and kept, so that an interrupted
-    attempt loses no more than the chunks at hand.
+    Domains are taken one at a time; chunks of their nodes are computed in parallel and kept, so that an interrupted
+    attempt loses no more than the chunks in progress.
 
     Args:
         store: where the artifact lives.
         settings: method, walk lengths, walks, how many anchors are kept.
         parents: `nodes` and `graph`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
-        progress: told after each chunk of nodes.
+        progress: called after each chunk of nodes.
         previous: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
 
     Returns:
@@ -71,55 +69,48 @@ def describe_reach(
     nodes, graph = parents["nodes"], parents["graph"]
 
     def write(draft: Draft) -> None:
-        numbered = [read_nodes(nodes, partition["domain"]) for partition in nodes.partitions()]
-        total, done = sum(domain.entity.size for domain in numbered), 0
-        draft.statistics["domains"] = {}
-        for number, domain in enumerate(numbered):
-            terrain = Terrain(read_graph(graph, domain), domain.is_anchor, settings.steps)
-            choice = chosen_method(terrain, settings)
-            copied = Copied.of(previous, nodes, terrain, choice.method, settings)
+        domains = [read_nodes(nodes, partition["domain"]) for partition in nodes.partitions()]
+        total, done = sum(domain.entity.size for domain in domains), 0
+        statistics = ReachStatistics(domains={})
+        for number, domain in enumerate(domains):
+            walk_graph = WalkGraph(read_graph(graph, domain), domain.is_anchor, settings.steps)
+            choice = choose_method(walk_graph, settings)
+            reused = ReusedReach.find(previous, nodes, walk_graph, choice.method, settings)
             folder = draft.scratch / str(number)
-            arrays = Memory() if is_small(domain.entity.size) else folder
-            description = Description.of(terrain, choice.method, settings, arrays, compute, copied)
-            found = _describe_domain(draft, folder, description, compute, after(progress, done, total))
-            draft.statistics["domains"][domain.domain] = {
-                **asdict(choice),
-                **found,
-                "copied": int(np.count_nonzero(~copied.stale)) if copied else 0,
-                "against_exact": against_exact(description, terrain),
-            }
+            arrays = arrays_for(domain.entity.size, folder)
+            computation = ReachComputation.build(walk_graph, choice.method, settings, arrays, compute, reused)
+            counts = _compute_domain(draft, folder, computation, compute, after(progress, done, total))
+            statistics["domains"][domain.domain] = DomainReachStatistics(
+                method=choice.method,
+                reason=choice.reason,
+                nodes=sum(chunk.nodes for chunk in counts),
+                nodes_with_reach=sum(chunk.nodes_with_reach for chunk in counts),
+                entries=sum(chunk.entries for chunk in counts),
+                copied=int(np.count_nonzero(~reused.is_changed)) if reused else 0,
+                against_exact=compare_with_exact(computation, walk_graph),
+            )
             done += domain.entity.size
+        draft.statistics |= statistics
 
     return store.make(REACH, settings.keyed(), parents, write)
 
 
-def _describe_domain(
-    draft: Draft, folder: Path, description: Description, compute: ComputeSettings, progress: Progress
-) -> dict[str, int]:
-    if isinstance(description.folder, Memory):  # which no other process sees
+def _compute_domain(
+    draft: Draft, folder: Path, computation: ReachComputation, compute: ComputeSettings, progress: Progress
+) -> list[ReachCounts]:
+    """Compute the vectors of a domain in chunks, and add these to the draft."""
+    if not computation.folder.is_shared:
         folder.mkdir(exist_ok=True)
         compute = compute.model_copy(update={"dask_scheduler": None})
+    # With another memory setting chunks have other ranges, so their files are named by the range.
     chunks = [
-        Chunk(description, nodes, folder / f"{nodes.start}-{nodes.stop}.parquet")  # another memory, other chunks
-        for nodes in _chunks(description, compute)
+        ReachChunk(computation, nodes, folder / f"{nodes.start}-{nodes.stop}.parquet")
+        for nodes in computation.chunk_ranges(compute)
     ]
-    unit = Unit("nodes", description.steps_per_node, "steps") if description.steps_per_node else "nodes"
-    sizes, parts = [len(chunk.nodes) for chunk in chunks], [description.domain] * len(chunks)
-    found = fan_out(describe_chunk, chunks, compute, progress, unit, sizes, parts)
+    unit = Unit("nodes", computation.steps_per_node, "steps") if computation.steps_per_node else "nodes"
+    sizes = [len(chunk.nodes) for chunk in chunks]
+    report = TaskProgress(progress, unit, sizes, [computation.domain] * len(chunks))
+    counts = fan_out(compute_chunk, chunks, compute, report)
     for chunk in chunks:
-        draft.adopt(chunk.path, domain=description.domain)
-    names = ("nodes", "nodes_with_reach", "entries")
-    return {name: sum(getattr(described, name) for described in found) for name in names}
-
-
-def _chunks(description: Description, compute: ComputeSettings) -> list[range]:
-    width = _ENTRY_BYTES * max(1, min(description.settings.anchors_kept, description.anchors))
-    size = int(np.clip((compute.memory_mib << 20) // (_CHUNKS_IN_MEMORY * width), *_NODES_PER_CHUNK))
-    return ranges(description.nodes, size)
-
-
-def read_reach(reach: Artifact, nodes: DomainNodes) -> sp.csr_array:
-    """float32 [nodes, nodes] reach vectors of one domain; columns are anchor nodes."""
-    table = reach.read(["anchors", "weights"], domain=nodes.domain)
-    indptr, (anchors, weights) = ragged_arrays(table, ["anchors", "weights"])
-    return sp.csr_array((weights, anchors, indptr), shape=(nodes.entity.size, nodes.entity.size))
+        draft.adopt(chunk.path, domain=computation.domain)
+    return counts

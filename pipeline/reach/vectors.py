@@ -1,4 +1,4 @@
-"""Describe: the reach vectors of one domain's nodes, chunk by chunk, in any process that sees the stage's files."""
+"""The reach vectors of one domain's nodes, computed chunk by chunk in any process that sees the stage's files."""
 
 from __future__ import annotations
 
@@ -12,59 +12,49 @@ import scipy.sparse as sp
 from data_contracts.contracts import REACH
 from data_contracts.seeding import name_seed
 from data_contracts.settings import ComputeSettings, ReachSettings
+from data_contracts.statistics import ReachComparison
 from data_contracts.store.files import flush, write_atomically, write_checked
-from pipeline.compute.rows import (
-    Rows,
-    distinct_rows,
-    ragged_tables,
-    scipy_rows,
-    spill_rows,
-    spilled_rows,
-    spread_indptr,
-)
-from pipeline.compute.scratch import Folder, spill_arrays, spilled_arrays
+from pipeline.compute.array_folder import ArrayFolder
+from pipeline.compute.dtypes import Longs, Mask
+from pipeline.compute.fan_out import ranges
+from pipeline.compute.method_choice import ASKED_FOR, MethodChoice
+from pipeline.compute.rows import group_equal_rows, ragged_tables, scatter_indptr
 from pipeline.graph import DomainGraph
-from pipeline.reach.expected import Step, spill_visits, visits_cost
-from pipeline.reach.incremental import Copied
+from pipeline.reach.expected import TransitionStep, bound_cost, write_expected_ends
+from pipeline.reach.incremental import ReusedReach
 from pipeline.reach.sampled import sampled_reach
-from pipeline.reach.walk_graph import Numbers, Terrain
+from pipeline.reach.walk_graph import WalkGraph
+
+_NODES_PER_CHUNK = 256, 16_384
+"""Fewest and most nodes of a chunk; in between, as many as a sixteenth of the memory holds vectors of."""
+
+_CHUNKS_IN_MEMORY = 16
+
+_ENTRY_BYTES = 8
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How a domain is described, and why.
-
-    Attributes:
-        method: exact, pruned or walk.
-        reason: in words, with the predicted costs.
-    """
-
-    method: str
-    reason: str
-
-
-def chosen_method(terrain: Terrain, settings: ReachSettings) -> Choice:
-    """The method asked for, or the most accurate one whose predicted cost the settings allow."""
+def choose_method(walk_graph: WalkGraph, settings: ReachSettings) -> MethodChoice:
+    """The method in the settings or, for `auto`, the most accurate one whose predicted cost the settings allow."""
     if settings.method != "auto":
-        return Choice(settings.method, "asked for")
+        return MethodChoice(settings.method, ASKED_FOR)
     allowed = f"{settings.exact_multiply_adds / 1e9:g} G for exact and {settings.visits_memory_mib:,} MiB"
-    found: list[str] = []
+    costs: list[str] = []
     for method, most in (("exact", settings.exact_multiply_adds), ("pruned", None)):
-        cost = visits_cost(terrain, _limit(method, terrain, settings))
-        found.append(f"{method} takes at most {cost.multiply_adds / 1e9:.3g} G multiply-adds, {cost.memory_mib:,} MiB")
+        cost = bound_cost(walk_graph, _row_limit(method, walk_graph, settings))
+        costs.append(f"{method} takes at most {cost.multiply_adds / 1e9:.3g} G multiply-adds, {cost.memory_mib:,} MiB")
         if cost.memory_mib <= settings.visits_memory_mib and (most is None or cost.multiply_adds <= most):
-            return Choice(method, f"{'; '.join(found)}; allowed are {allowed}")
-    return Choice("walk", f"{'; '.join(found)}; allowed are {allowed}")
+            return MethodChoice(method, f"{'; '.join(costs)}; allowed are {allowed}")
+    return MethodChoice("walk", f"{'; '.join(costs)}; allowed are {allowed}")
 
 
-def _limit(method: str, terrain: Terrain, settings: ReachSettings) -> int:
+def _row_limit(method: str, walk_graph: WalkGraph, settings: ReachSettings) -> int:
     """Most entries of the rows of each step."""
-    return settings.anchors_kept if method == "pruned" else max(1, terrain.anchors.size)
+    return settings.anchors_kept if method == "pruned" else max(1, walk_graph.anchors.size)
 
 
 @dataclass(frozen=True)
-class Description:
-    """One domain's walks, ready to be asked for any node's reach vector; everything large is in a folder.
+class ReachComputation:
+    """Computes the reach vectors of any nodes of a domain, in any process; everything large is in its folder.
 
     Attributes:
         folder: of its arrays.
@@ -74,7 +64,7 @@ class Description:
         settings: of the stage.
     """
 
-    folder: Folder
+    folder: ArrayFolder
     domain: str
     nodes: int
     users: int
@@ -83,128 +73,135 @@ class Description:
     settings: ReachSettings
 
     @classmethod
-    def of(
+    def build(
         cls,
-        terrain: Terrain,
+        walk_graph: WalkGraph,
         method: str,
         settings: ReachSettings,
-        folder: Folder,
+        folder: ArrayFolder,
         compute: ComputeSettings,
-        copied: Copied | None = None,
-    ) -> Description:
-        """Prepare the files; those that an earlier attempt finished are kept."""
-        graph = terrain.graph
-        if copied:
-            spill_rows(folder / "copied", copied.parts())
-        reaches = terrain.reaching() if method == "walk" else np.empty(0, np.bool_)
-        spill_arrays(
-            folder / "terrain",
+        reused: ReusedReach | None = None,
+    ) -> ReachComputation:
+        """Prepare the arrays; those that an earlier attempt finished are kept."""
+        graph = walk_graph.graph
+        if reused:
+            (folder / "reused").write_rows(reused.rows())
+        (folder / "graph").write_arrays(
             indptr=graph.indptr,
             indices=graph.indices,
-            is_anchor=terrain.is_anchor,
-            reaches=reaches,
-            stale=copied.stale if copied else np.ones(graph.nodes, np.bool_),
+            is_anchor=walk_graph.is_anchor,
+            reaches_anchor=walk_graph.reaches_anchor() if method == "walk" else np.empty(0, np.bool_),
+            is_changed=reused.is_changed if reused else np.ones(graph.nodes, np.bool_),
         )
         if method != "walk":
-            stale = spilled_arrays(folder / "terrain")["stale"]  # an earlier attempt may have had less to copy
-            spill_visits(terrain, _limit(method, terrain, settings), folder / "visits", compute, stale)
-        return cls(folder, graph.domain, graph.nodes, graph.users, terrain.anchors.size, method, settings)
+            is_changed = (folder / "graph").arrays()["is_changed"]  # an earlier attempt may have reused fewer
+            write_expected_ends(
+                walk_graph, _row_limit(method, walk_graph, settings), folder / "expected", compute, is_changed
+            )
+        return cls(folder, graph.domain, graph.nodes, graph.users, walk_graph.anchors.size, method, settings)
 
-    def rows(self, nodes: Numbers) -> sp.csr_array:
+    def rows(self, nodes: Longs) -> sp.csr_array:
         """float32 [n, nodes], reach vectors of ascending nodes, each cut to its largest weights; columns are nodes."""
-        arrays = spilled_arrays(self.folder / "terrain")
+        arrays = (self.folder / "graph").arrays()
         graph = DomainGraph(self.domain, self.users, arrays["indptr"], arrays["indices"])
-        terrain = Terrain(graph, arrays["is_anchor"], self.settings.steps)
+        walk_graph = WalkGraph(graph, arrays["is_anchor"], self.settings.steps)
         if self.method == "walk":
-            return self._sampled(terrain, nodes, arrays["reaches"])
-        stale = arrays["stale"][nodes]
-        if stale.all():
-            return self._expected(terrain, nodes)
-        both = sp.vstack([self._expected(terrain, nodes[stale]), self._copied(nodes[~stale])], format="csr")
-        return both[np.argsort(np.argsort(~stale, kind="stable"))]
+            return self._sampled(walk_graph, nodes, arrays["reaches_anchor"])
+        is_changed = arrays["is_changed"][nodes]
+        if is_changed.all():
+            return self._expected(walk_graph, nodes)
+        both = sp.vstack(
+            [self._expected(walk_graph, nodes[is_changed]), self._reused(nodes[~is_changed])], format="csr"
+        )
+        # Rows of changed nodes were put first; the inverse of that permutation puts them back in the order of nodes.
+        return both[np.argsort(np.argsort(~is_changed, kind="stable"))]
 
-    def _expected(self, terrain: Terrain, nodes: Numbers) -> sp.csr_array:
-        """The last step, once for all nodes of equal neighbours."""
-        representatives, row_of = distinct_rows(terrain.adjacency[nodes])
-        kept, visits = self.settings.anchors_kept, spilled_rows(self.folder / "visits" / "1")
-        last = Step(terrain, visits, np.empty(0, np.int32), kept)
-        visits = last.rows(nodes[representatives], representatives.size * min(kept, self.anchors))
-        anchors = terrain.anchors[visits.indices].astype(np.int32)
-        rows = sp.csr_array((visits.weights, anchors, visits.indptr), shape=(representatives.size, terrain.graph.nodes))
-        return rows[row_of]
+    def _expected(self, walk_graph: WalkGraph, nodes: Longs) -> sp.csr_array:
+        """The last step, once for all nodes that have the same neighbours."""
+        representatives, group_of = group_equal_rows(walk_graph.adjacency[nodes])
+        kept, ends = self.settings.anchors_kept, (self.folder / "expected" / "1").rows()
+        last_step = TransitionStep(walk_graph, ends, np.empty(0, np.int32), kept)
+        rows = last_step.rows(nodes[representatives], representatives.size * min(kept, self.anchors))
+        anchors = walk_graph.anchors[rows.indices].astype(np.int32)
+        return rows._replace(indices=anchors).to_scipy(walk_graph.graph.nodes)[group_of]
 
-    def _copied(self, nodes: Numbers) -> sp.csr_array:
-        rows, first, end = spilled_rows(self.folder / "copied"), nodes[0], nodes[-1] + 1
-        entries = slice(rows.indptr[first], rows.indptr[end])
-        within = Rows(rows.indptr[first : end + 1] - entries.start, rows.indices[entries], rows.weights[entries])
-        return scipy_rows(within, self.nodes)[nodes - first]
+    def _reused(self, nodes: Longs) -> sp.csr_array:
+        first, end = int(nodes[0]), int(nodes[-1]) + 1
+        rows = (self.folder / "reused").rows().select(range(first, end))
+        return rows.to_scipy(self.nodes)[nodes - first]
 
-    def _sampled(self, terrain: Terrain, nodes: Numbers, reaches: np.ndarray) -> sp.csr_array:
-        """Walks from the nodes that can reach an anchor, on a copy in memory: NumPy's own lies on huge pages."""
-        graph, reaching = terrain.graph, reaches[nodes]
+    def _sampled(self, walk_graph: WalkGraph, nodes: Longs, reaches_anchor: Mask) -> sp.csr_array:
+        """Walks from the nodes that can reach an anchor, on a copy in memory: NumPy's own arrays use huge pages."""
+        graph, is_source = walk_graph.graph, reaches_anchor[nodes]
         graph = DomainGraph(self.domain, self.users, graph.indptr.copy(), graph.indices.copy())
-        rows = sampled_reach(replace(terrain, graph=graph), self.settings, nodes[reaching])
-        indptr = spread_indptr(np.diff(rows.indptr), np.flatnonzero(reaching), nodes.size)
-        return sp.csr_array((rows.data, rows.indices, indptr), shape=(nodes.size, terrain.graph.nodes))
+        rows = sampled_reach(replace(walk_graph, graph=graph), self.settings, nodes[is_source])
+        indptr = scatter_indptr(np.diff(rows.indptr), np.flatnonzero(is_source), nodes.size)
+        return sp.csr_array((rows.data, rows.indices, indptr), shape=(nodes.size, graph.nodes))
 
     @property
     def steps_per_node(self) -> int:
-        """Steps that are walked from a node; 0 where none are."""
+        """Steps of all walks from a node; 0 where none are walked."""
         return self.settings.walks * max(self.settings.steps) if self.method == "walk" else 0
+
+    def chunk_ranges(self, compute: ComputeSettings) -> list[range]:
+        """Consecutive ranges of nodes whose vectors fit into a share of the memory."""
+        width = _ENTRY_BYTES * max(1, min(self.settings.anchors_kept, self.anchors))
+        size = int(np.clip((compute.memory_mib << 20) // (_CHUNKS_IN_MEMORY * width), *_NODES_PER_CHUNK))
+        return ranges(self.nodes, size)
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Consecutive nodes of a domain, and the Parquet file that their reach vectors go to."""
+class ReachChunk:
+    """Consecutive nodes of a domain, and the Parquet file for their reach vectors."""
 
-    description: Description
+    computation: ReachComputation
     nodes: range
     path: Path
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a chunk's file holds: rows, rows that are not empty, weights."""
+class ReachCounts:
+    """Rows, rows that are not empty, and weights in a chunk's file."""
 
     nodes: int
     nodes_with_reach: int
     entries: int
 
 
-def describe_chunk(chunk: Chunk) -> Described:
-    """Write the reach vectors of a chunk; one that an earlier attempt finished is left as it is."""
-    done = chunk.path.with_suffix(".json")
-    if done.exists():
-        return Described(**json.loads(done.read_text()))
-    rows = chunk.description.rows(np.arange(chunk.nodes.start, chunk.nodes.stop))
+def compute_chunk(chunk: ReachChunk) -> ReachCounts:
+    """Write the reach vectors of a chunk, unless an earlier attempt finished it."""
+    report = chunk.path.with_suffix(".json")
+    if report.exists():
+        return ReachCounts(**json.loads(report.read_text()))
+    rows = chunk.computation.rows(np.arange(chunk.nodes.start, chunk.nodes.stop))
     columns = {"anchors": rows.indices.astype(np.int32, copy=False), "weights": rows.data}
     (table,) = ragged_tables(chunk.nodes.start, rows.indptr, columns)
-    write_checked(REACH, table, chunk.path, f"reach of {chunk.description.domain}")
+    write_checked(REACH, table, chunk.path, f"reach of {chunk.computation.domain}")
     flush(chunk.path)
-    found = Described(len(chunk.nodes), int(np.count_nonzero(np.diff(rows.indptr))), rows.nnz)
-    write_atomically({done: json.dumps(asdict(found)).encode()})
-    return found
+    counts = ReachCounts(len(chunk.nodes), int(np.count_nonzero(np.diff(rows.indptr))), rows.nnz)
+    write_atomically({report: json.dumps(asdict(counts)).encode()})
+    return counts
 
 
-def against_exact(description: Description, terrain: Terrain) -> dict[str, float | int]:
+def compare_with_exact(computation: ReachComputation, walk_graph: WalkGraph) -> ReachComparison:
     """How close a domain's vectors, and walks, are to the exact ones: mean cosines over a sample of nodes.
 
     Returns:
-        `nodes` of the sample that reach an anchor, `walks`, and, where there are such nodes, `mean_cosine` of what is
-        stored and `mean_cosine_of_walks`.
+        `nodes` of the sample that reach an anchor, `walks`, and, where there are such nodes, `mean_cosine` of the
+        stored vectors and `mean_cosine_of_walks`.
     """
-    settings = description.settings
-    draw = np.random.Generator(np.random.Philox(name_seed(settings.seed, description.domain, "compare")))
-    size = min(settings.compared_nodes, terrain.graph.nodes)
-    sample = np.sort(draw.choice(terrain.graph.nodes, size, replace=False))
-    exact = terrain.expected_ends(sample)
-    reaching = exact.any(axis=0)
-    found: dict[str, float | int] = {"nodes": int(reaching.sum()), "walks": settings.walks}
-    if reaching.any():
-        found["mean_cosine"] = _mean_cosine(description.rows(sample[reaching]), exact[:, reaching])
-        walked = sampled_reach(terrain, settings, sample[reaching])
-        found["mean_cosine_of_walks"] = _mean_cosine(walked, exact[:, reaching])
-    return found
+    settings = computation.settings
+    draw = np.random.Generator(np.random.Philox(name_seed(settings.seed, computation.domain, "compare")))
+    size = min(settings.compared_nodes, walk_graph.graph.nodes)
+    sample = np.sort(draw.choice(walk_graph.graph.nodes, size, replace=False))
+    exact = walk_graph.expected_ends(sample)
+    reaches = exact.any(axis=0)
+    comparison = ReachComparison(nodes=int(reaches.sum()), walks=settings.walks)
+    if reaches.any():
+        comparison["mean_cosine"] = _mean_cosine(computation.rows(sample[reaches]), exact[:, reaches])
+        sampled = sampled_reach(walk_graph, settings, sample[reaches])
+        comparison["mean_cosine_of_walks"] = _mean_cosine(sampled, exact[:, reaches])
+    return comparison
 
 
 def _mean_cosine(rows: sp.csr_array, exact: np.ndarray) -> float:

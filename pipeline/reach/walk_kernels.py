@@ -1,4 +1,4 @@
-"""Compiled kernels on plain arrays: random walks, kept weights, hashes of rows.
+"""Compiled kernels on plain arrays: random walks and counts of where they end.
 
 Every kernel is serial and releases the GIL; callers give disjoint ranges of rows to threads. Kernels check nothing.
 """
@@ -22,7 +22,7 @@ _FEW = 16
 
 @intrinsic
 def _prefetch(typing_context, array, position):  # noqa: ARG001
-    """Ask the processor for array[position]; changes no result, only hides the wait for memory.
+    """Prefetch array[position]; changes no result, only hides memory latency.
 
     Into the second-level cache: fetching into the first was measured up to twice as slow on graphs beyond the caches.
     """
@@ -55,11 +55,11 @@ def _scatter(typing_context, value, key):  # noqa: ARG001
 
 
 @njit(nogil=True, cache=True)
-def _draw(name, spread, draws):
-    """Draw w of the step called `name`: 32 random bits that depend on the name's 64 bits and w, and on nothing else."""
-    low, high = uint32(name), uint32(name >> uint64(32))
+def _draw(key, offsets, draws):
+    """Draw w of a step: 32 random bits that depend on the 64 bits of the step's key and on w alone."""
+    low, high = uint32(key), uint32(key >> uint64(32))
     for walk in range(draws.size):
-        draws[walk] = _scatter(uint32(spread[walk] ^ low), high)
+        draws[walk] = _scatter(uint32(offsets[walk] ^ low), high)
 
 
 @njit(nogil=True, cache=True)
@@ -86,7 +86,7 @@ def _choose(indptr, indices, at, draws, slots):
 
 @njit(nogil=True, cache=True)
 def _arrive(indices, slots, needed_next, at):
-    """Move each walk to the node in its slot and ask for what the next look at the node needs."""
+    """Move each walk to the node in its slot and prefetch what is read next at that node."""
     for walk in range(slots.size):
         at[walk] = uint32(indices[slots[walk]])
         _prefetch(needed_next, np.intp(at[walk]))
@@ -94,7 +94,7 @@ def _arrive(indices, slots, needed_next, at):
 
 @njit(nogil=True, cache=True)
 def _collect(at, tally, ends, distinct):
-    """Count the walks that stand on an anchor and append anchors not seen before; branches could not be foreseen."""
+    """Count the walks that are on an anchor and append anchors not seen before, without mispredicted branches."""
     for walk in range(at.size):
         node = uint64(at[walk])
         seen = tally[node]
@@ -105,52 +105,52 @@ def _collect(at, tally, ends, distinct):
 
 
 @njit(nogil=True, cache=True)
-def _move_by_byte(values, target, places, shift):
-    """Move values into the order of one of their bytes, equal ones in their order; places[b]: how many have byte b."""
+def _sort_by_byte(values, target, counts, shift):
+    """Stable counting sort of values by one of their bytes; counts[b] is how many have byte b, overwritten."""
     before = np.int64(0)
     for byte in range(256):
-        before, places[byte] = before + places[byte], before
+        before, counts[byte] = before + counts[byte], before
     for position in range(values.size):
         byte = (uint64(values[position]) >> shift) & uint64(255)
-        target[uint64(places[byte])] = values[position]
-        places[byte] += 1
+        target[uint64(counts[byte])] = values[position]
+        counts[byte] += 1
 
 
 @njit(nogil=True, cache=True)
-def _sort(values, spare, places, largest):
-    """Sort non-negative int32 up to `largest`: two bytes at a time, or by comparing where they are few."""
+def _sort(values, spare, counts, largest):
+    """Sort non-negative int32 up to `largest`, by radix, two bytes at a time, or by comparisons where they are few."""
     if values.size < _FEW:
         values.sort()
         return
     shift, other = uint64(0), spare[: values.size]
     while (uint64(largest) >> shift) > uint64(0):
-        places[:] = 0
+        counts[:] = 0
         for position in range(values.size):
             rest = uint64(values[position]) >> shift
-            places[0, rest & uint64(255)] += 1
-            places[1, (rest >> uint64(8)) & uint64(255)] += 1
-        _move_by_byte(values, other, places[0], shift)
-        _move_by_byte(other, values, places[1], shift + uint64(8))
+            counts[0, rest & uint64(255)] += 1
+            counts[1, (rest >> uint64(8)) & uint64(255)] += 1
+        _sort_by_byte(values, other, counts[0], shift)
+        _sort_by_byte(other, values, counts[1], shift + uint64(8))
         shift += uint64(16)
 
 
 @njit(nogil=True, cache=True)
-def _clear(ends, tally, anchors, counts):
-    """Write what the tally holds for the anchors found, and set it back."""
+def _write_counts(ends, tally, anchors, counts):
+    """Write the tally's counts of these anchors, and reset them to zero."""
     for position in range(ends.size):
         node = uint64(ends[position])
         anchors[position], counts[position], tally[node] = ends[position], tally[node], 0
 
 
 @njit(nogil=True, cache=True)
-def _spread(walks):
-    """What tells the draws of one step apart, by walk."""
+def _walk_offsets(walks):
+    """uint32 [walks], a number for each walk that sets its draws apart from those of other walks."""
     return (np.arange(walks) * np.int64(0x9E3779B1)).astype(np.uint32)
 
 
 @njit(nogil=True, cache=True)
-def _named(seed, source):
-    """The name of all walks from a node."""
+def _source_key(seed, source):
+    """The key of the draws of all walks from a node."""
     return mix(uint64(seed) + _GOLDEN * uint64(source + 1))
 
 
@@ -158,10 +158,10 @@ def _named(seed, source):
 def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, rows, anchors, counts):
     """How many random walks from each source end on each anchor.
 
-    Walk w from node v takes, at its step s, the neighbour that the hash of (seed, v, s, w) picks; nothing else
-    enters. Position s of the walk counts where counts_step[s] is set, so one walk serves every wanted length; no step
-    is taken after the last position that counts. All walks of a source advance together, so that waits for memory
-    overlap. A call holds one tally of 4 bytes a node, whatever the number of sources.
+    Walk w from node v takes, at its step s, the neighbour that the hash of (seed, v, s, w) selects and nothing else.
+    Position s of the walk counts where counts_step[s] is set, so one walk serves all lengths that count; no step is
+    taken after the last of these. All walks of a source advance together, so that memory accesses overlap. A call
+    holds one tally of 4 bytes per node, whatever the number of sources.
 
     Args:
         indptr, indices: the graph; every source has a neighbour, and so has every neighbour.
@@ -178,17 +178,17 @@ def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, r
     steps = 0
     for step in range(1, counts_step.size):
         steps = step if counts_step[step] else steps
-    room = walks * np.sum(counts_step[1:])
-    spread = _spread(walks)
+    capacity = walks * np.sum(counts_step[1:])
+    offsets = _walk_offsets(walks)
     at, draws, slots = np.empty(walks, np.uint32), np.empty(walks, np.uint32), np.empty(walks, np.uint64)
-    ends, spare, places = np.empty(room, np.int32), np.empty(room, np.int32), np.empty((2, 256), np.int64)
+    ends, spare, sizes = np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty((2, 256), np.int64)
     tally = np.where(is_anchor, np.int32(0), np.int32(-1))
     entries = rows[0] = 0
     for i in range(sources.size):
-        name = _named(seed, sources[i])
+        key = _source_key(seed, sources[i])
         distinct = 0
         for step in range(1, steps + 1):
-            _draw(mix(name + uint64(step)), spread, draws)
+            _draw(mix(key + uint64(step)), offsets, draws)
             if step == 1:
                 _leave(indptr, indices, sources[i], draws, slots)
             else:
@@ -199,8 +199,8 @@ def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, r
                 _arrive(indices, slots, indptr, at)
             if counts_step[step]:
                 distinct = _collect(at, tally, ends, distinct)
-        _sort(ends[:distinct], spare, places, indptr.size - 2)
-        _clear(ends[:distinct], tally, anchors[entries:], counts[entries:])
+        _sort(ends[:distinct], spare, sizes, indptr.size - 2)
+        _write_counts(ends[:distinct], tally, anchors[entries:], counts[entries:])
         entries += distinct
         rows[i + 1] = entries
 
@@ -212,19 +212,19 @@ def walk_paths(indptr, indices, seed, paths):
     Args:
         indptr, indices: the graph.
         seed: uint64.
-        paths: int32 [n, walks, steps + 1], position 0 the source; filled where that has a neighbour, as every other
-            node of the graph that can be reached has.
+        paths: int32 [n, walks, steps + 1], position 0 the source; filled where the source has a neighbour. Every node
+            that can be reached has one.
     """
     walks = paths.shape[1]
-    spread = _spread(walks)
+    offsets = _walk_offsets(walks)
     draws, slots = np.empty(walks, np.uint32), np.empty(walks, np.uint64)
     for i in range(paths.shape[0]):
         source = paths[i, 0, 0]
         if indptr[source] == indptr[source + 1]:
             continue
-        name = _named(seed, source)
+        key = _source_key(seed, source)
         for step in range(1, paths.shape[2]):
-            _draw(mix(name + uint64(step)), spread, draws)
+            _draw(mix(key + uint64(step)), offsets, draws)
             _choose(indptr, indices, paths[i, :, step - 1], draws, slots)
             for walk in range(walks):
                 paths[i, walk, step] = indices[slots[walk]]

@@ -55,7 +55,7 @@ class SmallChunks(WorkerPlugin):
 def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", ROWS)
-        patch.setattr("pipeline.reach.stage._NODES_PER_CHUNK", (ROWS, ROWS))
+        patch.setattr("pipeline.reach.vectors._NODES_PER_CHUNK", (ROWS, ROWS))
         yield
 
 
@@ -92,7 +92,7 @@ def pairs(store: Store, made: dict[str, Artifact], method: str, compute: Compute
 @pytest.fixture(autouse=True)
 def small_domains_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The world's domains are described and paired as large ones are."""
-    monkeypatch.setattr("pipeline.compute.scratch._SMALL", 0)
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
 
 
 def content(artifact: Artifact) -> tuple[list[tuple[str, str]], dict[str, Any]]:
@@ -162,7 +162,7 @@ def _live(module: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("make", "place"),
-    [(reach, ("pipeline.reach.vectors", "write_checked")), (pairs, ("pipeline.pairs.join", "_joined"))],
+    [(reach, ("pipeline.reach.vectors", "write_checked")), (pairs, ("pipeline.pairs.join", "_join_exactly"))],
 )
 def test_a_worker_killed_in_the_middle_does_not_change_the_result(
     tmp_path: Path, local: dict[str, Artifact], on_cluster: ComputeSettings, make: Callable[..., Artifact], place

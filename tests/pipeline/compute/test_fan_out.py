@@ -12,7 +12,7 @@ from distributed import LocalCluster
 
 import pipeline.compute.fan_out
 from data_contracts.settings import ComputeSettings
-from pipeline.compute.fan_out import fan_out
+from pipeline.compute.fan_out import TaskProgress, fan_out
 
 THREADS = ComputeSettings(threads=2)
 
@@ -40,17 +40,17 @@ def test_no_arguments_need_no_cluster():
 
 
 def test_progress_counts_the_units_of_finished_tasks_from_none_to_all(compute):
-    told: list[tuple[int, int, str]] = []
-    fan_out(square, [1, 1, 1], compute, lambda *numbers: told.append(numbers), "nodes", [10, 10, 10])
-    assert told == [(done, 30, "nodes") for done in (0, 10, 20, 30)]
+    reported: list[tuple[int, int, str]] = []
+    fan_out(square, [1, 1, 1], compute, TaskProgress(lambda *numbers: reported.append(numbers), "nodes", [10, 10, 10]))
+    assert reported == [(done, 30, "nodes") for done in (0, 10, 20, 30)]
 
 
-def test_a_part_is_told_once_when_its_last_task_is_finished():
-    told: list[tuple[object, ...]] = []
+def test_a_part_is_reported_once_when_its_last_task_is_finished():
+    reported: list[tuple[object, ...]] = []
     parts, alone = ["a", "a", "b"], ComputeSettings(threads=1)
-    fan_out(square, [1, 1, 1], alone, lambda *numbers: told.append(numbers), parts=parts)
-    assert [line[0] for line in told] == [1, 2, 3]
-    assert sorted(note for line in told for note in line[3:]) == ["a", "b"]
+    fan_out(square, [1, 1, 1], alone, TaskProgress(lambda *numbers: reported.append(numbers), parts=parts))
+    assert [line[0] for line in reported] == [1, 2, 3]
+    assert sorted(note for line in reported for note in line[3:]) == ["a", "b"]
 
 
 def fail_at_two(folder: Path, number: int) -> None:
@@ -78,23 +78,25 @@ def kill_first(folder: Path, number: int) -> int:
 
 
 def test_a_lost_workers_tasks_run_again(tmp_path, cluster):
-    told: list[int] = []
-    found = fan_out(partial(kill_first, tmp_path), range(20), on(cluster), lambda done, *_: told.append(done))
+    reported: list[int] = []
+    found = fan_out(
+        partial(kill_first, tmp_path), range(20), on(cluster), TaskProgress(lambda done, *_: reported.append(done))
+    )
     assert found == list(range(20))
-    assert told == list(range(1, 21))
+    assert reported == list(range(1, 21))
 
 
 def kill(_number: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_task_that_kills_its_workers_is_told_with_a_remedy(cluster, monkeypatch):
+def test_a_task_that_kills_its_workers_is_reported_with_a_remedy(cluster, monkeypatch):
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     with pytest.raises(OSError, match=r"lost 1 workers? to one task; where memory ran out, lower compute.memory_mib"):
         fan_out(kill, [1], on(cluster))
 
 
-def test_a_scheduler_that_is_lost_in_the_middle_is_told():
+def test_a_scheduler_that_is_lost_in_the_middle_is_reported():
     with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
 
         def lose(done: int, total: int, unit: str, note: str = "") -> None:
@@ -102,10 +104,10 @@ def test_a_scheduler_that_is_lost_in_the_middle_is_told():
                 cluster.close()
 
         with pytest.raises(ConnectionError, match=r"^the Dask scheduler at tcp://.* was lost; run again, finished"):
-            fan_out(square, range(500), on(cluster), lose)
+            fan_out(square, range(500), on(cluster), TaskProgress(lose))
 
 
-def test_a_scheduler_that_does_not_answer_is_told_with_its_address_and_a_remedy():
+def test_a_scheduler_that_does_not_answer_is_reported_with_its_address_and_a_remedy():
     nobody = ComputeSettings(dask_scheduler="tcp://127.0.0.1:9")
     message = (
         r"^the Dask scheduler at tcp://127.0.0.1:9 \(compute.dask_scheduler\) does not answer: .*; start one there"
@@ -115,20 +117,20 @@ def test_a_scheduler_that_does_not_answer_is_told_with_its_address_and_a_remedy(
 
 
 @pytest.mark.parametrize("address", ["somewhere", "http://somewhere:80", "tcp://somewhere"])
-def test_an_address_without_scheme_or_port_is_told(address):
+def test_an_address_without_scheme_or_port_is_reported(address):
     with pytest.raises(ValueError, match=f"^compute.dask_scheduler is '{address}', must be like tcp://host:8786: "):
         fan_out(square, [1], ComputeSettings(dask_scheduler=address))
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_named(monkeypatch):
-    told: list[str] = []
+    reported: list[str] = []
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
 
         def warned(message: str, *names: object) -> None:
-            told.append(message % names)
+            reported.append(message % names)
             cluster.scale(1)
 
         monkeypatch.setattr(pipeline.compute.fan_out.log, "warning", warned)
         assert fan_out(square, [2], on(cluster)) == [4]
         where = f"the Dask scheduler at {cluster.scheduler_address} (compute.dask_scheduler)"
-        assert told == [f"{where} has no workers; waiting for some"]
+        assert reported == [f"{where} has no workers; waiting for some"]

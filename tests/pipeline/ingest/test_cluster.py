@@ -16,9 +16,8 @@ from data_contracts.settings import Columns, ComputeSettings, GraphSettings, Ing
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import number_nodes
-from pipeline.ingest import deduplicate as sifting
-from pipeline.ingest import partition as pieces
-from pipeline.ingest import stage as sifted
+from pipeline.ingest import deduplicate, partition
+from pipeline.ingest import stage as ingest_stage
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 
@@ -32,7 +31,7 @@ LOGS = LogSource(path="*.csv", columns=Columns(domain="d", timestamp="t"))
 @pytest.fixture(scope="module", autouse=True)
 def small_buckets() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sifted, "_BUCKET_ROWS", BUCKET_ROWS)
+        patch.setattr(ingest_stage, "_BUCKET_ROWS", BUCKET_ROWS)
         yield
 
 
@@ -92,10 +91,9 @@ def test_workers_update_as_threads_do(tmp_path: Path, logs: Path, expected: list
 
 def _die_once(marker: str, task: str) -> None:
     """On every worker: the first process that is in the middle of `task` is killed, and no other."""
-    from pipeline.ingest import deduplicate as sifting
-    from pipeline.ingest import partition as pieces
+    from pipeline.ingest import deduplicate, partition
 
-    module, name = {"cut": (pieces, "clean"), "sift": (sifting, "_merge")}[task]
+    module, name = {"partition": (partition, "clean"), "deduplicate": (deduplicate, "_merge")}[task]
     original = getattr(module, name)
 
     def deadly(*arguments: object) -> object:
@@ -109,7 +107,7 @@ def _die_once(marker: str, task: str) -> None:
     setattr(module, name, deadly)
 
 
-@pytest.mark.parametrize("task", ["cut", "sift"])
+@pytest.mark.parametrize("task", ["partition", "deduplicate"])
 def test_a_killed_worker_does_not_change_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Path, expected: list[tuple[str, str]], task: str
 ) -> None:
@@ -130,9 +128,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import test_cluster as test
-from pipeline.ingest import deduplicate as sifting, partition as pieces, stage as sifted
+from pipeline.ingest import deduplicate, partition, stage as ingest_stage
 
-module, name, turn = {"cut": (pieces, "clean", 8), "sift": (sifting, "_kept", 8)}[sys.argv[3]]
+module, name, turn = {"partition": (partition, "clean", 8), "deduplicate": (deduplicate, "_kept_table", 8)}[sys.argv[3]]
 original, turns = getattr(module, name), iter(range(1, 1000))
 
 def deadly(*arguments):
@@ -141,30 +139,32 @@ def deadly(*arguments):
     return original(*arguments)
 
 setattr(module, name, deadly)
-sifted._BUCKET_ROWS = test.BUCKET_ROWS
+ingest_stage._BUCKET_ROWS = test.BUCKET_ROWS
 test.made(Path(sys.argv[1]), Path(sys.argv[2]), test.LOCAL)
 """
 
 
-@pytest.mark.parametrize(("task", "cut_before", "sifted_before"), [("cut", 7, 0), ("sift", FILES, 7)])
+@pytest.mark.parametrize(
+    ("task", "partitioned_before", "deduplicated_before"), [("partition", 7, 0), ("deduplicate", FILES, 7)]
+)
 def test_a_killed_run_goes_on_with_the_chunk_that_it_was_at(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logs: Path,
     expected: list[tuple[str, str]],
     task: str,
-    cut_before: int,
-    sifted_before: int,
+    partitioned_before: int,
+    deduplicated_before: int,
 ) -> None:
     arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(logs), task]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     assert subprocess.run(arguments, env=os.environ | {"PYTHONPATH": path}, check=False).returncode == -signal.SIGKILL
     calls: Counter[str] = Counter()
-    monkeypatch.setattr(pieces, "_cut", counted(pieces._cut, calls, "cut"))
-    monkeypatch.setattr(sifting, "_write", counted(sifting._write, calls, "sift"))
+    monkeypatch.setattr(partition, "_write_partition", counted(partition._write_partition, calls, "partition"))
+    monkeypatch.setattr(deduplicate, "_write_bucket", counted(deduplicate._write_bucket, calls, "deduplicate"))
     assert made(tmp_path, logs, LOCAL) == expected
-    assert calls["cut"] == FILES - cut_before
-    assert calls["sift"] == BUCKETS - sifted_before
+    assert calls["partition"] == FILES - partitioned_before
+    assert calls["deduplicate"] == BUCKETS - deduplicated_before
 
 
 def counted(work: Callable[..., None], calls: Counter[str], name: str) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from data_contracts.settings import Columns, ComputeSettings, GraphSettings, Ing
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import number_nodes
-from pipeline.ingest import stage as sifted
+from pipeline.ingest import stage as ingest_stage
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 
@@ -176,7 +176,7 @@ def test_an_update_of_the_released_protocol_splits_as_from_scratch(tmp_path: Pat
 def test_splits_do_not_depend_on_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     log = crowded_log(8, 300)
     whole = ingested(tmp_path / "whole", log, METHODS[method])
-    monkeypatch.setattr(sifted, "_BUCKET_ROWS", (10, 10))
+    monkeypatch.setattr(ingest_stage, "_BUCKET_ROWS", (10, 10))
     cut = ingested(tmp_path / "cut", log, METHODS[method])
     for role in ("interactions", "rejects"):
         assert cut[role].manifest.files == whole[role].manifest.files

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.settings import SplitSettings
-from pipeline.ingest.hashing import hashed
-from pipeline.ingest.splits import Pairs, in_order_of_draws, leave_last_out, random_split, time_split
+from pipeline.ingest.hashing import hash_strings
+from pipeline.ingest.splits import PairsOfUsers, leave_last_out, order_by_draws, random_split, time_split
 
 TRAIN, VALID, TEST = 0, 1, 2
 
 
-def pairs(rows: list[tuple[str, str, int]], domain: str = "d", trained: list[bool] | None = None) -> Pairs:
+def pairs(rows: list[tuple[str, str, int]], domain: str = "d", trained: list[bool] | None = None) -> PairsOfUsers:
     """Pairs of (user id, item id, time), sorted as the ingest sorts them, and which were trained on before."""
     rows = sorted(rows)
     users, items = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
-    return Pairs(
+    return PairsOfUsers(
         domain,
         np.array([users.index(row[0]) for row in rows], np.int64),
-        *[np.array([items.index(row[1]) for row in rows], np.int64)] * 2,
+        *[np.array([items.index(row[1]) for row in rows], np.int64)] * 2,  # sorted ids: number and byte rank are one
         np.array([row[2] for row in rows], np.int64),
         np.zeros(len(rows), dtype=bool) if trained is None else np.array(trained),
         pa.array(users, pa.string()),
@@ -104,7 +104,7 @@ user_and_draw = st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 2, 2**63, 2*
 def test_draws_order_the_rows_of_a_user_even_where_leading_bits_are_equal(rows: list[tuple[int, int]]) -> None:
     keys = [(user, draw, -n) for n, (user, draw) in enumerate(sorted(rows, key=lambda row: row[0]))]
     user, draw, item = (np.array([key[n] for key in keys], kind) for n, kind in enumerate((np.int64, np.uint64, "i8")))
-    assert in_order_of_draws(user, draw, item).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
+    assert order_by_draws(user, draw, item).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def slow_hash(text: str, key: int) -> int:
@@ -119,10 +119,10 @@ def slow_hash(text: str, key: int) -> int:
 @given(st.lists(st.text(max_size=12)), st.integers(0, 2**64 - 1), st.integers(0, 3))
 def test_hash_equals_the_slow_hash_of_each_string(texts: list[str], key: int, skipped: int) -> None:
     ids = pa.array(texts, pa.string()).slice(skipped)
-    assert hashed(ids, key).tolist() == [slow_hash(text, key) for text in texts[skipped:]]
+    assert hash_strings(ids, key).tolist() == [slow_hash(text, key) for text in texts[skipped:]]
 
 
 def test_hash_is_stable_over_versions() -> None:
     """Keys of artifacts do not name the hash, so it must not drift."""
-    words = hashed(pa.array(["", "u1", "größe"]), 2022)
+    words = hash_strings(pa.array(["", "u1", "größe"]), 2022)
     assert hashlib.sha256(words.astype("<u8").tobytes()).hexdigest()[:16] == "5ceddb42e8157248"

@@ -18,8 +18,8 @@ from raw_logs import RawLogs as World
 from data_contracts.contracts import INTERACTIONS, REJECTS
 from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, SplitSettings
 from data_contracts.store.store import Store
-from pipeline.ingest import rejects as rejected
-from pipeline.ingest import stage as sifted
+from pipeline.ingest import rejects as rejects_module
+from pipeline.ingest import stage as ingest_stage
 from pipeline.ingest.stage import ingest, ingest_inputs
 from pipeline.logs.discovery import LogError, find_logs
 
@@ -113,7 +113,7 @@ def test_nothing_but_empty_files_give_no_interactions(world: World) -> None:
         ("a.parquet", parquet(user_id=[[1]], item_id=["i"]), {}, "column 'user_id' is list"),
         ("a.parquet", b"PAR1 cut short", {}, "cannot be read"),
         ("a.csv.gz", gzip.compress(CSV, mtime=0)[:-9], {}, "cannot be read: Truncated"),
-        ("a.txt", CSV, {}, "the ending 'txt' tells no format"),
+        ("a.txt", CSV, {}, "the ending 'txt' is unknown"),
         ("a.csv", b'user_id,"item_id\nu,i\n', {}, "must close its quotes"),
     ],
 )  # fmt: skip
@@ -218,7 +218,7 @@ def test_ingest_of_split_logs_equals_the_slow_oracle(
     world.put("a.csv", "".join(f"{row.domain},{row.user},{row.item},{row.split}\n" for row in rows))
     by_column = LogSource(path="a.csv", header=False, columns=Columns(domain=0, user=1, item=2, split=3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sifted, "_BUCKET_ROWS", (bucket_rows, bucket_rows))
+        patch.setattr(ingest_stage, "_BUCKET_ROWS", (bucket_rows, bucket_rows))
         artifacts = world.ingest(by_column, split=GIVEN, protocol=protocol, cold=cold)
     made = artifacts["interactions"]
     table = made.read(["domain", "user_id", "item_id", "split", "count"])
@@ -251,8 +251,8 @@ def test_result_does_not_depend_on_threads_blocks_or_buckets(
     (tmp_path / "b").mkdir()
     first, second = World(tmp_path / "a"), World(tmp_path / "b")
     expected = fingerprint(first.ingest(messy_logs(first), **options))
-    monkeypatch.setattr(sifted, "_BLOCK_BYTES", (700, 700))
-    monkeypatch.setattr(sifted, "_BUCKET_ROWS", (70, 70))
+    monkeypatch.setattr(ingest_stage, "_BLOCK_BYTES", (700, 700))
+    monkeypatch.setattr(ingest_stage, "_BUCKET_ROWS", (70, 70))
     assert fingerprint(second.ingest(messy_logs(second), ComputeSettings(threads=threads), **options)) == expected
 
 
@@ -261,8 +261,8 @@ def test_rows_do_not_depend_on_how_many_fill_a_file(
 ) -> None:
     logs = messy_logs(world)
     expected = {name: artifact.read() for name, artifact in world.ingest(logs, split=SplitSettings()).items()}
-    monkeypatch.setattr(sifted, "_ROWS_PER_FILE", 10)
-    monkeypatch.setattr(rejected, "_LINES", 17)
+    monkeypatch.setattr(ingest_stage, "_ROWS_PER_FILE", 10)
+    monkeypatch.setattr(rejects_module, "_LINES", 17)
     world.store = Store(tmp_path / "other")
     made = world.ingest(logs, split=SplitSettings())
     assert len(made["interactions"].files(domain="d0")) == -(-expected["interactions"].num_rows // 30)
@@ -316,7 +316,7 @@ def test_leave_last_out_goes_by_time_over_files(world: World) -> None:
 def test_same_inputs_are_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put("a.csv", CSV)
     made = world.ingest(source("a.csv"))
-    monkeypatch.setattr(sifted, "sift_logs", None)
+    monkeypatch.setattr(ingest_stage, "run_ingest", None)
     assert {name: artifact.path for name, artifact in world.ingest(source("a.csv")).items()} == {
         name: artifact.path for name, artifact in made.items()
     }

@@ -1,4 +1,4 @@
-"""Scratch folders and numbers of ids."""
+"""Scratch folders and vocabularies."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compute.scratch import batch_writer, made, mapped_table, write_table
-from pipeline.ingest import vocabulary as numbering
-from pipeline.ingest.vocabulary import NumberedIds, Numbering, number_ids
+from pipeline.compute.scratch import batch_writer, ensure_folder, map_table, write_table
+from pipeline.ingest import vocabulary
+from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary
 
 IDS = pa.schema([("id", pa.string())])
 
@@ -32,8 +32,8 @@ def test_codes_rank_among_the_sorted_ids_of_all_runs(
     folder = tmp_path_factory.mktemp("ids")
     paths = [write_runs(folder / f"{number}.arrow", runs) for number, runs in enumerate(files)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numbering, "_FEW", few)
-        found = NumberedIds(number_ids(Numbering(tuple(paths), folder / "numbered")))
+        patch.setattr(vocabulary, "_FEW", few)
+        found = Vocabulary(build_vocabulary(VocabularyTask(tuple(paths), folder / "ids")))
     runs = [run for of_file in files for run in of_file]
     expected = sorted({text for run in runs for text in run}, key=str.encode)
     assert found.ids.to_pylist() == expected
@@ -49,21 +49,21 @@ def test_an_interrupted_folder_is_absent_and_leaves_nothing(tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "folder", write)
+        ensure_folder(tmp_path / "folder", write)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
-    made(tmp_path / "folder", lambda folder: None)
-    made(tmp_path / "folder", lambda folder: pytest.fail("made again"))
+    ensure_folder(tmp_path / "folder", lambda folder: None)
+    ensure_folder(tmp_path / "folder", lambda folder: pytest.fail("made again"))
 
 
 def test_of_two_tasks_that_make_one_folder_at_once_the_first_stays(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
-        made(tmp_path / "folder", lambda other: (other / "file").write_text("first") and None)
+        ensure_folder(tmp_path / "folder", lambda other: (other / "file").write_text("first") and None)
         (folder / "file").write_text("second")
 
-    assert (made(tmp_path / "folder", write) / "file").read_text() == "first"
+    assert (ensure_folder(tmp_path / "folder", write) / "file").read_text() == "first"
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
@@ -72,6 +72,6 @@ def test_a_table_comes_back_and_its_file_is_closed(tmp_path: Path, rows: int) ->
     table = pa.table({"id": pa.array([str(n) for n in range(rows)], pa.string())})
     write_table(tmp_path / "a.arrow", table)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    found = mapped_table(tmp_path / "a.arrow")
+    found = map_table(tmp_path / "a.arrow")
     assert found.equals(table)
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -99,7 +99,7 @@ def test_pattern_that_does_not_match_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("(", "is no regular expression"), ("x", "has no group"), (r"/(?P<split>\w+)\.csv", "finds the split 'a'")],
+    [("(", "is not a regular expression"), ("x", "has no group"), (r"/(?P<split>\w+)\.csv", "finds the split 'a'")],
 )
 def test_useless_patterns_are_refused(tmp_path: Path, pattern: str, message: str) -> None:
     write(tmp_path, "a.csv")

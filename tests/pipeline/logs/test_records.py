@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.logs.delimited import Delimited
 from pipeline.logs.json_lines import JsonLines
-from pipeline.logs.records import LineFormat, Records, Unreadable, read_lines, text_blocks
+from pipeline.logs.records import LineFormat, Records, UnreadableLine, read_lines, text_blocks
 
 Everything = tuple[dict[str, list[Any]], list[int], list[tuple[int, str, str]]]
 
@@ -31,7 +31,7 @@ class OnlyLines:
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         return None
 
-    def line(self, line: bytes) -> list[str | None] | Unreadable | None:
+    def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
         return self.form.line(line)
 
 

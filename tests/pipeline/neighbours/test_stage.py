@@ -22,9 +22,9 @@ from data_contracts.settings import ComputeSettings, NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import neighbours_file
 from data_contracts.store.store import Store
-from pipeline.graph import DomainGraph, edges_of
-from pipeline.neighbours.products import Products
-from pipeline.neighbours.sampled import chosen_method
+from pipeline.graph import DomainGraph, build_edges
+from pipeline.neighbours.item_weights import ItemWeights
+from pipeline.neighbours.sampled import choose_method
 from pipeline.neighbours.stage import build_neighbours, item_neighbours
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
@@ -128,7 +128,7 @@ def test_the_largest_weights_are_kept_and_of_equal_ones_those_of_smaller_items(s
 @pytest.mark.parametrize(("power", "large"), [(0.5, 1e50), (1.0, 1e50), (1.4, 1e35), (4.0, 1e12)])
 def test_weights_below_the_smallest_float_are_left_out(power: float, large: float) -> None:
     asked = NeighboursSettings(power=power, shrink=0)
-    products = Products.of(DomainGraph.of("", edges_of(sp.csr_array(np.ones((2, 4))))), asked)
+    products = ItemWeights.from_graph(DomainGraph.from_matrix("", build_edges(sp.csr_array(np.ones((2, 4))))), asked)
     faint = replace(products, norms=products.norms * [1.0, large, 1e10, large])
     rows = faint.rows(np.arange(4))
     assert (rows.weights > 0).all()
@@ -183,7 +183,7 @@ def test_a_domain_may_have_any_name(store: Store) -> None:
 @pytest.fixture
 def by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of few items, their graphs in files, as on large graphs."""
-    monkeypatch.setattr("pipeline.compute.scratch._SMALL", 0)
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     monkeypatch.setattr("pipeline.neighbours.chunks._ENTRIES_PER_CHUNK", 40)
 
 
@@ -205,7 +205,7 @@ def test_rows_do_not_depend_on_threads_or_chunks(tiny_world: Tiny, tmp_path: Pat
 
 def test_workers_of_a_cluster_make_the_same_files(tiny_world: Tiny, tmp_path: Path, monkeypatch, cluster) -> None:
     for small in (0, 1000):
-        monkeypatch.setattr("pipeline.compute.scratch._SMALL", small)
+        monkeypatch.setattr("pipeline.compute.array_folder._SMALL", small)
         on_cluster = ComputeSettings(dask_scheduler=cluster.scheduler_address)
         asked = {"scope": "domain", "method": "walk", "walks": 60}
         found = made(tiny_world, on_cluster, Store(tmp_path / f"cluster{small}"), **asked)
@@ -215,7 +215,7 @@ def test_workers_of_a_cluster_make_the_same_files(tiny_world: Tiny, tmp_path: Pa
 def ends_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have the stage end when it has worked on so many chunks; the sizes of those that it works on from now."""
     sizes: list[int] = []
-    rows = pipeline.neighbours.chunks.Walked.rows
+    rows = pipeline.neighbours.chunks.NeighbourComputation.rows
 
     def counted(walked: Any, places: range) -> Any:
         if len(sizes) == chunks:
@@ -223,7 +223,7 @@ def ends_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(places))
         return rows(walked, places)
 
-    monkeypatch.setattr("pipeline.neighbours.chunks.Walked.rows", counted)
+    monkeypatch.setattr("pipeline.neighbours.chunks.NeighbourComputation.rows", counted)
     return sizes
 
 
@@ -322,11 +322,11 @@ def test_an_estimate_depends_on_seed_and_domain_and_on_no_other_domain(store: St
 def test_exact_is_chosen_where_its_predicted_cost_is_allowed() -> None:
     paths = np.array([3, 0, 4_000_000_000])
     allowed = NeighboursSettings(exact_multiply_adds=4_000_000_003)
-    assert chosen_method(paths, allowed).method == "exact"
-    choice = chosen_method(paths, NeighboursSettings(exact_multiply_adds=4_000_000_002))
+    assert choose_method(paths, allowed).method == "exact"
+    choice = choose_method(paths, NeighboursSettings(exact_multiply_adds=4_000_000_002))
     assert choice.method == "walk"
     assert choice.reason == "exact takes 4 G multiply-adds; allowed are 4 G"
-    assert chosen_method(paths, NeighboursSettings(method="walk")).reason == "asked for"
+    assert choose_method(paths, NeighboursSettings(method="walk")).reason == "asked for"
 
 
 def test_the_manifest_tells_the_method_its_cost_and_how_far_estimates_are_off(tiny_world: Tiny) -> None:

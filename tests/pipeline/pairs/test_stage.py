@@ -13,56 +13,57 @@ import pipeline.pairs.join
 import pipeline.pairs.stage
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
 from data_contracts.store.store import Store
-from pipeline.compute.rows import Rows, compressed, scipy_rows, spill_rows
-from pipeline.compute.scratch import spill_arrays
+from pipeline.compute.array_folder import DiskArrays
+from pipeline.compute.rows import CsrRows
 from pipeline.graph import DomainNodes
-from pipeline.pairs.domain_pair import DomainPair, align_in_one_go
-from pipeline.pairs.domain_vectors import Groups, Side, members, shared_anchors
-from pipeline.pairs.join import Best, Join, join_chunk
-from pipeline.pairs.join_kernels import spread_best
+from pipeline.pairs.domain_pair import DomainPair, align_domain_pair
+from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_group, shared_anchors
+from pipeline.pairs.join import Join, TopK, join_chunk
+from pipeline.pairs.join_kernels import expand_groups
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import describe_reach
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
 
 
-def side(seed: int, users: int, items: int, edges: int) -> Side:
+def side(seed: int, users: int, items: int, edges: int) -> DomainVectors:
     graph, nodes = random_domain(seed, users, items, edges)
     rows = sp.csr_array(dense_reach(graph, nodes.is_anchor, (3, 4)).astype(np.float32))
-    return Side(nodes, compressed(rows), np.arange(nodes.entity.size, dtype=np.int32))
+    return DomainVectors(nodes, CsrRows.from_scipy(rows), np.arange(nodes.entity.size, dtype=np.int32))
 
 
-def vectors(of: Side) -> np.ndarray:
-    return scipy_rows(of.rows, of.nodes.entity.size)[of.row_of].toarray()
+def vectors(of: DomainVectors) -> np.ndarray:
+    return of.rows.to_scipy(of.nodes.entity.size)[of.row_of].toarray()
 
 
-def align(source: Side, target: Side, **options) -> tuple[pa.Table, list[dict]]:
+def align(source: DomainVectors, target: DomainVectors, **options) -> tuple[pa.Table, list[dict]]:
     """Pairs and coverage from the source to the target; the other direction is made and left unread."""
     with TemporaryDirectory() as name:
         folders = []
         for number, of in enumerate((source, target)):
-            folders.append(Path(name, str(number)))
-            spill_rows(folders[-1] / "rows", [of.rows])
-            spill_arrays(
-                folders[-1] / "nodes",
-                users=np.array([of.nodes.users]), entity=of.nodes.entity,
-                is_anchor=of.nodes.is_anchor, row_of=of.row_of,
-            )  # fmt: skip
-        pair = DomainPair(("a", "b"), tuple(folders), 0, Path(name, "pair"), PairsSettings(**options), 1.0)
-        return align_in_one_go(pair)[0]
+            folders.append(DiskArrays(Path(name, str(number))))
+            (folders[-1] / "rows").write_rows([of.rows])
+            (folders[-1] / "nodes").write_arrays(
+                users=np.array([of.nodes.users]),
+                entity=of.nodes.entity,
+                is_anchor=of.nodes.is_anchor,
+                row_of=of.row_of,
+            )
+        pair = DomainPair(("a", "b"), tuple(folders), 0, DiskArrays(Path(name, "pair")), PairsSettings(**options), 1.0)
+        return align_domain_pair(pair)[0]
 
 
-def joined(left: np.ndarray, right: np.ndarray, **options) -> tuple[Best, Best]:
+def joined(left: np.ndarray, right: np.ndarray, **options) -> tuple[TopK, TopK]:
     """The join of two dense matrices of unit rows, both ways; `k` partners each."""
     asked = PairsSettings(**{"k": 3, **options})
     with TemporaryDirectory() as folder:
-        join = Join.of(Path(folder), sp.csr_array(left), sp.csr_array(right), asked)
+        join = Join.build(DiskArrays(Path(folder)), sp.csr_array(left), sp.csr_array(right), asked)
         for chunk in join.chunks():
             join_chunk(chunk)
         return join.best()
 
 
-def partners(best: Best) -> list[list[int]]:
+def partners(best: TopK) -> list[list[int]]:
     return [[i for i, s in zip(*row, strict=True) if s > 0] for row in zip(best.ids, best.similarities, strict=True)]
 
 
@@ -114,21 +115,21 @@ def test_rows_without_a_common_column_are_never_partners():
 
 
 def spread(group_of, best, members_of, skip, k) -> list[list[int]]:
-    out = Best.none(len(group_of), k)
-    spread_best(np.array(group_of, np.int32), tuple(best), members_of, np.array(skip, np.int32), tuple(out))
+    out = TopK.build_empty(len(group_of), k)
+    expand_groups(np.array(group_of, np.int32), tuple(best), members_of, np.array(skip, np.int32), tuple(out))
     return partners(out)
 
 
 def test_ties_between_different_groups_interleave_by_node():
-    best = Best(np.array([[0, 1, 0]], np.int32), np.array([[0.5, 0.5, 0]], np.float32))
-    groups = members(np.array([0, 1, 0, 1], np.int32), 2)
+    best = TopK(np.array([[0, 1, 0]], np.int32), np.array([[0.5, 0.5, 0]], np.float32))
+    groups = rows_by_group(np.array([0, 1, 0, 1], np.int32), 2)
     assert spread([0], best, groups, [-1], 3) == [[0, 1, 2]]
 
 
 def test_the_skipped_node_is_left_out_and_the_next_takes_its_place():
-    best = Best(np.array([[0, 1], [0, 1]], np.int32), np.array([[1, 0.8], [0.8, 1]], np.float32)[:, :2])
-    best = Best(np.array([[0, 1], [1, 0]], np.int32), np.array([[1, 0.8], [1, 0.8]], np.float32))
-    groups = members(np.array([0, 1], np.int32), 2)
+    best = TopK(np.array([[0, 1], [0, 1]], np.int32), np.array([[1, 0.8], [0.8, 1]], np.float32)[:, :2])
+    best = TopK(np.array([[0, 1], [1, 0]], np.int32), np.array([[1, 0.8], [1, 0.8]], np.float32))
+    groups = rows_by_group(np.array([0, 1], np.int32), 2)
     assert spread([0, 1, -1], best, groups, [0, 1, -1], 1) == [[1], [0], []]
 
 
@@ -153,8 +154,8 @@ def test_dense_sparse_and_complete_candidate_joins_agree_to_the_bit(seed, n, m, 
             np.testing.assert_array_equal(best.similarities, oracle.similarities)
 
 
-def brute_best(left: np.ndarray, right: np.ndarray, k: int) -> Best:
-    best = Best.none(len(left), k)
+def brute_best(left: np.ndarray, right: np.ndarray, k: int) -> TopK:
+    best = TopK.build_empty(len(left), k)
     for i, row in enumerate(left):
         # Summed column by column in float64, as the contract of bit-equality says.
         sums = np.array([sum(float(a) * float(b) for a, b in zip(row, other, strict=True)) for other in right])
@@ -193,7 +194,7 @@ def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, t
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", 3)
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_BLOCK", 2)
     monkeypatch.setattr("pipeline.pairs.join._TARGETS_AT_ONCE", 4)
-    monkeypatch.setattr("pipeline.compute.scratch._SMALL", 0)
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs.stage._BYTES_PER_ENTRY", 1 << 31)
     parts = pair_domains(Store(tmp_path / "parts"), settings, parents, TWO)
     assert whole.manifest.rows > 50
@@ -206,10 +207,10 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
     parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", 5)
-    monkeypatch.setattr("pipeline.compute.scratch._SMALL", 0)
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs.stage._BYTES_PER_ENTRY", 1 << 31)
     whole = pair_domains(Store(tmp_path / "whole"), PairsSettings(), parents, ONE)
-    join, told = pipeline.pairs.join._joined, []
+    join, told = pipeline.pairs.join._join_exactly, []
 
     def dies_at_the_ninth(chunk):
         told.append(chunk.folder)
@@ -217,7 +218,7 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
             raise KeyboardInterrupt
         return join(chunk)
 
-    monkeypatch.setattr("pipeline.pairs.join._joined", dies_at_the_ninth)
+    monkeypatch.setattr("pipeline.pairs.join._join_exactly", dies_at_the_ninth)
     store = Store(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         pair_domains(store, PairsSettings(), parents, ONE)
@@ -228,9 +229,9 @@ def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, 
 
 def test_equal_vectors_share_a_group_and_zero_vectors_have_none():
     rows = sp.csr_array(np.array([[0, 1], [0, 0], [1, 0], [0, 1]], np.float32))
-    groups = Groups.of(rows, np.array([0, 1, 2, 3, 0]))
+    groups = DistinctRows.build(rows, np.array([0, 1, 2, 3, 0]))
     assert groups.group_of.tolist() == [0, -1, 1, 0, 0]
-    assert [part.tolist() for part in members(groups.group_of, 2)] == [[0, 3, 4], [0, 3, 4, 2]]
+    assert [part.tolist() for part in rows_by_group(groups.group_of, 2)] == [[0, 3, 4], [0, 3, 4, 2]]
     np.testing.assert_array_equal(groups.rows.toarray(), [[0, 1], [1, 0]])
 
 
@@ -241,13 +242,13 @@ def test_shared_anchors_are_anchors_of_one_kind_and_entity_in_both_domains():
 
 
 def test_unit_rows_have_length_one_over_the_chosen_anchors_only():
-    reach = Rows(np.array([0, 3, 4, 4]), np.array([0, 1, 2, 2], np.int32), np.array([3, 4, 9, 2], np.float32))
+    reach = CsrRows(np.array([0, 3, 4, 4]), np.array([0, 1, 2, 2], np.int32), np.array([3, 4, 9, 2], np.float32))
     nodes = DomainNodes("a", 3, np.arange(3, dtype=np.int32), np.ones(3, bool))
-    unit = Side(nodes, reach, np.arange(3, dtype=np.int32)).unit_rows(np.array([0, 1], np.int32))
+    unit = DomainVectors(nodes, reach, np.arange(3, dtype=np.int32)).unit_rows(np.array([0, 1], np.int32))
     np.testing.assert_allclose(unit.toarray(), [[0.6, 0.8], [0, 0], [0, 0]])
 
 
-def similarities(source: Side, target: Side) -> np.ndarray:
+def similarities(source: DomainVectors, target: DomainVectors) -> np.ndarray:
     """Cosines of every two nodes over shared anchors."""
     anchors = shared_anchors(source.nodes, target.nodes)
     unit = [of.unit_rows(shared)[of.row_of].toarray() for of, shared in zip((source, target), anchors, strict=True)]
@@ -306,6 +307,6 @@ def test_coverage_counts_nodes_that_reach_no_shared_anchor():
     _, report = align(source, target)
     anchors, _ = shared_anchors(source.nodes, target.nodes)
     for row in report:
-        reach = vectors(source)[source.nodes.of_kind(row["kind"])][:, anchors]
+        reach = vectors(source)[source.nodes.range_of_kind(row["kind"])][:, anchors]
         assert row["nodes_with_shared_reach"] == np.count_nonzero(reach.any(axis=1))
         assert row["nodes"] == reach.shape[0]

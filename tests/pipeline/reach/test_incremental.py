@@ -13,9 +13,9 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import DomainGraph, build_graph
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.incremental import stale_nodes
+from pipeline.reach.incremental import changed_nodes
 from pipeline.reach.stage import describe_reach
-from pipeline.reach.walk_graph import Terrain
+from pipeline.reach.walk_graph import WalkGraph
 
 COMPUTE = ComputeSettings(threads=1)
 DOMAINS = {"books": 60, "films": 40, "games": 25}
@@ -116,14 +116,14 @@ def path(nodes: int) -> DomainGraph:
 
 def test_a_new_end_of_a_path_makes_the_nodes_within_the_steps_stale() -> None:
     # Of 9 nodes on a path, users are 0 … 4 and items 5 … 8; the tenth, item 9, joins user 4.
-    earlier, today = (Terrain(path(nodes), np.ones(nodes, np.bool_), (3,)) for nodes in (9, 10))
-    stale = stale_nodes(today, earlier, np.array([*range(9), -1], np.int32))
+    earlier, today = (WalkGraph(path(nodes), np.ones(nodes, np.bool_), (3,)) for nodes in (9, 10))
+    stale = changed_nodes(today, earlier, np.array([*range(9), -1], np.int32))
     # Item 8 is one step from user 4, user 3 two. From item 7 the third step ends on user 4 and goes no further.
     assert np.flatnonzero(stale).tolist() == [3, 4, 8, 9]
 
 
 def test_a_node_that_becomes_an_anchor_is_seen_from_as_far_as_the_steps() -> None:
-    earlier = Terrain(path(9), np.zeros(9, np.bool_), (3,))
-    today = Terrain(path(9), np.arange(9) == 0, (3,))
+    earlier = WalkGraph(path(9), np.zeros(9, np.bool_), (3,))
+    today = WalkGraph(path(9), np.arange(9) == 0, (3,))
     # User 0 is an anchor now: three steps from items 5 (user 0's neighbour) and 6 may end on it.
-    assert np.flatnonzero(stale_nodes(today, earlier, np.arange(9, dtype=np.int32))).tolist() == [5, 6]
+    assert np.flatnonzero(changed_nodes(today, earlier, np.arange(9, dtype=np.int32))).tolist() == [5, 6]

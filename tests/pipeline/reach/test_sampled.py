@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_pipeline import random_domain
+from oracle_pipeline import random_domain, transitions
 
 from pipeline.graph import DomainGraph
 from pipeline.reach.walk_kernels import walk_counts
@@ -36,7 +36,7 @@ def ends(graph: DomainGraph, sources: np.ndarray, **options) -> np.ndarray:
 
 
 def chances(graph: DomainGraph, steps: int) -> np.ndarray:
-    return np.linalg.matrix_power(graph.transitions().toarray().astype(np.float64), steps)
+    return np.linalg.matrix_power(transitions(graph).toarray().astype(np.float64), steps)
 
 
 def chi_square_per_cell(found: np.ndarray, chance: np.ndarray, draws: int) -> float:
