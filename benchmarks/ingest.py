@@ -92,7 +92,7 @@ def world(rows: int, folder: Path, threads: int) -> Path:
         interactions=max(round(5_333_000 * share), 10),
         topics=100,
     )
-    logs = make_world(Store(folder / "store"), settings, ComputeSettings(threads=threads)).path / "logs"
+    logs = make_world(Store(folder / "store"), settings, {}, ComputeSettings(threads=threads)).path / "logs"
     forms = folder / f"rows-{rows}"
     if not forms.exists():
         forms.mkdir()

@@ -82,7 +82,7 @@ def road(name: str, run: Path, asked: WorldSettings | None, folder: Path) -> dic
     """One run, stage by stage; a world is generated before the clock starts."""
     store = folder / name
     if asked:
-        make_world(Store(store), asked, ComputeSettings())
+        make_world(Store(store), asked, {}, ComputeSettings())
     stages = {stage: edda(stage, run, store) for stage in STAGES}
     made = json.loads(next(store.glob("rejects/*/manifest.json")).read_text())
     print(f"{name}: {sum(cost['wall'] for cost in stages.values()):.1f} s", file=sys.stderr)
@@ -94,7 +94,7 @@ def edda(stage: str, run: Path, store: Path) -> dict[str, float]:
     command = [
         sys.executable,
         "-c",
-        "from flows.cli import main; main()",
+        "from flows.cli.main import main; main()",
         stage,
         str(run),
         "--no-prefect",

@@ -43,6 +43,7 @@ from pathlib import Path
 
 from train_peers import PEERS, has_peer
 
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
 
@@ -107,7 +108,7 @@ def prepared(folder: Path) -> Path:
     from runs import generated
 
     store = Store(folder / "store")
-    return store.link_run("generated", generated(store), {})
+    return store.link_run(RunRecord.build("generated", generated(store)))
 
 
 def measured(run: Path, options: argparse.Namespace) -> dict:

@@ -78,7 +78,8 @@ class Learner:
 
 def load_contest(run: Path, settings: TrainSettings) -> Contest:
     """A run's world and what it trains on."""
-    return contest_of(Store(run.parent.parent).run(run.name)[0], settings)
+    store = Store(run.parent.parent)
+    return contest_of(store.recorded(store.run(run.name)), settings)
 
 
 def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:

@@ -94,7 +94,8 @@ def job_of(options: argparse.Namespace) -> Job:
     """The walks asked for, from nodes drawn among those that have neighbours."""
     draw = np.random.default_rng(1)
     if options.run:
-        artifacts, _ = Store(options.run.parent.parent).run(options.run.name)
+        run_store = Store(options.run.parent.parent)
+        artifacts = run_store.recorded(run_store.run(options.run.name))
         nodes = read_nodes(artifacts["nodes"], options.domain)
         graph, is_anchor = read_graph(artifacts["graph"], nodes), nodes.is_anchor
     else:

@@ -1,5 +1,10 @@
 """The contracts of every artifact, in the order in which a run makes them."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
 import pyarrow as pa
 
 from data_contracts.schema import Column, Contract, Reference
@@ -304,3 +309,39 @@ CONTRACTS = {
         RECOMMENDATIONS, INDEX,
     )
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a run calls one of its artifacts: `nodes`, `checkpoint-2022`; an update's parents also `nodes-before`."""
+
+    contract: Contract
+    seed: int | None = None
+    """Training seed, where a run has one artifact of the contract for each seed."""
+    is_previous: bool = False
+    """The artifact is that of an earlier run, which an update goes on from."""
+
+    @property
+    def previous(self) -> Role:
+        """The same of an earlier run."""
+        return replace(self, is_previous=True)
+
+    def __str__(self) -> str:
+        """As records, manifests and commands have it."""
+        seed = [] if self.seed is None else [str(self.seed)]
+        return "-".join([self.contract.name, *seed, *([BEFORE] if self.is_previous else [])])
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The role of a text.
+
+        Raises:
+            KeyError: it does not begin with a contract's name.
+            ValueError: what follows the name is neither a seed nor `before`.
+        """
+        name, *rest = text.split("-")
+        is_previous = rest[-1:] == [BEFORE]
+        seeds = [int(part) for part in rest[: len(rest) - is_previous]]
+        if len(seeds) > 1:
+            raise ValueError(f"role {text!r}: must be a contract's name, a seed and {BEFORE!r}, the last two optional")
+        return cls(CONTRACTS[name], seeds[0] if seeds else None, is_previous)

@@ -163,7 +163,17 @@ _NOT_READ: Mapping[ModelName, set[str]] = {
 """Keys of [train] that a model does not look at; a key not named here enters the checkpoint's key."""
 
 
-def checkpoint_inputs(train: TrainSettings, seed: int, validation: EvaluateSettings) -> dict[str, Any]:
-    """What enters a checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
-    ranking = validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
-    return {**train.keyed(), "seed": seed, "validation": ranking}
+class CheckpointSettings(Settings):
+    """Everything that one checkpoint depends on beside its parents."""
+
+    train: TrainSettings = TrainSettings()
+    """Model and optimisation."""
+    seed: Seed = 2022
+    """Seed of everything that training draws."""
+    validation: EvaluateSettings = EvaluateSettings()
+    """How the validation split is ranked; its protocol is training's too."""
+
+    def keyed(self) -> dict[str, Any]:
+        """What enters the checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
+        ranking = self.validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
+        return {**self.train.keyed(), "seed": self.seed, "validation": ranking}

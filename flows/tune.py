@@ -14,11 +14,10 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.contracts import CHECKPOINT
+from data_contracts.contracts import CHECKPOINT, Role
 from data_contracts.open_store import open_store
 from data_contracts.store.claims import alone
-from flows.config.presets import Run
-from flows.config.run_config import RunConfig, load_config, store_place
+from flows.config.run_config import RunConfig, RunSpec, store_place
 from flows.config.tune_settings import DEFAULT_SPACE, Axis, Value
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import Watch
@@ -171,7 +170,7 @@ _NOT_SEARCHED = ("name", "store", "compute", "tune", "export")
 """Settings that no validation score depends on."""
 
 
-def search_settings(runs: Sequence[Run], watcher: Watch) -> list[Trial]:
+def search_settings(runs: Sequence[RunSpec], watcher: Watch) -> list[Trial]:
     """Search for the settings with the best mean of the runs' validation scores.
 
     Args:
@@ -189,9 +188,9 @@ def search_settings(runs: Sequence[Run], watcher: Watch) -> list[Trial]:
     return search(search_of(runs), lambda values: _score(runs, values, watcher))
 
 
-def search_of(runs: Sequence[Run]) -> Search:
+def search_of(runs: Sequence[RunSpec]) -> Search:
     """The search that the first run's [tune] describes, checked against every run."""
-    configs = [load_config(path, overrides) for path, overrides in runs]
+    configs = [run.config for run in runs]
     if len(scores := {config.train.score for config in configs}) > 1:
         raise ValueError(
             f"tune: runs are selected by {' and '.join(sorted(scores))}, must be by one; set train.select_by"
@@ -202,8 +201,8 @@ def search_of(runs: Sequence[Run]) -> Search:
         raise ValueError(f"tune: nothing to search for train.model {configs[0].train.model!r}; give it a [tune.space]")
     for key, axis in space.items():
         for end in axis.ends:
-            for path, overrides in runs:
-                load_config(path, [*overrides, _override(key, end)])
+            for run in runs:
+                _ = run.with_overrides(_override(key, end)).config  # raises where a run may not have it
     present = {key: _value_of(configs[0], key) for key in space}
     store = open_store(store_place(configs[0]))
     record = store.root / "tune" / f"{'+'.join(config.name for config in configs)[:100]}.db"
@@ -252,15 +251,15 @@ def as_options(values: Values) -> str:
     return " ".join(f"--set {shlex.quote(_override(key, value))}" for key, value in values.items())
 
 
-def _score(runs: Sequence[Run], values: Values, watcher: Watch) -> float:
-    trial = [(path, [*overrides, *(_override(*value) for value in values.items())]) for path, overrides in runs]
-    named = [(path, [*more, f"name={load_config(path, more).name[:95]}-tune"]) for path, more in trial]
+def _score(runs: Sequence[RunSpec], values: Values, watcher: Watch) -> float:
+    trial = [run.with_overrides(*(_override(*value) for value in values.items())) for run in runs]
+    named = [run.with_overrides(f"name={run.config.name[:95]}-tune") for run in trial]
     outcomes = bring_up_to_date(named, "train", watcher, prefect=False)
     return _mean([_validation_score(outcome.config, outcome.artifacts) for outcome in outcomes])
 
 
 def _validation_score(config: RunConfig, artifacts: Mapping[str, Any]) -> float:
-    scores = [artifacts[f"{CHECKPOINT.name}-{seed}"].statistics["score"] for seed in config.train.seeds]
+    scores = [artifacts[str(Role(CHECKPOINT, seed))].statistics["score"] for seed in config.train.seeds]
     if None in scores:
         raise ValueError(f"tune: run {config.name} has no validation rows to score by; see [ingest.split]")
     return _mean(scores)

@@ -16,7 +16,7 @@ from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings import ComputeSettings, GraphSettings
 from data_contracts.statistics import DomainNodesStatistics, GraphStatistics, KindCounts, NodesStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.dtypes import Ints, Longs, Mask
@@ -31,7 +31,7 @@ def number_nodes(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,  # noqa: ARG001 - every stage has it
     progress: Progress = silent,
-    before: Artifact | None = None,
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Number the users, then the items, of each domain in the order of their global numbers.
 
@@ -43,7 +43,7 @@ def number_nodes(
         parents: `interactions`.
         compute: unused; numbering is two passes over the interactions, a file at a time.
         progress: called after each domain.
-        before: in an update the earlier nodes; the statistics count how many nodes of each domain are among them.
+        previous: in an update the earlier `nodes`; the statistics count how many nodes of each domain are among them.
 
     Returns:
         A `nodes` artifact; a domain without interactions has no partition.
@@ -62,8 +62,8 @@ def number_nodes(
             statistics["domains"][domain] = DomainNodesStatistics(
                 users=counts["users"], items=counts["items"], anchors=anchors
             )
-            if before:
-                is_known = previous_node_numbers(before, table, domain) >= 0
+            if NODES.name in previous:
+                is_known = previous_node_numbers(previous[NODES.name], table, domain) >= 0
                 statistics["domains"][domain]["known"] = _count_kinds(table["kind"].filter(pa.array(is_known)))
             progress(done, len(domains), "domains", FinishedPart(domain))
         draft.statistics |= statistics
@@ -230,6 +230,7 @@ def build_edges(interactions: sp.csr_array | sp.csr_matrix) -> sp.csr_array:
 
 def build_graph(
     store: Store,
+    settings: GraphSettings,  # noqa: ARG001 - every stage has them
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,  # noqa: ARG001 - every stage has it
     progress: Progress = silent,
@@ -238,6 +239,7 @@ def build_graph(
 
     Args:
         store: where the artifact lives.
+        settings: unused, and no part of the key.
         parents: `interactions` and `nodes`.
         compute: unused; building is one sort per domain.
         progress: called after each domain.

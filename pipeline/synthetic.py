@@ -20,7 +20,7 @@ from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import Columns, ComputeSettings, LogSource, WorldSettings
 from data_contracts.statistics import WorldDomainStatistics, WorldStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.dtypes import Longs
@@ -256,18 +256,29 @@ class _LogPart:
 
 
 def make_world(
-    store: Store, settings: WorldSettings, compute: ComputeSettings, progress: Progress = silent
+    store: Store,
+    settings: WorldSettings,
+    parents: Artifacts,
+    compute: ComputeSettings,
+    progress: Progress = silent,
 ) -> Artifact:
     """Generate a world: the table of its twins, and logs of every domain under `logs/`.
 
     Interactions are drawn by (seed, domain, file), so the files are the same bytes for any number of threads. They hold
     about half a million interactions each.
 
+    Args:
+        store: where the artifact lives.
+        settings: size, overlap and tastes of the world.
+        parents: none.
+        compute: threads.
+        progress: called after each part.
+
     Returns:
         The world; no twins where `twins` is 0 or there is one domain.
     """
     write = partial(_write_world, settings=settings, compute=compute, progress=progress)
-    return store.make(WORLD, settings.keyed(), {}, write)
+    return store.make(WORLD, settings.keyed(), parents, write)
 
 
 def world_logs(world: Artifact) -> tuple[LogSource, ...]:

@@ -167,7 +167,7 @@ class Remote:
         if isinstance(error, PermissionError):
             return PermissionError(f"{self.address}: access is refused ({words}); use credentials that allow it")
         if any(word in type(error).__name__ for word in ("Credential", "Authentication", "Token")):
-            remedy = f"set them as {package} expects them, see docs/storage.md"
+            remedy = f"set them as {package} expects them, see docs/operate/storage.md"
             return PermissionError(f"{self.address}: no usable credentials ({words}); {remedy}")
         return ConnectionError(f"{self.address}: the storage does not answer as it should ({words}); try again later")
 

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from data_contracts.remote.client import Remote, RemoteFile
 from data_contracts.store.artifact import MANIFEST
-from data_contracts.store.garbage import Garbage, is_keyed, parent_keys, parsed, recorded_keys, with_parents
+from data_contracts.store.garbage import Garbage, is_keyed, parent_keys, parse_manifest, with_parents
+from data_contracts.store.runs import RunRecord
 
 GRACE = timedelta(days=7)
 """What was written less than this ago stays, unless something else is asked for."""
@@ -84,7 +85,7 @@ def _folder(remote: Remote, folder: str, files: Mapping[str, RemoteFile]) -> _Fo
     content = remote.read(f"{folder}/{MANIFEST}")
     if content is None:
         return _Folder(files, frozenset(), ())
-    manifest = parsed(content, f"{remote.address}/{folder}/{MANIFEST}")
+    manifest = parse_manifest(content, f"{remote.address}/{folder}/{MANIFEST}")
     named = frozenset({f"{folder}/{MANIFEST}", *(f"{folder}/{entry['path']}" for entry in manifest["files"])})
     return _Folder(files, named, tuple(parent_keys(manifest)))
 
@@ -94,7 +95,7 @@ def _recorded_keys(remote: Remote, listing: Mapping[str, RemoteFile]) -> set[str
     keys: set[str] = set()
     for name in listing:
         if PurePosixPath(name).match("runs/*/*.json") and (content := remote.read(name)) is not None:
-            keys |= recorded_keys(parsed(content, f"{remote.address}/{name}"))
+            keys |= RunRecord.parse(content, f"{remote.address}/{name}").keys
     return keys
 
 

@@ -16,19 +16,24 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from data_contracts.contracts import CONTRACTS
 from data_contracts.remote.client import Remote, cache_folder
+from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
+from data_contracts.remote.run_lock import claimed
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry, Manifest
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import file_digest, flush_all
+from data_contracts.store.garbage import Garbage
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -80,14 +85,14 @@ class RemoteStore(Store):
             if not artifact.is_here:
                 self._fetch(artifact, staging)
 
-    def link_run(self, name: str, artifacts: Mapping[str, Artifact], details: Mapping[str, Any]) -> Path:
+    def link_run(self, record: RunRecord) -> Path:
         """As `Store.link_run`. Artifacts that the remote has lost since they came into the cache are put there again.
 
         Raises:
             FileNotFoundError: the remote has lost an artifact that the cache does not have.
         """
-        self._put_again(artifacts.values())
-        return super().link_run(name, artifacts, details)
+        self._put_again(self.recorded(record).values())
+        return super().link_run(record)
 
     def link(self, name: str, link: str, artifact: Artifact) -> None:
         """As `Store.link`, in the remote by a file beside the run's record; errors as of `link_run`."""
@@ -107,10 +112,24 @@ class RemoteStore(Store):
         found = json.loads(content)["artifacts"].get(link) if content else None
         return self._artifact(CONTRACTS[found[0]], found[1]) if found else None
 
-    def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
-        """As `Store.write_record`, here and in the remote."""
-        path = super().write_record(name, record)
-        self.remote.write(f"runs/{name}/run.json", path.read_bytes())
+    @contextmanager
+    def lock_run(self, name: str) -> Iterator[None]:
+        """As `Store.lock_run`, on this machine and against others."""
+        with super().lock_run(name), claimed(self.remote, name, self.root / "runs" / f".{name}.claim"):
+            yield
+
+    def is_run_locked(self, name: str) -> bool | None:
+        """As `Store.is_run_locked`; None also where another machine may be working on it."""
+        return super().is_run_locked(name) or None
+
+    def collect_garbage(self, *, dry_run: bool = False, older_than: timedelta | None = None) -> list[Garbage]:
+        """As `Store.collect_garbage`; files that were written less than `older_than` ago, by default a week, stay."""
+        collect = find_remote_garbage if dry_run else collect_remote_garbage
+        return collect(self.remote, GRACE if older_than is None else older_than)
+
+    def _write_record(self, record: RunRecord) -> Path:
+        path = super()._write_record(record)
+        self.remote.write(f"runs/{record.name}/run.json", path.read_bytes())
         return path
 
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
@@ -184,7 +203,7 @@ class RemoteStore(Store):
             raise ValueError(f"{self}: key of {contract.name} is {key!r}, must be letters and digits")
         return Artifact(contract, self.root / contract.name / key, self)
 
-    def _record(self, name: str) -> bytes | None:
+    def _read_record(self, name: str) -> bytes | None:
         return self.remote.read(f"runs/{name}/run.json")
 
     def run_names(self) -> list[str]:

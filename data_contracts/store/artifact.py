@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -259,3 +260,9 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
         except DAMAGES as error:
             raise damaged(path, artifact.path, error) from error
         pa.default_memory_pool().release_unused()  # else it keeps as much as a file's largest column
+
+
+Artifacts = Mapping[str, Artifact]
+"""Artifacts by their role in a run."""
+
+NO_ARTIFACTS: Artifacts = MappingProxyType({})

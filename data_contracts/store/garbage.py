@@ -28,7 +28,7 @@ from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.artifact import MANIFEST
 from data_contracts.store.claims import STAGING, alone, claimed_keys, claims_lock, is_held
 from data_contracts.store.files import require_writable
-from data_contracts.store.runs import attempt_of
+from data_contracts.store.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,9 @@ def is_keyed(path: PurePath) -> bool:
 
 def _recorded_keys(root: Path) -> set[str]:
     """Keys that runs refer to: by their last record, or by a link that an earlier one left."""
-    records = [_parsed(path) for path in root.glob("runs/*/run.json")]
+    records = [RunRecord.parse(path.read_bytes(), str(path)) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
-    named = {key for record in records for key in recorded_keys(record)}
-    return named | {link.readlink().name for link in links}
-
-
-def recorded_keys(record: Mapping[str, Any]) -> set[str]:
-    """Keys of a run's record: its artifacts, what an update went on from, and what is about to be made."""
-    begun = attempt_of(record)
-    named = [*record["artifacts"].values(), *(begun.planned.values() if begun else ())]
-    return {key for _, key in named} | set(record.get("before", {}).values())
+    return {key for record in records for key in record.keys} | {link.readlink().name for link in links}
 
 
 def parent_keys(manifest: Mapping[str, Any]) -> list[str]:
@@ -161,25 +153,21 @@ def with_parents(keys: set[str], parents: Callable[[str], Iterable[str]]) -> set
 
 def _parents(artifact: Path | None) -> list[str]:
     manifest = artifact / MANIFEST if artifact else None
-    return parent_keys(_parsed(manifest)) if manifest and manifest.exists() else []
+    return parent_keys(parse_manifest(manifest.read_bytes(), str(manifest))) if manifest and manifest.exists() else []
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    return parsed(path.read_bytes(), str(path))
-
-
-def parsed(content: bytes, place: str) -> dict[str, Any]:
-    """A run's record or a manifest.
+def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
+    """Read a manifest, of any version of this program.
 
     Raises:
         ValueError: it is damaged, so that nobody knows what must stay.
     """
     try:
-        found: dict[str, Any] = json.loads(content)
+        manifest: dict[str, Any] = json.loads(content)
     except ValueError as error:
-        folder = place.rpartition("/")[0]
-        raise ValueError(f"{place} is damaged: {error}; delete {folder}, what it refers to may then go") from error
-    return found
+        folder = address.rpartition("/")[0]
+        raise ValueError(f"{address} is damaged: {error}; delete {folder}, what it refers to may then go") from error
+    return manifest
 
 
 def _size(folder: Path) -> int:

@@ -1,55 +1,95 @@
-"""Attempts: what a run is about to make, in its record from before anything is made until all of it is there.
+"""Run records: what a run used, what it cost, and what it is about to make (`runs/<name>/run.json`).
 
-The record `runs/<name>/run.json` keeps what the name's last finished run used, and beside it the attempt: so a run that
-works or was interrupted takes nothing away from readers, and what it has made so far is nobody's garbage.
+A record keeps what the name's last finished run used and, beside it, the attempt that has begun since: so a run that is
+in progress or was interrupted takes nothing away from readers, and garbage collection keeps what it has made so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
-from data_contracts.contracts import CONTRACTS
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.store import Store
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A run that was begun and not yet recorded as finished.
+class Cost(BaseModel):
+    """What a stage took: seconds, and the process's largest resident size meanwhile, without a cluster's workers."""
 
-    Attributes:
-        command: what goes on with it.
-        at: when it began, ISO 8601.
-        config: the run's settings, as JSON.
-        planned: role → contract and key of what it makes and needs, parents first.
-        costs: stage → what it took, for the stages that are finished.
-    """
+    model_config = ConfigDict(frozen=True)
+    seconds: float
+    memory_mib: int
 
+
+class Attempt(BaseModel):
+    """A run that has begun and is not yet recorded as finished."""
+
+    model_config = ConfigDict(frozen=True)
     command: str
+    """Command that continues it."""
     at: str
-    config: Mapping[str, Any]
-    planned: Mapping[str, tuple[str, str]]
-    costs: Mapping[str, Mapping[str, Any]]
-
-    def found(self, store: Store) -> dict[str, Artifact]:
-        """What of it the store has, by role."""
-        found = {role: store.find(CONTRACTS[kind], key) for role, (kind, key) in self.planned.items()}
-        return {role: artifact for role, artifact in found.items() if artifact}
-
-    def missing(self, store: Store) -> list[str]:
-        """Roles that are yet to be made, parents first."""
-        found = self.found(store)
-        return [role for role in self.planned if role not in found]
+    """When it began, ISO 8601."""
+    config: dict[str, Any]
+    """The run's settings."""
+    planned: dict[str, tuple[str, str]]
+    """Role → contract and key of everything that the run makes and needs, parents first."""
+    costs: dict[str, Cost]
+    """Stage → what it took, for the stages that are finished."""
 
 
-def begin(store: Store, name: str, attempt: Attempt) -> None:
-    """Put an attempt into a run's record; `Store.link_run` takes it out again."""
-    record = store.record(name) or {"name": name, "artifacts": {}}
-    store.write_record(name, {**record, "attempt": asdict(attempt)})
+class RunRecord(BaseModel):
+    """What a run's name stands for. Keys that this program does not know are kept."""
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = ""
+    artifacts: dict[str, tuple[str, str]] = {}
+    """Role → contract and key of what the last finished run used; empty where none is finished."""
+    config: dict[str, Any] | None = None
+    """Its settings; None where no run of the name is finished."""
+    seconds: dict[str, float] = {}
+    """Role → seconds that making the artifact took, whichever run made it."""
+    made: list[str] = []
+    """Roles that this run made itself."""
+    before: dict[str, str] = {}
+    """Role → key of what an update went on from."""
+    log_versions: dict[str, str] = {}
+    """Log file → version on object storage, or an empty string."""
+    costs: dict[str, Cost] = {}
+    """Stage → what it took the last time that the run's name made its artifacts."""
+    peak_memory_mib: int | None = None
+    """Largest resident size of the process."""
+    attempt: Attempt | None = None
+    """The run that has begun since."""
 
-def attempt_of(record: Mapping[str, Any]) -> Attempt | None:
-    """The attempt in a run's record, None where its last run is finished."""
-    return Attempt(**record["attempt"]) if "attempt" in record else None
+    @classmethod
+    def build(cls, name: str, artifacts: Mapping[str, Artifact], **details: Any) -> Self:
+        """The record of a finished run; `details` are other fields."""
+        used = {role: (artifact.contract.name, artifact.folder.name) for role, artifact in artifacts.items()}
+        return cls(name=name, artifacts=used, **details)
+
+    @classmethod
+    def parse(cls, content: bytes, address: str) -> Self:
+        """Read a record.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first, folder = error.errors()[0], address.rpartition("/")[0]
+            problem = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            raise ValueError(
+                f"{address} is damaged: {problem}; delete {folder}, what it refers to may then go"
+            ) from error
+
+    def as_json(self) -> bytes:
+        """The record as it is written."""
+        return self.model_dump_json(indent=2, exclude_unset=True).encode()
+
+    @property
+    def keys(self) -> set[str]:
+        """Keys of everything that the record refers to: artifacts, what an update went on from, what is planned."""
+        planned = self.attempt.planned if self.attempt else {}
+        return {key for _, key in [*self.artifacts.values(), *planned.values()]} | set(self.before.values())

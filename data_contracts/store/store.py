@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from filelock import FileLock
 from data_contracts.contracts import CONTRACTS
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest, artifact_key
-from data_contracts.store.claims import STAGING, Claims, is_held
+from data_contracts.store.claims import STAGING, Claims, is_for_reading, is_held
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import flush, require_writable, write_atomically
-
-__all__ = ["STAGING", "Draft", "Store", "open_artifact"]
+from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
+from data_contracts.store.runs import Attempt, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -121,31 +122,95 @@ class Store:
         """The artifact of a key, whether or not it exists."""
         return Artifact(contract, self.root / contract.name / key)
 
-    def link_run(self, name: str, artifacts: Mapping[str, Artifact], details: Mapping[str, Any]) -> Path:
-        """Record which artifacts a run used: `runs/<name>/run.json` and, beside it, a link per artifact.
+    def link_run(self, record: RunRecord) -> Path:
+        """Record a finished run: `runs/<name>/run.json` and, beside it, a link to each artifact. Returns the folder."""
+        for role, artifact in self.recorded(record).items():
+            self._link(record.name, role, artifact)
+        return self._write_record(record).parent
 
-        Args:
-            name: the run's name, one path component.
-            artifacts: link name → artifact.
-            details: whatever else a reader of the run wants (settings, seeds), as JSON.
-        """
-        for link, artifact in artifacts.items():
-            self._link(name, link, artifact)
-        used = {link: [artifact.contract.name, artifact.key] for link, artifact in artifacts.items()}
-        return self.write_record(name, {"name": name, "artifacts": used, **details}).parent
+    def begin_attempt(self, name: str, attempt: Attempt) -> None:
+        """Add an attempt to a run's record; `link_run` replaces both."""
+        self._write_record((self.record(name) or RunRecord(name=name)).model_copy(update={"attempt": attempt}))
 
-    def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
-        """Replace a run's record, `runs/<name>/run.json`."""
-        path = self.root / "runs" / name / "run.json"
+    def _write_record(self, record: RunRecord) -> Path:
+        path = self.root / "runs" / record.name / "run.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: json.dumps(record, indent=2, ensure_ascii=False).encode()})
+        write_atomically({path: record.as_json()})
         return path
 
-    def record(self, name: str) -> dict[str, Any] | None:
-        """A run's record; None where there is no run of that name."""
-        content = self._record(name)
-        record: dict[str, Any] | None = json.loads(content) if content else None
+    def record(self, name: str) -> RunRecord | None:
+        """A run's record; None where there is no run of that name.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        content = self._read_record(name)
+        return None if content is None else RunRecord.parse(content, f"{self}/runs/{name}/run.json")
+
+    def run(self, name: str) -> RunRecord:
+        """A run's record.
+
+        Raises:
+            FileNotFoundError: no run of that name, with the names there are.
+            ValueError: the record is damaged.
+        """
+        record = self.record(name)
+        if record is None:
+            runs = ", ".join(self.run_names()) or "none"
+            raise FileNotFoundError(f"run {name!r} is not in {self}; runs there: {runs}")
         return record
+
+    def recorded(self, record: RunRecord) -> dict[str, Artifact]:
+        """The artifacts that a record names, by role, whether or not they still exist."""
+        return {role: self._artifact(CONTRACTS[name], key) for role, (name, key) in record.artifacts.items()}
+
+    def find_planned(self, attempt: Attempt) -> dict[str, Artifact]:
+        """The artifacts of an attempt that the store has, by role."""
+        found = {role: self.find(CONTRACTS[name], key) for role, (name, key) in attempt.planned.items()}
+        return {role: artifact for role, artifact in found.items() if artifact}
+
+    @contextmanager
+    def lock_run(self, name: str) -> Iterator[None]:
+        """Work on a run's name while no other process does; waits for one that does. A killed one holds no lock."""
+        require_writable(self.root, f"work on run {name!r}", "name another by --store, or do it as somebody who may")
+        (self.root / "runs").mkdir(parents=True, exist_ok=True)
+        if is_held(self._run_lock(name)):
+            log.info("waiting for another run named %r, which works in %s", name, self)
+        with self._run_lock(name):
+            yield
+
+    def is_run_locked(self, name: str) -> bool | None:
+        """Some process works on a run's name; None where this one cannot know, because it may only read the store."""
+        try:
+            return is_held(self._run_lock(name))
+        except OSError as error:
+            if not is_for_reading(error):
+                raise
+            return None
+
+    def _run_lock(self, name: str) -> FileLock:
+        return FileLock(self.root / "runs" / f".{name}.lock")
+
+    def collect_garbage(self, *, dry_run: bool = False, older_than: timedelta | None = None) -> list[Garbage]:
+        """Remove what no run and no living process refers to.
+
+        Args:
+            dry_run: remove nothing, only say what would go.
+            older_than: for object storage, where nobody can tell what is in use: younger files stay.
+
+        Returns:
+            What was removed, in path order.
+
+        Raises:
+            ValueError: `older_than` is given for a folder; or a record or manifest is damaged, so that nobody knows
+                what must stay.
+            FileNotFoundError, PermissionError, BlockingIOError: as `garbage.collect_garbage`.
+        """
+        if older_than is not None:
+            raise ValueError(
+                f"--older-than is for object storage, the store is {self}; leave it out, what is used stays"
+            )
+        return (find_garbage if dry_run else collect_garbage)(self.root)
 
     def link(self, name: str, link: str, artifact: Artifact) -> None:
         """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
@@ -175,28 +240,7 @@ class Store:
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
         temporary.replace(folder / link)
 
-    def find_run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]] | None:
-        """The artifacts and details of a recorded run; None where there is no run of that name."""
-        details = self.record(name)
-        if details is None:
-            return None
-        links = details.pop("artifacts")
-        return {link: self._artifact(CONTRACTS[kind], key) for link, (kind, key) in links.items()}, details
-
-    def run(self, name: str) -> tuple[dict[str, Artifact], dict[str, Any]]:
-        """The artifacts and details of a recorded run.
-
-        Raises:
-            FileNotFoundError: no run of that name, with the names there are.
-        """
-        found = self.find_run(name)
-        if found is None:
-            raise FileNotFoundError(
-                f"run {name!r} is not in {self}; runs there: {', '.join(self.run_names()) or 'none'}"
-            )
-        return found
-
-    def _record(self, name: str) -> bytes | None:
+    def _read_record(self, name: str) -> bytes | None:
         path = self.root / "runs" / name / "run.json"
         return path.read_bytes() if path.exists() else None
 

@@ -6,16 +6,19 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import Options, up_to_date
+from data_contracts.open_store import open_store
+from flows.cli.options import Options, bring_up_to_date
+from flows.compare.runs import cautions, evaluated_run
+from flows.compare.tables import as_json, comparison_tables
+from flows.config.presets import baseline_runs, other_evidence, variant_run, with_walks
+from flows.config.run_config import RunSpec, store_place
 from flows.output.console import answer, watcher
-
-if TYPE_CHECKING:
-    from flows.compare.runs import Compared
-    from flows.config.presets import Run
+from flows.runner.lookup import RunView, view_of
+from flows.tune import as_options, best_of, search_settings, trials_table
 
 
 def compare(
@@ -44,22 +47,19 @@ def compare(
     markdown:
         print Markdown.
     """
-    from flows.compare.runs import cautions
-    from flows.compare.tables import as_json, comparison_tables
-
-    files: list[Run] = [(Path(run), options.overrides) for run in runs if run.endswith(".toml")]
+    files = [options.spec(Path(run)) for run in runs if run.endswith(".toml")]
     if not runs or (not files and (variant or baselines or evidence)):
         raise ValueError(
             "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
         )
     more = _variants(files[0], variant, baselines, evidence) if files else []
-    found = _compared(runs, [*files, *more], options)
+    views = _evaluated(runs, [*files, *more], options)
     if json_:
-        answer(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+        answer(json.dumps(as_json(views), indent=2, ensure_ascii=False))
         return
-    tables = comparison_tables(found)
+    tables = comparison_tables(views)
     answer("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
-    for caution in cautions(found):
+    for caution in cautions(views):
         answer(f"\nCAUTION: {caution}")
 
 
@@ -71,23 +71,19 @@ def tune(*runs: Path, options: Options = Options()) -> None:
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
     """
-    from flows.config.run_config import load_config
-    from flows.tune import as_options, best_of, search_settings, trials_table
-
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")
-    trials = search_settings([(run, options.overrides) for run in runs], watcher())
+    specs = [options.spec(run) for run in runs]
+    trials = search_settings(specs, watcher())
     best = best_of(trials)
-    answer(trials_table(trials, load_config(runs[0], options.overrides).train.score).plain())
+    answer(trials_table(trials, specs[0].config.train.score).plain())
     answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         answer(f"  edda run {run} {as_options(best.values)}")
 
 
-def _variants(first: Run, changes: Sequence[str], baselines: bool, evidence: bool) -> list[Run]:
+def _variants(first: RunSpec, changes: Sequence[str], baselines: bool, evidence: bool) -> list[RunSpec]:
     """What is compared with the first file's run: changed, baselines, all of them with and without walks."""
-    from flows.config.presets import baseline_runs, other_evidence, variant_run, with_walks
-
     more = [variant_run(first, shlex.split(change)) for change in changes]
     more += [other_evidence(first)] if evidence else []
     for run in baseline_runs(first) if baselines else ():
@@ -95,13 +91,9 @@ def _variants(first: Run, changes: Sequence[str], baselines: bool, evidence: boo
     return more
 
 
-def _compared(runs: Sequence[str], files: Sequence[Run], options: Options) -> list[Compared]:
+def _evaluated(runs: Sequence[str], specs: Sequence[RunSpec], options: Options) -> list[RunView]:
     """The named runs, files brought up to date, then those of further files."""
-    from data_contracts.open_store import open_store
-    from flows.compare.runs import finished, recorded
-    from flows.config.run_config import store_place
-
-    made = iter(up_to_date(files, options, "evaluate") if files else ())
+    outcomes = iter(bring_up_to_date(specs, options, "evaluate") if specs else ())
     store = open_store(options.store or store_place())
-    found = [finished(next(made)) if run.endswith(".toml") else recorded(run, store) for run in runs]
-    return [*found, *map(finished, made)]
+    views = [view_of(next(outcomes)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
+    return [*views, *map(view_of, outcomes)]

@@ -8,11 +8,14 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.cli.options import FAILURE
+from flows.datasets import registry
 from flows.output.console import answer, watcher
+from flows.output.tables import Table
+from pipeline.published.convert import convert as convert_dataset
 
 datasets = App(
     name="datasets",
-    help="Public data: what there is, fetch it, check it, make logs of it.",
+    help="Public data: list, fetch, check it, convert it to logs.",
     help_epilogue="Examples:\n\n    edda datasets list\n    edda datasets fetch ml-1m\n    edda datasets convert ml-1m",
     sort_key=10,
 )
@@ -31,9 +34,6 @@ def list_(name: str | None = None, /, *, json_: Json = False) -> None:
     json_:
         print JSON.
     """
-    from flows.datasets import registry
-    from flows.output.tables import Table
-
     found = [registry.find_dataset(name)] if name else list(registry.datasets().values())
     if json_:
         answer(json.dumps([registry.as_json(dataset) for dataset in found], indent=2, ensure_ascii=False))
@@ -56,8 +56,6 @@ def fetch(name: str, /) -> None:
     name:
         the data set.
     """
-    from flows.datasets import registry
-
     dataset, root = registry.find_dataset(name), registry.data_folder()
     with watcher()(f"fetch {name}") as progress:
         states = registry.fetch(dataset, root, progress)
@@ -78,8 +76,6 @@ def verify(name: str | None = None, /, *, json_: Json = False) -> int:
     json_:
         print JSON.
     """
-    from flows.datasets import registry
-
     root, states = registry.data_folder(), []
     chosen = [registry.find_dataset(name)] if name else list(registry.begun(root))
     for dataset in chosen:
@@ -102,14 +98,11 @@ def convert(name: str, /) -> None:
     name:
         the data set.
     """
-    from flows.datasets import registry
-    from pipeline.published.convert import convert as converted
-
     dataset, root = registry.find_dataset(name), registry.data_folder()
     if dataset.adapter is None:
         raise registry.DatasetError(f"{name} needs no conversion: edda run {dataset.toml}")
     with watcher()(f"convert {name}") as progress:
-        made = converted(dataset.adapter, registry.files_folder(dataset, root), progress)
+        made = convert_dataset(dataset.adapter, registry.files_folder(dataset, root), progress)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in made.rejects.items()) or "none"
     answer(f"{made.rows:,} rows in {made.folder}/logs.parquet; rejected lines (rejects.parquet): {reasons}")
     answer(f"Next:\n  {[*registry.next_commands(dataset, root)][-1]}")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from data_contracts.contracts import MACRO, METRICS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from flows.cli.main import _examples, app
-from flows.cli.options import (
-    Options,
-    brought_up_to_date,
-    tell_where_nothing_was_made,
-)
-from flows.config.presets import BASELINES, VECTORS_ALONE, Run
-from flows.config.run_config import DEFAULT_STORE
+from flows.cli.options import Options, bring_up_to_date, say_where_nothing_was_made
+from flows.config.presets import BASELINES, VECTORS_ALONE
+from flows.config.run_config import DEFAULT_STORE, RunSpec
 from flows.output.console import answer
-from flows.output.tables import Table, domain_sizes, metric_names, metric_values, ordered_domains
+from flows.output.tables import Table, artifacts_table, domain_sizes, metric_names, metric_values, ordered_domains
+from flows.report.twins import twins_table
+from flows.runner.lookup import report_path
 
 RUN = Path(str(files("flows") / "runs" / "demo.toml"))
 
@@ -33,9 +30,9 @@ _COMPARED = {
 }
 
 
-def demo_runs(overrides: Sequence[str]) -> dict[str, Run]:
+def demo_runs(run: RunSpec) -> dict[str, RunSpec]:
     """What the demo compares, from the simplest to the product; of each domain alone, walks too stay in the domain."""
-    return {name: (RUN, [*overrides, *changes]) for name, changes in _COMPARED.items()}
+    return {name: run.with_overrides(*changes) for name, changes in _COMPARED.items()}
 
 
 def ranking_table(compared: Mapping[str, Mapping[str, Artifact]]) -> Table:
@@ -70,27 +67,21 @@ What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
   edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
 
 
-@app.command(sort_key=0, help_epilogue=_examples("demo"))
 def demo(*, options: Options = Options()) -> None:
-    """Run the whole pipeline on a generated world and compare it with simpler recommenders on the same.
+    """Run the pipeline on a generated world and compare it with simpler recommenders.
 
-    These are popularity, walks alone, and each domain alone.
+    These are popularity, walks alone, and each domain alone, on the same interactions.
     """
-    from flows.config.run_config import load_config
-    from flows.output.tables import artifacts_table
-    from flows.report.html import report_path
-    from flows.report.twins import twins_table
-
-    compared = demo_runs(options.overrides)
-    *beside, product = compared.values()
-    outcomes = brought_up_to_date(beside, options, "evaluate")
-    outcomes += brought_up_to_date([product], options)
-    tell_where_nothing_was_made(outcomes)
+    compared = demo_runs(options.spec(RUN))
+    *simpler, product = compared.values()
+    outcomes = bring_up_to_date(simpler, options, "evaluate", quietly=True)
+    outcomes += bring_up_to_date([product], options, quietly=True)
+    say_where_nothing_was_made(outcomes)
     run, keys = outcomes[-1], {outcome.plan.steps[role].key for outcome in outcomes for role in outcome.made}
     made = [role for role, artifact in run.artifacts.items() if artifact.key in keys]
     answer(artifacts_table(run.config.name, run.artifacts, made).plain() + "\n")
     if "pairs" in run.artifacts:
-        answer(twins_table(run.artifacts, load_config(RUN, options.overrides).pairs.k).plain() + "\n")
+        answer(twins_table(run.artifacts, run.config.pairs.k).plain() + "\n")
     named = zip(compared, outcomes, strict=True)
     answer(ranking_table({name: outcome.artifacts for name, outcome in named}).plain() + "\n")
     answer(what_next(run.plan.store, run.artifacts["recommendations"]))

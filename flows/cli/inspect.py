@@ -1,4 +1,4 @@
-"""Commands that look at what there is, `inspect`, `report`, `config`, and one that clears it up, `gc`."""
+"""Commands that look at what exists, `inspect`, `report`, `config`, and one that cleans it up, `gc`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from data_contracts.open_store import open_store
+from data_contracts.store.artifact import Artifact
 from flows.cli.options import FAILURE, Run, Viewing
+from flows.config.reference import reference
+from flows.config.run_config import store_place
+from flows.inspection.describe import as_text, describe, rows_table
+from flows.inspection.lineage import ancestors, as_tree, without_children
+from flows.inspection.overview import find_store, overview, overview_text
+from flows.inspection.sql import ask
 from flows.output.console import answer
-
-if TYPE_CHECKING:
-    from data_contracts.store.artifact import Artifact
+from flows.report.html import write_report
+from flows.runner.lookup import find_artifact, find_run
 
 
 def inspect(
@@ -40,38 +47,34 @@ def inspect(
     json_:
         print JSON.
     """
-    from flows.inspection.describe import as_text, describe
-    from flows.inspection.lineage import ancestors, as_tree, without_children
-    from flows.inspection.overview import find_store, overview, overview_text
-    from flows.runner.lookup import find_artifact, find_run
-
-    home = None if sql else find_store(place, options.store)
-    if home is not None:
-        runs = overview(home)
+    store = None if sql else find_store(place, options.store)
+    if store is not None:
+        runs = overview(store)
         answer(_json(runs) if json_ else overview_text(runs))
         return 0
     artifact = find_artifact(place, options.store)
     if artifact is not None:
         if sql is not None:
             return _queried(ancestors(artifact.contract.name, artifact), sql, json_)
-        found = describe(artifact, head)
-        answer(_json(found) if json_ else f"{as_text(found)}\n{as_tree('made from:', found['parents'])}")
-        return FAILURE if found["violations"] else 0
-    name, artifacts, missing = find_run(place, options.store)
+        description = describe(artifact, head)
+        tree = as_tree("made from:", description["parents"])
+        answer(_json(description) if json_ else f"{as_text(description)}\n{tree}")
+        return FAILURE if description["violations"] else 0
+    run = find_run(place, options.store)
     if sql is not None:
-        return _queried(artifacts, sql, json_, missing)
-    every = {role: describe(artifact, head) for role, artifact in artifacts.items()}
+        return _queried(run.artifacts, sql, json_, run.missing)
+    descriptions = {role: describe(artifact, head) for role, artifact in run.artifacts.items()}
     if json_:
-        answer(_json({"run": name, "unfinished": missing, "artifacts": every}))
+        answer(_json({"run": run.name, "unfinished": run.missing, "artifacts": descriptions}))
     else:
         texts = [
-            f"run {name}",
-            *map(as_text, every.values()),
-            as_tree("what was made from what:", without_children(every)),
-            *([f"UNFINISHED: {missing}"] if missing else []),
+            f"run {run.name}",
+            *map(as_text, descriptions.values()),
+            as_tree("what was made from what:", without_children(descriptions)),
+            *([f"UNFINISHED: {run.missing}"] if run.missing else []),
         ]
         answer("\n\n".join(texts))
-    return FAILURE if any(found["violations"] for found in every.values()) else 0
+    return FAILURE if any(description["violations"] for description in descriptions.values()) else 0
 
 
 def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
@@ -82,21 +85,15 @@ def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewin
     output:
         the file; by default report.html in the run's folder in the store.
     """
-    from flows.report.html import write_report
-    from flows.runner.lookup import told_run
-
-    answer(str(write_report(told_run(run, options.store), output)))
+    answer(str(write_report(find_run(run, options.store), output)))
 
 
 def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool, missing: str | None = None) -> int:
-    from flows.inspection.describe import rows_table
-    from flows.inspection.sql import ask
-
-    with ask(artifacts, sql, missing) as found:
+    with ask(artifacts, sql, missing) as result:
         if as_json:
-            answer(_json([dict(zip(found.columns, row, strict=True)) for row in found.rows]))
+            answer(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
         else:
-            answer(rows_table(found.columns, found.rows))
+            answer(rows_table(result.columns, result.rows))
     return 0
 
 
@@ -106,8 +103,6 @@ def _json(value: object) -> str:
 
 def config() -> None:
     """Print every key of a run's TOML file with its default, type and meaning; the text is itself a valid run."""
-    from flows.config.reference import reference
-
     answer(reference())
 
 
@@ -129,21 +124,9 @@ def gc(
     older_than:
         on object storage, where nobody can tell what is in use, younger files stay: 12h, 7d; by default a week.
     """
-    from data_contracts.open_store import open_store
-    from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
-    from data_contracts.remote.store import RemoteStore
-    from data_contracts.store.garbage import collect_garbage, find_garbage
-    from flows.config.run_config import store_place
-
     store = open_store(options.store or store_place())
-    if isinstance(store, RemoteStore):
-        grace = GRACE if older_than is None else older_than
-        garbage = (find_remote_garbage if dry_run else collect_remote_garbage)(store.remote, grace)
-    elif older_than is not None:
-        raise ValueError(f"--older-than is for object storage, the store is {store}; leave it out, what is used stays")
-    else:
-        garbage = (find_garbage if dry_run else collect_garbage)(store.root)
-    for found in garbage:
-        answer(f"{found.size:>15,}  {found.path}")
-    size = sum(found.size for found in garbage)
+    garbage = store.collect_garbage(dry_run=dry_run, older_than=older_than)
+    for folder in garbage:
+        answer(f"{folder.size:>15,}  {folder.path}")
+    size = sum(folder.size for folder in garbage)
     answer(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {store}")

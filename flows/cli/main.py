@@ -1,35 +1,23 @@
-"""The command line `edda`: what runs is here, what looks and what compares beside it."""
+"""The command line `edda`: registers all commands and turns errors into exit codes."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
+from pydantic import ValidationError
 from rich.console import Console
 
-from flows.cli.compare import compare, tune
-from flows.cli.datasets import datasets
-from flows.cli.inspect import config, gc, inspect, report
-from flows.cli.options import (
-    FAILURE,
-    INTERRUPTED,
-    USAGE,
-    Options,
-    up_to_date,
-)
-from flows.cli.serve import index, recommend, serve
-from flows.output.console import answer, show_logs, tell
+from flows import NO_TELEMETRY
+from flows.cli.options import FAILURE, INTERRUPTED, USAGE
+from flows.output.console import show_logs, tell
+from flows.runner.failures import in_one_line, is_the_machines
+from flows.runner.stages import STAGES
 from flows.runner.torchrun import in_ranks, is_first
-from flows.telemetry import NO_TELEMETRY
-
-if TYPE_CHECKING:
-    from flows.runner.execute import Outcome
 
 EXAMPLES = {
     "demo": ["edda demo"],
@@ -52,6 +40,52 @@ EXAMPLES = {
 }
 """By command; the help of `edda` shows all."""
 
+COMMANDS = {
+    "demo": ("flows.cli.demo:demo", "Run the pipeline on a generated world and compare it with simpler recommenders."),
+    "run": ("flows.cli.run:run", "Run all stages of a run's TOML file; only what is missing is made."),
+    **{
+        stage.command: (f"flows.cli.run:{stage.command}", f"{stage.help} Makes what this needs first.")
+        for stage in STAGES
+    },
+    "inspect": (
+        "flows.cli.inspect:inspect",
+        "Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.",
+    ),
+    "report": (
+        "flows.cli.inspect:report", "Write a run's report, finished or not, as one HTML file, and print its path."
+    ),
+    "recommend": (
+        "flows.cli.serve:recommend",
+        "Print the best items for a user, known or new, or those most like an item: rank, item, score.",
+    ),
+    "index": (
+        "flows.cli.serve:index",
+        "Build an approximate index (HNSW) of each domain's items and compare it with exact search.",
+    ),
+    "serve": (
+        "flows.cli.serve:serve",
+        "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
+    ),
+    "compare": (
+        "flows.cli.compare:compare",
+        "Bring runs up to date and print their test metrics side by side, with the settings that differ.",
+    ),
+    "tune": (
+        "flows.cli.compare:tune",
+        "Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.",
+    ),
+    "config": (
+        "flows.cli.inspect:config",
+        "Print every key of a run's TOML file with its default, type and meaning; the text is itself a valid run.",
+    ),
+    "gc": (
+        "flows.cli.inspect:gc",
+        "Remove artifacts that no run in the store refers to, and what interrupted stages left behind.",
+    ),
+    "datasets": ("flows.cli.datasets:datasets", "Public data: list, fetch, check it, convert it to logs."),
+}  # fmt: skip
+"""By name: the function, imported when the command runs, and the first line of its help."""
+
 
 def _examples(*commands: str) -> str:
     shown = [f"    {line}" for command in commands for line in EXAMPLES.get(command, ())]
@@ -69,50 +103,9 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-
-
-@app.command(name="run", sort_key=1, help_epilogue=_examples("run"))
-def run_all(run: Path, /, *, options: Options = Options()) -> None:
-    """Run all stages of a run's TOML file; only what is missing is made.
-
-    Parameters
-    ----------
-    run:
-        TOML file of the run.
-    """
-    from flows.report.html import report_path
-
-    (outcome,) = up_to_date([(run, options.overrides)], options)
-    _show(outcome)
-    if (path := report_path(outcome.plan.store.root, outcome.config.name)).exists():
-        answer(f"\nReport: {path}")
-
-
-def _stage_command(stage: str, does: str) -> Callable[..., None]:
-    def command(run: Path, /, *, options: Options = Options()) -> None:
-        _show(*up_to_date([(run, options.overrides)], options, stage))
-
-    command.__doc__ = f"{does} Makes what this needs first.\n\nParameters\n----------\nrun:\n    TOML file of the run."
-    return command
-
-
-_STAGES = {
-    "ingest": "Read the raw logs: interactions and rejects.",
-    "graph": "Number users and items and build each domain's train graph.",
-    "neighbours": "Find the items that three-step walks over all domains' train interactions tie each item to.",
-    "walk": "Describe each user and item by the anchors that random walks reach.",
-    "align": "Pair users and items of different domains that reach the same anchors.",
-    "train": "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
-    "blend": "Fit how much evidence from walks weighs beside the vectors, by domain.",
-    "evaluate": "Measure the checkpoints on held-out interactions.",
-    "export": "Write embeddings and recommendations with the logs' own ids.",
-}
-for _place, (_stage, _does) in enumerate(_STAGES.items(), start=2):
-    app.command(_stage_command(_stage, _does), name=_stage, sort_key=_place, help_epilogue=_examples(_stage))
-
-for _command in (inspect, report, recommend, index, serve, compare, tune, config, gc):
-    app.command(_command, sort_key=len(_STAGES) + 2, help_epilogue=_examples(_command.__name__))
-app.command(datasets)
+for _number, (_name, (_function, _help)) in enumerate(COMMANDS.items()):
+    _own = {} if _name == "datasets" else {"help_epilogue": _examples(_name)}
+    app.command(_function, name=_name, help=_help, sort_key=_number, **_own)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
     try:
-        result = in_ranks(lambda: _obeyed(arguments))
+        result = in_ranks(lambda: _run_command(arguments))
     except CycloptsError:
         sys.exit(USAGE)
     except KeyboardInterrupt:
@@ -134,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except Exception as error:  # the outermost border: one message in place of a traceback
+    except Exception as error:  # one message in place of a traceback
         if debug:
             raise
         tell(f"edda: {_message(error)}")
@@ -142,17 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(result or 0)
 
 
-def _obeyed(arguments: Sequence[str]) -> int | None:
+def _run_command(arguments: Sequence[str]) -> int | None:
     result: int | None = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
     return result
 
 
 def _message(error: Exception) -> str:
     """The error's own words where it was meant for people; else its type and stage as well, and how to see more."""
-    from pydantic import ValidationError
-
-    from flows.runner.failures import in_one_line, is_the_machines
-
     if is_the_machines(error) and getattr(error, "__notes__", []):
         return in_one_line(error)
     meant = isinstance(error, ValueError | OSError | LookupError)
@@ -160,14 +149,3 @@ def _message(error: Exception) -> str:
         return str(error.args[0]) if isinstance(error, KeyError) else str(error)
     where = [*getattr(error, "__notes__", [])][-1:]
     return f"{': '.join([*where, type(error).__name__, str(error)])} (--debug shows where)"
-
-
-def _show(outcome: Outcome) -> None:
-    from flows.output.tables import NOTHING_MEASURED, artifacts_table, metrics_table, reuse_table
-
-    answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
-    if reused := reuse_table(outcome.artifacts):
-        answer("\n" + reused.plain())
-    if "metrics" in outcome.artifacts:
-        metrics = metrics_table(outcome.artifacts)
-        answer("\n" + (metrics.plain() if metrics.rows else NOTHING_MEASURED))

@@ -1,20 +1,20 @@
-"""What commands accept, and how those that work on a run do it."""
+"""What commands accept, and how those that work on runs do it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.config.run_config import RunSpec, store_override
+from flows.orchestration import up_to_date
 from flows.output.console import tell, watcher
+from flows.runner.execute import Outcome
 from flows.runner.torchrun import are_several
-
-if TYPE_CHECKING:
-    from flows.orchestration.up_to_date import Runs
-    from flows.runner.execute import Outcome
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
@@ -45,39 +45,34 @@ class Options(Viewing):
     prefect: bool = True
     """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
 
-    @property
-    def overrides(self) -> list[str]:
-        """The overrides, those of other options among them."""
-        from flows.config.run_config import store_override
-
-        return [*self.set, *store_override(self.store), *(["update=true"] if self.update else [])]
+    def spec(self, path: Path) -> RunSpec:
+        """The run of a TOML file, with the overrides of all options."""
+        update = ["update=true"] if self.update else []
+        return RunSpec(path, (*self.set, *store_override(self.store), *update))
 
 
-def up_to_date(runs: Runs, options: Options, stage: str | None = None) -> list[Outcome]:
-    """Make what is missing of each run, as a Prefect flow where the options have it; says so where nothing is.
+def bring_up_to_date(
+    specs: Sequence[RunSpec], options: Options, stage: str | None = None, *, quietly: bool = False
+) -> list[Outcome]:
+    """Make what is missing of each run, as a Prefect flow where the options have it.
 
     Args:
-        runs: TOML files with their overrides.
+        specs: the runs.
         options: of the command.
         stage: one stage and what it needs; all by default.
+        quietly: say nothing where there was nothing to do.
 
     Returns:
         What each run has, in the same order.
     """
-    outcomes = brought_up_to_date(runs, options, stage)
-    tell_where_nothing_was_made(outcomes)
+    prefect = options.prefect and not are_several(os.environ)
+    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=prefect)
+    if not quietly:
+        say_where_nothing_was_made(outcomes)
     return outcomes
 
 
-def brought_up_to_date(runs: Runs, options: Options, stage: str | None = None) -> list[Outcome]:
-    """As `up_to_date`, without a word where there was nothing to do."""
-    from flows.orchestration.up_to_date import bring_up_to_date
-
-    prefect = options.prefect and not are_several(os.environ)
-    return bring_up_to_date(runs, stage, watcher(), prefect=prefect)
-
-
-def tell_where_nothing_was_made(outcomes: Sequence[Outcome]) -> None:
+def say_where_nothing_was_made(outcomes: Sequence[Outcome]) -> None:
     """Say so where there was nothing to do for any of them."""
     if not any(outcome.made for outcome in outcomes):
         tell("nothing to do, everything is up to date")

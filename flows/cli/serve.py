@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli.options import Run, Viewing
 from flows.output.console import answer, tell, watcher
-
-if TYPE_CHECKING:
-    from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
+from flows.output.tables import Table
+from flows.serve.open_run import exported_run, open_run
+from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
+from model.serving.why import REASONS
 
 
 def _exactly_one(given: ArgumentCollection) -> None:
@@ -63,9 +64,6 @@ def recommend(
     json_:
         print JSON.
     """
-    from flows.serve.open_run import open_run
-    from model.serving.why import REASONS
-
     recommender, reasons = open_run(run, options.store, index=with_index), REASONS if why else 0
     asked: dict[str, object] = {"domain": domain}
     if user is not None:
@@ -90,14 +88,12 @@ def recommend(
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
     """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
-    from flows.output.tables import Table
-    from flows.serve.open_run import exported_run
-    from model.serving.approximate import build_index
+    from model.serving.approximate import build_index  # needs the extra `ann`
 
-    name, artifacts, store = exported_run(run, options.store)
+    view = exported_run(run, options.store)
     with watcher()("index") as progress:
-        made = build_index(store, artifacts, progress)
-    store.link(name, "index", made)
+        made = build_index(view.store, view.artifacts, progress)
+    view.store.link(view.name, "index", made)
     times = ("exact_p50", "exact_p99", "index_p50", "index_p99")
     rows = tuple(
         (row["domain"], f"{row['items']:,}", f"{row['recall']:.4f}", *(f"{row[time]:,.2f}" for time in times))
@@ -127,8 +123,7 @@ def serve(
     with_index:
         search by the run's index (`edda index`) for users, known or new, in place of exactly.
     """
-    from flows.serve.open_run import open_run
-    from flows.serve.server import serve_until_stopped
+    from flows.serve.server import serve_until_stopped  # needs the extra `serve`
     from flows.serve.service import service
 
     serve_until_stopped(service(open_run(run, options.store, index=with_index), run), host, port)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +10,9 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import MACRO, METRICS, RANKS_FILE
 from data_contracts.store.files import read_rows
+from flows.runner.lookup import RunView
 from model.evaluation.metrics import Estimate, mean_estimate, resample_weights
 from model.evaluation.significance import UserSums, differences, mean_sums, p_of_no_difference, user_sums
-
-if TYPE_CHECKING:
-    from flows.compare.runs import Compared
 
 RESAMPLES = 1000
 """Of the users of each domain; no p is smaller than one in so many."""
@@ -26,7 +23,7 @@ Chances = Mapping[tuple[str, str, str], float]
 """(run, domain, metric) → p."""
 
 
-def p_over_users(runs: Sequence[Compared]) -> Chances:
+def p_over_users(runs: Sequence[RunView]) -> Chances:
     """How likely each run would differ from the first as much by chance, were other users held out.
 
     Users are drawn with replacement, the same for all runs. Rows count with the mean over the seeds that both runs
@@ -56,14 +53,14 @@ def p_over_users(runs: Sequence[Compared]) -> Chances:
     }
 
 
-def _ranks(run: Compared) -> pa.Table | None:
+def _ranks(run: RunView) -> pa.Table | None:
     """What the run's held-out rows were ranked; None where it has none, or was evaluated before they were kept."""
     path = run.artifacts[METRICS.name].path / RANKS_FILE
     table = read_rows(path) if path.exists() else None
     return table if table is not None and table.num_rows else None
 
 
-def _pair(run: Compared, first: Compared, ranks: Mapping[str, pa.Table], domain: str) -> tuple[UserSums, UserSums]:
+def _pair(run: RunView, first: RunView, ranks: Mapping[str, pa.Table], domain: str) -> tuple[UserSums, UserSums]:
     """Sums of both runs in a domain, over the seeds that they share."""
     seeds = [set(ranks[one.name]["seed"].to_pylist()) for one in (run, first)]
     common = seeds[0] & seeds[1]
@@ -73,7 +70,7 @@ def _pair(run: Compared, first: Compared, ranks: Mapping[str, pa.Table], domain:
     return own, theirs
 
 
-def _sums(run: Compared, ranks: pa.Table, domain: str, seeds: set[int]) -> UserSums:
+def _sums(run: RunView, ranks: pa.Table, domain: str, seeds: set[int]) -> UserSums:
     settings = run.artifacts[METRICS.name].manifest.settings
     here = ranks.filter(pc.equal(ranks["domain"], domain))
     of_seeds = (here.filter(pc.equal(here["seed"], seed)) for seed in sorted(seeds))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_contracts.contracts import MACRO, SHARE
-from flows.compare.runs import Compared, cautions, changes, cost, difference
+from flows.compare.runs import cautions, changes, cost, difference
 from flows.compare.significance import Chances, p_over_users
 from flows.output.tables import (
     WHERE_FROM,
@@ -17,6 +17,7 @@ from flows.output.tables import (
     share_names,
     shares_of,
 )
+from flows.runner.lookup import RunView
 
 SIGNIFICANT = 0.05
 """Differences with a smaller p are marked."""
@@ -25,7 +26,7 @@ _HIDDEN = ("full_mrr",)
 """Metrics that the tables leave out; JSON has them."""
 
 
-def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
+def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
     """Accuracy by domain, then where scores come from, costs and settings.
 
     Raises:
@@ -34,7 +35,7 @@ def comparison_tables(runs: Sequence[Compared]) -> list[Table]:
     return [*domain_tables(runs), *shares_tables(runs), _cost_table(runs), settings_table(runs)]
 
 
-def domain_tables(runs: Sequence[Compared]) -> list[Table]:
+def domain_tables(runs: Sequence[RunView]) -> list[Table]:
     """Accuracy: a table for each domain, small ones first, then for their mean.
 
     Raises:
@@ -48,7 +49,7 @@ def domain_tables(runs: Sequence[Compared]) -> list[Table]:
     return [_domain_table(domain, runs, by_users) for domain in _small_first(runs[0])]
 
 
-def _domain_table(domain: str, runs: Sequence[Compared], by_users: Chances) -> Table:
+def _domain_table(domain: str, runs: Sequence[RunView], by_users: Chances) -> Table:
     first = runs[0]
     names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
     rows = [
@@ -58,7 +59,7 @@ def _domain_table(domain: str, runs: Sequence[Compared], by_users: Chances) -> T
     return Table(_domain_title(domain, first, names), header, tuple(rows))
 
 
-def _domain_title(domain: str, first: Compared, names: Sequence[str]) -> str:
+def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     sizes = domain_sizes(first.artifacts)
     rows = int(first.values[domain, names[0]]["rows"]) if names else 0
     of = "mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
@@ -69,7 +70,7 @@ def _domain_title(domain: str, first: Compared, names: Sequence[str]) -> str:
     return f"{of}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({told})"
 
 
-def _cells(run: Compared, first: Compared, place: tuple[str, str], by_users: Chances) -> tuple[str, str]:
+def _cells(run: RunView, first: RunView, place: tuple[str, str], by_users: Chances) -> tuple[str, str]:
     if place not in run.values:
         return "–", ""
     found = run.values[place]
@@ -82,7 +83,7 @@ def _cells(run: Compared, first: Compared, place: tuple[str, str], by_users: Cha
     return value, f"{against.value:+.4f}{marks:<2}"
 
 
-def shares_tables(runs: Sequence[Compared]) -> list[Table]:
+def shares_tables(runs: Sequence[RunView]) -> list[Table]:
     """Where scores come from, the mean over domains; none where no run has that."""
     names = list(dict.fromkeys(name for run in runs for name in share_names(run.values)))
     rows = tuple((run.name, *shares_of(run.values, MACRO, names)) for run in runs)
@@ -90,7 +91,7 @@ def shares_tables(runs: Sequence[Compared]) -> list[Table]:
     return [Table(f"{WHERE_FROM} and domains", header, rows)] if names else []
 
 
-def _cost_table(runs: Sequence[Compared]) -> Table:
+def _cost_table(runs: Sequence[RunView]) -> Table:
     rows = tuple((run.name, *(_number(value) for value in cost(run).values())) for run in runs)
     header = ("run", "seeds", "best epoch", "epochs", "seconds", "s/epoch", "memory MiB", "checkpoint MiB")
     return Table("Training, mean over seeds; memory: the process's, at its largest while training", header, rows)
@@ -100,7 +101,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
-def settings_table(runs: Sequence[Compared]) -> Table:
+def settings_table(runs: Sequence[RunView]) -> Table:
     """Settings that differ from the first run's."""
     differing = [changes(run, runs[0]) for run in runs[1:]]
     texts = ("  ".join(f"{key}={value}" for key, value in of.items()) or "nothing" for of in differing)
@@ -108,18 +109,18 @@ def settings_table(runs: Sequence[Compared]) -> Table:
     return Table(f"What differs from {runs[0].name}", ("run", "settings"), rows, left=True)
 
 
-def _small_first(run: Compared) -> list[str]:
+def _small_first(run: RunView) -> list[str]:
     domains = ordered_domains(run.values, domain_sizes(run.artifacts))  # none where there was no test row
     return [*reversed(domains[:-1]), *domains[-1:]]
 
 
-def as_json(runs: Sequence[Compared]) -> dict[str, Any]:
+def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
     """Everything the tables show and more, for programs."""
     by_users = p_over_users(runs)
     return {"cautions": cautions(runs), "runs": [_described(run, runs[0], by_users) for run in runs]}
 
 
-def _described(run: Compared, first: Compared, by_users: Chances) -> dict[str, Any]:
+def _described(run: RunView, first: RunView, by_users: Chances) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, float]] = {}
     for place, value in run.values.items():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from flows.config.run_config import RunConfig, load_config
+from flows.config.run_config import RunConfig, RunSpec
 
 _NETWORK_L2 = "train.l2=1e-4"
 """EDDA's penalty leaves networks with nothing but popularity."""
@@ -62,41 +61,35 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
 }
 """By name: what is set beside the run's own settings."""
 
-Run = tuple[Path, list[str]]
-"""A TOML file with its overrides."""
 
-
-def baseline_runs(run: Run) -> list[Run]:
+def baseline_runs(run: RunSpec) -> list[RunSpec]:
     """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
 
-    Their vectors rank alone, but for `walks`, which has none. Epochs are selected as the run's are, by the score that
-    the baseline is evaluated on, unless the preset says otherwise.
+    Their vectors rank alone, except for `walks`, which has none. Epochs are selected as the run's are, by the score
+    that the baseline is evaluated on, unless the preset says otherwise.
     """
-    path, overrides = run
-    config = load_config(path, overrides)
-    alike = [*overrides, f"train.width={_final_width(config)}", VECTORS_ALONE]
-    return [(path, [*alike, *preset, f"name={_named(config, name)}"]) for name, preset in BASELINES.items()]
+    shared = f"train.width={_final_width(run.config)}", VECTORS_ALONE
+    return [
+        run.with_overrides(*shared, *preset, f"name={_named(run.config, name)}") for name, preset in BASELINES.items()
+    ]
 
 
-def with_walks(run: Run) -> list[Run]:
+def with_walks(run: RunSpec) -> list[RunSpec]:
     """The run with evidence from walks beside its vectors, named `…-walks`; none where it has that already."""
-    path, overrides = run
-    config = load_config(path, overrides)
-    if config.blend.evidence:
+    if run.config.blend.evidence:
         return []
-    return [(path, [*overrides, _WITH_WALKS, f"name={_named(config, 'walks')}"])]
+    return [run.with_overrides(_WITH_WALKS, f"name={_named(run.config, 'walks')}")]
 
 
-def other_evidence(run: Run) -> Run:
-    """The run without evidence from walks where it has that, with it where it has not."""
-    return variant_run(run, [VECTORS_ALONE if load_config(*run).blend.evidence else _WITH_WALKS])
+def other_evidence(run: RunSpec) -> RunSpec:
+    """The run without evidence from walks where it has that, with it where it does not."""
+    return variant_run(run, [VECTORS_ALONE if run.config.blend.evidence else _WITH_WALKS])
 
 
-def variant_run(run: Run, changes: Sequence[str]) -> Run:
+def variant_run(run: RunSpec, changes: Sequence[str]) -> RunSpec:
     """The run with further overrides, named after the run and what they change."""
-    path, overrides = run
-    name = _named(load_config(path, overrides), *(change.rpartition(".")[2] for change in changes))
-    return path, [*overrides, *changes, f"name={name}"]
+    name = _named(run.config, *(change.rpartition(".")[2] for change in changes))
+    return run.with_overrides(*changes, f"name={name}")
 
 
 def _final_width(config: RunConfig) -> int:
@@ -104,6 +97,6 @@ def _final_width(config: RunConfig) -> int:
     return sum(config.train.widths) if both else config.train.width
 
 
-def _named(config: RunConfig, *parts: str) -> str:
+def _named(config: RunConfig, *suffixes: str) -> str:
     """A run's name and more, in the letters that names may have."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.name, *parts])).strip("-")[:100]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.name, *suffixes])).strip("-")[:100]

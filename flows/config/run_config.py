@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -57,7 +60,7 @@ class RunConfig(Settings):
     store: Annotated[str, Field(min_length=1)] | None = None
     """Folder of all artifacts, relative to the run's file, or s3://, gs://, abfs://; else $EDDA_STORE, ./edda-store."""
     update: bool = False
-    """Where logs have grown, go on from what the run's name made last (docs/updating.md); else always from scratch."""
+    """Where logs have grown, go on from what the run's name made last; else from scratch (docs/operate/updating.md)."""
     world: WorldSettings | None = None
     """Generate the logs; either this or [[logs]]."""
     logs: tuple[LogSource, ...] = ()
@@ -106,6 +109,33 @@ class RunConfig(Settings):
     def aligns(self) -> bool:
         """Training reads the aligned pairs."""
         return self.train.aligns
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run as a command line names it: its file, and settings that replace the file's."""
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE, as `load_config` takes them."""
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings, loaded once.
+
+        Raises:
+            ConfigError: as `load_config`.
+        """
+        return load_config(self.path, self.overrides)
+
+    def with_overrides(self, *overrides: str) -> RunSpec:
+        """The same run with further overrides."""
+        return RunSpec(self.path, (*self.overrides, *overrides))
+
+    def __str__(self) -> str:
+        """As a command line takes it, from any folder."""
+        options = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join([str(self.path.absolute()), *options])
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -8,15 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
+from data_contracts.contracts import Role
 from data_contracts.open_store import store_of
 from data_contracts.store.artifact import Artifact
-from flows.runner.stages import contract_of
 
 
 def parents_of(artifact: Artifact) -> dict[str, Artifact | None]:
     """By role, the artifacts that one was made from; None for what is not in its store."""
     store = store_of(artifact)
-    return {role: store.find(contract_of(role), key)
+    return {role: store.find(Role.parse(role).contract, key)
             for role, key in artifact.manifest.parents.items()}  # fmt: skip
 
 

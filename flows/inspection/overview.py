@@ -11,7 +11,7 @@ from data_contracts.open_store import open_store
 from data_contracts.store.store import Store
 from flows.config.run_config import store_place
 from flows.output.tables import Table, metric_values
-from flows.runner.lookup import run_by_name, what_is_missing
+from flows.runner.lookup import recorded_run
 
 _AUC = MACRO, "auc"
 
@@ -42,7 +42,8 @@ def overview_text(found: Mapping[str, Any]) -> str:
 
 
 def _run(name: str, store: Store) -> dict[str, Any]:
-    artifacts = {role: artifact for role, artifact in run_by_name(name, store)[0].items() if artifact.is_readable}
+    view = recorded_run(name, store)
+    artifacts = {role: artifact for role, artifact in view.artifacts.items() if artifact.is_readable}
     manifests = {role: artifact.manifest for role, artifact in artifacts.items()}
     interactions, metrics = artifacts.get(INTERACTIONS.name), artifacts.get(METRICS.name)
     return {
@@ -53,7 +54,7 @@ def _run(name: str, store: Store) -> dict[str, Any]:
         "auc": metric_values(metrics).get(_AUC, {}).get("value") if metrics else None,
         "artifacts": len(artifacts),
         "bytes": sum(entry.size for manifest in manifests.values() for entry in manifest.files),
-        "unfinished": what_is_missing(name, store),
+        "unfinished": view.missing,
     }
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from flows.config.run_config import RunConfig, load_config
-from flows.runner.plan import make_plan
-from flows.telemetry import NO_TELEMETRY
-
-if TYPE_CHECKING:
-    from flows.runner.execute import Outcome
+from flows import NO_TELEMETRY
+from flows.config.run_config import RunSpec
+from flows.output.console import Watch
+from flows.runner.execute import Outcome
+from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +20,18 @@ ENVIRONMENT = {
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
-"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine; what is logged
-before and after a flow is no concern of Prefect's."""
+"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine; no complaints about
+what is logged before and after a flow."""
 
 
-def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list[Outcome]:
-    """Run the flow for each TOML file and its overrides.
+def run_flows(specs: Sequence[RunSpec], stage: str | None, watch: Watch, digests: Digests) -> list[Outcome]:
+    """Run the flow for each run.
 
     Args:
-        runs: TOML files with overrides.
+        specs: the runs.
         stage: one stage and what it needs; all by default.
+        watch: follows the work.
+        digests: of the log files that this process has read.
 
     Returns:
         What each run has now, in the same order.
@@ -40,16 +39,6 @@ def run_flows(runs: Sequence[tuple[Path, list[str]]], stage: str | None) -> list
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
-    from flows.orchestration.flow import edda
+    from flows.orchestration.flow import run_flow  # Prefect reads the environment when it is imported
 
-    wanted: Any = stage or "full"
-    for path, overrides in runs:
-        edda(str(path), overrides=overrides, stage=wanted)
-    return [_recorded(load_config(path, overrides)) for path, overrides in runs]
-
-
-def _recorded(config: RunConfig) -> Outcome:
-    from flows.runner.execute import Outcome
-
-    plan = make_plan(config)
-    return Outcome(plan, plan.found(), plan.store.run(config.name)[1]["made"])
+    return [run_flow(spec, stage, watch, digests) for spec in specs]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,16 +20,50 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from data_contracts.store.artifact import Artifact
-from flows.config.run_config import load_config
-from flows.orchestration.page import link_artifact, show_outcome, shown_progress
-from flows.output.console import PACKAGES
-from flows.report.html import keep_report
-from flows.runner.execute import file_with_options, make_roles, nobody, run_stages, watch
+from flows.config.run_config import RunSpec
+from flows.orchestration.page import link_artifact, page_progress, show_outcome
+from flows.output.console import PACKAGES, Watch
+from flows.report.keep import keep_report
+from flows.runner.execute import Execution, Outcome, make_roles, run_stages
 from flows.runner.failures import in_one_line, is_passing
 from flows.runner.plan import Plan
+from flows.runner.stages import STAGE_NAMES
+from pipeline.logs.discovery import Digests
 
-Stage = Literal["full", "ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
+StageName = Literal["full", *STAGE_NAMES]  # type: ignore[valid-type]  # the server's form offers these
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass
+class _Session:
+    """What the process that starts a flow hands to it, and gets back from it: a flow's parameters are JSON."""
+
+    watch: Watch
+    digests: Digests
+    outcome: Outcome | None = None
+
+
+_session: ContextVar[_Session | None] = ContextVar("session", default=None)
+
+
+def run_flow(spec: RunSpec, stage: str | None, watch: Watch, digests: Digests) -> Outcome:
+    """Run the flow in this process.
+
+    Args:
+        spec: the run.
+        stage: one stage and what it needs; all by default.
+        watch: follows the work.
+        digests: of the log files that this process has read.
+    """
+    session = _Session(watch, digests)
+    token = _session.set(session)
+    try:
+        edda(str(spec.path), overrides=list(spec.overrides), stage=stage or "full")
+    finally:
+        _session.reset(token)
+    if session.outcome is None:
+        raise RuntimeError(f"the flow of run {spec.config.name!r} ended without an outcome")
+    return session.outcome
 
 
 def _retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -43,10 +79,10 @@ def _retry(_task: Any, _run: Any, state: Any) -> bool:
     retry_delay_seconds=[2, 10, 60],
     retry_condition_fn=_retry,
 )
-def work_on_stage(plan: Plan, stage: str, roles: list[str]) -> Any:
+def work_on_stage(plan: Plan, stage: str, roles: list[str], watch: Watch) -> Any:
     """Make a stage's missing artifacts; `Skipped` where there are none. Each artifact of the stage gets a link."""
     try:
-        made = make_roles(plan, stage, roles)
+        made = make_roles(plan, stage, roles, watch)
     except Exception as error:  # the task's border: the state tells a person what a traceback would bury
         return _failed(error)
     for role, step in plan.steps.items():
@@ -58,8 +94,8 @@ def work_on_stage(plan: Plan, stage: str, roles: list[str]) -> Any:
     return Completed(message=f"{stage}: made {', '.join(roles)}", data=keys)
 
 
-def _work(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
-    state: Any = work_on_stage(plan, stage, roles)
+def _work(plan: Plan, stage: str, roles: list[str], watch: Watch) -> dict[str, Artifact]:
+    state: Any = work_on_stage(plan, stage, roles, watch)
     keys = state.result()  # raises what made the task fail
     return {role: artifact for role in keys if (artifact := plan.find(role))}
 
@@ -84,30 +120,29 @@ def _tell_no_more(error: Exception) -> None:
 
 
 @contextmanager
-def _shown() -> Iterator[None]:
-    """Where nobody watches the process, progress goes to the page, and to the log what terminals show."""
-    if watch.get() is not nobody:
-        yield
-        return
-    token = watch.set(shown_progress)
+def _logs_of_packages() -> Iterator[None]:
+    """In a worker, what terminals show goes to the flow run's log."""
     unset = [logger for name in PACKAGES if (logger := logging.getLogger(name)).level == logging.NOTSET]
     try:
         for logger in unset:
             logger.setLevel(logging.INFO)
         yield
     finally:
-        watch.reset(token)
         for logger in unset:
             logger.setLevel(logging.NOTSET)
 
 
-def _run(run: str, overrides: list[str], stage: str | None = None) -> None:
+def _run(spec: RunSpec, stage: str | None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
-    with _shown():
-        file = file_with_options(Path(run), overrides)
-        outcome = run_stages(load_config(Path(run), overrides), stage, _work, file)
-        if stage is None:
-            keep_report(outcome.config.name, outcome.plan.store)
+    session, command = _session.get(), f"edda {stage or 'run'} {spec}"
+    if session:
+        execution = Execution(_work, session.watch, command, session.digests)
+        session.outcome = outcome = run_stages(spec.config, stage, execution)
+    else:  # a worker's process, which no terminal watches
+        with _logs_of_packages():
+            outcome = run_stages(spec.config, stage, Execution(_work, page_progress, command))
+    if stage is None:
+        keep_report(outcome.config.name, outcome.plan.store)
     show_outcome(outcome)
 
 
@@ -116,7 +151,7 @@ def edda(
     run: str,
     seed: Seed | None = None,
     overrides: list[str] = [],  # noqa: B006 - never changed, and None would be no list in the page's form
-    stage: Stage = "full",
+    stage: StageName = "full",
 ) -> Any:
     """Bring a run up to date: what exists is skipped, what is missing is made.
 
@@ -128,7 +163,7 @@ def edda(
     """
     seeds = [] if seed is None else [f"train.seeds=[{seed}]"]
     try:
-        _run(run, [*overrides, *seeds], None if stage == "full" else stage)
+        _run(RunSpec(Path(run), (*overrides, *seeds)), None if stage == "full" else stage)
     except Exception as error:  # the flow's border, as the task's
         get_run_logger().error(in_one_line(error))
         _tell_no_more(error)

@@ -67,7 +67,7 @@ def show_outcome(outcome: Outcome) -> None:
 
 
 @contextmanager
-def shown_progress(role: str) -> Iterator[Progress]:
+def page_progress(role: str) -> Iterator[Progress]:
     """Without a terminal that watches, progress goes to the flow run's log and to a bar on the stage's page.
 
     Each part of the work (a domain, two domains) that is finished becomes a task run beside the stage's.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import (
-    BEFORE,
     CHECKPOINT,
     INTERACTIONS,
     KINDS,
@@ -21,12 +20,10 @@ from data_contracts.contracts import (
     REACH,
     SHARE,
     TEST,
+    Role,
 )
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import partition_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def reuse_table(artifacts: Mapping[str, Artifact]) -> Table | None:
         None where the run is from scratch.
     """
     made_from = artifacts[INTERACTIONS.name].manifest.parents if INTERACTIONS.name in artifacts else {}
-    before = made_from.get(f"{NODES.name}-{BEFORE}")
+    before = made_from.get(str(Role(NODES).previous))
     if before is None:
         return None
     rows = tuple(row for role, artifact in artifacts.items() for row in _reused(role, artifact))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
 from data_contracts.store.artifact import MANIFEST, Artifact
-from flows.compare.runs import Compared, cautions, recorded
+from flows.compare.runs import cautions, evaluated_run
 from flows.compare.tables import domain_tables, settings_table, shares_tables
 from flows.output.plots import COLOURS, Spread, intervals
 from flows.output.tables import NOTHING_MEASURED, Table, metric_names, metrics_table
 from flows.report.blocks import Block, Folded, Note, Plots, Section
-from flows.report.results import log
-from flows.runner.lookup import Told
+from flows.runner.lookup import RunView
+
+log = logging.getLogger(__name__)
 
 _OPEN = 3
 """Domains, the smallest, whose comparison is shown unfolded."""
@@ -22,22 +24,21 @@ _OPEN = 3
 _PLOTTED_DOMAINS = 30
 
 
-def accuracy_section(told: Told) -> Section:
+def accuracy_section(view: RunView) -> Section:
     """Test metrics by domain, small ones first; beside the store's other runs on the same interactions."""
-    if METRICS.name not in told.artifacts:
+    if METRICS.name not in view.artifacts:
         return Section("Accuracy", [])
-    metrics = metrics_table(told.artifacts, "Test metrics by domain, small ones first (95 % interval)")
+    metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     if not metrics.rows:
         return Section("Accuracy", [Note(NOTHING_MEASURED)])
     *domains, (_, *of_mean) = metrics.rows
     blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *of_mean)))]
-    this = Compared(told.name, told.config, told.artifacts)
-    others, left_out = _others(told)
-    shown = [this, *others[: COLOURS - 1]]
+    others, left_out = _others(view)
+    shown = [view, *others[: COLOURS - 1]]
     colours = {run.name: place for place, run in enumerate(shown)}
-    blocks.append(Plots([_intervals(told, shown, metric) for metric in _plotted(this)], colours))
+    blocks.append(Plots([_intervals(view, shown, metric) for metric in _plotted(view)], colours))
     if others:
-        runs = [this, *others]
+        runs = [view, *others]
         *tables, over_domains = domain_tables(runs)
         blocks += [*tables[:_OPEN], over_domains]
         blocks += [Folded("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
@@ -48,30 +49,30 @@ def accuracy_section(told: Told) -> Section:
     return Section("Accuracy", [*blocks, *left_out])
 
 
-def _others(told: Told) -> tuple[list[Compared], list[Note]]:
+def _others(view: RunView) -> tuple[list[RunView], list[Note]]:
     """Other runs of the store that were evaluated on the same interactions, and what is said of damaged ones."""
     runs, notes = [], []
-    for name in told.store.run_names():
+    for name in view.store.run_names():
         try:
-            if name != told.name and (run := _same_rows(told, name)):
+            if name != view.name and (run := _same_rows(view, name)):
                 runs.append(run)
         except (OSError, ValueError) as error:  # of somebody else's run: no reason to have no report
             note = f"Run {name} is left out: {'; '.join(str(error).splitlines())}"
-            log.warning("report of run %r: %s", told.name, note)
+            log.warning("report of run %r: %s", view.name, note)
             notes.append(Note(note))
     return runs, notes
 
 
-def _same_rows(told: Told, name: str) -> Compared | None:
+def _same_rows(view: RunView, name: str) -> RunView | None:
     """A run by its name, if it was evaluated on the same interactions and this program can read it.
 
     Raises:
         OSError, ValueError: it is damaged.
     """
-    artifacts, mine = told.store.run(name)[0], told.artifacts.get(INTERACTIONS.name)
-    if mine is None or artifacts.get(INTERACTIONS.name) != mine or METRICS.name not in artifacts:
+    artifacts, interactions = view.store.recorded(view.store.run(name)), view.artifacts.get(INTERACTIONS.name)
+    if interactions is None or artifacts.get(INTERACTIONS.name) != interactions or METRICS.name not in artifacts:
         return None
-    run = recorded(name, told.store)
+    run = evaluated_run(name, view.store)
     if not all(_is_readable(found) for found in run.artifacts.values()):
         return None
     if problems := run.artifacts[METRICS.name].verify():
@@ -90,14 +91,14 @@ def _damaged(artifact: Artifact, problem: object) -> OSError:
     return OSError(f"{artifact.address} is damaged: {problem}; delete it and run the run's file again")
 
 
-def _plotted(run: Compared) -> list[str]:
+def _plotted(run: RunView) -> list[str]:
     """One metric among candidates, one among all items."""
     names = metric_names(run.values)
     return [name for name in names if name == "auc" or name.startswith("full_recall")][:2]
 
 
-def _intervals(told: Told, runs: Sequence[Compared], metric: str) -> str:
-    domains = [domain for domain in reversed(told.sizes) if (domain, metric) in runs[0].values][:_PLOTTED_DOMAINS]
+def _intervals(view: RunView, runs: Sequence[RunView], metric: str) -> str:
+    domains = [domain for domain in reversed(view.sizes) if (domain, metric) in runs[0].values][:_PLOTTED_DOMAINS]
     nothing: Mapping[str, float] = dict.fromkeys(("value", "low", "high"), np.nan)
     spreads = []
     for run in runs:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.output.plots import COLOURS
 from flows.output.tables import Table
-from flows.runner.lookup import Told
+from flows.runner.lookup import RunView
 
 _IN_SQUARE = 64
 """Domains that a square shows, at most."""
@@ -32,10 +33,10 @@ class Heat:
         ]
 
 
-def heat(told: Told, title: str, shares: NDArray[np.float64]) -> Heat:
+def heat(view: RunView, title: str, shares: NDArray[np.float64]) -> Heat:
     """The square of the largest domains; `shares` are of all of them, in the order of their sizes."""
-    shown = list(told.sizes)[:_IN_SQUARE]
-    left_out = f"; the {_IN_SQUARE} largest domains" if len(shown) < len(told.sizes) else ""
+    shown = list(view.sizes)[:_IN_SQUARE]
+    left_out = f"; the {_IN_SQUARE} largest domains" if len(shown) < len(view.sizes) else ""
     return Heat(title + left_out, shown, shares[: len(shown), : len(shown)])
 
 
@@ -80,10 +81,17 @@ class Section:
     blocks: Sequence[Block]
 
 
-def legend(told: Told) -> dict[str, int | None]:
+def colours_of(view: RunView) -> dict[str, int]:
+    """The domains that plots tell apart, all or the largest, and the numbers of their colours."""
+    domains = list(view.sizes) if len(view.sizes) <= COLOURS else list(view.sizes)[: COLOURS - 1]
+    return {domain: number for number, domain in enumerate(domains)}
+
+
+def legend(view: RunView) -> dict[str, int | None]:
     """The colours of domains, and how many share the last."""
-    rest = len(told.sizes) - len(told.colours)
-    return {**told.colours, **({f"{rest} smaller domains": None} if rest else {})}
+    colours = colours_of(view)
+    rest = len(view.sizes) - len(colours)
+    return {**colours, **({f"{rest} smaller domains": None} if rest else {})}
 
 
 def number(value: float | None, digits: int = 0) -> str:

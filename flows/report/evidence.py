@@ -15,7 +15,7 @@ from data_contracts.store.artifact import Artifact
 from flows.output.plots import COLOURS, STANDS_OUT, Series, line_plot
 from flows.output.tables import Table, shares_table
 from flows.report.blocks import Block, Folded, Note, Plots, Section, number
-from flows.runner.lookup import Told
+from flows.runner.lookup import RunView
 
 _OPEN = 4
 """Domains, the largest, whose curve is shown unfolded."""
@@ -34,20 +34,20 @@ _SHARES = (
 _NO_EVIDENCE = "This run ranks by vectors alone: blend.evidence is false."
 
 
-def evidence_section(told: Told) -> Section:
+def evidence_section(view: RunView) -> Section:
     """The curve that each domain's blend was chosen from, and where scores come from, vectors and evidence."""
-    blends = {role.partition("-")[2]: found for role, found in told.artifacts.items() if found.contract is BLEND}
-    blocks = _blend_blocks(told, blends) if blends else []
-    if not (blends or told.config.get("blend", {}).get("evidence", False)):
+    blends = {role.partition("-")[2]: found for role, found in view.artifacts.items() if found.contract is BLEND}
+    blocks = _blend_blocks(view, blends) if blends else []
+    if not (blends or view.config.get("blend", {}).get("evidence", False)):
         blocks = [Note(_NO_EVIDENCE)]
-    shares = shares_table(told.artifacts) if METRICS.name in told.artifacts else None
+    shares = shares_table(view.artifacts) if METRICS.name in view.artifacts else None
     return Section("Evidence from walks", [*blocks, shares, Note(_SHARES)] if shares else blocks)
 
 
-def _blend_blocks(told: Told, blends: Mapping[str, Artifact]) -> list[Block]:
+def _blend_blocks(view: RunView, blends: Mapping[str, Artifact]) -> list[Block]:
     """Tables and plots of the blends, by seed."""
     curves = {seed: _curves_by_domain(blend) for seed, blend in blends.items()}
-    domains = [domain for domain in told.sizes if all(domain in of_seed for of_seed in curves.values())]
+    domains = [domain for domain in view.sizes if all(domain in of_seed for of_seed in curves.values())]
     by_domain = {domain: [of_seed[domain] for of_seed in curves.values()] for domain in domains}
     seeds = {f"seed {seed}": place % COLOURS for place, seed in enumerate(curves)} if len(curves) > 1 else {}
     plots = [_plot(domain, by_domain[domain]) for domain in domains[:_PLOTTED_DOMAINS]]

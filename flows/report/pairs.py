@@ -18,7 +18,7 @@ from flows.output.plots import Series, line_plot
 from flows.output.tables import Table
 from flows.report.blocks import Block, Heat, Note, Plots, Section, heat, number
 from flows.report.twins import twins_table
-from flows.runner.lookup import Told
+from flows.runner.lookup import RunView
 
 _PARTITIONS = 200
 """Ordered pairs of domains, the largest, whose similarities are read."""
@@ -29,29 +29,29 @@ _ANCHORS_SHOWN = 3
 _TWIN_RANKS = 5
 
 
-def pairs_section(told: Told) -> Section:
+def pairs_section(view: RunView) -> Section:
     """How nodes reach anchors, and which nodes of two domains were aligned by them."""
     blocks: list[Block] = []
-    artifacts = told.artifacts
+    artifacts = view.artifacts
     if REACH.name in artifacts:
-        blocks.append(_reach_table(told))
-    if PAIRS.name in artifacts and len(told.sizes) > 1:
+        blocks.append(_reach_table(view))
+    if PAIRS.name in artifacts and len(view.sizes) > 1:
         pairs = artifacts[PAIRS.name]
         coverage = pairs.statistics.get("coverage", [])
-        blocks += [*_checked(pairs), *_heats(told, coverage)]
+        blocks += [*_checked(pairs), *_heats(view, coverage)]
         largest = _largest(pairs)
         blocks.append(Plots(_similarities(pairs, largest), {"most similar partner": 0, "further partners": 1}))
         if WORLD.name in artifacts:
-            blocks.append(twins_table(artifacts, min(told.config["pairs"]["k"], _TWIN_RANKS)))
+            blocks.append(twins_table(artifacts, min(view.config["pairs"]["k"], _TWIN_RANKS)))
         if REACH.name in artifacts:
-            blocks.append(_examples_table(told, largest))
+            blocks.append(_examples_table(view, largest))
     return Section("Reach and pairs", blocks)
 
 
-def _reach_table(told: Told) -> Table:
-    found = told.artifacts[REACH.name].statistics.get("domains", {})
+def _reach_table(view: RunView) -> Table:
+    found = view.artifacts[REACH.name].statistics.get("domains", {})
     rows = []
-    for domain in [domain for domain in told.sizes if domain in found]:
+    for domain in [domain for domain in view.sizes if domain in found]:
         own = found[domain]
         compared = own.get("against_exact", {})
         cosines = [number(compared.get(name), 4) for name in ("mean_cosine", "mean_cosine_of_walks")]
@@ -73,9 +73,9 @@ def _checked(pairs: Artifact) -> list[Block]:
     )]  # fmt: skip
 
 
-def _heats(told: Told, coverage: Sequence[Mapping[str, Any]]) -> Iterator[Heat]:
+def _heats(view: RunView, coverage: Sequence[Mapping[str, Any]]) -> Iterator[Heat]:
     """Coverage and mean best similarity from the row's domain to the column's, for each kind that was paired."""
-    place = {domain: number for number, domain in enumerate(told.sizes)}
+    place = {domain: number for number, domain in enumerate(view.sizes)}
     for kind in dict.fromkeys(row["kind"] for row in coverage):
         name = f"{kind}s" if kind in KINDS else "nodes"
         shares = np.full((2, len(place), len(place)), np.nan)
@@ -83,8 +83,8 @@ def _heats(told: Told, coverage: Sequence[Mapping[str, Any]]) -> Iterator[Heat]:
             if row["kind"] == kind:
                 share = row["nodes_paired"] / row["nodes"] if row["nodes"] else np.nan
                 shares[:, place[row["source_domain"]], place[row["target_domain"]]] = share, row["mean_best_similarity"]
-        yield heat(told, f"Coverage: % of the row's {name} with a partner in the column", shares[0])
-        yield heat(told, f"Mean similarity of the row's {name} to their best partner, %", shares[1])
+        yield heat(view, f"Coverage: % of the row's {name} with a partner in the column", shares[0])
+        yield heat(view, f"Mean similarity of the row's {name} to their best partner, %", shares[1])
 
 
 def _largest(pairs: Artifact) -> list[dict[str, str]]:
@@ -124,17 +124,17 @@ class _Example:
     similarity: float
 
 
-def _examples_table(told: Told, partitions: Sequence[dict[str, str]]) -> Table:
+def _examples_table(view: RunView, partitions: Sequence[dict[str, str]]) -> Table:
     """First partners, evenly spaced from the most to the least similar, and the anchors that make them alike."""
-    examples = _examples(told.artifacts[PAIRS.name], partitions[:_EXAMPLES])
+    examples = _examples(view.artifacts[PAIRS.name], partitions[:_EXAMPLES])
     wanted: dict[str, set[int]] = {}
     for example in examples:
         for domain, node in zip(example.domains, example.nodes, strict=True):
             wanted.setdefault(domain, set()).add(node)
-    reaches = {domain: _reach_of(told.artifacts[REACH.name], domain, nodes) for domain, nodes in wanted.items()}
+    reaches = {domain: _reach_of(view.artifacts[REACH.name], domain, nodes) for domain, nodes in wanted.items()}
     for domain, reach in reaches.items():
         wanted[domain].update(*reach.values())
-    named = {domain: _names(told.artifacts[NODES.name], domain, nodes) for domain, nodes in wanted.items()}
+    named = {domain: _names(view.artifacts[NODES.name], domain, nodes) for domain, nodes in wanted.items()}
     rows = []
     for example in examples:
         kinds_ids = [named[domain][node] for domain, node in zip(example.domains, example.nodes, strict=True)]

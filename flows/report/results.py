@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import tomli_w
 
 from data_contracts.contracts import MACRO, WORLD
 from flows.compare.runs import flat
 from flows.output.plots import STANDS_OUT, Series, bars, line_plot, selected_by
 from flows.output.tables import Table, artifacts_table
-from flows.report.blocks import Block, Folded, Plots, Section, Source, legend, number
-from flows.runner.lookup import Told
-from flows.runner.stages import STAGES
-
-log = logging.getLogger(__name__)
+from flows.report.blocks import Block, Folded, Plots, Section, Source, colours_of, legend, number
+from flows.runner.lookup import RunView
+from flows.runner.stages import STAGE_NAMES
 
 _POINTS = 120
 """Epochs that a curve shows, at most."""
 
 
-def training_section(told: Told) -> Section:
+def training_section(view: RunView) -> Section:
     """What each seed's training came to, and the curves of its measures, the mean over seeds."""
     rows = []
-    for checkpoint in told.checkpoints:
+    for checkpoint in view.checkpoints:
         found, seconds = checkpoint.statistics, checkpoint.statistics.get("epoch_seconds")
         each = sum(seconds) / len(seconds) if seconds else None
         known = [number(found.get("epoch")), number(found.get("epochs")), number(found.get("score"), 5)]
@@ -36,22 +34,22 @@ def training_section(told: Told) -> Section:
                      number(found.get("memory_mib"))))  # fmt: skip
     if not rows:
         return Section("Training", [])
-    score = f"validation score: {selected_by(told.checkpoints[0])}"
+    score = f"validation score: {selected_by(view.checkpoints[0])}"
     header = ("seed", "best epoch", "epochs", score, "seconds an epoch", "peak MiB")
-    title = f"Model {told.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
+    title = f"Model {view.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
     return Section(
         "Training",
         [
             Table(title, header, tuple(rows)),
-            Plots(list(_curves(told)), {**legend(told), "mean over domains": STANDS_OUT}),
+            Plots(list(_curves(view)), {**legend(view), "mean over domains": STANDS_OUT}),
         ],
     )
 
 
-def _curves(told: Told) -> Iterator[str]:
+def _curves(view: RunView) -> Iterator[str]:
     """Loss, validation measures, distance of aligned pairs, norm and spread of the maps; those that the history has."""
-    history = pa.concat_tables([checkpoint.read() for checkpoint in told.checkpoints])
-    best = told.checkpoints[0].statistics.get("epoch") if len(told.checkpoints) == 1 else None
+    history = pa.concat_tables([checkpoint.read() for checkpoint in view.checkpoints])
+    best = view.checkpoints[0].statistics.get("epoch") if len(view.checkpoints) == 1 else None
     aligned = pc.starts_with(history["metric"], "alignment to ")
     history = history.set_column(2, "metric", pc.if_else(aligned, "alignment", history["metric"]))
     for metric, title in (
@@ -62,21 +60,21 @@ def _curves(told: Told) -> Iterator[str]:
         own = history.filter(pc.equal(history["metric"], metric))
         if own.num_rows:
             means = own.group_by(["domain", "epoch"]).aggregate([("value", "mean")]).sort_by("epoch")
-            yield line_plot(title, ("epoch", ""), list(_lines(told, means)), marked=best)
+            yield line_plot(title, ("epoch", ""), list(_lines(view, means)), marked=best)
 
 
-def _lines(told: Told, means: pa.Table) -> Iterator[Series]:
-    for domain in dict.fromkeys([*told.sizes, MACRO]):
+def _lines(view: RunView, means: pa.Table) -> Iterator[Series]:
+    for domain in dict.fromkeys([*view.sizes, MACRO]):
         own = means.filter(pc.equal(means["domain"], domain))
         if own.num_rows:
             places = np.unique(np.linspace(0, own.num_rows - 1, _POINTS).astype(np.int64))
             points = own["epoch"].to_numpy()[places], own["value_mean"].to_numpy()[places]
-            yield Series(points, STANDS_OUT if domain == MACRO else told.colours.get(domain))
+            yield Series(points, STANDS_OUT if domain == MACRO else colours_of(view).get(domain))
 
 
-def cost_section(told: Told) -> Section:
+def cost_section(view: RunView) -> Section:
     """Time and memory by stage, then time and size of each artifact."""
-    costs = {stage: told.costs[stage] for stage in (WORLD.name, *STAGES) if stage in told.costs}
+    costs = {stage: view.costs[stage] for stage in (WORLD.name, *STAGE_NAMES) if stage in view.costs}
     rows = tuple((stage, number(cost.seconds, 1), number(cost.memory_mib)) for stage, cost in costs.items())
     blocks: list[Block] = []
     if rows:
@@ -86,52 +84,35 @@ def cost_section(told: Told) -> Section:
             Plots([bars("Time by stage", "seconds", seconds), bars("Peak memory by stage", "MiB", memory)]),
             Table("By stage, as this run's name made it last", ("stage", "seconds", "peak MiB"), rows),
         ]
-    artifacts = artifacts_table(told.name, told.artifacts)
+    artifacts = artifacts_table(view.name, view.artifacts)
     own = tuple(row[:-1] for row in artifacts.rows)
     return Section("Cost", [*blocks, Table("By artifact, whichever run made it", artifacts.header[:-1], own)])
 
 
-def provenance_section(told: Told) -> Section:
+def provenance_section(view: RunView) -> Section:
     """Keys, versions, seeds, and the settings as the run's TOML file."""
     rows = []
-    for role, artifact in told.artifacts.items():
+    for role, artifact in view.artifacts.items():
         found = artifact.manifest
         made = [str(found.made.get(name, "–")) for name in ("at", "edda", "pyarrow")]
         rows.append((role, found.key, str(found.version), *made))
-    seeds = {key: value for key, value in flat(told.config) if key.rsplit(".", 1)[-1] in ("seed", "seeds")}
-    seeds["evaluate.candidate_seed"] = told.config["evaluate"]["candidate_seed"]
+    seeds = {key: value for key, value in flat(view.config) if key.rsplit(".", 1)[-1] in ("seed", "seeds")}
+    seeds["evaluate.candidate_seed"] = view.config["evaluate"]["candidate_seed"]
     header = ("artifact", "key", "contract version", "made at", "edda", "pyarrow")
     return Section("Provenance", [
         Table("A key is a digest of contract, settings and parents", header, tuple(rows), left=True),
         Table("Seeds", ("setting", "value"), tuple((key, json.dumps(seed)) for key, seed in seeds.items()), left=True),
-        Folded("All settings, as TOML", [Source("\n".join(as_toml(told.config)).strip())]),
+        Folded("All settings, as TOML", [Source(tomli_w.dumps(_without_nulls(view.config)).strip())]),
     ])  # fmt: skip
 
 
-def as_toml(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Settings as the lines of a TOML file: a table's own values, then the tables inside; what is null is left out."""
-    inner = {key: value for key, value in settings.items() if _is_table(value) or _is_list_of_tables(value)}
-    yield from (f"{_key(key)} = {_value(value)}" for key, value in settings.items()
-                if key not in inner and value is not None)  # fmt: skip
-    for key, value in inner.items():
-        name = f"{prefix}{_key(key)}"
-        for table in [value] if _is_table(value) else value:
-            yield from ("", f"[{name}]" if table is value else f"[[{name}]]")
-            yield from as_toml(table, f"{name}.")
+def _without_nulls(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: keys without a value are left out, in tables and in lists of tables."""
+    kept = {key: value for key, value in settings.items() if value is not None}
+    return {key: _cleaned(value) for key, value in kept.items()}
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _is_list_of_tables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_table, value))
-
-
-def _key(key: str) -> str:
-    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else _value(key)
-
-
-def _value(value: Any) -> str:
-    """JSON's texts, numbers, booleans and lists of them are TOML."""
-    return json.dumps(value, ensure_ascii=False)
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _without_nulls(value)
+    return [_cleaned(one) for one in value] if isinstance(value, list | tuple) else value

@@ -3,74 +3,39 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
-from filelock import FileLock
-
-from data_contracts.contracts import (
-    BEFORE,
-    BLEND,
-    CHECKPOINT,
-    EMBEDDINGS,
-    GRAPH,
-    INDEX,
-    INTERACTIONS,
-    METRICS,
-    NEIGHBOURS,
-    NODES,
-    PAIRS,
-    REACH,
-    RECOMMENDATIONS,
-    REJECTS,
-    WORLD,
-)
+from data_contracts.contracts import CHECKPOINT, EMBEDDINGS, INDEX, WORLD, Role
 from data_contracts.open_store import open_store
 from data_contracts.progress import Progress, silent
-from data_contracts.remote.run_lock import claimed
-from data_contracts.remote.store import RemoteStore
 from data_contracts.resources import peak_memory_mib, resident_memory
-from data_contracts.settings import ComputeSettings
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.claims import is_held
-from data_contracts.store.files import require_writable
-from data_contracts.store.runs import Attempt, attempt_of, begin
-from data_contracts.store.store import Store
+from data_contracts.store.runs import Attempt, Cost, RunRecord
 from flows.config.run_config import RunConfig, store_place
 from flows.output.console import Watch
 from flows.runner.plan import Plan, Step, make_plan
-from flows.runner.stages import STAGES, contract_of
+from flows.runner.stages import STAGE_NAMES
 from flows.runner.torchrun import columns
-from flows.runner.update_base import gone_error
+from flows.runner.update_base import missing_base_error
 from model.serving.scorer import served_artifacts
+from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
 
 
-def nobody(_role: str) -> AbstractContextManager[Progress]:
-    """Watches nothing."""
+def no_watcher(_role: str) -> AbstractContextManager[Progress]:
+    """Watch nothing."""
     return nullcontext(silent)
 
 
-watch: ContextVar[Watch] = ContextVar("watch", default=nobody)
-"""Who watches the work of this process: bars on a terminal, log lines elsewhere."""
-
-Work = Callable[[Plan, str, list[str]], dict[str, Artifact]]
-"""Make the named missing roles (perhaps none) of one stage."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a stage took: seconds, and the process's largest resident size meanwhile, without a cluster's workers."""
-
-    seconds: float
-    memory_mib: int
+Work = Callable[[Plan, str, list[str], Watch], Mapping[str, Artifact]]
+"""Make the named missing roles (perhaps none) of one stage, watched."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +56,14 @@ class Outcome:
         return self.plan.config
 
 
-def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
+def make_roles(plan: Plan, stage: str, roles: list[str], watch: Watch = no_watcher) -> dict[str, Artifact]:
     """The plain way to work on a stage: make its missing roles one after another."""
     made = {}
     for role in roles:
         if plan.find(role) is None:  # else it came with the role before
             log.info("%s: making %s", stage, role)
         try:
-            with watch.get()(role) as progress:
+            with watch(role) as progress:
                 made[role] = make_step(plan, role, progress)
         except Exception as error:
             error.add_note(f"{stage} of run {plan.config.name!r} stopped while making {role}")
@@ -106,9 +71,62 @@ def make_roles(plan: Plan, stage: str, roles: list[str]) -> dict[str, Artifact]:
     return made
 
 
-def file_with_options(path: Path, overrides: Sequence[str]) -> str:
-    """A run's file with its overrides, as a command line takes them from any folder."""
-    return shlex.join([str(path.absolute()), *(word for override in overrides for word in ("--set", override))])
+def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
+    """Make one artifact of a run; its parents exist.
+
+    Raises:
+        RuntimeError: the stage's artifact has another key than planned: the table of stages and the function disagree.
+        FileNotFoundError: what an update goes on from was deleted.
+    """
+    step = plan.steps[role]
+    product, seed = step.product, step.role.seed
+    parents = _parents(plan, step)
+    if (artifact := plan.find(role)) is None:
+        options: dict[str, Any] = _options_of_training(plan, step) if product.contract is CHECKPOINT else {}
+        if product.previous:
+            options["previous"] = _previous(plan, step)
+        made = resolve_name(product.function)(
+            plan.store,
+            product.settings(plan.config, seed),
+            plan.logs if product.reads_logs else parents,
+            plan.config.compute,
+            progress,
+            **options,
+        )
+        artifact = made if isinstance(made, Artifact) else made[role]
+    if artifact.key != step.key:
+        raise RuntimeError(f"{role}: planned key is {step.key}, the stage made {artifact.key}; their settings differ")
+    return artifact
+
+
+def _parents(plan: Plan, step: Step) -> dict[str, Artifact]:
+    """The step's parents by role; those of an earlier run are only looked for."""
+    roles = {text: Role.parse(text) for text in step.parents}
+    artifacts = {text: plan.store.find(role.contract, step.parents[text]) for text, role in roles.items()}
+    absent = [text for text, artifact in artifacts.items() if artifact is None]
+    for text in absent:
+        if roles[text].is_previous:
+            address = f"{plan.store}/{roles[text].contract.name}/{step.parents[text]}"
+            raise missing_base_error(plan.config.name, address)
+    if absent:
+        raise RuntimeError(f"{step.role}: {', '.join(absent)} must exist before it, and does not")
+    return {text: artifact for text, artifact in artifacts.items() if artifact and not roles[text].is_previous}
+
+
+def _previous(plan: Plan, step: Step) -> dict[str, Artifact]:
+    """What an update hands to the stage; nothing where not all of it is there."""
+    roles = plan.previous_roles(step.role, step.product)
+    artifacts = {str(role): artifact for role in roles if (artifact := plan.find_previous(role))}
+    return artifacts if len(artifacts) == len(roles) else {}
+
+
+def _options_of_training(plan: Plan, step: Step) -> dict[str, Any]:
+    """Where the curves of a training are shown, and the processes that share it."""
+    from model.compute.column_parallel import ALONE
+    from model.training.tracking import Tracking
+
+    tracking = Tracking(plan.config.tracking, plan.config.name, f"{step.role}-{step.key}")
+    return {"tracking": tracking, "columns": columns.get() or ALONE}
 
 
 def is_finished(plan: Plan, stage: str | None = None) -> bool:
@@ -117,105 +135,115 @@ def is_finished(plan: Plan, stage: str | None = None) -> bool:
     return bool(wanted) and (WORLD.name not in plan.steps or len(plan.steps) > 1) and not plan.missing(wanted)
 
 
-def run_stages(config: RunConfig, stage: str | None = None, work: Work = make_roles, file: str = "RUN.toml") -> Outcome:
+@dataclass(frozen=True)
+class Execution:
+    """How a run is worked on.
+
+    Attributes:
+        work: makes the missing roles of a stage; a scheduler wraps its own task around `make_roles`.
+        watch: follows the making of each role: bars on a terminal, log lines elsewhere.
+        command: continues the run when it is interrupted; kept in its record.
+        digests: of the log files that this process has read.
+    """
+
+    work: Work = make_roles
+    watch: Watch = no_watcher
+    command: str = "edda run RUN.toml"
+    digests: Digests = field(default_factory=Digests)
+
+
+def run_stages(config: RunConfig, stage: str | None = None, execution: Execution | None = None) -> Outcome:
     """Bring a run, or one stage of it and what that needs, up to date, and record it under the run's name.
 
     Args:
         config: the run.
-        stage: its name as in `STAGES`; all of them by default.
-        work: does the work of one stage; a scheduler wraps its own task around `make_roles` here.
-        file: the run's file with its options, as a command line takes them: the record says so how to go on.
+        stage: its command; all stages by default.
+        execution: how; by plain functions, watched by nobody, by default.
     """
-    with _only_one(open_store(store_place(config)), config.name):
-        return _run_stages(config, stage, work, f"edda {stage or 'run'} {file}")
+    execution = execution or Execution()
+    with open_store(store_place(config)).lock_run(config.name):
+        return _run_stages(config, stage, execution)
 
 
-def _run_stages(config: RunConfig, stage: str | None, work: Work, command: str) -> Outcome:
+def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> Outcome:
     costs: dict[str, Cost] = {}
     made: list[str] = []
-    plan = make_plan(config)
+    plan = make_plan(config, execution.digests)
     if config.world is not None:
-        _begin(plan, WORLD.name, command, costs)
-        _do(plan, WORLD.name, plan.missing([WORLD.name]), work, costs)
+        _record_attempt(plan, WORLD.name, execution, costs)
+        _run_stage(plan, WORLD.name, plan.missing([WORLD.name]), execution, costs)
         made += [] if len(plan.steps) > 1 else [WORLD.name]
-        plan = make_plan(config)
+        plan = make_plan(config, execution.digests)
     missing = plan.missing(plan.roles(stage))
     for name in stages_needed(plan, stage):
         roles = [role for role in missing if plan.steps[role].stage == name]
-        _begin(plan, stage, command, costs)
-        _do(plan, name, roles, work, costs)
+        _record_attempt(plan, stage, execution, costs)
+        _run_stage(plan, name, roles, execution, costs)
         made += roles
-    found = plan.found()
-    outcome = Outcome(plan, found, made, costs_before(plan, found) | costs)
+    artifacts = plan.existing()
+    outcome = Outcome(plan, artifacts, made, known_costs(plan, artifacts) | costs)
     if made or not is_recorded(outcome):
         record(outcome)
     return outcome
 
 
-def _begin(plan: Plan, stage: str | None, command: str, costs: Mapping[str, Cost]) -> None:
-    """Record what a run is about to make, before it makes it: killed then, nothing of it is garbage."""
+def _run_stage(plan: Plan, stage: str, roles: list[str], execution: Execution, costs: dict[str, Cost]) -> None:
+    """Make the missing roles of a stage; its cost is added to `costs`."""
+    started = time.monotonic()
+    with resident_memory() as peak:
+        execution.work(plan, stage, roles, execution.watch)
+    if roles:
+        costs[stage] = Cost(seconds=round(time.monotonic() - started, 1), memory_mib=peak())
+
+
+def _record_attempt(plan: Plan, stage: str | None, execution: Execution, costs: Mapping[str, Cost]) -> None:
+    """Record what a run is about to make, so that nothing of it is garbage when the run is killed."""
     missing = plan.missing(plan.roles(stage))
     if not missing:
         return
-    found, stages = plan.found(), {WORLD.name, *stages_needed(plan, stage)}
-    roles = [role for role, step in plan.steps.items() if step.stage in stages and (role in found or role in missing)]
-    planned = {role: (plan.steps[role].contract.name, plan.steps[role].key) for role in roles}
-    so_far = {**costs_before(plan, found), **costs}
-    settings = plan.config.model_dump(mode="json")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    attempt = Attempt(command, now, settings, planned, {stage: asdict(cost) for stage, cost in so_far.items()})
-    begin(plan.store, plan.config.name, attempt)
-
-
-def run_lock(store: Store, name: str) -> FileLock:
-    """Held while a run of that name works in a store."""
-    return FileLock(store.root / "runs" / f".{name}.lock")
-
-
-@contextmanager
-def _only_one(store: Store, name: str) -> Iterator[None]:
-    """One run of a name works in a store at a time, whoever started it: the next waits. A killed one holds no lock."""
-    require_writable(store.root, f"work on run {name!r}", "name another by --store, or do it as somebody who may")
-    (store.root / "runs").mkdir(parents=True, exist_ok=True)
-    lock = run_lock(store, name)
-    if is_held(lock):
-        log.info("waiting for another run named %r, which works in %s", name, store)
-    with lock:
-        if isinstance(store, RemoteStore):
-            with claimed(store.remote, name, Path(lock.lock_file).with_suffix(".claim")):
-                yield
-        else:
-            yield
+    existing, stages = plan.existing(), {WORLD.name, *stages_needed(plan, stage)}
+    wanted = [role for role, step in plan.steps.items() if step.stage in stages]
+    planned = {role: plan.steps[role] for role in wanted if role in existing or role in missing}
+    attempt = Attempt(
+        command=execution.command,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=plan.config.model_dump(mode="json"),
+        planned={role: (step.contract.name, step.key) for role, step in planned.items()},
+        costs={**known_costs(plan, existing), **costs},
+    )
+    plan.store.begin_attempt(plan.config.name, attempt)
 
 
 def stages_needed(plan: Plan, stage: str | None) -> list[str]:
-    """Stages that a stage (or the full run) stands on, itself included, in order."""
+    """Stages that a stage (or the full run) needs, itself included, in order."""
     waiting = plan.roles(stage)
     needed: set[str] = set()
     while waiting:
-        step = plan.steps[waiting.pop()]
-        needed.add(step.stage)
-        waiting += plan.own_parents(step.role)
-    return [name for name in STAGES if name in needed]
+        role = waiting.pop()
+        needed.add(plan.steps[role].stage)
+        waiting += plan.own_parents(role)
+    return [name for name in STAGE_NAMES if name in needed]
 
 
 def record(outcome: Outcome) -> None:
     """Link the run's artifacts under its name, with its settings and what each artifact cost; no attempt is left."""
-    details = {
-        "config": outcome.config.model_dump(mode="json"),
-        "seconds": {role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
-        "made": outcome.made,
-        "before": dict(outcome.plan.before),
-        "log_versions": {log_file.name: log_file.version for log_file in outcome.plan.logs},
-        "costs": {stage: asdict(cost) for stage, cost in outcome.costs.items()},
-        "peak_memory_mib": peak_memory_mib(),
-    }
-    outcome.plan.store.link_run(outcome.config.name, outcome.artifacts, details)
-    _let_go_of_index(outcome)
+    finished = RunRecord.build(
+        outcome.config.name,
+        outcome.artifacts,
+        config=outcome.config.model_dump(mode="json"),
+        seconds={role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
+        made=outcome.made,
+        before=dict(outcome.plan.before),
+        log_versions={file.name: file.version for file in outcome.plan.logs},
+        costs=outcome.costs,
+        peak_memory_mib=peak_memory_mib(),
+    )
+    outcome.plan.store.link_run(finished)
+    _unlink_stale_index(outcome)
 
 
-def _let_go_of_index(outcome: Outcome) -> None:
-    """An index of what the run no longer serves is of no use, and would keep that from being garbage."""
+def _unlink_stale_index(outcome: Outcome) -> None:
+    """Unlink an index of vectors that the run no longer serves: useless, it would keep them from being garbage."""
     store, name = outcome.plan.store, outcome.config.name
     index = store.link_target(name, INDEX.name)
     if index is None or EMBEDDINGS.name not in outcome.artifacts:
@@ -227,169 +255,28 @@ def _let_go_of_index(outcome: Outcome) -> None:
 
 
 def is_recorded(outcome: Outcome) -> bool:
-    """The run's record names these artifacts already, and nothing that is yet to be made."""
-    recorded = outcome.plan.store.find_run(outcome.config.name)
-    return recorded is not None and recorded[0] == outcome.artifacts and attempt_of(recorded[1]) is None
+    """The run's record names these artifacts already, and no attempt."""
+    store = outcome.plan.store
+    recorded = store.record(outcome.config.name)
+    return recorded is not None and store.recorded(recorded) == outcome.artifacts and recorded.attempt is None
 
 
-def costs_before(plan: Plan, found: Mapping[str, Artifact]) -> dict[str, Cost]:
+def known_costs(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Cost]:
     """What stages had cost when the run's name was last recorded or begun, where their artifacts are the same."""
-    before, details = plan.store.find_run(plan.config.name) or ({}, {})
-    known = [({role: artifact.folder.name for role, artifact in before.items()}, details.get("costs", {}))]
-    if begun := attempt_of(details):
-        known.append(({role: key for role, (_, key) in begun.planned.items()}, begun.costs))
+    recorded = plan.store.record(plan.config.name)
+    if recorded is None:
+        return {}
+    sources: Sequence[tuple[Mapping[str, tuple[str, str]], Mapping[str, Cost]]] = [(recorded.artifacts, recorded.costs)]
+    if recorded.attempt:
+        sources = [*sources, (recorded.attempt.planned, recorded.attempt.costs)]
     costs: dict[str, Cost] = {}
-    for keys, of_stages in known:
-        other = {plan.steps[role].stage for role in found if keys.get(role) != plan.steps[role].key}
-        costs |= {stage: Cost(**cost) for stage, cost in of_stages.items() if stage not in other}
+    for keys, of_stages in sources:
+        changed = {
+            step.stage for role, step in plan.steps.items() if role in artifacts and _key(keys, role) != step.key
+        }
+        costs |= {stage: cost for stage, cost in of_stages.items() if stage not in changed}
     return costs
 
 
-def _do(plan: Plan, stage: str, roles: list[str], work: Work, costs: dict[str, Cost]) -> None:
-    started = time.monotonic()
-    with resident_memory() as peak:
-        work(plan, stage, roles)
-    if roles:
-        costs[stage] = Cost(round(time.monotonic() - started, 1), peak())
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage function needs to make one artifact: the plan it belongs to, its step, its parents, who listens."""
-
-    plan: Plan
-    step: Step
-    parents: Mapping[str, Artifact]
-    progress: Progress
-
-    @property
-    def rest(self) -> tuple[Mapping[str, Artifact], ComputeSettings, Progress]:
-        """The arguments that end every stage's signature."""
-        return self.parents, self.plan.config.compute, self.progress
-
-    def before(self, *roles: str) -> dict[str, Artifact]:
-        """What an update may copy from, by role; nothing where not all of it is there."""
-        found = {role: artifact for role in roles if (artifact := self.plan.find_before(role))}
-        return found if len(found) == len(roles) else {}
-
-
-def _world(job: Job) -> Artifact:
-    from pipeline.synthetic import make_world
-
-    settings = job.plan.config.world
-    if settings is None:
-        raise ValueError("the run's file has no [world] to generate")
-    return make_world(job.plan.store, settings, job.plan.config.compute, job.progress)
-
-
-def _ingest(job: Job) -> Artifact:
-    from pipeline.ingest.stage import ingest
-
-    plan = job.plan
-    before = job.before(NODES.name, INTERACTIONS.name)
-    made = ingest(plan.store, plan.config.ingest, plan.logs, plan.config.compute, job.progress, before)
-    return made[job.step.contract.name]
-
-
-def _nodes(job: Job) -> Artifact:
-    from pipeline.graph import number_nodes
-
-    return number_nodes(job.plan.store, job.plan.config.graph, *job.rest, job.plan.find_before(NODES.name))
-
-
-def _graph(job: Job) -> Artifact:
-    from pipeline.graph import build_graph
-
-    return build_graph(job.plan.store, *job.rest)
-
-
-def _neighbours(job: Job) -> Artifact:
-    from pipeline.neighbours.stage import build_neighbours
-
-    return build_neighbours(job.plan.store, job.plan.config.neighbours, *job.rest)
-
-
-def _reach(job: Job) -> Artifact:
-    from pipeline.reach.stage import describe_reach
-
-    before = job.before(NODES.name, GRAPH.name, REACH.name)
-    return describe_reach(job.plan.store, job.plan.config.reach, *job.rest, before)
-
-
-def _pairs(job: Job) -> Artifact:
-    from pipeline.pairs.stage import pair_domains
-
-    before = job.before(NODES.name, REACH.name, PAIRS.name)
-    return pair_domains(job.plan.store, job.plan.config.pairs, *job.rest, before)
-
-
-def _checkpoint(job: Job) -> Artifact:
-    from model.compute.column_parallel import ALONE
-    from model.training.stage import train
-    from model.training.tracking import Tracking
-
-    config, step = job.plan.config, job.step
-    seen = Tracking(config.tracking, config.name, f"{step.role}-{step.key}"), columns.get() or ALONE
-    return train(job.plan.store, config.train, step.settings["seed"], config.evaluate, *job.rest, *seen)
-
-
-def _blend(job: Job) -> Artifact:
-    from model.evaluation.blend_stage import fit_blend
-
-    return fit_blend(job.plan.store, job.plan.config.blend, *job.rest)
-
-
-def _metrics(job: Job) -> Artifact:
-    from model.evaluation.stage import evaluate
-
-    return evaluate(job.plan.store, job.plan.config.evaluate, *job.rest)
-
-
-def _embeddings(job: Job) -> Artifact:
-    from model.serving.export import export_embeddings
-
-    return export_embeddings(job.plan.store, job.plan.config.export, *job.rest)
-
-
-def _recommendations(job: Job) -> Artifact:
-    from model.serving.export import export_recommendations
-
-    return export_recommendations(job.plan.store, job.plan.config.export, *job.rest)
-
-
-_MAKERS: dict[str, Callable[[Job], Artifact]] = {
-    WORLD.name: _world,
-    REJECTS.name: _ingest,
-    INTERACTIONS.name: _ingest,
-    NODES.name: _nodes,
-    GRAPH.name: _graph,
-    NEIGHBOURS.name: _neighbours,
-    REACH.name: _reach,
-    PAIRS.name: _pairs,
-    CHECKPOINT.name: _checkpoint,
-    BLEND.name: _blend,
-    METRICS.name: _metrics,
-    EMBEDDINGS.name: _embeddings,
-    RECOMMENDATIONS.name: _recommendations,
-}
-
-
-def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
-    """Make one artifact of a run; its parents exist.
-
-    Raises:
-        RuntimeError: the stage's artifact has another key than planned: `flows.runner.plan` and the stage disagree.
-        FileNotFoundError: what an update goes on from was deleted.
-    """
-    step = plan.steps[role]
-    parents = {parent: plan.store.find(contract_of(parent), key) for parent, key in step.parents.items()}
-    absent = [parent for parent, artifact in parents.items() if artifact is None]
-    for parent in absent:
-        if parent.endswith(f"-{BEFORE}"):
-            raise gone_error(plan.config.name, f"{plan.store}/{contract_of(parent).name}/{step.parents[parent]}")
-    if absent:
-        raise RuntimeError(f"{role}: {', '.join(absent)} must exist before it, and does not")
-    made = _MAKERS[step.contract.name](Job(plan, step, {p: a for p, a in parents.items() if a}, progress))
-    if made.key != step.key:
-        raise RuntimeError(f"{role}: planned key is {step.key}, the stage made {made.key}; their settings differ")
-    return made
+def _key(keys: Mapping[str, tuple[str, str]], role: str) -> str | None:
+    return keys[role][1] if role in keys else None

@@ -1,109 +1,29 @@
-"""Runs by name, unfinished ones too: what there is of them, what is missing, how to go on."""
+"""Find a run by its name, its file or its folder, finished or not: what exists of it, and how to continue it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data_contracts.contracts import CHECKPOINT, CONTRACTS, INDEX
+import pyarrow.compute as pc
+
+from data_contracts.contracts import CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
 from data_contracts.open_store import open_store
-from data_contracts.remote.store import RemoteStore
 from data_contracts.store.artifact import MANIFEST, Artifact
-from data_contracts.store.claims import is_for_reading, is_held
-from data_contracts.store.runs import Attempt, attempt_of
+from data_contracts.store.runs import Attempt, Cost
 from data_contracts.store.store import Store, open_artifact
-from flows.config.run_config import load_config, store_override, store_place
-from flows.output.plots import COLOURS
-from flows.output.tables import domain_sizes
-from flows.runner.execute import Cost, Outcome, costs_before, run_lock
+from flows.config.run_config import RunSpec, store_override, store_place
+from flows.output.tables import domain_sizes, metric_values
+from flows.runner.execute import Outcome, known_costs
 from flows.runner.plan import make_plan
 
 
-def run_by_name(name: str, store: Store) -> tuple[dict[str, Artifact], dict[str, Any]]:
-    """Artifacts and record of a run: those of the last one that was finished, else what the first has made so far.
-
-    Raises:
-        FileNotFoundError: no run of that name in the store.
-    """
-    artifacts, record = store.run(name)
-    attempt = attempt_of(record)
-    if attempt and "config" not in record:
-        return attempt.found(store), {**record, "config": attempt.config, "costs": attempt.costs}
-    return artifacts, record
-
-
-def what_is_missing(name: str, store: Store) -> str | None:
-    """In words: that a run of this name works or was interrupted, what is yet to be made, and how; None otherwise."""
-    attempt = attempt_of(store.record(name) or {})
-    return _in_words(name, store, attempt) if attempt else None
-
-
-def _in_words(name: str, store: Store, attempt: Attempt) -> str:
-    missing = ", ".join(attempt.missing(store)) or "nothing but its record"
-    begun = f"run {name!r}, begun {attempt.at},"
-    works = _is_worked_on(name, store)
-    if works:
-        return f"{begun} is being worked on; missing so far: {missing}"
-    if works is None:
-        return f"{begun} is not finished; missing: {missing}; it goes on with: {attempt.command}"
-    return f"{begun} ended before it was finished; missing: {missing}; go on with: {attempt.command}"
-
-
-def _is_worked_on(name: str, store: Store) -> bool | None:
-    """None where nobody here can know: who may only read the store, or where other machines' locks are not seen."""
-    try:
-        return is_held(run_lock(store, name)) or (None if isinstance(store, RemoteStore) else False)
-    except OSError as error:
-        if not is_for_reading(error):
-            raise
-        return None
-
-
-def find_run(run: str, store: str | None = None) -> tuple[str, dict[str, Artifact], str | None]:
-    """A run's name, its artifacts and, if it is not finished, what is missing; from its file, its folder, or its name.
-
-    Raises:
-        FileNotFoundError: no run of that name in the store.
-    """
-    if run.endswith(".toml"):
-        plan = make_plan(load_config(Path(run), store_override(store)))
-        return plan.config.name, plan.found(), what_is_missing(plan.config.name, plan.store)
-    if (Path(run) / "run.json").exists():
-        folder = Path(run).absolute()
-        name, home = folder.name, Store(folder.parent.parent)
-    else:
-        name, home = run, open_store(store or store_place())
-    return name, run_by_name(name, home)[0], what_is_missing(name, home)
-
-
-def find_artifact(place: str, store: str | None = None) -> Artifact | None:
-    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none.
-
-    Raises:
-        FileNotFoundError: the run has no such artifact.
-    """
-    if (Path(place) / MANIFEST).exists():
-        return open_artifact(Path(place))
-    home, (name, slash, role) = open_store(store or store_place()), place.partition("/")
-    if not slash:
-        return None
-    if name in CONTRACTS and (found := home.find(CONTRACTS[name], role)):
-        return found
-    if not home.record(name):
-        return None
-    made = run_by_name(name, home)[0]
-    found = home.linked(name, role) if role == INDEX.name else made.get(role)  # other links may be of earlier runs
-    if found is None:
-        raise FileNotFoundError(f"run {name!r} has no artifact {role!r}, must be one of {', '.join(made) or 'none'}")
-    return found
-
-
 @dataclass(frozen=True)
-class Told:
-    """A run that a report tells of, finished or not."""
+class RunView:
+    """A run as readers see it, finished or not."""
 
     name: str
     store: Store
@@ -111,8 +31,10 @@ class Told:
     """Its settings as JSON."""
     artifacts: Mapping[str, Artifact]
     """What exists of it, by role."""
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     """By stage, where they are known."""
+    missing: str | None = None
+    """In words: what is yet to be made, and how to continue; None where the run is finished."""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -123,39 +45,108 @@ class Told:
     @cached_property
     def checkpoints(self) -> list[Artifact]:
         """One for each seed."""
-        return [found for found in self.artifacts.values() if found.contract is CHECKPOINT]
+        return [artifact for artifact in self.artifacts.values() if artifact.contract is CHECKPOINT]
 
     @cached_property
-    def colours(self) -> dict[str, int]:
-        """The domains that plots tell apart, all or the largest, and their colours."""
-        told = list(self.sizes) if len(self.sizes) <= COLOURS else list(self.sizes)[: COLOURS - 1]
-        return {domain: number for number, domain in enumerate(told)}
+    def values(self) -> dict[tuple[str, str], dict[str, float]]:
+        """Test value and 95 % interval of every (domain, metric): over seeds, or of the held-out rows for one seed."""
+        return metric_values(self.artifacts[METRICS.name])
+
+    @cached_property
+    def by_seed(self) -> dict[tuple[str, str], dict[int, float]]:
+        """Test value of every (domain, metric) by training seed."""
+        table = self.artifacts[METRICS.name].read()
+        table = table.filter(pc.and_(pc.equal(table["split"], TEST), pc.is_valid(table["seed"])))
+        values: dict[tuple[str, str], dict[int, float]] = {}
+        for row in table.to_pylist():
+            values.setdefault((row["domain"], row["metric"]), {})[row["seed"]] = row["value"]
+        return values
 
 
-def told_of(outcome: Outcome) -> Told:
-    """A run that was just brought up to date."""
-    config = outcome.config
-    return Told(config.name, outcome.plan.store, config.model_dump(mode="json"), outcome.artifacts, outcome.costs)
+def report_path(root: Path, name: str) -> Path:
+    """Where the report of a run is, in the store's folder."""
+    return root / "runs" / name / "report.html"
 
 
-def told_run(run: str, store: str | None = None) -> Told:
-    """A run from its TOML file, finished or not, or from its name in the store.
+def find_run(run: str, store: str | None = None) -> RunView:
+    """A run by its TOML file, its folder in a store, or its name.
+
+    Args:
+        run: path or name.
+        store: path or address of the store; by default the file's, else $EDDA_STORE, else ./edda-store.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     if run.endswith(".toml"):
-        plan = make_plan(load_config(Path(run), store_override(store)))
-        return told_of(Outcome(plan, plan.found(), [], costs_before(plan, plan.found())))
-    return told_recorded(run, open_store(store or store_place()))
+        plan = make_plan(RunSpec(Path(run), tuple(store_override(store))).config)
+        artifacts = plan.existing()
+        return view_of(Outcome(plan, artifacts, [], known_costs(plan, artifacts)))
+    if (Path(run) / "run.json").exists():
+        folder = Path(run).absolute()
+        return recorded_run(folder.name, Store(folder.parent.parent))
+    return recorded_run(run, open_store(store or store_place()))
 
 
-def told_recorded(name: str, store: Store) -> Told:
-    """A run by its record in a store.
+def view_of(outcome: Outcome) -> RunView:
+    """The view of a run that was just planned or brought up to date."""
+    name, store = outcome.config.name, outcome.plan.store
+    config = outcome.config.model_dump(mode="json")
+    return RunView(name, store, config, outcome.artifacts, outcome.costs, what_is_missing(name, store))
+
+
+def recorded_run(name: str, store: Store) -> RunView:
+    """A run by its record: the artifacts of the last finished one, else what the first attempt has made so far.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
-    artifacts, record = run_by_name(name, store)
-    costs = {stage: Cost(**cost) for stage, cost in record.get("costs", {}).items()}
-    return Told(name, store, record["config"], artifacts, costs)
+    record = store.run(name)
+    missing = _in_words(name, store, record.attempt) if record.attempt else None
+    if record.config is None and record.attempt:
+        attempt = record.attempt
+        return RunView(name, store, attempt.config, store.find_planned(attempt), attempt.costs, missing)
+    return RunView(name, store, record.config or {}, store.recorded(record), record.costs, missing)
+
+
+def what_is_missing(name: str, store: Store) -> str | None:
+    """In words what is missing of an unfinished run, and how to continue it; None where the run is finished."""
+    record = store.record(name)
+    return _in_words(name, store, record.attempt) if record and record.attempt else None
+
+
+def _in_words(name: str, store: Store, attempt: Attempt) -> str:
+    made = store.find_planned(attempt)
+    missing = ", ".join(role for role in attempt.planned if role not in made) or "nothing but its record"
+    begun = f"run {name!r}, begun {attempt.at},"
+    in_progress = store.is_run_locked(name)
+    if in_progress:
+        return f"{begun} is being worked on; missing so far: {missing}"
+    if in_progress is None:
+        return f"{begun} is not finished; missing: {missing}; it goes on with: {attempt.command}"
+    return f"{begun} ended before it was finished; missing: {missing}; go on with: {attempt.command}"
+
+
+def find_artifact(place: str, store: str | None = None) -> Artifact | None:
+    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none.
+
+    Raises:
+        FileNotFoundError: the run has no such artifact.
+    """
+    if (Path(place) / MANIFEST).exists():
+        return open_artifact(Path(place))
+    opened, (name, slash, role) = open_store(store or store_place()), place.partition("/")
+    if not slash:
+        return None
+    if name in CONTRACTS and (artifact := opened.find(CONTRACTS[name], role)):
+        return artifact
+    if not opened.record(name):
+        return None
+    artifacts = recorded_run(name, opened).artifacts
+    # Links other than the index may be those of an earlier run.
+    artifact = opened.linked(name, role) if role == INDEX.name else artifacts.get(role)
+    if artifact is None:
+        raise FileNotFoundError(
+            f"run {name!r} has no artifact {role!r}, must be one of {', '.join(artifacts) or 'none'}"
+        )
+    return artifact

@@ -27,7 +27,7 @@ SCRATCH: Before = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Last:
+class PreviousRun:
     """What a run's name made last.
 
     Attributes:
@@ -56,7 +56,7 @@ class Last:
             return self.before
         for role in (INTERACTIONS.name, NODES.name):
             if role in self.artifacts and not _exists(self.artifacts[role]):
-                raise gone_error(config.name, self.artifacts[role].address)
+                raise missing_base_error(config.name, self.artifacts[role].address)
             if role in self.artifacts and not self.artifacts[role].is_readable:
                 raise ValueError(
                     f"update: run {config.name!r} goes on from {self.artifacts[role].address}, made by another version "
@@ -71,10 +71,10 @@ class Last:
         return {role: artifact.folder.name for role, artifact in self.artifacts.items()}
 
 
-def gone_error(name: str, place: str) -> FileNotFoundError:
-    """What to say of an artifact that an update goes on from and that was deleted."""
+def missing_base_error(name: str, address: str) -> FileNotFoundError:
+    """The error for an artifact that an update goes on from and that was deleted."""
     return FileNotFoundError(
-        f"update: run {name!r} goes on from {place}, which is not there, must be; run it once with update = false"
+        f"update: run {name!r} goes on from {address}, which is not there, must be; run it once with update = false"
     )
 
 
@@ -88,11 +88,10 @@ def _exists(artifact: Artifact) -> bool:
         return True
 
 
-def last_made(store: Store, name: str) -> Last:
+def previous_run(store: Store, name: str) -> PreviousRun:
     """What the run's name made last, by its record."""
-    found = store.find_run(name)
-    if found is None:
-        return Last({}, SCRATCH)
-    recorded, details = found
-    of_use = {role: artifact for role, artifact in recorded.items() if artifact.contract in _OF_USE}
-    return Last(of_use if INTERACTIONS.name in of_use else {}, details.get("before", {}))
+    record = store.record(name)
+    if record is None:
+        return PreviousRun({}, SCRATCH)
+    useful = {role: artifact for role, artifact in store.recorded(record).items() if artifact.contract in _OF_USE}
+    return PreviousRun(useful if INTERACTIONS.name in useful else {}, record.before)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 
 from data_contracts.contracts import EMBEDDINGS
-from data_contracts.open_store import store_of
-from data_contracts.store.artifact import Artifact
-from data_contracts.store.store import Store
-from flows.runner.lookup import find_run
+from flows.runner.lookup import RunView, find_run
 from model.serving.ids import UnknownError
 from model.serving.recommender import Recommender
 
@@ -26,26 +23,26 @@ def open_run(run: str, store: str | None, *, index: bool = False) -> Recommender
     Raises:
         UnknownError: the run has no embeddings, or no index.
     """
-    _, artifacts, home = exported_run(run, store)
+    view = exported_run(run, store)
     if not index:
-        return Recommender(artifacts)
-    from model.serving.approximate import find_index, open_index
+        return Recommender(view.artifacts)
+    from model.serving.approximate import find_index, open_index  # needs the extra `ann`
 
-    found = find_index(home, artifacts)
-    if found is None:
+    artifact = find_index(view.store, view.artifacts)
+    if artifact is None:
         raise UnknownError(f"run {run} has no index of what it serves yet; make it with: edda index {run}")
-    return Recommender(artifacts, open_index(found))
+    return Recommender(view.artifacts, open_index(artifact))
 
 
-def exported_run(run: str, store: str | None) -> tuple[str, dict[str, Artifact], Store]:
-    """A run's name, its artifacts and the store they are in.
+def exported_run(run: str, store: str | None) -> RunView:
+    """A run that has embeddings, by its name or TOML file.
 
     Raises:
         UnknownError: the run has no embeddings.
     """
-    name, artifacts, missing = find_run(run, store)
-    if EMBEDDINGS.name not in artifacts:
-        raise UnknownError(f"run {run} has no embeddings yet; {missing or 'make them with: edda export RUN.toml'}")
-    if missing:
-        log.warning("%s; what follows was made before", missing)
-    return name, artifacts, store_of(artifacts[EMBEDDINGS.name])
+    view = find_run(run, store)
+    if EMBEDDINGS.name not in view.artifacts:
+        raise UnknownError(f"run {run} has no embeddings yet; {view.missing or 'make them with: edda export RUN.toml'}")
+    if view.missing:
+        log.warning("%s; what follows was made before", view.missing)
+    return view

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_contracts.contracts import CHECKPOINT, VALID
+from data_contracts.contracts import CHECKPOINT, VALID, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.settings import ComputeSettings, EvaluateSettings
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings, checkpoint_inputs
+from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.baselines import baseline_of
 from model.compute.column_parallel import ALONE, Columns
 from model.compute.device import device_of, keep_freed_memory
@@ -47,31 +47,29 @@ _WITHOUT_INTRA = (
 
 def train(
     store: Store,
-    settings: TrainSettings,
-    seed: int,
-    validation: EvaluateSettings,
+    settings: CheckpointSettings,
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
+    previous: Artifacts = NO_ARTIFACTS,
+    *,
     tracking: Tracking = NOWHERE,
     columns: Columns = ALONE,
 ) -> Artifact:
     """Train the EDDA recommender and keep the epoch that validates best [EDDA].
 
     Differs: epochs are selected on the validation split, never on test; negatives are no known train positives
-    unless `validation.protocol` is "released".
+    unless `settings.validation.protocol` is "released".
 
     Args:
         store: where the artifact lives.
-        settings: model and optimisation.
-        seed: seed of everything drawn.
-        validation: how the validation split is ranked; its protocol is training's too.
+        settings: model and optimisation, the seed, and how the validation split is ranked.
         parents: `interactions`, `nodes`, `graph` and, where domains are aligned, `pairs`; `neighbours` where evidence
-            is part of the score that epochs are selected by; to go on from an earlier training
-            `checkpoint-<seed>-before`, which may then be the best itself, as epoch 0, and the `…-before` of the first
-            three, which it was trained on.
+            is part of the score that epochs are selected by.
         compute: threads.
-        progress: told after each epoch.
+        progress: called after each epoch.
+        previous: to continue an earlier training, its `checkpoint-<seed>`, which may then be the best itself, as epoch
+            0, and the `interactions`, `nodes` and `graph` that it was trained on.
         tracking: where the measures of each epoch are shown at once.
         columns: the columns of this process, the first; the others are in `take_part`.
 
@@ -84,24 +82,25 @@ def train(
         DivergedError: a loss or a table is no finite number any more; the epoch before is kept.
         ConnectionError: another process of the training has ended; the epoch before is kept.
     """
-
-    if columns.ranks > 1 and settings.model != "edda":
-        raise ValueError(f"train.model is {settings.model!r}, must be 'edda' with several processes; start one alone")
-    columns.parts(min(settings.widths))  # refuse it before the others begin
+    training, seed, validation = settings.train, settings.seed, settings.validation
+    parents = {**parents, **{str(Role.parse(role).previous): artifact for role, artifact in previous.items()}}
+    if columns.ranks > 1 and training.model != "edda":
+        raise ValueError(f"train.model is {training.model!r}, must be 'edda' with several processes; start one alone")
+    columns.parts(min(training.widths))  # refuse it before the others begin
 
     def write(draft: Draft) -> None:
         paths = {role: str(parent.path) for role, parent in parents.items()}
-        columns.agreed(Share(settings, seed, validation, paths, compute, str(draft.scratch)).as_text())
+        columns.agreed(Share(training, seed, validation, paths, compute, str(draft.scratch)).as_text())
         keep_freed_memory()
         with torch_threads(compute.threads, columns.beside), resident_memory() as peak:
-            lesson = _lesson(settings, seed, validation, parents, columns)
+            lesson = _lesson(training, seed, validation, parents, columns)
             if without := lesson.shares_without_intra:
                 draft.statistics["without_intra"] = {name: round(shared, 4) for name, shared in without.items()}
-                log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.intra_shared_at_most)
+                log.info(_WITHOUT_INTRA, ", ".join(without), 100 * training.intra_shared_at_most)
             _write(draft, lesson, progress, tracking)
         draft.statistics["memory_mib"] = peak()
 
-    return store.make(CHECKPOINT, checkpoint_inputs(settings, seed, validation), parents, write)
+    return store.make(CHECKPOINT, settings.keyed(), parents, write)
 
 
 def take_part(share: Share, columns: Columns) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from data_contracts.contracts import BEFORE, INTERACTIONS, KINDS, MACRO, NODES, 
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
@@ -58,7 +58,7 @@ def ingest(
     logs: Sequence[LogFile],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> dict[str, Artifact]:
     """Read, clean, merge, split and number raw logs.
 
@@ -73,7 +73,7 @@ def ingest(
         compute: threads or Dask scheduler, and memory for blocks and buckets. Dask workers need the store's folder and
             the logs under the same paths.
         progress: called after each file, bucket, and part of the interactions.
-        before: in an update the earlier `nodes` and `interactions`. Users and items keep the order of their numbers,
+        previous: in an update the earlier `nodes` and `interactions`. Users and items keep the order of their numbers,
             new ones follow in the order of their ids; pairs that were trained on stay in training (protocol clean).
 
     Returns:
@@ -85,7 +85,7 @@ def ingest(
     inputs = ingest_inputs(settings, logs)
 
     def compute_result(draft: Draft) -> IngestResult:
-        return run_ingest(draft.scratch, settings, logs, before, compute, progress)
+        return run_ingest(draft.scratch, settings, logs, previous, compute, progress)
 
     def write_rejects(draft: Draft) -> None:
         compute_result(draft).write_rejects(draft)
@@ -96,7 +96,7 @@ def ingest(
         result.require_few_malformed(settings.rejected_share_at_most, rejects.path)
         result.write_interactions(draft)
 
-    parents = {f"{role}-{BEFORE}": artifact for role, artifact in before.items()}
+    parents = {f"{role}-{BEFORE}": artifact for role, artifact in previous.items()}
     trained = {role: artifact for role, artifact in parents.items() if artifact.contract is INTERACTIONS}
     interactions = store.make(INTERACTIONS, inputs, parents, write)
     return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}
@@ -292,7 +292,7 @@ def run_ingest(
     scratch: Path,
     settings: IngestSettings,
     logs: Sequence[LogFile],
-    before: Mapping[str, Artifact],
+    previous: Artifacts,
     compute: ComputeSettings,
     progress: Progress,
 ) -> IngestResult:
@@ -302,7 +302,7 @@ def run_ingest(
         scratch: private folder; what an interrupted attempt completed there is used.
         settings: how to split, and what to drop.
         logs: the files.
-        before: in an update the earlier `nodes`, whose ids keep the order of their numbers, and `interactions`, whose
+        previous: in an update the earlier `nodes`, whose ids keep the order of their numbers, and `interactions`, whose
             train pairs stay in training; else nothing.
         compute: threads or Dask scheduler, and memory for blocks and buckets.
         progress: called after each file and bucket.
@@ -321,13 +321,13 @@ def run_ingest(
         for number, log in enumerate(ordered)
     ]
     partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
-    pairs = _find_trained_pairs(before, settings, scratch / "trained")
+    pairs = _find_trained_pairs(previous, settings, scratch / "trained")
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(
             tuple(ids_path(folder, kind) for folder in [*(partition.folder for partition in partitions), *trained]),
             scratch / "ids" / kind,
-            write_known_ids(before[NODES.name], kind, scratch / f"known-{kind}.arrow") if before else None,
+            write_known_ids(previous[NODES.name], kind, scratch / f"known-{kind}.arrow") if previous else None,
         )
         for kind in KINDS
     ]
@@ -342,12 +342,10 @@ def run_ingest(
     return IngestResult(by_name, (users, items), domains, folders, scratch, compute, progress)
 
 
-def _find_trained_pairs(
-    before: Mapping[str, Artifact], settings: IngestSettings, folder: Path
-) -> list[TrainedPairsTask]:
-    if INTERACTIONS.name not in before or settings.protocol == "released":
+def _find_trained_pairs(previous: Artifacts, settings: IngestSettings, folder: Path) -> list[TrainedPairsTask]:
+    if INTERACTIONS.name not in previous or settings.protocol == "released":
         return []
     # Opening it by its path fetches its files here, so that workers do not need the remote store.
-    earlier = Artifact(INTERACTIONS, before[INTERACTIONS.name].path)
+    earlier = Artifact(INTERACTIONS, previous[INTERACTIONS.name].path)
     domains = [partition["domain"] for partition in earlier.partitions()]
     return [TrainedPairsTask(earlier, domain, folder / str(number)) for number, domain in enumerate(domains)]

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -71,12 +71,28 @@ class _Match:
     version: str = ""
 
 
-def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
+class Digests:
+    """Digests of files, each read once as long as its size, time and inode stay the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, int, int, int], str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """SHA-256 of a file, in hexadecimal."""
+        status = path.stat()
+        state = path, status.st_size, status.st_mtime_ns, status.st_ino
+        if state not in self._known:
+            self._known[state] = file_digest(path)
+        return self._known[state]
+
+
+def find_logs(sources: Sequence[LogSource], folder: Path, digest: Callable[[Path], str] = file_digest) -> list[LogFile]:
     """Every file of every source, sorted by name, with the hash of its content.
 
     Args:
         sources: paths of logs and how to read them.
         folder: base of relative paths.
+        digest: of a file; `Digests` reads no file twice.
 
     Returns:
         At least one file per source; an empty list for no sources.
@@ -98,7 +114,7 @@ def find_logs(sources: Sequence[LogSource], folder: Path) -> list[LogFile]:
     _require_distinct_files(logs)
     logs = sorted(_with_distinct_names(logs), key=lambda log: log.name)
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(lambda log: file_digest(log.path), logs))
+        digests = list(pool.map(lambda log: digest(log.path), logs))
     return [replace(log, sha256=digest) for log, digest in zip(logs, digests, strict=True)]
 
 

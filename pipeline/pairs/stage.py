@@ -20,7 +20,7 @@ from data_contracts.contracts import PAIRS
 from data_contracts.progress import Progress, after, silent
 from data_contracts.settings import ComputeSettings, PairsSettings
 from data_contracts.statistics import PairCoverage, PairsCheck, PairsStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays, is_small
@@ -41,7 +41,7 @@ def pair_domains(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Pair the nodes of every ordered pair of domains.
 
@@ -54,7 +54,7 @@ def pair_domains(
         parents: `nodes` and `reach`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: called after each chunk of nodes.
-        before: earlier `nodes`, `reach` and `pairs`; pairs of domains that did not change since are copied.
+        previous: earlier `nodes`, `reach` and `pairs`; pairs of domains that did not change since are copied.
 
     Returns:
         A `pairs` artifact; two domains that share no anchor have a partition without rows. Its statistics hold the
@@ -63,7 +63,7 @@ def pair_domains(
     """
 
     def write(draft: Draft) -> None:
-        reused = ReusedPairs.find(before, parents, settings)
+        reused = ReusedPairs.find(previous, parents, settings)
         pairs, entries = _store_domains(draft, settings, parents, compute)
         is_reused = np.array([reused.includes(pair.domains) for pair in pairs], np.bool_)
         new = [pair for pair, copied in zip(pairs, is_reused, strict=True) if not copied]

@@ -22,7 +22,7 @@ from data_contracts.contracts import REACH
 from data_contracts.progress import Progress, Unit, after, silent
 from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.statistics import DomainReachStatistics, ReachStatistics
-from data_contracts.store.artifact import Artifact
+from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import arrays_for
@@ -40,13 +40,13 @@ from pipeline.reach.vectors import (
 from pipeline.reach.walk_graph import WalkGraph
 
 
-def describe_reach(
+def compute_reach(
     store: Store,
     settings: ReachSettings,
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
-    before: Mapping[str, Artifact] = {},
+    previous: Artifacts = NO_ARTIFACTS,
 ) -> Artifact:
     """Compute the reach vector of every node of every domain.
 
@@ -59,7 +59,7 @@ def describe_reach(
         parents: `nodes` and `graph`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: called after each chunk of nodes.
-        before: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
+        previous: earlier `nodes`, `graph` and `reach`; vectors that cannot have changed since are copied.
 
     Returns:
         A `reach` artifact with one row per node; nodes that reach no anchor have empty lists. Its statistics hold, by
@@ -75,7 +75,7 @@ def describe_reach(
         for number, domain in enumerate(domains):
             walk_graph = WalkGraph(read_graph(graph, domain), domain.is_anchor, settings.steps)
             choice = choose_method(walk_graph, settings)
-            reused = ReusedReach.find(before, nodes, walk_graph, choice.method, settings)
+            reused = ReusedReach.find(previous, nodes, walk_graph, choice.method, settings)
             folder = draft.scratch / str(number)
             arrays = arrays_for(domain.entity.size, folder)
             computation = ReachComputation.build(walk_graph, choice.method, settings, arrays, compute, reused)

@@ -20,6 +20,7 @@ from data_contracts.contracts import PAIRS, REJECTS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.garbage import collect_garbage, find_garbage
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 
 __all__ = ["here", "stages"]
@@ -46,7 +47,7 @@ def test_what_no_run_refers_to_goes_and_parents_of_what_one_does_stay(tmp_path: 
     parent = made(tmp_path, 0)
     child = made(tmp_path, 1, interactions=parent)
     unused = made(tmp_path, 2, interactions=parent)
-    Store(tmp_path).link_run("run", {"rejects": child}, {})
+    Store(tmp_path).link_run(RunRecord.build("run", {"rejects": child}))
     size = sum(file.stat().st_size for file in unused.path.iterdir())
     assert [(found.path, found.size) for found in collect_garbage(tmp_path)] == [(Path("rejects", unused.key), size)]
     assert (parent.verify(), child.verify(), unused.path.exists()) == ([], [], False)
@@ -62,15 +63,15 @@ def test_looking_for_garbage_finds_the_same_and_removes_nothing(tmp_path: Path) 
 
 def test_links_that_a_later_record_does_not_name_still_count(tmp_path: Path) -> None:
     old, new = made(tmp_path, 1), made(tmp_path, 2)
-    Store(tmp_path).link_run("run", {"rejects": old}, {})
-    Store(tmp_path).link_run("run", {"interactions": new}, {})
+    Store(tmp_path).link_run(RunRecord.build("run", {"rejects": old}))
+    Store(tmp_path).link_run(RunRecord.build("run", {"interactions": new}))
     assert paths(tmp_path) == []
 
 
 def test_a_run_whose_folder_was_deleted_refers_to_nothing(tmp_path: Path) -> None:
     only, both = made(tmp_path, 1), made(tmp_path, 2)
-    Store(tmp_path).link_run("old", {"a": only, "b": both}, {})
-    Store(tmp_path).link_run("new", {"b": both}, {})
+    Store(tmp_path).link_run(RunRecord.build("old", {"a": only, "b": both}))
+    Store(tmp_path).link_run(RunRecord.build("new", {"b": both}))
     for path in (tmp_path / "runs/old").iterdir():
         path.unlink()
     assert paths(tmp_path) == [f"rejects/{only.key}"]
@@ -215,7 +216,7 @@ def test_two_collections_at_once_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damaged", ["runs/run/run.json", "runs/run/rejects/manifest.json"])
 def test_where_nobody_knows_what_must_stay_nothing_goes(tmp_path: Path, damaged: str) -> None:
     unused, used = made(tmp_path, 1), made(tmp_path, 2)
-    Store(tmp_path).link_run("run", {"rejects": used}, {})
+    Store(tmp_path).link_run(RunRecord.build("run", {"rejects": used}))
     (tmp_path / damaged).write_text("{")
     with pytest.raises(ValueError, match=r"is damaged: .*; delete "):
         collect_garbage(tmp_path)

@@ -15,6 +15,7 @@ from data_contracts.schema import ContractError
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_atomically
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 
 ROWS = pa.table({"file": ["a.csv"], "line": [1], "reason": ["arity"], "text": ["x"]})
@@ -170,22 +171,23 @@ def test_two_processes_that_want_one_key_do_the_work_once(tmp_path: Path) -> Non
 def test_run_links_to_what_it_used(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.make(REJECTS, {}, {}, write)
-    folder = store.link_run("first", {"rejects": made}, {"seed": 3})
+    folder = store.link_run(RunRecord.build("first", {"rejects": made}, config={"seed": 3}))
     assert (folder / "rejects").resolve() == made.path.resolve()
-    assert store.run("first") == ({"rejects": made}, {"name": "first", "seed": 3})
+    record = store.run("first")
+    assert (record.name, record.config, store.recorded(record)) == ("first", {"seed": 3}, {"rejects": made})
 
 
 def test_relinked_run_points_at_the_new_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for n in (1, 2):
         made = store.make(REJECTS, {"n": n}, {}, write)
-        folder = store.link_run("run", {"rejects": made}, {})
+        folder = store.link_run(RunRecord.build("run", {"rejects": made}))
     assert (folder / "rejects").resolve() == made.path.resolve()
 
 
 def test_unknown_run_names_the_known_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.link_run("one", {}, {})
+    store.link_run(RunRecord.build("one", {}))
     with pytest.raises(FileNotFoundError, match=r"run 'two' is not in .*; runs there: one"):
         store.run("two")
 
@@ -200,9 +202,10 @@ def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 def test_moved_store_still_works(tmp_path: Path) -> None:
     store = Store(tmp_path / "old")
     made = store.make(REJECTS, {}, {}, write)
-    store.link_run("run", {"rejects": made}, {})
+    store.link_run(RunRecord.build("run", {"rejects": made}))
     (tmp_path / "old").rename(tmp_path / "new")
-    artifacts, _ = Store(tmp_path / "new").run("run")
+    moved = Store(tmp_path / "new")
+    artifacts = moved.recorded(moved.run("run"))
     assert artifacts["rejects"].read().num_rows == 1
     assert (tmp_path / "new" / "runs" / "run" / "rejects" / "manifest.json").exists()
 

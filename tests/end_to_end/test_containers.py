@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.telemetry import NO_TELEMETRY
+from flows import NO_TELEMETRY
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()

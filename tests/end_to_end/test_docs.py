@@ -41,7 +41,7 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     pytest.importorskip("material")
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "site" / "hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -83,8 +83,8 @@ def test_formulas_are_drawn(site):
 
 
 def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks):
-    assert hooks.navigation({"index.md", "storage.md", "novel.md"}) == [
-        {"Start": ["index.md"]}, {"Operate": ["storage.md"]}, {"More": ["novel.md"]},
+    assert hooks.navigation({"index.md", "operate/storage.md", "novel.md"}) == [
+        {"Start": ["index.md"]}, {"Operate": ["operate/storage.md"]}, {"More": ["novel.md"]},
     ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks)
     [
         ("[a](faq.md#data) [b](../ARCHITECTURE.md#ingest)", "[a](faq.md#data) [b](architecture.md#ingest)"),
         ("[code](../pipeline/pairs.py) [top](../README.md#start)", "code [top](index.md)"),
-        ("[soon](updating.md) [wrong](updatign.md)", "soon [wrong](updatign.md)"),
+        ("[soon](operate/updating.md) [wrong](updatign.md)", "soon [wrong](updatign.md)"),
         ("```python polars", "```python"),
         ("https://a.b ![picture](x.png) [web](https://c.d/e)", "https://a.b ![picture](x.png) [web](https://c.d/e)"),
     ],
@@ -106,9 +106,16 @@ def test_links_lead_to_pages_of_the_site_or_are_text(hooks, written, shown):
     assert hooks.on_page_markdown(written, page, Files(there)) == shown
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_pages_of_the_repository_link_to_files_that_exist(name):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (ROOT / name).read_text())
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert targets or name == "CHANGELOG.md"
+
+
 def test_no_generated_page_is_kept_in_the_repository():
     assert {"settings.md", "artifacts.md", "commands.md", "functions.md"}.isdisjoint(
-        path.name for path in (ROOT / "docs").iterdir()
+        path.name for path in (ROOT / "docs").rglob("*.md")
     )
 
 

@@ -16,7 +16,6 @@ from small_run import RUN, SMALL_RUN, every_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from data_contracts.store.runs import attempt_of
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
@@ -46,7 +45,7 @@ def killed(arguments: list[str], line: str, times: int, seconds: float) -> int:
 
 def results(root: Path) -> dict[str, object]:
     """Every byte of tensors and history, and every metric with its interval."""
-    artifacts, _ = Store(root).run("killed")
+    artifacts = Store(root).recorded(Store(root).run("killed"))
     checkpoint = artifacts["checkpoint-2022"]
     files = {entry.path: (checkpoint.path / entry.path).read_bytes() for entry in checkpoint.manifest.files}
     return {**files, "metrics": artifacts["metrics"].read().to_pylist()}
@@ -70,16 +69,17 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     (tmp_path / "run.toml").write_text(RUN)
     run = command("evaluate", tmp_path, "store")
     killed(run, ": loss ", 3, 0)
-    artifacts = attempt_of(Store(tmp_path / "store").run("killed")[1]).found(Store(tmp_path / "store"))
+    artifacts = Store(tmp_path / "store").find_planned(Store(tmp_path / "store").run("killed").attempt)
     before = {role: artifact.path.stat().st_ino for role, artifact in artifacts.items()}
     assert list(before) == ["world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs"]
 
     collect = [sys.executable, "-m", "flows.cli", "gc", "--store", str(tmp_path / "store")]
     subprocess.run(collect, check=True, capture_output=True)
     again = subprocess.run(run, check=True, capture_output=True, text=True).stderr
-    artifacts, details = Store(tmp_path / "store").run("killed")
+    record = Store(tmp_path / "store").run("killed")
+    artifacts = Store(tmp_path / "store").recorded(record)
     assert {role: artifacts[role].path.stat().st_ino for role in before} == before
-    assert details["made"] == ["checkpoint-2022", "blend-2022", "metrics"]
+    assert record.made == ["checkpoint-2022", "blend-2022", "metrics"]
     assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training went on from its last epoch"
 
 

@@ -28,7 +28,7 @@ from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.synthetic import make_world, world_logs
 
 ROWS = 60
@@ -69,7 +69,7 @@ def on_cluster(cluster: LocalCluster) -> Iterator[ComputeSettings]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return make_world(Store(tmp_path_factory.mktemp("world")), WORLD, LOCAL)
+    return make_world(Store(tmp_path_factory.mktemp("world")), WORLD, {}, LOCAL)
 
 
 def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str, Artifact]:
@@ -78,11 +78,11 @@ def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str,
     parents = ingest(store, IngestSettings(), logs, compute)
     parents["nodes"] = number_nodes(store, GraphSettings(), {"interactions": parents["interactions"]}, compute)
     inputs = {name: parents[name] for name in ("interactions", "nodes")}
-    return {**parents, "graph": build_graph(store, inputs, compute)}
+    return {**parents, "graph": build_graph(store, GraphSettings(), inputs, compute)}
 
 
 def reach(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:
-    return describe_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
+    return compute_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
 
 
 def pairs(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:

@@ -12,8 +12,7 @@ from tiny_world import random_log
 
 from data_contracts.open_store import open_store
 from data_contracts.remote.client import Remote
-from data_contracts.store.runs import Attempt, begin
-from flows.runner.execute import run_lock
+from data_contracts.store.runs import Attempt
 from flows.runner.lookup import what_is_missing
 
 __all__ = ["address", "endpoint", "here"]
@@ -98,10 +97,10 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
 
 def test_whether_another_machine_still_works_on_a_run_is_not_guessed(address: str) -> None:
     store = open_store(address)
-    begin(store, "r", Attempt("edda run r.toml", "now", {}, {}, {}))
+    store.begin_attempt("r", Attempt(command="edda run r.toml", at="now", config={}, planned={}, costs={}))
     missing = "is not finished; missing: nothing but its record; it goes on with: edda run r.toml"
     assert missing in str(what_is_missing("r", store))
-    with run_lock(store, "r"):
+    with store.lock_run("r"):
         assert "is being worked on" in str(what_is_missing("r", store))
 
 

@@ -67,7 +67,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def checkpoint_of(folder: Path, store: str) -> Artifact:
-    return Store(folder / store).run("ranks")[0]["checkpoint-2022"]
+    return Store(folder / store).recorded(Store(folder / store).run("ranks"))["checkpoint-2022"]
 
 
 def tensors_of(checkpoint: Artifact) -> dict[str, torch.Tensor]:
@@ -130,7 +130,13 @@ def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Pa
 
 def test_bytes_of_every_step_are_counted_and_told(folder: Path) -> None:
     statistics = checkpoint_of(folder, "two").statistics
-    interactions = Store(folder / "two").run("ranks")[0]["interactions"].read()["split"].to_pylist().count("train")
+    interactions = (
+        Store(folder / "two")
+        .recorded(Store(folder / "two").run("ranks"))["interactions"]
+        .read()["split"]
+        .to_pylist()
+        .count("train")
+    )
     batch = statistics["bytes_by_step"]["batch"]
     assert len(statistics["memory_mib_by_process"]) == 2
     scores = 1 + TrainSettings().negatives

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from flows.cli.main import main
-from flows.config.run_config import ConfigError, load_config
+from flows.config.run_config import ConfigError, RunSpec, load_config
 from flows.config.tune_settings import DEFAULT_SPACE, Axis
 from flows.tune import Search, Trial, Values, as_options, best_of, search, search_of, trials_table
 
@@ -144,22 +144,35 @@ def toml(folder: Path, text: str, name: str = "r") -> Path:
 )
 def test_a_wrong_space_is_told_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises((ConfigError, ValueError)) as told:
-        search_of([(toml(tmp_path, text), [])])
+        search_of([RunSpec(toml(tmp_path, text))])
     assert message in str(told.value)
 
 
 def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_not(tmp_path: Path) -> None:
     path = toml(tmp_path, "")
-    first = search_of([(path, [])])
+    first = search_of([RunSpec(path)])
     assert first.record == tmp_path / "store" / "tune" / "r.db"
-    assert search_of([(path, ["tune.trials=99", "compute.threads=1"])]).study == first.study
-    assert search_of([(path, ["train.epochs=5"])]).study != first.study
-    assert search_of([(path, []), (path, [])]).study != first.study
+    assert (
+        search_of(
+            [
+                RunSpec(
+                    path,
+                    (
+                        "tune.trials=99",
+                        "compute.threads=1",
+                    ),
+                )
+            ]
+        ).study
+        == first.study
+    )
+    assert search_of([RunSpec(path, ("train.epochs=5",))]).study != first.study
+    assert search_of([RunSpec(path), RunSpec(path)]).study != first.study
 
 
 @pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
 def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
-    wanted = search_of([(toml(tmp_path, f'[train]\nmodel = "{model}"'), [])])
+    wanted = search_of([RunSpec(toml(tmp_path, f'[train]\nmodel = "{model}"'))])
     config = load_config(tmp_path / "r.toml")
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
@@ -168,8 +181,8 @@ def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, mo
 def test_runs_that_are_selected_by_different_scores_are_not_searched_together(tmp_path: Path) -> None:
     first, second = toml(tmp_path, ""), toml(tmp_path, '[train]\nselect_by = "auc"', "s")
     with pytest.raises(ValueError, match="selected by auc and full_ndcg@20, must be by one"):
-        search_of([(first, []), (second, [])])
-    assert search_of([(first, ["train.select_by=auc"]), (second, [])])
+        search_of([RunSpec(first), RunSpec(second)])
+    assert search_of([RunSpec(first, ("train.select_by=auc",)), RunSpec(second)])
 
 
 SMALL = """

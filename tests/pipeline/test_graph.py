@@ -47,7 +47,7 @@ def made_interactions(store: Store, rows_per_file: int) -> Artifact:
 
 def made(tmp_path, interactions, **settings):
     nodes = number_nodes(Store(tmp_path), GraphSettings(**settings), {"interactions": interactions}, COMPUTE)
-    return nodes, build_graph(Store(tmp_path), {"interactions": interactions, "nodes": nodes}, COMPUTE)
+    return nodes, build_graph(Store(tmp_path), GraphSettings(), {"interactions": interactions, "nodes": nodes}, COMPUTE)
 
 
 def test_an_update_counts_whom_of_each_domain_it_knew(tmp_path, interactions, monkeypatch):
@@ -56,7 +56,9 @@ def test_an_update_counts_whom_of_each_domain_it_knew(tmp_path, interactions, mo
     monkeypatch.setitem(LOGS, "games", [("ann", "x", "train")])
     monkeypatch.setitem(LOGS, "films", [*LOGS["films"], ("cat", "y", "train")])
     grown = made_interactions(Store(tmp_path / "grown"), rows_per_file=1)
-    nodes = number_nodes(Store(tmp_path / "grown"), GraphSettings(), {"interactions": grown}, COMPUTE, before=before)
+    nodes = number_nodes(
+        Store(tmp_path / "grown"), GraphSettings(), {"interactions": grown}, COMPUTE, previous={"nodes": before}
+    )
     assert nodes.statistics["domains"] == {
         "books": {"users": 2, "items": 2, "anchors": 4, "known": {"users": 2, "items": 2}},
         "films": {"users": 3, "items": 3, "anchors": 3, "known": {"users": 3, "items": 2}},

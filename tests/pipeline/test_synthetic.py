@@ -23,7 +23,7 @@ SMALL = WorldSettings(domains=3, users=400, items=200, interactions=8000)
 
 
 def generate(folder: Path, settings: WorldSettings = SMALL, threads: int = 2) -> Artifact:
-    return make_world(Store(folder), settings, ComputeSettings(threads=threads))
+    return make_world(Store(folder), settings, {}, ComputeSettings(threads=threads))
 
 
 def log_of(world: Artifact, domain: str) -> pa.Table:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections import Counter
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from data_contracts.contracts import CONTRACTS
+from data_contracts.contracts import CONTRACTS, Role
 from data_contracts.settings import LogSource
-from data_contracts.train_settings import checkpoint_inputs
 from flows.cli.main import main
 from flows.config.run_config import RunConfig, load_config
+from flows.runner.stages import STAGES, WORLD_STAGE, Product
+from pipeline.ingest.stage import ingest_inputs
 
 ROWS: dict[str, dict[str, list[Any]]] = {
     "interactions": {
@@ -71,63 +69,23 @@ class Stages:
         return store.make(contract, settings, parents, write)
 
 
-def _ingest_inputs(settings: Any, logs: Any) -> dict[str, Any]:
-    return {"settings": settings.keyed(), "files": [log.sha256 for log in logs]}
+def _function(fake: Stages, products: Sequence[Product]) -> Any:
+    """In place of a stage's function: makes its products, the keys as the table of stages has them."""
 
+    def make(
+        store: Any, settings: Any, parents: Any, _compute: Any, _progress: Any, previous: Any = None, **_options: Any
+    ) -> Any:
+        made = {}
+        for product in products:
+            key = ingest_inputs(settings, parents) if product.reads_logs else product.key(settings)
+            used = {} if product.reads_logs else dict(parents)
+            for name, artifact in (previous or {}).items():
+                if artifact.contract in product.keyed_previous:
+                    used[str(Role.parse(name).previous)] = artifact
+            made[product.contract.name] = fake.make(store, product.contract.name, key, used)
+        return made if len(made) > 1 else made[products[0].contract.name]
 
-def _ingest(fake: Stages, store: Any, settings: Any, logs: Any, _compute: Any, _progress: Any, before: Any) -> Any:
-    inputs = _ingest_inputs(settings, logs)
-    parents = {f"{role}-before": artifact for role, artifact in before.items()}
-    parents = {"rejects": {role: parents[role] for role in parents if role == "interactions-before"},
-               "interactions": parents}  # fmt: skip
-    return {name: fake.make(store, name, inputs, of) for name, of in parents.items()}
-
-
-def _find_logs(sources: Any, folder: Path) -> list[Any]:
-    digests = [hashlib.sha256(Path(source.path).read_bytes()).hexdigest() for source in sources]
-    return [SimpleNamespace(name=digest, sha256=digest, version="") for digest in digests]
-
-
-def _modules(fake: Stages, log: Path) -> dict[str, dict[str, Any]]:
-    """Each stage's module, with what of it `flows` calls."""
-
-    def train(store: Any, settings: Any, seed: int, validation: Any, parents: Any, *_rest: Any) -> Any:
-        assert {"interactions", "nodes", "graph"} <= set(parents)
-        return fake.make(store, "checkpoint", checkpoint_inputs(settings, seed, validation), parents)
-
-    def stage(name: str, *needed: str) -> Any:
-        def made(store: Any, settings: Any, parents: Any, *_rest: Any) -> Any:
-            assert not needed or set(parents) == set(needed), f"{name}: parents are {set(parents)}, must be {needed}"
-            return fake.make(store, name, settings.keyed(), parents)
-
-        return made
-
-    def build_graph(store: Any, parents: Any, *_rest: Any) -> Any:
-        return stage("graph", "interactions", "nodes")(store, SimpleNamespace(keyed=dict), parents)
-
-    def make_world(store: Any, settings: Any, *_rest: Any) -> Any:
-        return fake.make(store, "world", settings.keyed(), {})
-
-    logs = {"find_logs": _find_logs, "MissingLogsError": ValueError, "remote_versions": lambda _sources: set()}
-    source = LogSource(path=str(log), domain="books")
-
-    def export_recommendations(store: Any, settings: Any, parents: Any, *_rest: Any) -> Any:
-        return fake.make(store, "recommendations", settings.keyed_lists(), parents)
-
-    exports = {"export_embeddings": stage("embeddings"), "export_recommendations": export_recommendations}
-    return {
-        "pipeline.synthetic": {"make_world": make_world, "world_logs": lambda _world: (source,)},
-        "pipeline.logs.discovery": logs,
-        "pipeline.ingest.stage": {"ingest_inputs": _ingest_inputs, "ingest": partial(_ingest, fake)},
-        "pipeline.graph": {"number_nodes": stage("nodes", "interactions"), "build_graph": build_graph},
-        "pipeline.neighbours.stage": {"build_neighbours": stage("neighbours", "nodes", "graph")},
-        "pipeline.reach.stage": {"describe_reach": stage("reach", "nodes", "graph")},
-        "pipeline.pairs.stage": {"pair_domains": stage("pairs", "nodes", "reach")},
-        "model.training.stage": {"train": train},
-        "model.evaluation.blend_stage": {"fit_blend": stage("blend")},
-        "model.evaluation.stage": {"evaluate": stage("metrics")},
-        "model.serving.export": exports,
-    }
+    return make
 
 
 @pytest.fixture
@@ -153,8 +111,11 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
     log = tmp_path / "world.csv"
     log.write_text("user_id,item_id\nu,i\n")
 
-    for name, functions in _modules(fake, log).items():
-        module = ModuleType(name)
-        vars(module).update(functions)
-        monkeypatch.setitem(sys.modules, name, module)
+    functions: dict[str, list[Product]] = {}
+    for stage in (WORLD_STAGE, *STAGES):
+        for product in stage.products:
+            functions.setdefault(product.function, []).append(product)
+    made = {name: _function(fake, products) for name, products in functions.items()}
+    monkeypatch.setattr("flows.runner.execute.resolve_name", made.__getitem__)
+    monkeypatch.setattr("flows.runner.plan.world_logs", lambda _world: (LogSource(path=str(log), domain="books"),))
     return fake

@@ -19,7 +19,7 @@ from uuid import UUID
 import psutil
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.telemetry import NO_TELEMETRY
+from flows import NO_TELEMETRY
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

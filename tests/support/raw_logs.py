@@ -77,5 +77,5 @@ def numbered(store: Store, folder: Path, method: str, before: Mapping[str, Artif
     split = SplitSettings(method=method, valid_from=2, test_from=3)
     columns = {"domain": "domain", "timestamp": "time"}
     logs = find_logs((LogSource(path=f"{folder}/*.csv", columns=columns),), folder)
-    made = ingest(store, IngestSettings(split=split, cold="keep"), logs, COMPUTE, before=before)["interactions"]
+    made = ingest(store, IngestSettings(split=split, cold="keep"), logs, COMPUTE, previous=before)["interactions"]
     return made, number_nodes(store, GraphSettings(), {"interactions": made}, COMPUTE)

@@ -37,6 +37,7 @@ SMALL_RUN = (
 
 def every_file(place: Path | str) -> dict[str, str]:
     """What each file of the run's artifacts in a store hashes to."""
-    artifacts, _ = open_store(place).run("killed")
+    store = open_store(place)
+    artifacts = store.recorded(store.run("killed"))
     return {f"{role}/{entry.path}": file_digest(artifact.path / entry.path)
             for role, artifact in artifacts.items() for entry in artifact.manifest.files}  # fmt: skip

@@ -21,8 +21,9 @@ from data_contracts.settings import (
 )
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
+from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.data.batches import Batch
 from model.serving.export import export_embeddings
 from model.training.stage import train
@@ -60,16 +61,26 @@ def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
     compute = ComputeSettings(threads=1)
     parents = {"interactions": _interactions(store, log)}
     parents["nodes"] = number_nodes(store, GraphSettings(), parents, compute)
-    parents["graph"] = build_graph(store, parents, compute)
+    parents["graph"] = build_graph(store, GraphSettings(), parents, compute)
     parents["pairs"] = _pairs(store, parents["nodes"], list(log), every_pair)
     return Tiny(store, parents)
+
+
+def seeded(train: TrainSettings, seed: int, validation: EvaluateSettings) -> CheckpointSettings:
+    """What `train` takes."""
+    return CheckpointSettings(train=train, seed=seed, validation=validation)
 
 
 def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str, Artifact]:
     """A short training of the world, exported and recorded as a run; with weights it has evidence beside vectors."""
     settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     compute = ComputeSettings(threads=1)
-    checkpoint = train(world.store, settings, 1, EvaluateSettings(candidates=5), world.parents, compute)
+    checkpoint = train(
+        world.store,
+        seeded(settings, 1, EvaluateSettings(candidates=5)),
+        world.parents,
+        compute,
+    )
     parents = {**world.without_pairs(), "checkpoint-1": checkpoint}
     made = {"embeddings": export_embeddings(world.store, ExportSettings(), parents, compute)}
     if weights is not None:
@@ -77,7 +88,7 @@ def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str
         made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), walked, compute)
         fitted = {**parents, "neighbours": made["neighbours"]}
         made["blend-1"] = blend_of(world.store, fitted, weights)
-    world.store.link_run(name, {**parents, **made}, {})
+    world.store.link_run(RunRecord.build(name, {**parents, **made}))
     return {**parents, **made}
 
 

@@ -15,6 +15,7 @@ from data_contracts.open_store import open_store
 from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import collect_remote_garbage, find_remote_garbage
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.runs import RunRecord
 from flows.runner.lookup import find_artifact
 
 __all__ = ["address", "endpoint"]
@@ -32,7 +33,7 @@ def world(address: str) -> tuple[str, Artifact, Artifact]:
     """A store with a parent, its recorded child, an artifact that nobody refers to, strays, and what is not ours."""
     parent = made(address, 0)
     child, unused = made(address, 1, interactions=parent), made(address, 2)
-    open_store(address).link_run("run", {"rejects": child}, {})
+    open_store(address).link_run(RunRecord.build("run", {"rejects": child}))
     remote = Remote(address)
     for name in (f"rejects/{child.key}/lost/part-00000.parquet", f"nodes/{'1' * 20}/killed/part-00000.parquet"):
         remote.write(name, b"12345")
@@ -70,7 +71,7 @@ def test_what_another_machine_links_into_a_run_stays_and_is_found(world, tmp_pat
     open_store(address).link("run", "index", unused)
     assert open_store(address).linked("run", "index") == find_artifact("run/index", address)
     assert open_store(address).linked("run", "index").key == unused.key
-    open_store(address).link_run("run", {"rejects": child}, {})
+    open_store(address).link_run(RunRecord.build("run", {"rejects": child}))
     assert unused.key not in {garbage.path.name for garbage in find_remote_garbage(Remote(address), NOW)}
     open_store(address).unlink("run", "index")
     assert open_store(address).linked("run", "index") is None

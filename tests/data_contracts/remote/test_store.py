@@ -21,6 +21,7 @@ from data_contracts.remote.client import Remote
 from data_contracts.remote.store import RemoteStore
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.runs import RunRecord
 
 __all__ = ["address", "endpoint"]
 
@@ -76,10 +77,10 @@ def test_layout_is_a_folders_but_for_a_folder_of_each_writer(address) -> None:
 def test_a_run_is_recorded_for_all_machines(address, tmp_path, monkeypatch) -> None:
     store = open_store(address)
     made = store.make(REJECTS, {}, {}, write)
-    store.link_run("first", {"rejects": made}, {"seed": 3})
+    store.link_run(RunRecord.build("first", {"rejects": made}, config={"seed": 3}))
     other = other_machine(address, tmp_path / "other", monkeypatch)
-    artifacts, details = other.run("first")
-    assert (artifacts["rejects"].key, details) == (made.key, {"name": "first", "seed": 3})
+    record = other.run("first")
+    assert (other.recorded(record)["rejects"].key, record.config) == (made.key, {"seed": 3})
     with pytest.raises(FileNotFoundError, match=rf"run 'two' is not in {address}; runs there: first"):
         other.run("two")
 
@@ -89,13 +90,13 @@ def test_what_the_remote_lost_is_put_there_again_when_a_run_is_recorded(address,
     made = store.make(REJECTS, {}, {}, write)
     remote = Remote(address)
     remote.delete(list(remote.listing()))
-    store.link_run("run", {"rejects": made}, {})
+    store.link_run(RunRecord.build("run", {"rejects": made}))
     other = other_machine(address, tmp_path / "other", monkeypatch)
-    assert other.run("run")[0]["rejects"].read().equals(ROWS)
+    assert other.recorded(other.run("run"))["rejects"].read().equals(ROWS)
     remote.delete([f"rejects/{made.key}/manifest.json"])
     third = other_machine(address, tmp_path / "third", monkeypatch)
     with pytest.raises(FileNotFoundError, match="is not there any more; run its TOML file again"):
-        third.link_run("again", third.run("run")[0], {})
+        third.link_run(RunRecord.build("again", third.recorded(third.run("run"))))
 
 
 WRITER = """

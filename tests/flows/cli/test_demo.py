@@ -6,8 +6,8 @@ from data_contracts.contracts import CONTRACTS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from flows.cli.demo import demo_runs, ranking_table
-from flows.config.run_config import load_config
+from flows.cli.demo import RUN, demo_runs, ranking_table
+from flows.config.run_config import RunSpec
 from flows.report.twins import twins_table
 
 
@@ -73,7 +73,7 @@ def test_runs_stand_side_by_side_by_their_full_ranking(tmp_path: Path):
 
 
 def test_the_demo_compares_popularity_walks_each_domain_alone_and_the_product():
-    configs = {name: load_config(*run) for name, run in demo_runs(["blend.evidence=true"]).items()}
+    configs = {name: run.config for name, run in demo_runs(RunSpec(RUN, ("blend.evidence=true",))).items()}
     assert [config.name for config in configs.values()] == ["demo-popularity", "demo-walks", "demo-alone", "demo"]
     models = {name: (config.train.model, config.blend.evidence) for name, config in configs.items()}
     assert models == {"popularity": ("popularity", False), "walks alone": ("walks", True),

@@ -12,10 +12,10 @@ from data_contracts.contracts import METRICS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from flows.compare.runs import Compared, cautions, changes, difference
+from flows.compare.runs import RunView, cautions, changes, difference
 from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
-from flows.config.run_config import load_config
+from flows.config.run_config import RunSpec
 from flows.runner.plan import make_plan
 
 __all__ = ["here", "stages"]
@@ -42,8 +42,8 @@ def metrics(store: Store, auc: dict[int | None, float], settings: dict[str, Any]
     )
 
 
-def compared(store: Store, name: str, auc: dict[int | None, float], /, **config: Any) -> Compared:
-    return Compared(name, {"name": name, **config}, {"metrics": metrics(store, auc)})
+def compared(store: Store, name: str, auc: dict[int | None, float], /, **config: Any) -> RunView:
+    return RunView(name, store, {"name": name, **config}, {"metrics": metrics(store, auc)})
 
 
 def test_differences_are_paired_by_seed(store: Store) -> None:
@@ -80,7 +80,7 @@ def test_equal_differences_of_all_seeds_are_certain(store: Store) -> None:
 def test_small_domains_come_first_and_significant_differences_are_marked(store: Store) -> None:
     world = build(store, LOG)
     runs = [compared(store, "a", {None: 0.6, 1: 0.5, 2: 0.7}), compared(store, "b", {None: 0.8, 1: 0.7, 2: 0.9})]
-    runs = [Compared(run.name, run.config, {**run.artifacts, **world.parents}) for run in runs]
+    runs = [RunView(run.name, store, run.config, {**run.artifacts, **world.parents}) for run in runs]
     small, big, macro, *_ = comparison_tables(runs)
     assert [table.title.split(",")[0] for table in (small, big, macro)] == [
         "small: 1 interactions", "big: 3 interactions", "mean over domains",
@@ -97,7 +97,7 @@ def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
     artifact = store.make(METRICS, {"shares": True}, {}, lambda draft: draft.write(table))
-    runs = [Compared("a", {}, {"metrics": artifact}), compared(store, "b", {1: 0.5})]
+    runs = [RunView("a", store, {}, {"metrics": artifact}), compared(store, "b", {1: 0.5})]
     *domains, shares, _, _ = comparison_tables(runs)
     assert shares.header == ("run", "inter", "intra")
     assert shares.rows == (("a", "75%", "25%"), ("b", "–", "–"))
@@ -121,9 +121,11 @@ def test_runs_of_one_name_are_an_error(store: Store) -> None:
 
 
 def test_other_candidates_or_interactions_are_told(store: Store) -> None:
-    first = Compared("a", {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 10}), **build(store, LOG).parents})
+    first = RunView(
+        "a", store, {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 10}), **build(store, LOG).parents}
+    )
     others = build(store, {"big": LOG["big"]}).parents
-    other = Compared("b", {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 11}), **others})
+    other = RunView("b", store, {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 11}), **others})
     assert cautions([first, other]) == [
         "b was measured on other interactions than a",
         "b was measured on other candidates or metrics than a",
@@ -133,8 +135,8 @@ def test_other_candidates_or_interactions_are_told(store: Store) -> None:
 
 def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages: Stages) -> None:
     assert edda("ingest", "r.toml", "--no-prefect") == 0
-    for (path, overrides), name in zip(baseline_runs((Path("r.toml"), [])), BASELINES, strict=True):
-        config = load_config(path, overrides)
+    for run, name in zip(baseline_runs(RunSpec(Path("r.toml"))), BASELINES, strict=True):
+        config = run.config
         both = config.train.tables == "both" and config.train.model == "edda"
         width = sum(config.train.widths) if both else config.train.width
         assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
@@ -147,24 +149,23 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
 
 def test_walks_stand_beside_every_baseline_that_has_vectors(here: Path) -> None:
     beside = {}
-    for name, plain in zip(BASELINES, baseline_runs((Path("r.toml"), [])), strict=True):
-        beside[name] = [load_config(*run) for run in with_walks(plain)]
+    for name, plain in zip(BASELINES, baseline_runs(RunSpec(Path("r.toml"))), strict=True):
+        beside[name] = [run.config for run in with_walks(plain)]
         for config in beside[name]:
-            assert config.train == load_config(*plain).train
+            assert config.train == plain.config.train
             assert (config.name, config.blend.evidence) == (f"r-{name}-walks", True)
     assert [name for name, runs in beside.items() if not runs] == ["walks"]
 
 
 @pytest.mark.parametrize("has", ["true", "false"])
 def test_a_run_is_compared_with_itself_with_or_without_evidence(here: Path, has: str) -> None:
-    config = load_config(*other_evidence((Path("r.toml"), [f"blend.evidence={has}"])))
+    config = other_evidence(RunSpec(Path("r.toml"), (f"blend.evidence={has}",))).config
     other = {"true": "false", "false": "true"}[has]
     assert (config.name, str(config.blend.evidence).lower()) == (f"r-evidence-{other}", other)
 
 
 def test_a_variant_is_named_after_what_it_changes(here: Path) -> None:
-    path, overrides = variant_run((Path("r.toml"), []), ["train.alignment=0", "train.seeds=[1, 2]"])
-    config = load_config(path, overrides)
+    config = variant_run(RunSpec(Path("r.toml")), ["train.alignment=0", "train.seeds=[1, 2]"]).config
     assert (config.name, config.train.alignment) == ("r-alignment-0-seeds-1-2", 0.0)
 
 

@@ -13,6 +13,7 @@ import pytest
 from data_contracts.contracts import CONTRACTS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 from flows.inspection.sql import ask
 
@@ -103,7 +104,7 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Arti
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "edda-store")
     made = {name: _made(store, name) for name in WORLD}
-    store.link_run("demo", made, {})
+    store.link_run(RunRecord.build("demo", made))
     return made
 
 

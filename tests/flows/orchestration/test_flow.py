@@ -14,11 +14,12 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 
 from data_contracts.progress import FinishedPart
-from flows.orchestration.flow import edda, work_on_stage
-from flows.orchestration.page import shown_progress
+from flows.config.run_config import RunSpec
+from flows.orchestration.flow import edda, run_flow, work_on_stage
+from flows.orchestration.page import page_progress
 from flows.output.console import log_lines
-from flows.runner.execute import watch
 from flows.runner.failures import in_one_line, is_passing
+from pipeline.logs.discovery import Digests
 
 __all__ = ["stages"]
 
@@ -113,7 +114,7 @@ def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
 
     @flow(name="shows")
     def shows() -> None:
-        with shown_progress("told") as progress:
+        with page_progress("told") as progress:
             progress(1, 4, "nodes")
             seen.extend(bars())
         seen.extend(bars())
@@ -125,7 +126,7 @@ def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
 def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):
     @task(name="stage", task_run_name="walk")
     def stage() -> None:
-        with shown_progress("reach") as progress:
+        with page_progress("reach") as progress:
             with ThreadPoolExecutor(1) as pool:  # as a stage's threads do, which know of no flow run
                 pool.submit(progress, 1, 3, "domains", FinishedPart("books")).result()
             progress(2, 3, "domains", "not a part")
@@ -192,14 +193,13 @@ def test_an_error_that_does_not_pass_is_tried_three_times_more(run, stages: Stag
     assert last_message().endswith("no answer — it may have passed: start it again, what was finished is kept")
 
 
-def test_whoever_watches_the_process_is_told_of_the_flows_work(run):
-    told: list[str] = []
-    token = watch.set(lambda role: told.append(role) or log_lines(told.append)(role))
-    try:
-        edda(run)
-    finally:
-        watch.reset(token)
-    assert "nodes" in told
+def test_the_process_that_starts_the_flow_watches_its_work_and_gets_its_outcome(run):
+    watched: list[str] = []
+    outcome = run_flow(
+        RunSpec(Path(run)), None, lambda role: watched.append(role) or log_lines(watched.append)(role), Digests()
+    )
+    assert "nodes" in watched
+    assert set(outcome.made) >= {"interactions", "recommendations"}
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from flows.config.run_config import load_config
 from flows.output.plots import Series, line_plot
 from flows.output.tables import WHERE_FROM, metric_values
 from flows.report.evidence import evidence_section
-from flows.report.html import as_html, keep_report, report_path, write_report
-from flows.report.results import as_toml
+from flows.report.html import as_html, write_report
+from flows.report.keep import keep_report
+from flows.report.results import provenance_section
 from flows.runner.execute import run_stages
-from flows.runner.lookup import Told, told_run
+from flows.runner.lookup import RunView, find_run, report_path
 
 __all__ = ["here"]
 
@@ -63,22 +64,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(folder: Path) -> Told:
-    return told_run("r", str(folder / "store"))
+def run(folder: Path) -> RunView:
+    return find_run("r", str(folder / "store"))
 
 
 @pytest.fixture(scope="module")
-def updated(folder: Path) -> Told:
+def updated(folder: Path) -> RunView:
     """The same as run `u`, updated with a user of one domain and with another domain."""
     rows = (folder / "log.csv").read_text()
     (folder / "u.toml").write_text(RUN.format(name="u", train="alignment = 0.3"))
     run_stages(load_config(folder / "u.toml", store := [f"store={json.dumps(str(folder / 'store'))}"]))
-    nodes = told_run("u", str(folder / "store")).artifacts["nodes"].read(["kind", "id"], domain="games").to_pylist()
+    nodes = find_run("u", str(folder / "store")).artifacts["nodes"].read(["kind", "id"], domain="games").to_pylist()
     known = next(node["id"] for node in nodes if node["kind"] == "item")
     (folder / "log.csv").write_text(f"{rows}new,{known},games\n" + "".join(f"t{n},t,toys\n" for n in range(9)))
     run_stages(load_config(folder / "u.toml", [*store, "update=true"]))
     (folder / "log.csv").write_text(rows)
-    return told_run("u", str(folder / "store"))
+    return find_run("u", str(folder / "store"))
 
 
 class Page(HTMLParser):
@@ -125,10 +126,10 @@ def test_a_full_run_writes_a_report_and_keeps_it_until_its_record_changes(folder
     assert "</html>" in path.read_text()
 
 
-def test_sizes_and_overlap_are_those_of_the_interactions(told):
-    page = Page(as_html(told))
-    table = told.artifacts["interactions"].read(["domain", "user_id", "split"]).to_pylist()
-    users = {domain: {row["user_id"] for row in table if row["domain"] == domain} for domain in told.sizes}
+def test_sizes_and_overlap_are_those_of_the_interactions(run):
+    page = Page(as_html(run))
+    table = run.artifacts["interactions"].read(["domain", "user_id", "split"]).to_pylist()
+    users = {domain: {row["user_id"] for row in table if row["domain"] == domain} for domain in run.sizes}
     for domain, own in page.table("Domains").items():
         assert own["interactions"] == str(sum(row["domain"] == domain for row in table))
         assert own["users"] == str(len(users[domain]))
@@ -139,10 +140,10 @@ def test_sizes_and_overlap_are_those_of_the_interactions(told):
             assert percent == ("" if here_ == there else f"{share:.0f}")
 
 
-def test_an_update_tells_what_it_took_and_from_scratch_there_is_no_such_section(told, updated):
-    assert "<h2>Update</h2>" not in as_html(told)
+def test_an_update_tells_what_it_took_and_from_scratch_there_is_no_such_section(run, updated):
+    assert "<h2>Update</h2>" not in as_html(run)
     (rows,) = [rows for caption, rows in Page(as_html(updated)).tables.items() if caption.startswith("Taken from")]
-    sizes = {domain: told.artifacts["nodes"].statistics["domains"][domain] for domain in told.sizes}
+    sizes = {domain: run.artifacts["nodes"].statistics["domains"][domain] for domain in run.sizes}
     taken = {(role, what): tuple(map(int, numbers)) for role, what, *numbers in rows[1:] if role in ("nodes", "reach")}
     assert taken["nodes", "domains"] == (3, 4, 1)
     assert taken["nodes", "users of games"] == (sizes["games"]["users"], sizes["games"]["users"] + 1, 1)
@@ -155,31 +156,31 @@ def test_an_update_tells_what_it_took_and_from_scratch_there_is_no_such_section(
     assert int(kept[2]) < int(kept[3])
 
 
-def test_a_merged_row_and_rejected_rows_are_counted(told):
-    page = Page(as_html(told))
-    reasons = Counter(told.artifacts["rejects"].read(["reason"])["reason"].to_pylist())
+def test_a_merged_row_and_rejected_rows_are_counted(run):
+    page = Page(as_html(run))
+    reasons = Counter(run.artifacts["rejects"].read(["reason"])["reason"].to_pylist())
     assert page.table("Rejected") == {reason: {"rows": str(count)} for reason, count in reasons.items()}
     by_domain = page.table("Domains").values()
     assert sum(int(own["duplicates"]) for own in by_domain) == 1
     assert sum(int(own["cold"]) + int(own["leaked"]) for own in by_domain) == reasons["cold"] + reasons["leaked"]
 
 
-def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_interactions(told, folder):
-    page = Page(as_html(told))
-    for role, name in ((told, "r"), (told_run("alone", str(folder / "store")), "alone")):
+def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_interactions(run, folder):
+    page = Page(as_html(run))
+    for role, name in ((run, "r"), (find_run("alone", str(folder / "store")), "alone")):
         for (domain, metric), found in metric_values(role.artifacts["metrics"]).items():
             if metric == "auc" and domain != "macro":
                 assert page.table(f"{domain}: ")[name]["auc"].split()[0] == f"{found['value']:.4f}"
                 if name == "r":
                     own = page.table("Test metrics")[domain]["auc"]
                     assert own == f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
-    assert list(page.table("Test metrics")) == [*reversed(told.sizes), "mean"]
+    assert list(page.table("Test metrics")) == [*reversed(run.sizes), "mean"]
 
 
-def test_the_blend_of_each_domain_stands_beside_vectors_alone_and_evidence_alone(told):
-    table = Page(as_html(told)).table("Full NDCG@20 on the validation split")
-    assert list(table) == list(told.sizes)
-    blends = told.artifacts["blend-2022"].read().to_pylist()
+def test_the_blend_of_each_domain_stands_beside_vectors_alone_and_evidence_alone(run):
+    table = Page(as_html(run)).table("Full NDCG@20 on the validation split")
+    assert list(table) == list(run.sizes)
+    blends = run.artifacts["blend-2022"].read().to_pylist()
     for domain, row in table.items():
         tried = {blend["share"]: blend for blend in blends if blend["domain"] == domain}
         (chosen,) = [blend for blend in tried.values() if blend["chosen"]]
@@ -200,17 +201,17 @@ def test_a_curve_is_drawn_for_each_domain_and_its_seeds_and_the_smaller_ones_are
     blends = {f"blend-{seed}": store.make(CONTRACTS["blend"], {"seed": seed}, {}, lambda draft: draft.write(table))
               for seed in (1, 2)}  # fmt: skip
     log = {name: [("u", f"i{n}", "train") for n in range(40 - place)] for place, name in enumerate(names)}
-    section = evidence_section(Told("many", store, {}, {**build(store, log).parents, **blends}, {}))
+    section = evidence_section(RunView("many", store, {}, {**build(store, log).parents, **blends}, {}))
     table, _, plots, folded = section.blocks
     assert [row[0] for row in table.rows] == names
     assert table.rows[0][1:] == ("9", "0.50", "0.1000", "0.2000", "0.3000")
     assert (len(plots.svgs), len(folded.blocks[0].svgs), list(plots.legend)) == (4, 26, ["seed 1", "seed 2"])
 
 
-def test_where_scores_come_from_stands_apart_from_accuracy(told):
-    page = Page(as_html(told))
+def test_where_scores_come_from_stands_apart_from_accuracy(run):
+    page = Page(as_html(run))
     header, *rows = page.tables[WHERE_FROM]
-    values = metric_values(told.artifacts["metrics"])
+    values = metric_values(run.artifacts["metrics"])
     assert header == ["domain", "inter", "intra", "evidence"]
     for domain, *shares in rows:
         place = "macro" if domain == "mean" else domain
@@ -218,35 +219,35 @@ def test_where_scores_come_from_stands_apart_from_accuracy(told):
     assert not any(name.startswith("share") for name in page.table("Test metrics")["mean"])
 
 
-def test_a_run_without_evidence_says_so(told):
-    roles = {role: found for role, found in told.artifacts.items() if not role.startswith("blend")}
-    config = told.config | {"blend": {"evidence": False}}
-    assert "ranks by vectors alone" in as_html(Told(told.name, told.store, config, roles, {}))
+def test_a_run_without_evidence_says_so(run):
+    roles = {role: found for role, found in run.artifacts.items() if not role.startswith("blend")}
+    config = run.config | {"blend": {"evidence": False}}
+    assert "ranks by vectors alone" in as_html(RunView(run.name, run.store, config, roles, {}))
 
 
-def test_curves_are_named_after_the_score_that_selects(told):
-    html = as_html(told)
+def test_curves_are_named_after_the_score_that_selects(run):
+    html = as_html(run)
     assert "validation score: full_ndcg@20" in html
     assert "Validation full NDCG@20</text>" in html
 
 
-def test_a_run_that_this_version_cannot_read_is_left_out(told, folder):
-    manifest = told_run("alone", folder / "store").artifacts["metrics"].path / "manifest.json"
+def test_a_run_that_this_version_cannot_read_is_left_out(run, folder):
+    manifest = find_run("alone", str(folder / "store")).artifacts["metrics"].path / "manifest.json"
     before = manifest.read_text()
     manifest.write_text(json.dumps(json.loads(before) | {"version": 1}))
     try:
-        assert "no other evaluated run" in as_html(told)
+        assert "no other evaluated run" in as_html(run)
     finally:
         manifest.write_text(before)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "part-00000.parquet", RANKS_FILE])
-def test_damaged_metrics_of_another_run_are_named_and_left_out(told, folder, file, caplog):
-    metrics = told_run("alone", folder / "store").artifacts["metrics"]
+def test_damaged_metrics_of_another_run_are_named_and_left_out(run, folder, file, caplog):
+    metrics = find_run("alone", str(folder / "store")).artifacts["metrics"]
     before = (metrics.path / file).read_bytes()
     (metrics.path / file).write_bytes(before[: len(before) // 2])
     try:
-        page = as_html(told)
+        page = as_html(run)
     finally:
         (metrics.path / file).write_bytes(before)
     assert "no other evaluated run" in page
@@ -254,14 +255,14 @@ def test_damaged_metrics_of_another_run_are_named_and_left_out(told, folder, fil
     assert str(metrics.path) in caplog.text
 
 
-def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(told):
-    nodes = told.artifacts["nodes"].read(["domain", "kind", "node", "id", "is_anchor"]).to_pylist()
+def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(run):
+    nodes = run.artifacts["nodes"].read(["domain", "kind", "node", "id", "is_anchor"]).to_pylist()
     node = {(row["domain"], row["kind"], row["id"]): row["node"] for row in nodes}
     anchors = {f"{row['kind']} {row['id']}" for row in nodes if row["is_anchor"]}
     ends = ("source_domain", "target_domain", "source_node", "target_node")
-    first = [row for row in told.artifacts["pairs"].read().to_pylist() if row["rank"] == 1]
+    first = [row for row in run.artifacts["pairs"].read().to_pylist() if row["rank"] == 1]
     pairs = {tuple(row[end] for end in ends): f"{row['similarity']:.3f}" for row in first}
-    (rows,) = [rows for caption, rows in Page(as_html(told)).tables.items() if caption.startswith("Ten pairs")]
+    (rows,) = [rows for caption, rows in Page(as_html(run)).tables.items() if caption.startswith("Ten pairs")]
     assert len(rows) == 11
     for kind, source, target, similarity, count, shown in rows[1:]:
         (here_, mine), (there, theirs) = (end.split(": ", 1) for end in (source, target))
@@ -270,8 +271,8 @@ def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(told):
         assert set(shown.split(", ")) <= anchors
 
 
-def test_names_from_the_logs_are_text_and_no_markup(told):
-    html = as_html(told)
+def test_names_from_the_logs_are_text_and_no_markup(run):
+    html = as_html(run)
     assert "b" not in Page(html).elements
     assert "script" not in Page(html).elements
     assert ODD not in html
@@ -279,46 +280,46 @@ def test_names_from_the_logs_are_text_and_no_markup(told):
     assert "books &lt;b&gt;&amp;'$x_1$</text>" in html  # in a plot
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(told):
-    html = as_html(told)
+def test_the_page_asks_for_nothing_from_elsewhere(run):
+    html = as_html(run)
     assert "http:" not in html
     assert "https:" not in html
     assert "url(#" in html
 
 
-def test_costs_and_keys_are_the_records(told):
-    page = Page(as_html(told))
+def test_costs_and_keys_are_the_records(run):
+    page = Page(as_html(run))
     costs = page.table("By stage")
     assert list(costs) == ["ingest", "graph", "neighbours", "walk", "align", "train", "blend", "evaluate", "export"]
-    assert costs["train"]["peak MiB"] == f"{told.costs['train'].memory_mib:,}"
+    assert costs["train"]["peak MiB"] == f"{run.costs['train'].memory_mib:,}"
     keys = {role: row["key"] for role, row in page.table("A key is").items()}
-    assert keys == {role: artifact.key for role, artifact in told.artifacts.items()}
+    assert keys == {role: artifact.key for role, artifact in run.artifacts.items()}
 
 
-def test_the_settings_shown_are_toml_that_gives_the_same_settings(told):
+def test_the_settings_shown_are_toml_that_gives_the_same_settings(run):
     def known(value):
         return {key: known(own) for key, own in value.items() if own is not None} if isinstance(value, dict) else value
 
-    config = json.loads(json.dumps(told.config))
+    config = json.loads(json.dumps(run.config))
     config["logs"] = [known(log) for log in config["logs"]]
-    assert tomllib.loads("\n".join(as_toml(told.config))) == known(config)
+    assert tomllib.loads(provenance_section(run).blocks[-1].blocks[0].text) == known(config)
 
 
 @pytest.mark.parametrize("last", ["rejects", "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022"])
-def test_a_run_that_ended_early_has_a_report_that_says_so(told, last):
-    roles = list(told.artifacts)
-    some = {role: told.artifacts[role] for role in roles[: roles.index(last) + 1]}
-    html = as_html(Told(told.name, told.store, told.config, some, {}))
+def test_a_run_that_ended_early_has_a_report_that_says_so(run, last):
+    roles = list(run.artifacts)
+    some = {role: run.artifacts[role] for role in roles[: roles.index(last) + 1]}
+    html = as_html(RunView(run.name, run.store, run.config, some, {}))
     assert html.count("Not made yet.") == 2 + (last != "checkpoint-2022") + (last in roles[: roles.index("reach")]) + (
         last == "rejects"
     )
 
 
-def test_runs_of_one_domain_of_sixty_and_of_seventy(store: Store, told: Told):
+def test_runs_of_one_domain_of_sixty_and_of_seventy(store: Store, run: RunView):
     for domains in (1, 60, 70):
         log = random_log(3, {f"d{number}": (8, 8, 30) for number in range(domains)})
         made = build(store, log, every_pair=domains == 1).parents
-        html = as_html(Told("many", store, told.config, made, {}))
+        html = as_html(RunView("many", store, run.config, made, {}))
         page = Page(html)
         assert len(page.table("Domains")) == domains
         assert ("Overlap of users" in html) == (domains > 1)
@@ -361,8 +362,8 @@ def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_p
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_browser_prints_it(told, tmp_path):
-    page = write_report(told, tmp_path / "page.html")
+def test_a_browser_prints_it(run, tmp_path):
+    page = write_report(run, tmp_path / "page.html")
     printed = _printed(page)
     assert printed[:5] == b"%PDF-"
     assert len(printed) > 20_000

@@ -8,7 +8,7 @@ import pytest
 from fake_stages import Stages, stages
 
 from flows.config.run_config import RunConfig, load_config
-from flows.runner.execute import make_roles, run_stages
+from flows.runner.execute import Execution, make_roles, run_stages
 
 __all__ = ["stages"]
 
@@ -35,7 +35,7 @@ def test_a_run_waits_for_another_of_its_name_and_finds_what_that_made(
     tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_works, second_waits = threading.Event(), Waiting()
-    logger = logging.getLogger("flows.runner.execute")
+    logger = logging.getLogger("data_contracts.store.store")
     logger.addHandler(second_waits)
     logger.setLevel(logging.INFO)
     monkeypatch.setattr(logger, "propagate", False)  # Prefect's handlers complain outside of its flows
@@ -45,7 +45,7 @@ def test_a_run_waits_for_another_of_its_name_and_finds_what_that_made(
         assert second_waits.seen.wait(60)
         return make_roles(*work)
 
-    first = threading.Thread(target=run_stages, args=(config(tmp_path), None, slowly))
+    first = threading.Thread(target=run_stages, args=(config(tmp_path), None, Execution(slowly)))
     first.start()
     try:
         assert first_works.wait(60)
@@ -62,7 +62,7 @@ def test_a_run_of_another_name_waits_for_nobody(tmp_path: Path, stages: Stages) 
             assert run_stages(config(tmp_path, "name=other"), "walk").made == []
         return make_roles(*work)
 
-    assert run_stages(config(tmp_path), work=within).made
+    assert run_stages(config(tmp_path), execution=Execution(within)).made
 
 
 def test_costs_stay_those_of_the_artifacts(tmp_path: Path, stages: Stages) -> None:

@@ -11,11 +11,10 @@ import pytest
 from fake_stages import Stages, edda, here, stages
 
 from data_contracts.store.garbage import collect_garbage
-from data_contracts.store.runs import attempt_of
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
-from flows.runner.execute import make_roles, run_stages
-from flows.runner.lookup import run_by_name
+from flows.runner.execute import Execution, make_roles, run_stages
+from flows.runner.lookup import recorded_run
 from flows.serve.open_run import exported_run
 
 __all__ = ["here", "stages"]
@@ -30,13 +29,13 @@ class Ended(BaseException):
 def ended_before(stage: str, *overrides: str) -> None:
     """A run that ends when it comes to a stage."""
 
-    def work(plan, name, roles):
+    def work(plan, name, roles, watch):
         if name == stage:
             raise Ended
-        return make_roles(plan, name, roles)
+        return make_roles(plan, name, roles, watch)
 
     with pytest.raises(Ended):
-        run_stages(load_config(Path("r.toml"), overrides), None, work, "r.toml --set x")
+        run_stages(load_config(Path("r.toml"), overrides), None, Execution(work, command="edda run r.toml --set x"))
     gc.collect()  # the ended run's claims
 
 
@@ -51,12 +50,12 @@ def test_what_a_killed_run_had_finished_is_no_garbage_and_not_made_again(here, s
     assert collect_garbage(Path("edda-store")) == []
     outcome = run_stages(load_config(Path("r.toml")))
     assert outcome.made == ["pairs", "checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
-    assert "attempt" not in outcome.plan.store.run("r")[1]
+    assert outcome.plan.store.run("r").attempt is None
 
 
 def test_what_a_killed_training_goes_on_from_is_no_garbage_and_staging_of_what_is_made_is(here, stages: Stages) -> None:
     ended_before("train")
-    planned = attempt_of(Store("edda-store").run("r")[1]).planned
+    planned = Store("edda-store").run("r").attempt.planned
     folders = [Path("edda-store/.staging", *planned[role]) for role in ("checkpoint-2022", "pairs")]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -66,16 +65,16 @@ def test_what_a_killed_training_goes_on_from_is_no_garbage_and_staging_of_what_i
 
 def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stages, capsys, caplog) -> None:
     run_stages(load_config(Path("r.toml")))
-    finished = Store("edda-store").run("r")[0]
+    finished = Store("edda-store").recorded(Store("edda-store").run("r"))
     ended_before("train", "pairs.k=2")
-    assert Store("edda-store").run("r")[0] == finished
+    assert Store("edda-store").recorded(Store("edda-store").run("r")) == finished
     assert collect_garbage(Path("edda-store")) == []
-    assert {role: found.key for role, found in exported_run("r", None)[1].items()} == {
+    assert {role: found.key for role, found in exported_run("r", None).artifacts.items()} == {
         role: found.key for role, found in finished.items()
     }
     assert "; what follows was made before" in caplog.text
     assert told(capsys, "run", "r.toml")[0] == 0
-    assert "attempt" not in Store("edda-store").run("r")[1]
+    assert Store("edda-store").run("r").attempt is None
 
 
 def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: Stages, capsys) -> None:
@@ -120,12 +119,12 @@ def test_an_artifact_that_only_an_earlier_run_of_the_name_had_is_not_shown_as_it
 
 
 def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
-    def work(plan, name, roles):
+    def work(plan, name, roles, watch):
         if name == "export":
             assert "is being worked on; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
-        return make_roles(plan, name, roles)
+        return make_roles(plan, name, roles, watch)
 
-    run_stages(load_config(Path("r.toml")), work=work)
+    run_stages(load_config(Path("r.toml")), execution=Execution(work))
 
 
 def test_who_may_only_read_is_not_told_whether_a_run_is_in_progress(here, stages, capsys, monkeypatch) -> None:
@@ -133,7 +132,7 @@ def test_who_may_only_read_is_not_told_whether_a_run_is_in_progress(here, stages
         raise OSError(errno.EROFS, "Read-only file system")
 
     ended_before("align")
-    monkeypatch.setattr("flows.runner.lookup.is_held", refused)
+    monkeypatch.setattr("data_contracts.store.store.is_held", refused)
     assert "is not finished; missing: pairs" in told(capsys, "inspect", "r")[1]
 
 
@@ -147,7 +146,7 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
     here, stages: Stages, monkeypatch, capsys
 ) -> None:
     ended_before("align")
-    assert list(run_by_name("r", Store("edda-store"))[1]["costs"]) == STAGES[:5]
+    assert list(recorded_run("r", Store("edda-store")).costs) == STAGES[:5]
 
     def end(outcome) -> None:
         raise Ended
@@ -157,4 +156,4 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
         with pytest.raises(Ended):
             run_stages(load_config(Path("r.toml")))
     assert told(capsys, "run", "r.toml")[0] == 0
-    assert list(Store("edda-store").run("r")[1]["costs"]) == STAGES[:9]
+    assert list(Store("edda-store").run("r").costs) == STAGES[:9]

@@ -116,10 +116,11 @@ def test_a_run_is_recorded_under_its_name_with_links(tmp_path, stages: Stages):
     outcome = run_stages(config_of(tmp_path))
     folder = tmp_path / "store" / "runs" / "r"
     assert (folder / "pairs").resolve() == outcome.artifacts["pairs"].path
-    artifacts, details = outcome.plan.store.run("r")
-    assert set(artifacts) == set(ALL)
-    assert details["config"]["train"]["epochs"] == 100
-    assert set(details["seconds"]) == set(ALL)
+    record = outcome.plan.store.run("r")
+    assert set(record.artifacts) == set(ALL)
+    assert record.config
+    assert record.config["train"]["epochs"] == 100
+    assert set(record.seconds) == set(ALL)
 
 
 def test_a_run_that_made_nothing_keeps_the_record_of_the_one_that_did(tmp_path, stages: Stages):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import Tiny, build, random_log
+from tiny_world import Tiny, build, random_log, seeded
 
 from data_contracts.seeding import generator
 from data_contracts.settings import BlendSettings, ComputeSettings, EvaluateSettings, ExportSettings, NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings, checkpoint_inputs
+from data_contracts.train_settings import TrainSettings
 from model.baselines.networks import Design, Star
 from model.baselines.two_tower import Towers
 from model.data.candidates import held_out
@@ -41,7 +41,7 @@ def small(model: str, **keys: object) -> TrainSettings:
 
 
 def fitted(world: Tiny, settings: TrainSettings, compute: ComputeSettings = ONE) -> Artifact:
-    return train(world.store, settings, 7, CLEAN, world.without_pairs(), compute)
+    return train(world.store, seeded(settings, 7, CLEAN), world.without_pairs(), compute)
 
 
 def tensors(checkpoint: Artifact) -> dict[str, torch.Tensor]:
@@ -76,7 +76,12 @@ def test_popularity_scores_items_by_how_often_they_are_trained_on(store: Store) 
 def test_popularity_by_the_released_rules_counts_repeated_rows(store: Store) -> None:
     world = build(store, {"a": [("u", "i", "train", 5), ("v", "j", "train"), ("v", "k", "train")]})
     parents = world.without_pairs()
-    found = train(store, small("popularity"), 7, EvaluateSettings(protocol="released"), parents, ONE)
+    found = train(
+        store,
+        seeded(small("popularity"), 7, EvaluateSettings(protocol="released")),
+        parents,
+        ONE,
+    )
     assert tensors(found)["vectors/a"].ravel().tolist() == [1.0, 1.0, 5.0, 1.0, 1.0]
 
 
@@ -207,7 +212,13 @@ def test_an_interrupted_baseline_continues_to_the_same_bytes(tiny_world: Tiny, t
     other = Store(tmp_path / "other")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(other, small(model), 7, CLEAN, tiny_world.without_pairs(), ONE, stop)
+            train(
+                other,
+                seeded(small(model), 7, CLEAN),
+                tiny_world.without_pairs(),
+                ONE,
+                stop,
+            )
     again = fitted(Tiny(other, tiny_world.parents), small(model))
     assert len(again.statistics["epoch_seconds"]) == 1
     assert content(again) == content(fitted(tiny_world, small(model)))
@@ -247,7 +258,10 @@ def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, mode
 def test_every_model_may_have_evidence_beside_its_vectors(tiny_world: Tiny, model: str) -> None:
     store, prepared = tiny_world.store, tiny_world.without_pairs()
     prepared["neighbours"] = build_neighbours(store, NeighboursSettings(), prepared, ONE)
-    parents = {**prepared, "checkpoint-7": train(store, small(model, alignment=0.0), 7, CLEAN, prepared, ONE)}
+    parents = {
+        **prepared,
+        "checkpoint-7": train(store, seeded(small(model, alignment=0.0), 7, CLEAN), prepared, ONE),
+    }
     alone = evaluate(store, CLEAN, parents, ONE)
     parents["blend-7"] = fit_blend(store, BlendSettings(), parents, ONE)
     measured = [validation_ndcg(metrics) for metrics in (alone, evaluate(store, CLEAN, parents, ONE))]
@@ -272,7 +286,7 @@ def test_walks_alone_rank_by_what_users_of_the_same_items_have(store: Store) -> 
     world = build(store, {"a": [("u", "i", "train"), ("v", "i", "train"), ("v", "j", "train"), ("w", "k", "train")]})
     parents = world.without_pairs()
     parents["neighbours"] = build_neighbours(store, NeighboursSettings(), parents, ONE)
-    parents["checkpoint-7"] = train(store, small("walks"), 7, CLEAN, parents, ONE)
+    parents["checkpoint-7"] = train(store, seeded(small("walks"), 7, CLEAN), parents, ONE)
     parents["blend-7"] = fit_blend(store, BlendSettings(), parents, ONE)
     parents["embeddings"] = export_embeddings(store, ExportSettings(), parents, ONE)
     listed = export_recommendations(store, ExportSettings(), parents, ONE).read().to_pylist()
@@ -302,7 +316,7 @@ def test_a_baselines_checkpoint_of_another_world_is_refused(tiny_world: Tiny, tm
 
 def test_a_key_that_a_model_does_not_look_at_makes_no_new_checkpoint() -> None:
     def inputs(**keys: object) -> str:
-        return json.dumps(checkpoint_inputs(TrainSettings(**keys), 1, CLEAN))
+        return json.dumps(seeded(TrainSettings(**keys), 1, CLEAN).keyed())
 
     assert inputs(model="mmoe", alignment=0.5) == inputs(model="mmoe")
     assert inputs(experts=4) == inputs()

@@ -9,7 +9,7 @@ import oracle_model
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import Tiny
+from tiny_world import Tiny, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
 from data_contracts.store.artifact import Artifact
@@ -29,7 +29,12 @@ SMALL = TrainSettings(width=8, intra_width=3, epochs=2, batch_size=64, learning_
 
 
 def fitted(world: Tiny, **keys: object) -> Artifact:
-    return train(world.store, SMALL.model_copy(update=keys), 7, CLEAN, world.parents, ONE)
+    return train(
+        world.store,
+        seeded(SMALL.model_copy(update=keys), 7, CLEAN),
+        world.parents,
+        ONE,
+    )
 
 
 def world_of(tiny: Tiny) -> World:
@@ -102,7 +107,7 @@ def test_a_warm_start_takes_the_tables_that_there_were_and_are(tiny_world: Tiny,
     parents = {f"{role}-before": tiny_world.parents[role] for role in ("nodes", "graph", "interactions")}
     parents |= {**tiny_world.parents, "checkpoint-7-before": earlier}
     settings = SMALL.model_copy(update={"intra_shared_at_most": now})
-    checkpoint = train(tiny_world.store, settings, 7, CLEAN, parents, ONE)
+    checkpoint = train(tiny_world.store, seeded(settings, 7, CLEAN), parents, ONE)
     tables = {"inter", "intra/books", "intra/films"}
     taken = checkpoint.statistics["warm_start"]["tables"]
     assert set(taken) - {"intra/games"} == tables
@@ -118,7 +123,10 @@ def test_an_interrupted_training_ends_with_the_same_bytes(tiny_world: Tiny, tmp_
 
     other = Store(tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
-        train(other, SMALL, 7, CLEAN, tiny_world.parents, ONE, stop)
-    again, whole = train(other, SMALL, 7, CLEAN, tiny_world.parents, ONE), fitted(tiny_world)
+        train(other, seeded(SMALL, 7, CLEAN), tiny_world.parents, ONE, stop)
+    again, whole = (
+        train(other, seeded(SMALL, 7, CLEAN), tiny_world.parents, ONE),
+        fitted(tiny_world),
+    )
     assert len(again.statistics["epoch_seconds"]) == 1
     assert [entry.sha256 for entry in again.manifest.files] == [entry.sha256 for entry in whole.manifest.files]

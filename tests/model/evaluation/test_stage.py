@@ -3,7 +3,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
-from tiny_world import Tiny
+from tiny_world import Tiny, seeded
 
 from data_contracts.contracts import RANKS_FILE
 from data_contracts.settings import ComputeSettings, EvaluateSettings
@@ -23,7 +23,7 @@ METRICS = {"auc", "recall@1", "recall@3", "full_recall@5", "full_ndcg@5", "full_
 
 def measured(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE) -> Artifact:
     checkpoints = {
-        f"checkpoint-{seed}": train(world.store, SMALL, seed, SETTINGS, world.parents, ONE) for seed in seeds
+        f"checkpoint-{seed}": train(world.store, seeded(SMALL, seed, SETTINGS), world.parents, ONE) for seed in seeds
     }
     return evaluate(world.store, SETTINGS, {**world.without_pairs(), **checkpoints}, compute)
 
@@ -78,7 +78,7 @@ def test_intervals_hold_their_value(tiny_world: Tiny) -> None:
 
 def test_validation_auc_is_that_of_the_selected_epoch(tiny_world: Tiny) -> None:
     found = values(measured(tiny_world, (1,)))
-    checkpoint = train(tiny_world.store, SMALL, 1, SETTINGS, tiny_world.parents, ONE)
+    checkpoint = train(tiny_world.store, seeded(SMALL, 1, SETTINGS), tiny_world.parents, ONE)
     best = checkpoint.statistics["epoch"]
     (auc,) = [
         row["value"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import Tiny
+from tiny_world import Tiny, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.train_settings import TrainSettings
@@ -20,7 +20,12 @@ SMALL = TrainSettings(width=8, epochs=4, batch_size=64, learning_rate=0.01, alig
 
 
 def fitted(world: Tiny) -> object:
-    return train(world.store, SMALL, 7, EvaluateSettings(candidates=5), world.parents, ComputeSettings(threads=1))
+    return train(
+        world.store,
+        seeded(SMALL, 7, EvaluateSettings(candidates=5)),
+        world.parents,
+        ComputeSettings(threads=1),
+    )
 
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -101,7 +106,10 @@ def test_a_baseline_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
     network = SMALL.model_copy(update={"model": "shared-bottom"})
     with pytest.raises(DivergedError, match="seed 7, epoch 1: vectors/books holds"):
         train(
-            tiny_world.store, network, 7, EvaluateSettings(candidates=5), tiny_world.parents, ComputeSettings(threads=1)
+            tiny_world.store,
+            seeded(network, 7, EvaluateSettings(candidates=5)),
+            tiny_world.parents,
+            ComputeSettings(threads=1),
         )
 
 

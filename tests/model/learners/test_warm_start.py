@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 import torch
-from tiny_world import Log, Tiny, build, random_log
+from tiny_world import Log, Tiny, build, random_log, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
@@ -37,7 +37,12 @@ def added(log: Log, new: Mapping[str, Sequence[tuple[str, str, str]]]) -> Log:
 
 
 def trained(world: Tiny, before: Mapping[str, Artifact] | None = None, settings: TrainSettings = SMALL) -> Artifact:
-    return train(world.store, settings, SEED, CLEAN, {**world.parents, **(before or {})}, ONE)
+    return train(
+        world.store,
+        seeded(settings, SEED, CLEAN),
+        {**world.parents, **(before or {})},
+        ONE,
+    )
 
 
 def earlier(world: Tiny, checkpoint: Artifact) -> dict[str, Artifact]:

@@ -11,7 +11,7 @@ from tiny_world import TinyRun, blend_of
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.garbage import find_garbage
 from data_contracts.store.store import Store
-from flows.runner.execute import _let_go_of_index
+from flows.runner.execute import _unlink_stale_index
 from model.serving.recommender import Recommender
 
 pytest.importorskip("faiss")
@@ -189,7 +189,7 @@ def linked(built: Artifact, tmp_path) -> Store:
 def ended(store: Store, artifacts: dict[str, Artifact]) -> None:
     """What happens to an index when a run ends with such artifacts."""
     plan = SimpleNamespace(store=store)
-    _let_go_of_index(SimpleNamespace(plan=plan, config=SimpleNamespace(name="tiny"), artifacts=artifacts))
+    _unlink_stale_index(SimpleNamespace(plan=plan, config=SimpleNamespace(name="tiny"), artifacts=artifacts))
 
 
 def test_a_run_that_serves_the_same_keeps_its_index(linked: Store, tiny_run: TinyRun) -> None:

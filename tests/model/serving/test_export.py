@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tiny_world import Tiny, TinyRun
+from tiny_world import Tiny, TinyRun, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
 from data_contracts.store.artifact import Artifact
@@ -29,7 +29,12 @@ TOP = ExportSettings(top=6)
 @pytest.fixture
 def parents(tiny_world: Tiny) -> dict[str, Artifact]:
     settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
-    trained = train(tiny_world.store, settings, 1, EvaluateSettings(candidates=5), tiny_world.parents, ONE)
+    trained = train(
+        tiny_world.store,
+        seeded(settings, 1, EvaluateSettings(candidates=5)),
+        tiny_world.parents,
+        ONE,
+    )
     return {**tiny_world.without_pairs(), "checkpoint": trained}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_world import Tiny, build, random_log
+from tiny_world import Tiny, build, random_log, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
@@ -28,7 +28,7 @@ SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
     parents = world.parents if settings.alignment and settings.tables != "inter" else world.without_pairs()
-    return train(world.store, settings, 7, CLEAN, parents, compute)
+    return train(world.store, seeded(settings, 7, CLEAN), parents, compute)
 
 
 def content(checkpoint: Artifact) -> dict[str, str]:
@@ -104,7 +104,7 @@ def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path:
 
 
 def test_another_seed_ends_with_other_tensors(tiny_world: Tiny) -> None:
-    other = train(tiny_world.store, SMALL, 8, CLEAN, tiny_world.parents, ONE)
+    other = train(tiny_world.store, seeded(SMALL, 8, CLEAN), tiny_world.parents, ONE)
     assert content(fitted(tiny_world))["model.safetensors"] != content(other)["model.safetensors"]
 
 
@@ -137,7 +137,7 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(other.store, SMALL, 7, CLEAN, other.parents, ONE, stop)
+            train(other.store, seeded(SMALL, 7, CLEAN), other.parents, ONE, stop)
     again = fitted(other)
     assert len(again.statistics["epoch_seconds"]) == 0
     assert content(again) == content(whole)
@@ -147,13 +147,13 @@ KILLED = """
 import json, sys
 from pathlib import Path
 from data_contracts.settings import ComputeSettings, EvaluateSettings
-from data_contracts.train_settings import TrainSettings
+from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from data_contracts.store.store import Store, open_artifact
 from model.training.stage import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])
 parents = {role: open_artifact(Path(path)) for role, path in paths.items()}
-train(store, settings, 7, EvaluateSettings(candidates=5), parents, ComputeSettings(threads=1),
-      lambda done, total, unit: print(done, flush=True))
+chosen = CheckpointSettings(train=settings, seed=7, validation=EvaluateSettings(candidates=5))
+train(store, chosen, parents, ComputeSettings(threads=1), lambda done, total, unit: print(done, flush=True))
 """
 
 
@@ -220,7 +220,12 @@ def test_released_protocol_trains_on_repeated_rows(store: Store, tmp_path: Path)
     log = {"a": [("u", "i", "train", 5), ("v", "j", "train"), ("v", "k", "train"), ("u", "k", "valid")]}
     world = build(store, log)
     protocols = [
-        train(world.store, SMALL, 7, EvaluateSettings(protocol=protocol), world.parents, ONE)
+        train(
+            world.store,
+            seeded(SMALL, 7, EvaluateSettings(protocol=protocol)),
+            world.parents,
+            ONE,
+        )
         for protocol in ("clean", "released")
     ]
     assert content(protocols[0])["model.safetensors"] != content(protocols[1])["model.safetensors"]

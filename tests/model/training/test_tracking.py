@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tiny_world import Tiny
+from tiny_world import Tiny, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings, TrackingSettings
 from data_contracts.store.artifact import Artifact
@@ -28,11 +28,11 @@ def fitted(world: Tiny, settings: TrackingSettings, stops: tuple[int, ...] = ())
         if done in stops:
             raise KeyboardInterrupt
 
-    rest = world.parents, ComputeSettings(threads=1), stop, tracking
+    rest = world.parents, ComputeSettings(threads=1), stop
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
-            train(world.store, SMALL, 7, EvaluateSettings(candidates=5), *rest)
-    return train(world.store, SMALL, 7, EvaluateSettings(candidates=5), *rest)
+            train(world.store, seeded(SMALL, 7, EvaluateSettings(candidates=5)), *rest, tracking=tracking)
+    return train(world.store, seeded(SMALL, 7, EvaluateSettings(candidates=5)), *rest, tracking=tracking)
 
 
 def measured(checkpoint: Artifact, form: str) -> Points:
@@ -126,8 +126,8 @@ def test_event_files_can_be_read_while_training_goes_on(tiny_world: Tiny, tmp_pa
         shown.append(max(step for _, step, _ in events(tmp_path / "my-run" / "t")))
 
     tracking = Tracking(TrackingSettings(tensorboard=str(tmp_path)), "my-run", "t")
-    rest = tiny_world.parents, ComputeSettings(threads=1), look, tracking
-    train(tiny_world.store, SMALL, 7, EvaluateSettings(candidates=5), *rest)
+    rest = tiny_world.parents, ComputeSettings(threads=1), look
+    train(tiny_world.store, seeded(SMALL, 7, EvaluateSettings(candidates=5)), *rest, tracking=tracking)
     assert shown == [1, 2, 3, 4, 5]
 
 

@@ -58,7 +58,7 @@ def made(
     store: Path, logs: Path, compute: ComputeSettings, before: Mapping[str, Artifact] = {}
 ) -> list[tuple[str, str]]:
     """Every file of both artifacts, and what its bytes hash to."""
-    artifacts = ingest(Store(store), STAGE, find_logs([LOGS], logs), compute, before=before)
+    artifacts = ingest(Store(store), STAGE, find_logs([LOGS], logs), compute, previous=before)
     return [(entry.path, entry.sha256) for artifact in artifacts.values() for entry in artifact.manifest.files]
 
 

@@ -56,7 +56,7 @@ def ingested(
     source = LogSource(path=f"{folder}/log.csv", header=False, columns=COLUMNS)
     stage = IngestSettings(**{"split": split, **options})
     logs = find_logs([source], folder)
-    return ingest(Store(folder / "store"), stage, logs, ComputeSettings(threads=1), before=before or {})
+    return ingest(Store(folder / "store"), stage, logs, ComputeSettings(threads=1), previous=before or {})
 
 
 def updated(folder: Path, logs: list[list[Row]], split: SplitSettings, **options: Any) -> list[dict[str, Artifact]]:

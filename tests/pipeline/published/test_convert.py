@@ -195,7 +195,7 @@ def test_the_ready_run_reads_what_there_is(tmp_path, monkeypatch, capsys, name, 
         ["--set", "ingest.split.test_share=0", "--set", "ingest.split.valid_share=0"],
     )
     assert edda("ingest", str(RUNS / f"{name}.toml"), "--no-prefect", "--store", store, *whole) == 0
-    found = Store(tmp_path / "store").run(name)[0]["interactions"]
+    found = Store(tmp_path / "store").recorded(Store(tmp_path / "store").run(name))["interactions"]
     assert {entry["domain"]: found.read(**entry).num_rows for entry in found.partitions()} == domains
 
 

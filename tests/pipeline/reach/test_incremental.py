@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from raw_logs import numbered
 
-from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import DomainGraph, build_graph
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.incremental import changed_nodes
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.reach.walk_graph import WalkGraph
 
 COMPUTE = ComputeSettings(threads=1)
@@ -39,15 +39,15 @@ def prepared(store: Store, folder: Path, before: Artifacts, settings: ReachSetti
     earlier = {role: before[role] for role in ("interactions", "nodes") if role in before}
     interactions, nodes = numbered(store, folder, "time", earlier)
     made = {"interactions": interactions, "nodes": nodes}
-    made["graph"] = build_graph(store, made, COMPUTE)
+    made["graph"] = build_graph(store, GraphSettings(), made, COMPUTE)
     return made | reached(store, made, before, settings)
 
 
 def reached(store: Store, made: Artifacts, before: Artifacts, settings: ReachSettings) -> Artifacts:
     parents = {role: made[role] for role in ("nodes", "graph")}
-    reach = describe_reach(store, settings, parents, COMPUTE, before=before)
+    reach = compute_reach(store, settings, parents, COMPUTE, previous=before)
     parents = {"nodes": made["nodes"], "reach": reach}
-    return {"reach": reach, "pairs": pair_domains(store, PairsSettings(), parents, COMPUTE, before=before)}
+    return {"reach": reach, "pairs": pair_domains(store, PairsSettings(), parents, COMPUTE, previous=before)}
 
 
 def files(artifact: Artifact) -> list[tuple[str, str]]:

@@ -29,22 +29,27 @@ from pipeline.in_memory import PairTable, align_domains, random_walks, reach_vec
 from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
-    "Start": ["index.md", "tutorial.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
-    "Method": ["method.md", "experiments.md"],
+    "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
+    "Method": ["method.md", "results.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
     "Reference": ["settings.md", "artifacts.md", "commands.md"],
-    "Operate": ["operations.md", "updating.md", "storage.md", "serving.md", "report.md", "kubernetes.md"],
-    "Inside": ["architecture.md", "benchmarks/index.md"],
+    "Operate": [
+        *("operate/serving.md", "operate/updating.md", "operate/report.md", "operate/operations.md"),
+        *("operate/storage.md", "operate/prefect.md", "operate/kubernetes.md"),
+    ],
+    "Inside": ["architecture.md", "contributing.md", "changelog.md", "benchmarks/index.md"],
 }
-"""Pages by section; those that are not there are left out, others come last."""
+"""Pages by section; pages that do not exist are left out, pages that no section names come last."""
 
 REPOSITORY = {
     "ARCHITECTURE.md": "architecture.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "EXPERIMENTS.md": "experiments.md",
     "benchmarks/README.md": "benchmarks/index.md",
     "README.md": "index.md",
 }
-"""Pages of the repository and where the site has them."""
+"""Files of the repository that are pages of the site → path of the page."""
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
@@ -57,7 +62,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Formulas are drawn, nothing is fetched."""
+    """Draw formulas as pictures, so that pages load nothing from the network."""
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "math", "class": "math", "format": formula}]
     }
@@ -65,7 +70,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages and the repository's own, then list what there is."""
+    """Add the generated pages and the pages of the repository, then build the navigation."""
     for name, make in {
         "settings.md": settings_page, "artifacts.md": artifacts_page, "commands.md": commands_page,
         "functions.md": functions_page,
@@ -89,31 +94,31 @@ def navigation(pages: set[str]) -> list[dict[str, list[str]]]:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Links to files of the repository lead to the site's page of them, or are text where it has none."""
-    came_from = {name: source for source, name in REPOSITORY.items() if name != "index.md"}
-    source = came_from.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    """Point links to files of the repository to their pages, or turn them into text if the site has none."""
+    sources = {name: source for source, name in REPOSITORY.items() if name != "index.md"}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
-    def led(link: re.Match[str]) -> str:
+    def rewrite(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
         name = REPOSITORY.get(path, path.removeprefix("docs/"))
         is_absent = files.get_file_from_path(name) is None
         if is_absent and (not path.startswith("docs/") or name in chain(*NAVIGATION.values())):
             return link["text"]
-        way = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
+        target = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
         anchor = link["anchor"] if link["anchor"] and name != "index.md" else ""  # the README's headings are not there
-        return f"[{link['text']}]({way}{anchor})"
+        return f"[{link['text']}]({target}{anchor})"
 
-    return _LINK.sub(led, _LABEL.sub(r"\1", markdown))
+    return _LINK.sub(rewrite, _LABEL.sub(r"\1", markdown))
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
-    """A formula in TeX's notation, line by line, as a picture in the colour of the text."""
+    """SVG of a formula in TeX's notation, one picture a line, in the colour of the text."""
     with mpl.rc_context({"mathtext.fontset": "stix", "svg.fonttype": "path", "svg.hashsalt": source}):
-        lines = [_drawn(line) for line in source.strip().splitlines()]
+        lines = [_svg(line) for line in source.strip().splitlines()]
     return f'<div class="formula">{"".join(lines)}</div>'
 
 
-def _drawn(line: str) -> str:
+def _svg(line: str) -> str:
     figure, file = Figure(), io.StringIO()
     figure.text(0, 0, f"${line}$", fontsize=15)
     figure.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.03, transparent=True, metadata={"Date": None})
@@ -157,8 +162,8 @@ def artifacts_page() -> str:
     head = (
         "# Artifacts\n\nMade from the contracts that check each artifact when it is written and when it is read. An "
         "artifact is a folder `<store>/<artifact>/<key>/` of Parquet files and a `manifest.json`; "
-        "`<store>/runs/<run>/<artifact>` links to what a run used. Columns in whose name the folders are cut "
-        "(`domain=books/`) are in no file; readers of hive partitions, as DuckDB, Polars and Arrow, add them.\n"
+        "`<store>/runs/<run>/<artifact>` links to the artifact that a run used. Partition columns are in the names of "
+        "folders (`domain=books/`), not in files; readers of hive partitions (DuckDB, Polars, Arrow) add them.\n"
     )
     return "\n".join([head, *(_contract(contract) for contract in CONTRACTS.values())])
 
@@ -173,13 +178,13 @@ def _contract(contract: Contract) -> str:
         + (f" where `{r.where[0]}` is {r.where[1]}" if r.where else "")
         for r in contract.references
     ]
-    said = [f"**{title}:** {_codes(names)}" for title, names in facts.items() if names]
-    said += [f"**refers to:** {'; '.join(refers)}"] if refers else []
+    rules = [f"**{title}:** {_codes(names)}" for title, names in facts.items() if names]
+    rules += [f"**refers to:** {'; '.join(refers)}"] if refers else []
     meanings = describe(contract)
     rows = [f"| `{column.name}` | {column.type} | {_cell(meanings[column.name])} |" for column in contract.columns]
     table = "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
     return (
-        f"\n## {contract.name}\n\n{contract.meaning} *Version {contract.version}.*\n\n{table}\n\n{' · '.join(said)}\n"
+        f"\n## {contract.name}\n\n{contract.meaning} *Version {contract.version}.*\n\n{table}\n\n{' · '.join(rules)}\n"
     )
 
 
@@ -192,14 +197,14 @@ def commands_page() -> str:
     pages = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", app.generate_docs(), flags=re.DOTALL)
     pages = pages.replace(" -m mkdocs", "")  # the way this process may have been started
     status = (
-        "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Answers go to standard output, all else to "
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to standard output, the rest to "
     )
     return pages.replace("# edda\n", f"# Commands\n\n{status}standard error.\n", 1).replace("$", "&#36;")
 
 
 def functions_page() -> str:
-    """Signatures and docstrings of what is meant to be called."""
-    head = "# Functions\n\nMade from the code. How they go together: [Python](python.md).\n"
+    """Signatures and docstrings of the public functions."""
+    head = "# Functions\n\nMade from the code. Examples: [Python](python.md).\n"
     return "\n".join([head, *map(_function, FUNCTIONS)])
 
 
@@ -209,11 +214,11 @@ def _function(called: Callable[..., Any]) -> str:
     (node,) = ast.parse(source).body
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     name, signature = called.__name__, "\n".join(source.splitlines()[: node.body[0].lineno - 1])
-    said = "\n".join(_said(inspect.getdoc(called) or ""))
-    return f"\n## {name}\n\n```python\nfrom {called.__module__} import {name}\n\n{signature}\n```\n\n{said}\n"
+    description = "\n".join(_as_markdown(inspect.getdoc(called) or ""))
+    return f"\n## {name}\n\n```python\nfrom {called.__module__} import {name}\n\n{signature}\n```\n\n{description}\n"
 
 
-def _said(docstring: str) -> Iterator[str]:
+def _as_markdown(docstring: str) -> Iterator[str]:
     """A Google docstring as Markdown: sections in bold, their entries as a list."""
     section = ""
     for line in docstring.splitlines():

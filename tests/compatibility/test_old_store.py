@@ -1,0 +1,59 @@
+"""A store that version 0.1 made, before packages moved into folders, stays complete and readable.
+
+store-0.1.tar.gz holds run.toml and the store that `edda run run.toml` made of it: two generated domains, aligned, two
+seeds of two epochs.
+"""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from fake_stages import edda
+
+from flows.config.run_config import load_config
+from flows.runner.execute import Outcome, is_recorded, known_costs
+from flows.runner.lookup import find_run
+from flows.runner.plan import make_plan
+from flows.runner.stages import STAGE_NAMES
+
+ROLES = [
+    *("world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs"),
+    *("checkpoint-2022", "checkpoint-7", "blend-2022", "blend-7", "metrics", "embeddings", "recommendations"),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    with tarfile.open(Path(__file__).with_name("store-0.1.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "run.toml"
+
+
+def test_its_run_is_complete_and_recorded(run: Path) -> None:
+    plan = make_plan(load_config(run))
+    artifacts = plan.existing()
+    assert list(artifacts) == ROLES
+    assert is_recorded(Outcome(plan, artifacts, []))
+    assert list(known_costs(plan, artifacts)) == ["world", *STAGE_NAMES]
+
+
+@pytest.mark.parametrize("command", ["run", *STAGE_NAMES])
+def test_no_command_has_anything_to_make(run: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edda(command, str(run), "--no-prefect") == 0
+    assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
+
+
+def test_its_artifacts_keep_their_contracts_and_its_lists_are_served(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = find_run("small", str(run.parent / "store"))
+    for role, artifact in view.artifacts.items():
+        assert artifact.verify() == [], role
+    assert edda("inspect", "small", "--store", str(run.parent / "store")) == 0
+    row = view.artifacts["recommendations"].read(domain="east").to_pylist()[0]
+    capsys.readouterr()
+    recommend = ["recommend", "small", "--domain", "east", "--user", row["user_id"], "--top", "1"]
+    assert edda(*recommend, "--store", str(run.parent / "store")) == 0
+    rank, item, score = capsys.readouterr().out.split()
+    assert (rank, item) == ("1", row["item_id"])
+    assert float(score) == pytest.approx(row["score"], abs=1e-4)
