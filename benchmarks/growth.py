@@ -44,7 +44,7 @@ from model.compute.device import keep_freed_memory
 from model.data.batches import BATCHES
 from model.learners import edda as learning
 from model.learners import row_adam
-from model.learners.base import Lesson
+from model.learners.base import TrainingData
 
 PARTS = ("bpr", "alignment")
 TRIPLES = {"by 8192": 8192, "by 256": 256}
@@ -114,26 +114,26 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
         with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
             artifacts = artifacts_of(None, Store(options.store or folder), world)
             contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
-            lesson = contest.lesson()
+            data = contest.data()
         cost = {"size": size, "rows": sum(of.users.size for of in contest.positives), "nodes": contest.world.nodes}
         for part, triples in {**TRIPLES, LARGE_PARTS[-1]: -(-cost["rows"] // BATCHES)}.items():
-            cost |= sampled(contest, lesson, part, triples, options.batches)
+            cost |= sampled(contest, data, part, triples, options.batches)
         if not options.json:
             numbers = "".join(f"{cost[f'reached {part}']:>18,.0f}{cost[part]:>12.1f}" for part in LARGE_PARTS)
             print(f"{size:>20}{cost['rows']:>12,}{cost['nodes']:>11,}{numbers}", flush=True)
         yield cost
 
 
-def sampled(contest: Contest, lesson: Lesson, part: str, triples: int, batches: int) -> dict:
+def sampled(contest: Contest, data: TrainingData, part: str, triples: int, batches: int) -> dict:
     """CPU seconds of an epoch's batches, and rows reached, by the median of some."""
-    lesson = replace(lesson, settings=lesson.settings.model_copy(update={"batch_size": triples}))
+    data = replace(data, settings=data.settings.model_copy(update={"batch_size": triples}))
     model = contest.start()
-    optimiser, steps = adam(model, contest.settings), learning._steps(lesson, 1)
+    optimiser, steps = adam(model, contest.settings), learning.draw_steps(data, 1)
     seconds, reached = [], []
     for _ in range(WARMING + batches):
         started = time.process_time()
         step = next(steps)
-        learning._follow(model, optimiser, lesson, step)
+        learning._follow(model, optimiser, data, step)
         seconds.append(time.process_time() - started)
         reached.append(step.inter.rows.numel())
     epoch = sum(-(-of.users.size // triples) for of in contest.positives)
@@ -158,9 +158,9 @@ def measured(size: int, world: WorldSettings, repeats: int) -> dict:
     """The least CPU seconds of an epoch of a world."""
     with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
         contest = contest_of(generated(Store(folder), world), TrainSettings(engine="native", device="cpu"))
-        lesson = contest.lesson()
-        costs = [epoch_cost(contest, lesson) for _ in range(repeats)]
-        reached = [step.inter.rows.numel() for step in learning._steps(lesson, 1)]
+        data = contest.data()
+        costs = [epoch_cost(contest, data) for _ in range(repeats)]
+        reached = [step.inter.rows.numel() for step in learning.draw_steps(data, 1)]
     found = {"size": size, "rows": sum(positives.users.size for positives in contest.positives)}
     found |= {"nodes": contest.world.nodes, "reached": float(np.mean(reached))}
     return found | {part: min(cost[f"{part}_cpu"] for cost in costs) for part in PARTS}

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from flows.serve.open_run import open_run
-from model.serving.recommender import Recommender, Scored
+from model.serving.recommender import Recommender, ScoredItem
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def ask(port: int, questions: Sequence[str], connections: int) -> list[tuple[str
 
 def wrong_answers(recommender: Recommender, answers: Sequence[tuple[str, int, str, float]]) -> int:
     """How many answers are not what the recommender says in this process, scores to five digits."""
-    expected: dict[str, list[Scored]] = {}
+    expected: dict[str, list[ScoredItem]] = {}
     wrong = 0
     for question, status, body, _ in answers:
         if question not in expected:

@@ -14,17 +14,16 @@ import torch
 from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
 
 from data_contracts.resources import peak_memory_mib
-from data_contracts.settings import EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
+from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.compute.device import keep_freed_memory
-from model.data.batches import Batch, Batching, Positives, batches_of, positives_of
-from model.data.dataset import World, load_rows, load_world
-from model.edda.model import Edda, Shape
+from model.data.batches import Batch, Batching, Positives, build_batches, build_positives
+from model.data.dataset import MultiDomainData, load_dataset, load_interactions
+from model.edda.model import Edda, TableShapes
 from model.learners import edda as learning
-from model.learners.base import Lesson, descend
-from model.learners.divergence import Course
+from model.learners.base import TrainingData, optimizer_step
+from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
 from model.training import stage as train
 
@@ -41,7 +40,7 @@ class Contest:
 
     settings: TrainSettings
     artifacts: dict[str, Artifact]
-    world: World
+    world: MultiDomainData
     positives: tuple[Positives, ...]
 
     def changed(self, **settings: object) -> Contest:
@@ -50,21 +49,21 @@ class Contest:
 
     def batches(self, number: int) -> Iterator[Batch]:
         """The first epoch of a domain."""
-        return batches_of(self.positives[number], SEED, 1, Batching.of(self.settings, self.positives))
+        return build_batches(self.positives[number], SEED, 1, Batching.from_settings(self.settings, self.positives))
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""
         return pairs_of(self.artifacts["pairs"], self.world)
 
-    def lesson(self) -> Lesson:
+    def data(self) -> TrainingData:
         """What our training stage learns from."""
-        return train._lesson(self.settings, SEED, EvaluateSettings(), self.artifacts)
+        return train.load_training_data(CheckpointSettings(train=self.settings, seed=SEED), self.artifacts)
 
     def start(self) -> Edda:
         """The tables and maps that everybody starts from."""
         domains = {domain.name: domain.nodes for domain in self.world.domains}
         width, intra_width = self.settings.widths
-        shape = Shape("both", width, self.world.nodes, domains, aligned=True, intra_width=intra_width)
+        shape = TableShapes("both", width, self.world.nodes, domains, aligned=True, intra_width=intra_width)
         return Edda(shape, SEED, self.settings.initial_spread)
 
 
@@ -84,28 +83,30 @@ def load_contest(run: Path, settings: TrainSettings) -> Contest:
 
 def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:
     """The world of some artifacts and what it trains on."""
-    world = load_world(artifacts["nodes"], artifacts["graph"])
-    rows = ((load_rows(artifacts["interactions"], domain, world), domain) for domain in world.domains)
-    return Contest(settings, artifacts, world, tuple(positives_of(*both, "clean") for both in rows))
+    world = load_dataset(artifacts["nodes"], artifacts["graph"])
+    rows = ((load_interactions(artifacts["interactions"], domain, world), domain) for domain in world.domains)
+    return Contest(settings, artifacts, world, tuple(build_positives(*both, "clean") for both in rows))
 
 
 def edda_cost(contest: Contest, contender: str) -> dict:
     """Cost of our second epoch, and the floor."""
-    lesson = contest.changed(engine=ENGINES[contender]).lesson()
-    return epoch_cost(contest, lesson) | {"floor": floor_of(lesson)}
+    data = contest.changed(engine=ENGINES[contender]).data()
+    return epoch_cost(contest, data) | {"floor": floor_of(data)}
 
 
-def epoch_cost(contest: Contest, lesson: Lesson) -> dict:
+def epoch_cost(contest: Contest, data: TrainingData) -> dict:
     """Cost of the second epoch from the start."""
     keep_freed_memory()
     model = contest.start()
     optimiser = adam(model, contest.settings)
-    without = tuple(replace(part, users=part.users[:0], items=part.items[:0]) for part in lesson.positives)
+    without = tuple(replace(part, users=part.users[:0], items=part.items[:0]) for part in data.positives)
     costs = {}
     for epoch in (1, 2):
-        for part, of in (("bpr", replace(lesson, pairs=())), ("alignment", replace(lesson, positives=without))):
-            course = Course(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
-            cpu, wall = clocked(lambda of=of, course=course: learning._learn(model, optimiser, of, course))
+        for part, of in (("bpr", replace(data, alignment=())), ("alignment", replace(data, positives=without))):
+            guard = EpochGuard(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
+            cpu, wall = clocked(
+                lambda of=of, guard=guard: learning.EddaLearner(model, optimiser, of).train_epoch(guard)
+            )
             costs |= {f"{part}_cpu": cpu, f"{part}_wall": wall}
     return costs | {"peak_mib": peak_memory_mib(), "share": "all"}
 
@@ -119,7 +120,7 @@ def plain_cost(contest: Contest, peer: str, most: int) -> dict:
     for number in range(len(contest.world.domains)):
         triples = [triples_of(batch) for batch in contest.batches(number)]
         for batch in triples[:most] if warm else triples[:1] + triples[:most]:
-            cpu, wall = clocked(lambda number=number, batch=batch: descend(optimiser, plain.loss(number, batch)))
+            cpu, wall = clocked(lambda number=number, batch=batch: optimizer_step(optimiser, plain.loss(number, batch)))
             scale = len(triples) / len(triples[:most]) if warm else 0.0
             costs["bpr_cpu"] += cpu * scale
             costs["bpr_wall"] += wall * scale
@@ -127,7 +128,7 @@ def plain_cost(contest: Contest, peer: str, most: int) -> dict:
         taken, total = taken + len(triples[:most]), total + len(triples)
     weight = contest.settings.alignment
     for pairs in contest.pairs():
-        cpu, wall = clocked(lambda pairs=pairs: descend(optimiser, weight * plain.alignment_loss(pairs)))
+        cpu, wall = clocked(lambda pairs=pairs: optimizer_step(optimiser, weight * plain.alignment_loss(pairs)))
         costs["alignment_cpu"] += cpu
         costs["alignment_wall"] += wall
     return costs | {"peak_mib": peak_memory_mib(), "share": f"{taken}/{total}"}
@@ -147,19 +148,19 @@ def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=model.peer != "dgl")
 
 
-def floor_of(lesson: Lesson) -> dict:
+def floor_of(data: TrainingData) -> dict:
     """Fewest bytes and multiply-adds of an epoch, and the seconds that this machine takes for them."""
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
-    nodes = [domain.nodes for domain in lesson.network.world.domains]
-    for step in learning._steps(lesson, 1):
-        tables = (step.inter, lesson.network.world.nodes), (step.intra, nodes[step.domain])
-        for (fan, rows), width in zip(tables, lesson.settings.widths, strict=True):
-            edges = sum(layer.forward.indices.numel() for layer in fan.layers)
-            touched = fan.rows.numel()
+    nodes = [domain.nodes for domain in data.graphs.dataset.domains]
+    for step in learning.draw_steps(data, 1):
+        tables = (step.inter, data.graphs.dataset.nodes), (step.intra, nodes[step.domain])
+        for (subgraph, rows), width in zip(tables, data.settings.widths, strict=True):
+            edges = sum(layer.forward.indices.numel() for layer in subgraph.layers)
+            touched = subgraph.rows.numel()
             moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
             sizes["bpr"] += (moved[0] + 8 * edges, moved[1] + 8 * edges, 4 * edges * width)
-    width = lesson.settings.widths[1]
-    for pairs in lesson.pairs:
+    width = data.settings.widths[1]
+    for pairs in data.alignment:
         touched, rows = pairs.source_rows.numel() + pairs.target_rows.numel(), nodes[pairs.source] + nodes[pairs.target]
         edges = pairs.difference.forward.indices.numel()
         moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
@@ -219,7 +220,7 @@ def trajectory(learner: Learner, contest: Contest, steps: int, draw: int) -> lis
     torch.manual_seed(draw)
     optimiser = adam(learner.model, contest.settings)
     batches = enumerate(turns(contest, steps))
-    return [descend(optimiser, learner.loss(number, batch, (draw, place))) for place, (number, batch) in batches]
+    return [optimizer_step(optimiser, learner.loss(number, batch, (draw, place))) for place, (number, batch) in batches]
 
 
 def turns(contest: Contest, steps: int) -> Iterator[tuple[int, Batch]]:
@@ -244,10 +245,10 @@ def learner_of(contest: Contest, contender: str) -> Learner:
     if contender in PEERS:
         plain = Plain(contest.start(), contest.world, settings, contender)
         return Learner(plain, lambda number, batch, _: plain.loss(number, triples_of(batch)))
-    lesson, model = contest.changed(engine=ENGINES[contender]).lesson(), contest.start()
+    data, model = contest.changed(engine=ENGINES[contender]).data(), contest.start()
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:
-        step = learning._step(lesson, number, batch, turn)
-        return model.loss(step, settings.penalties(1.0), lesson.network.multiply)
+        step = learning.build_step(data, number, batch, turn)
+        return model.loss(step, settings.penalties(1.0), data.graphs.multiply)
 
     return Learner(model, loss)

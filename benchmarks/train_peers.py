@@ -21,7 +21,7 @@ from torch.nn.functional import dropout, linear, softplus
 from data_contracts.store.artifact import Artifact
 from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batch
-from model.data.dataset import Domain, World
+from model.data.dataset import DomainData, MultiDomainData
 from model.edda.model import Edda
 
 Neighbours = Callable[[Tensor, Tensor], Tensor]
@@ -47,7 +47,7 @@ class Pairs(NamedTuple):
 class Plain(nn.Module):
     """The tables and maps of an `Edda`, copied, and every graph in full."""
 
-    def __init__(self, start: Edda, world: World, settings: TrainSettings, peer: str) -> None:
+    def __init__(self, start: Edda, world: MultiDomainData, settings: TrainSettings, peer: str) -> None:
         super().__init__()
         tables = start.tensors()
         copies = {name: nn.Parameter(tensor.clone()) for name, tensor in tables.items()}
@@ -56,7 +56,7 @@ class Plain(nn.Module):
         self.intra = nn.ParameterList(copies[name] for name in tables if name.startswith("intra/"))
         self.maps = nn.ParameterList(copies[name] for name in tables if name.startswith("map/"))
         self.settings = settings
-        self.unions = [torch.from_numpy(domain.union.astype(np.int64)) for domain in world.domains]
+        self.unions = [torch.from_numpy(domain.union_nodes.astype(np.int64)) for domain in world.domains]
         self.inter_graphs, self.intra_graphs = graphs_of(world, PEERS[peer])
 
     @torch.no_grad()
@@ -91,17 +91,17 @@ def grec(graph: Graph, table: Tensor, settings: TrainSettings) -> Tensor:
     return layer
 
 
-def graphs_of(world: World, peer: Callable) -> tuple[list[Graph], list[Graph]]:
+def graphs_of(world: MultiDomainData, peer: Callable) -> tuple[list[Graph], list[Graph]]:
     """Over the nodes of all domains, for each domain the interactions with its items; and each domain's own graph."""
     own = [interactions_of(domain) for domain in world.domains]
-    both = [domain.union[ends] for domain, ends in zip(world.domains, own, strict=True)]
+    both = [domain.union_nodes[ends] for domain, ends in zip(world.domains, own, strict=True)]
     union = np.unique(np.concatenate(both, axis=1), axis=1)
-    offered = [np.isin(union[1], domain.union[domain.users :]) for domain in world.domains]
+    offered = [np.isin(union[1], domain.union_nodes[domain.users :]) for domain in world.domains]
     inter = [graph_of(union[:, kept], world.nodes, peer) for kept in offered]
     return inter, [graph_of(ends, domain.nodes, peer) for domain, ends in zip(world.domains, own, strict=True)]
 
 
-def interactions_of(domain: Domain) -> np.ndarray:
+def interactions_of(domain: DomainData) -> np.ndarray:
     """Users and items (2, interactions) of a domain's train graph, as its nodes."""
     users = np.repeat(np.arange(domain.users), np.diff(domain.indptr[: domain.users + 1]))
     return np.stack([users, domain.indices[: users.size]])
@@ -162,11 +162,11 @@ def has_peer(name: str) -> bool:
 
 def triples_of(batch: Batch) -> Tensor:
     """Users, positives and negatives of a batch (3, size), as nodes of its domain."""
-    users, items = batch.pairing.users.forward.indices, batch.pairing.items.indices.view(batch.size, -1)
+    users, items = batch.pattern.users.forward.indices, batch.pattern.items.indices.view(batch.size, -1)
     return torch.from_numpy(batch.nodes)[torch.stack([users, items[:, 0], items[:, 1]]).long()].long()
 
 
-def pairs_of(artifact: Artifact, world: World) -> list[Pairs]:
+def pairs_of(artifact: Artifact, world: MultiDomainData) -> list[Pairs]:
     """All ordered pairs of domains that have aligned pairs."""
     found = []
     for source, source_domain in enumerate(world.domains):

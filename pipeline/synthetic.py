@@ -272,7 +272,7 @@ def make_world(
         settings: size, overlap and tastes of the world.
         parents: none.
         compute: threads.
-        progress: called after each part.
+        progress: called after each file.
 
     Returns:
         The world; no twins where `twins` is 0 or there is one domain.

@@ -30,7 +30,7 @@ def compare(
     markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Options = Options(),
 ) -> None:
-    """Bring runs up to date and print their test metrics side by side, and what sets them apart from the first.
+    """Bring runs up to date and print their test metrics side by side, with the settings that differ.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def compare(
 
 
 def tune(*runs: Path, options: Options = Options()) -> None:
-    """Search for the settings that validate best; several runs are judged by their mean. Goes on where it stopped.
+    """Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.
 
     Parameters
     ----------

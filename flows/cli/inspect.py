@@ -33,7 +33,7 @@ def inspect(
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
-    """Show what an artifact holds, whether it keeps its contract, where it comes from; or so for a run; or all runs.
+    """Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.
 
     Parameters
     ----------
@@ -112,10 +112,10 @@ def gc(
     older_than: timedelta | None = None,
     options: Viewing = Viewing(),
 ) -> None:
-    """Remove artifacts that no run in the store refers to, and what is left of interrupted stages; bytes, then folder.
+    """Remove artifacts that no run in the store refers to, and what interrupted stages left behind.
 
-    What a run's record or its links name stays, with all its parents; so does
-    what an interrupted run will go on with, and whatever a running command uses.
+    What a run's record or its links name stays, with all its parents; so does what an interrupted run will continue
+    with, and whatever a running command uses. Each line has the bytes and the folder.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from flows.cli.options import FAILURE, INTERRUPTED, USAGE
 from flows.output.console import show_logs, tell
 from flows.runner.failures import in_one_line, is_the_machines
 from flows.runner.stages import STAGES
-from flows.runner.torchrun import in_ranks, is_first
+from flows.runner.torchrun import is_first, run_under_torchrun
 
 EXAMPLES = {
     "demo": ["edda demo"],
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
     try:
-        result = in_ranks(lambda: _run_command(arguments))
+        result = run_under_torchrun(lambda: _run_command(arguments))
     except CycloptsError:
         sys.exit(USAGE)
     except KeyboardInterrupt:

@@ -11,8 +11,8 @@ from flows.cli.options import Run, Viewing
 from flows.output.console import answer, tell, watcher
 from flows.output.tables import Table
 from flows.serve.open_run import exported_run, open_run
-from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scored
-from model.serving.why import REASONS
+from model.serving.explanations import REASONS
+from model.serving.recommender import NewUserRanking, Ranking, Recommender, ScoredItem
 
 
 def _exactly_one(given: ArgumentCollection) -> None:
@@ -87,7 +87,10 @@ def recommend(
 
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
-    """Build an approximate index (HNSW) of each domain's items and compare it with exact search; worth it for many."""
+    """Build an approximate index (HNSW) of each domain's items and compare it with exact search.
+
+    It pays where a domain has many items.
+    """
     from model.serving.approximate import build_index  # needs the extra `ann`
 
     view = exported_run(run, options.store)
@@ -150,14 +153,14 @@ def _meaning(ranking: Ranking, is_like: bool) -> str:
     return "train users" if ranking.by == "popularity" else ranking.by
 
 
-def _as_json(row: Scored, why: bool) -> dict[str, object]:
+def _as_json(row: ScoredItem, why: bool) -> dict[str, object]:
     found: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
     if why:
         found["why"] = row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]}
     return found
 
 
-def _reasons(row: Scored) -> str:
+def _reasons(row: ScoredItem) -> str:
     """Why, in words: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
     if row.why is None:
         return "popular"

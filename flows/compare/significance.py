@@ -12,18 +12,18 @@ from data_contracts.contracts import MACRO, METRICS, RANKS_FILE
 from data_contracts.store.files import read_rows
 from flows.runner.lookup import RunView
 from model.evaluation.metrics import Estimate, mean_estimate, resample_weights
-from model.evaluation.significance import UserSums, differences, mean_sums, p_of_no_difference, user_sums
+from model.evaluation.significance import UserSums, differences, mean_sums, p_value, user_sums
 
 RESAMPLES = 1000
 """Of the users of each domain; no p is smaller than one in so many."""
 
 _SEED = 2022
 
-Chances = Mapping[tuple[str, str, str], float]
+PValues = Mapping[tuple[str, str, str], float]
 """(run, domain, metric) → p."""
 
 
-def p_over_users(runs: Sequence[RunView]) -> Chances:
+def p_over_users(runs: Sequence[RunView]) -> PValues:
     """How likely each run would differ from the first as much by chance, were other users held out.
 
     Users are drawn with replacement, the same for all runs. Rows count with the mean over the seeds that both runs
@@ -46,7 +46,7 @@ def p_over_users(runs: Sequence[RunView]) -> Chances:
             for name, own in zip(same, differences(list(same.values()), weights), strict=True):
                 found[name][domain] = own
     return {
-        (name, domain, metric): p_of_no_difference(estimate)
+        (name, domain, metric): p_value(estimate)
         for name, of_run in found.items()
         for domain, own in ({**of_run, MACRO: _macro(of_run)} if len(of_run) == len(domains) else of_run).items()
         for metric, estimate in own.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_contracts.contracts import MACRO, SHARE
 from flows.compare.runs import cautions, changes, cost, difference
-from flows.compare.significance import Chances, p_over_users
+from flows.compare.significance import PValues, p_over_users
 from flows.output.tables import (
     WHERE_FROM,
     Table,
@@ -49,7 +49,7 @@ def domain_tables(runs: Sequence[RunView]) -> list[Table]:
     return [_domain_table(domain, runs, by_users) for domain in _small_first(runs[0])]
 
 
-def _domain_table(domain: str, runs: Sequence[RunView], by_users: Chances) -> Table:
+def _domain_table(domain: str, runs: Sequence[RunView], by_users: PValues) -> Table:
     first = runs[0]
     names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
     rows = [
@@ -70,7 +70,7 @@ def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     return f"{of}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({told})"
 
 
-def _cells(run: RunView, first: RunView, place: tuple[str, str], by_users: Chances) -> tuple[str, str]:
+def _cells(run: RunView, first: RunView, place: tuple[str, str], by_users: PValues) -> tuple[str, str]:
     if place not in run.values:
         return "–", ""
     found = run.values[place]
@@ -120,7 +120,7 @@ def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
     return {"cautions": cautions(runs), "runs": [_described(run, runs[0], by_users) for run in runs]}
 
 
-def _described(run: RunView, first: RunView, by_users: Chances) -> dict[str, Any]:
+def _described(run: RunView, first: RunView, by_users: PValues) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, float]] = {}
     for place, value in run.values.items():

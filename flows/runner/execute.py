@@ -122,11 +122,11 @@ def _previous(plan: Plan, step: Step) -> dict[str, Artifact]:
 
 def _options_of_training(plan: Plan, step: Step) -> dict[str, Any]:
     """Where the curves of a training are shown, and the processes that share it."""
-    from model.compute.column_parallel import ALONE
+    from model.compute.column_parallel import SINGLE_PROCESS
     from model.training.tracking import Tracking
 
     tracking = Tracking(plan.config.tracking, plan.config.name, f"{step.role}-{step.key}")
-    return {"tracking": tracking, "columns": columns.get() or ALONE}
+    return {"tracking": tracking, "columns": columns.get() or SINGLE_PROCESS}
 
 
 def is_finished(plan: Plan, stage: str | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Under torchrun: the first process runs the command, the others take part in its trainings."""
+"""Under torchrun the first process runs the command, and the others are workers of its trainings."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from model.compute.column_parallel import Columns
+    from model.compute.column_parallel import ColumnParallel
 
 T = TypeVar("T")
 
-columns: ContextVar[Columns | None] = ContextVar("columns", default=None)
-"""The columns of this process, where there are several."""
+columns: ContextVar[ColumnParallel | None] = ContextVar("columns", default=None)
+"""The process group, if there are several processes."""
 
 
 def are_several(environment: Mapping[str, str]) -> bool:
-    """Torchrun has started more processes than this one."""
+    """Whether torchrun has started several processes."""
     return int(environment.get("WORLD_SIZE", "1")) > 1
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
-    """This process is the one that runs the command, writes and tells."""
+    """Whether this process runs the command and writes files and messages."""
     return not are_several(environment) or environment["RANK"] == "0"
 
 
-def in_ranks(lead: Callable[[], T]) -> T | None:
-    """Run a command in the first process, with the others at hand; None in the others."""
+def run_under_torchrun(command: Callable[[], T]) -> T | None:
+    """Run a command in the first process, with the others as workers, where it returns None; also works alone."""
     if not are_several(os.environ):
-        return lead()
-    from model.compute.column_parallel import grouped
-    from model.training.stage import take_part
-    from model.training.workers import dismiss, follow
+        return command()
+    from model.compute.column_parallel import process_group
+    from model.training.stage import train_worker
+    from model.training.workers import stop_workers, worker_loop
 
-    # By SIGTERM torchrun ends what is left of a job: as an interruption it is told, not the end at once.
+    # torchrun ends the remaining processes by SIGTERM: handled as an interruption, it is reported like one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with grouped(os.environ) as own:
-        if own.rank:
-            follow(own, take_part)
+    with process_group(os.environ) as processes:
+        if processes.rank:
+            worker_loop(processes, train_worker)
             return None
-        token = columns.set(own)
+        token = columns.set(processes)
         try:
-            result = lead()
+            result = command()
         finally:
             columns.reset(token)
-        dismiss(own)
+        stop_workers(processes)
         return result

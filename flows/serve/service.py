@@ -17,9 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model.serving.explanations import REASONS
 from model.serving.ids import UnknownError
 from model.serving.recommender import RankedBy, Ranking, Recommender
-from model.serving.why import REASONS
 
 MOST_BYTES = 2**20
 """Largest body of a request."""

@@ -1,7 +1,7 @@
 """Other recommenders under EDDA's protocol: same positives, negatives, validation, candidates and checkpoints.
 
-They are learners (`model.learners.base`) whose checkpoints hold each domain's final vectors, so that evaluation and
-export need not know them. Matrix factorisation, LightGCN and GRec of each domain alone are settings of EDDA itself
+They are learners (`model.learners.base`) whose checkpoints hold each domain's final vectors, so evaluation and export
+need not know the model. Matrix factorisation, LightGCN and GRec of each domain alone are settings of EDDA itself
 (`train.tables = "intra"`), LightGCN on the union graph is its inter table alone; `flows.config.presets` names them all.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from model.baselines.ials import Ials
 from model.baselines.two_tower import TwoTower
 from model.baselines.untrained import Popularity, Walks
-from model.learners.base import Learner, Lesson
+from model.learners.base import Learner, TrainingData
 
-_BASELINES: Mapping[str, Callable[[Lesson], Learner]] = {
+_BASELINES: Mapping[str, Callable[[TrainingData], Learner]] = {
     "popularity": Popularity,
     "walks": Walks,
     "ials": Ials,
@@ -23,10 +23,10 @@ _BASELINES: Mapping[str, Callable[[Lesson], Learner]] = {
 }
 
 
-def baseline_of(lesson: Lesson) -> Learner:
-    """The baseline that the settings name, before its first epoch.
+def build_baseline(data: TrainingData) -> Learner:
+    """The baseline of the settings, before its first epoch.
 
     Raises:
-        KeyError: it is none of these.
+        KeyError: the settings name no baseline.
     """
-    return _BASELINES[lesson.settings.model](lesson)
+    return _BASELINES[data.settings.model](data)

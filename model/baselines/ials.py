@@ -13,37 +13,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from data_contracts.seeding import generator
 from model.data.batches import Positives
-from model.learners.base import Baseline, Lesson, Measure
-from model.learners.divergence import Course
+from model.learners.base import Baseline, Measure, TrainingData
+from model.learners.divergence import EpochGuard
+from model.sparse.rows import Floats32
 
-Floats32 = NDArray[np.float32]
-
-_START = 0.01
+_INITIAL_BOUND = 0.01
 """Vectors start uniform between 0 and this, as in the library."""
 
 
 class Ials(Baseline):
     """One epoch is one sweep of every domain: all its users from its items, then all its items from its users."""
 
-    def __init__(self, lesson: Lesson) -> None:
-        super().__init__(lesson)
+    def __init__(self, data: TrainingData) -> None:
+        super().__init__(data)
         if importlib.util.find_spec("implicit") is None:
             raise ModuleNotFoundError(
                 "train.model 'ials': the library implicit is not installed; "
                 "run `pip install -e '.[baselines]'` or choose another model"
             )
-        self._factors = [self._start(positives) for positives in lesson.positives]
+        self._factors = [self._draw(positives) for positives in data.positives]
 
-    def learn(self, course: Course) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
-        """Sweep every domain; where it has no positives its vectors stay as they are."""
-        for positives, factors in zip(self.lesson.positives, self._factors, strict=True):
+    def train_epoch(self, guard: EpochGuard) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
+        """Sweep every domain; the vectors of a domain without positives stay as they are."""
+        for positives, factors in zip(self.data.positives, self._factors, strict=True):
             if positives.users.size:
                 self._sweep(positives, factors)
         return []
@@ -51,38 +49,38 @@ class Ials(Baseline):
     def vectors(self) -> Iterator[Tensor]:
         """Users' vectors, then items'."""
         for factors in self._factors:
-            yield torch.from_numpy(factors.copy()).to(self.lesson.device)
+            yield torch.from_numpy(factors.copy()).to(self.data.device)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All vectors."""
         return {"factors": [torch.from_numpy(factors) for factors in self._factors]}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """All vectors."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take all vectors from a state."""
         self._factors = [factors.numpy() for factors in state["factors"]]
 
-    def _start(self, positives: Positives) -> Floats32:
-        draws = generator(self.lesson.seed, "ials", positives.domain)
-        size = positives.offset + positives.offered, self.lesson.settings.width
-        return draws.random(size, dtype=np.float32) * np.float32(_START)
+    def _draw(self, positives: Positives) -> Floats32:
+        draws = generator(self.data.seed, "ials", positives.domain)
+        size = positives.offset + positives.offered, self.data.settings.width
+        return draws.random(size, dtype=np.float32) * np.float32(_INITIAL_BOUND)
 
     def _sweep(self, positives: Positives, factors: Floats32) -> None:
         """Improve the vectors of a domain in place.
 
-        The matrix of inner products goes through BLAS, on one thread, so that its bits do not depend on their number.
+        BLAS computes the matrix of inner products on one thread, so that its bits do not depend on the machine.
         """
         from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - an extra
 
-        settings = self.lesson.settings
+        settings = self.data.settings
         threads = torch.get_num_threads()
         with threadpool_limits(1, "blas"):
             als = AlternatingLeastSquares(settings.width, settings.l2, 1.0, iterations=1, num_threads=threads)
             als.user_factors, als.item_factors = factors[: positives.offset], factors[positives.offset :]
-            als.fit(_weights(positives, settings.confidence), show_progress=False)
+            als.fit(_build_weights(positives, settings.confidence), show_progress=False)
 
 
-def _weights(positives: Positives, confidence: float) -> Any:
-    """Weight of every pair that occurs, (users, items), float32; a pair that occurs twice has twice the weight."""
+def _build_weights(positives: Positives, confidence: float) -> Any:
+    """Weights of the positive pairs, (users, items), float32; a pair that occurs twice has twice the weight."""
     values = np.full(positives.users.size, confidence, np.float32)
     shape = positives.offset, positives.offered
     return sparse.csr_matrix((values, (positives.users, positives.items)), shape=shape)

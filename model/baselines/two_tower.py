@@ -1,10 +1,10 @@
-"""Two-tower forms of multi-domain networks: an embedding and the domain go in, a final vector comes out.
+"""Two-tower forms of multi-domain networks: from an embedding and a domain to a final vector.
 
-Users and items of all domains have one embedding each; one network turns users' embeddings into vectors, another
+Every user and item of the union has one embedding; one network turns users' embeddings into vectors, another one
 items'. A score is the dot product of two vectors, so that all items can be ranked and exported as for EDDA.
 
-Differs: the networks come from click models, which see user and item at once; here they meet in the dot product only,
-and learn from the same triples by the same BPR loss as EDDA.
+Differs: the networks come from click models, which take user and item together; here these meet in the dot product
+only, and the networks learn from the same triples by the same BPR loss as EDDA.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from data_contracts.seeding import generator
 from data_contracts.train_settings import TrainSettings
-from model.baselines.networks import Design, Mmoe, Ple, SharedBottom, Star
+from model.baselines.networks import Mmoe, NetworkBuilder, Ple, SharedBottom, Star
 from model.compute.threads import torch_threads
 from model.data.batches import Batch
-from model.data.dataset import World
+from model.data.dataset import MultiDomainData
 from model.edda.losses import bpr, half_squares
-from model.learners.base import Baseline, Lesson, Measure, ahead, descend, mean_losses
-from model.learners.divergence import Course
+from model.learners.base import Baseline, Measure, TrainingData, mean_losses, optimizer_step, prefetch
+from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
-from model.sparse.batch_scores import pair_scores
+from model.sparse.batch_scores import batch_scores
 from model.sparse.matrix import take_rows
 from model.sparse.rows import Ints
 
-_NETWORKS: Mapping[str, Callable[[Design], nn.Module]] = {
+_NETWORKS: Mapping[str, Callable[[NetworkBuilder], nn.Module]] = {
     "shared-bottom": SharedBottom,
     "mmoe": Mmoe,
     "ple": Ple,
@@ -41,74 +41,77 @@ _NETWORKS: Mapping[str, Callable[[Design], nn.Module]] = {
 class Towers(nn.Module):
     """One embedding for each node of the union, one network for users and one for items."""
 
-    def __init__(self, settings: TrainSettings, world: World, seed: int) -> None:
+    def __init__(self, settings: TrainSettings, dataset: MultiDomainData, seed: int) -> None:
         super().__init__()
-        draws = generator(seed, "embeddings").standard_normal((world.nodes, settings.width), dtype="float32")
+        draws = generator(seed, "embeddings").standard_normal((dataset.nodes, settings.width), dtype="float32")
         self.embeddings = nn.Parameter(torch.from_numpy(draws) * settings.initial_spread)
         network = _NETWORKS[settings.model]
-        designs = [Design(settings, len(world.domains), seed, kind) for kind in ("user", "item")]
-        self.users, self.items = (network(design) for design in designs)
+        builders = [NetworkBuilder(settings, len(dataset.domains), seed, kind) for kind in ("user", "item")]
+        self.users, self.items = (network(builder) for builder in builders)
 
     def forward(self, embeddings: Tensor, users: int, domain: int) -> Tensor:
-        """Final vectors in a domain; the first `users` of the embeddings are users', the rest items'."""
+        """Final vectors in a domain; the first `users` embeddings are users', the others items'."""
         return torch.cat([self.users(embeddings[:users], domain), self.items(embeddings[users:], domain)])
 
 
 class TwoTower(Baseline):
-    """Embeddings and networks in training, by Adam.
+    """Embeddings and networks, trained by Adam.
 
-    On one thread: the order of summation in torch's products of small matrices depends on the number of threads.
+    On one thread, because torch's products of small matrices sum in an order that depends on the number of threads.
     """
 
-    def __init__(self, lesson: Lesson) -> None:
-        super().__init__(lesson)
-        self.towers = Towers(lesson.settings, lesson.network.world, lesson.seed).to(lesson.device)
-        self._optimiser = RowAdam(self.towers.parameters(), lesson.settings.learning_rate)
+    def __init__(self, data: TrainingData) -> None:
+        super().__init__(data)
+        self.towers = Towers(data.settings, data.graphs.dataset, data.seed).to(data.device)
+        self._optimiser = RowAdam(self.towers.parameters(), data.settings.learning_rate)
 
-    def learn(self, course: Course) -> list[Measure]:
-        """Every domain's batches."""
-        lesson = self.lesson
+    def train_epoch(self, guard: EpochGuard) -> list[Measure]:
+        """Train on the batches of all domains."""
+        data = self.data
         losses: dict[int, list[tuple[float, int]]] = {}
         with torch_threads(1):
-            for number, place, batch in ahead(lesson.batches(course.epoch)):
-                rows = _rows(lesson.network.world.domains[number].union[batch.nodes], lesson.device)
-                self._optimiser.reads(self.towers.embeddings, rows)
-                loss = descend(self._optimiser, self.loss(batch, number))
-                course.check_loss(loss, lesson.network.world.domains[number].name, f"batch {place}")
-                losses.setdefault(number, []).append((loss, batch.size))
-            self._optimiser.settle()
-        return mean_losses(losses, lesson, course.epoch)
+            for index, number, batch in prefetch(data.batches(guard.epoch)):
+                domain = data.graphs.dataset.domains[index]
+                rows = _to_rows(domain.union_nodes[batch.nodes], data.device)
+                self._optimiser.prepare_rows(self.towers.embeddings, rows)
+                loss = optimizer_step(self._optimiser, self.loss(batch, index))
+                guard.check_loss(loss, domain.name, f"batch {number}")
+                losses.setdefault(index, []).append((loss, batch.size))
+            self._optimiser.flush()
+        return mean_losses(losses, data, guard.epoch)
 
-    def loss(self, batch: Batch, number: int) -> Tensor:
+    def loss(self, batch: Batch, index: int) -> Tensor:
         """BPR of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
 
-        A batch's distinct nodes are ascending: users before items.
+        Args:
+            batch: its distinct nodes are ascending, users before items.
+            index: of the domain.
         """
-        domain, device = self.lesson.network.world.domains[number], self.lesson.device
-        embeddings = take_rows(self.towers.embeddings, _rows(domain.union[batch.nodes], device))
-        vectors = self.towers(embeddings, int(np.sum(batch.nodes < domain.users)), number)
-        scores = pair_scores(batch.pairing.to(device), vectors, self.lesson.network.multiply)
+        domain, device = self.data.graphs.dataset.domains[index], self.data.device
+        embeddings = take_rows(self.towers.embeddings, _to_rows(domain.union_nodes[batch.nodes], device))
+        vectors = self.towers(embeddings, int(np.sum(batch.nodes < domain.users)), index)
+        scores = batch_scores(batch.pattern.to(device), vectors, self.data.graphs.multiply)
         squares = half_squares(embeddings, batch.counts.to(device))
-        return bpr(scores) + self.lesson.settings.l2 * squares / batch.size
+        return bpr(scores) + self.data.settings.l2 * squares / batch.size
 
     @torch.no_grad()
     def vectors(self) -> Iterator[Tensor]:
-        """What the networks make of every node of a domain."""
-        for number, domain in enumerate(self.lesson.network.world.domains):
-            embeddings = self.towers.embeddings[_rows(domain.union, self.lesson.device)]
+        """The networks' output for every node of a domain."""
+        for index, domain in enumerate(self.data.graphs.dataset.domains):
+            embeddings = self.towers.embeddings[_to_rows(domain.union_nodes, self.data.device)]
             with torch_threads(1):
-                vectors = self.towers(embeddings, domain.users, number)
+                vectors = self.towers(embeddings, domain.users, index)
             yield vectors
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Embeddings, networks and Adam's moments."""
         return {"towers": self.towers.state_dict(), "optimiser": self._optimiser.state_dict()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Fill towers and optimiser."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy embeddings, networks and moments from a state."""
         self.towers.load_state_dict(state["towers"])
         self._optimiser.load_state_dict(state["optimiser"])
 
 
-def _rows(nodes: Ints, device: torch.device) -> Tensor:
+def _to_rows(nodes: Ints, device: torch.device) -> Tensor:
     return torch.from_numpy(nodes.astype(np.int64)).to(device)

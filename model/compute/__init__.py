@@ -1,1 +1,1 @@
-"""How work uses the machine."""
+"""Processes, threads, devices and memory."""

@@ -1,4 +1,4 @@
-"""Tensors of safetensors files, mapped: memory holds what is in use. No torch."""
+"""Tensors of safetensors files, memory-mapped, read without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _DTYPES = {"F32": "<f4", "I32": "<i4", "I64": "<i8"}
 
 
-def mapped_tensors(path: Path) -> dict[str, NDArray[Any]]:
+def open_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a file by name, float32, int32 or int64, mapped for reading.
 
     Raises:
@@ -27,11 +27,11 @@ def mapped_tensors(path: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(
                 f"{path}: tensor {name!r} is {tensor['dtype']}, must be one of {', '.join(_DTYPES)}; make it again"
             )
-    return {name: _mapped(path, 8 + size, tensor) for name, tensor in header.items()}
+    return {name: _map_tensor(path, 8 + size, tensor) for name, tensor in header.items()}
 
 
-def _mapped(path: Path, start: int, tensor: dict[str, Any]) -> NDArray[Any]:
+def _map_tensor(path: Path, start: int, tensor: dict[str, Any]) -> NDArray[Any]:
     shape, dtype = tuple(tensor["shape"]), _DTYPES[tensor["dtype"]]
-    if 0 in shape:  # nothing to map
+    if 0 in shape:  # an empty file region cannot be mapped
         return np.zeros(shape, dtype)
     return np.asarray(np.memmap(path, dtype, "r", start + tensor["data_offsets"][0], shape))

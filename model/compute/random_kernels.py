@@ -1,4 +1,4 @@
-"""Compiled random bits, a pure function of a key and a counter."""
+"""Compiled random numbers that are a pure function of a key and a counter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba import njit
 
 @njit(nogil=True, cache=True)
 def mix(key, counter):
-    """Bits number `counter` of the stream `key` (splitmix64); uint64 in, uint64 out."""
+    """64 random bits number `counter` of the stream `key` (splitmix64); uint64 in, uint64 out."""
     bits = key + np.uint64(0x9E3779B97F4A7C15) * (np.uint64(counter) + np.uint64(1))
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

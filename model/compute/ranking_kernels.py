@@ -1,4 +1,7 @@
-"""Compiled ranks and top-k of rows of scores."""
+"""Compiled ranks and top-k of rows of scores.
+
+`model.serving.exact` has a top-k of its own in NumPy: a service that ranks by vectors alone does not load Numba.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ def count_at_least(scores, rows, items, indptr, masked, ranks):
 
 
 @njit(nogil=True, cache=True)
-def best_items(scores, indptr, masked, items, best):
-    """The highest scoring unmasked columns of each row, equal scores by ascending column; -1 where none is left.
+def top_k_rows(scores, indptr, masked, items, best):
+    """The k highest scoring unmasked columns of each row, equal scores by ascending column; -1 where none is left.
 
     Args:
         scores: float32 (rows, columns); masked entries become -inf.
         indptr, masked: masked columns by row.
-        items, best: int32 and float32 (rows, n), filled.
+        items, best: int32 and float32 (rows, k), filled.
     """
     for row in range(scores.shape[0]):
         for slot in range(indptr[row], indptr[row + 1]):
@@ -37,13 +40,13 @@ def best_items(scores, indptr, masked, items, best):
             score = scores[row, column]
             if score == -np.inf or (filled == items.shape[1] and score <= best[row, filled - 1]):
                 continue
-            place = min(filled, items.shape[1] - 1)
-            while place > 0 and best[row, place - 1] < score:
-                best[row, place] = best[row, place - 1]
-                items[row, place] = items[row, place - 1]
-                place -= 1
-            best[row, place] = score
-            items[row, place] = column
+            position = min(filled, items.shape[1] - 1)
+            while position > 0 and best[row, position - 1] < score:
+                best[row, position] = best[row, position - 1]
+                items[row, position] = items[row, position - 1]
+                position -= 1
+            best[row, position] = score
+            items[row, position] = column
             filled = min(filled + 1, items.shape[1])
         items[row, filled:] = -1
         best[row, filled:] = 0

@@ -1,1 +1,1 @@
-"""What training and evaluation look at."""
+"""The data that training and evaluation read: domains, interactions, batches, candidates."""

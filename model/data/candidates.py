@@ -1,4 +1,4 @@
-"""Candidates: the items ranked against each held-out item, the same in training, evaluation and every run."""
+"""Candidates: items that each held-out item is ranked against; the same in training, evaluation and every run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from data_contracts.seeding import draw_key
 from data_contracts.settings import EvaluateSettings
-from model.compute.column_parallel import ALONE, Columns
-from model.data.dataset import Domain, Rows
-from model.data.sampling_kernels import draw_candidates, name_rows
+from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
+from model.data.dataset import DomainData, Interactions
+from model.data.sampling_kernels import derive_row_keys, draw_candidates
 from model.sparse.rows import Ints, Longs
 
 _BLOCK = 4096
-"""Held-out rows scored at once."""
+"""Held-out interactions scored at once."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class HeldOut:
     Attributes:
         users: int32 (rows), nodes of the users.
         items: int32 (rows), numbers of the items among the domain's items.
-        candidates: int32 (rows, candidates), likewise; -1 where the domain has too few items.
+        candidates: int32 (rows, candidates), likewise; -1 where the domain has too few items for all of them.
     """
 
     users: Ints
@@ -35,16 +35,16 @@ class HeldOut:
     candidates: Ints
 
 
-def held_out(rows: Rows, domain: Domain, split: str, settings: EvaluateSettings) -> HeldOut:
-    """Draw candidates, uniform without replacement, as a function of seed, domain, split, user and item.
+def build_held_out(interactions: Interactions, domain: DomainData, split: str, settings: EvaluateSettings) -> HeldOut:
+    """Draw the candidates of a split: uniform without replacement, a function of seed, domain, split, user and item.
 
-    clean: items that the user knows in no split; where fewer remain than wanted, all of them are candidates.
+    clean: items that the user knows in no split; all of them if they are fewer than wanted.
     released: any item but the held-out one [EDDA].
     """
-    held = rows.of(split)
-    indptr, known, owners = _left_out(rows, held, domain, settings)
+    held = interactions.for_split(split)
+    indptr, known, owners = _excluded_items(interactions, held, domain, settings)
     keys = np.empty(held.users.size, np.uint64)
-    name_rows(
+    derive_row_keys(
         draw_key(settings.candidate_seed, "candidates", domain.name, split), held.union_users, held.union_items, keys
     )
     candidates = np.empty((held.users.size, settings.candidates), np.int32)
@@ -53,15 +53,15 @@ def held_out(rows: Rows, domain: Domain, split: str, settings: EvaluateSettings)
 
 
 def score_candidates(
-    held: HeldOut, vectors: Tensor, users: int, columns: Columns = ALONE
+    held: HeldOut, vectors: Tensor, users: int, processes: ColumnParallel = SINGLE_PROCESS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scores of the held-out items (rows,) and of their candidates (rows, candidates); NaN where there is none.
+    """Scores of the held-out items (rows,) and of their candidates (rows, candidates); NaN for missing ones.
 
     Args:
-        held: rows to score.
-        vectors: final vectors of the domain's nodes.
-        users: users of the domain: the node of item 0.
-        columns: which columns of the vectors this process holds.
+        held: the held-out items and their candidates.
+        vectors: final vectors of the domain's nodes, the columns of this process.
+        users: number of users of the domain, which is the node of item 0.
+        processes: the processes that hold the columns.
     """
     wanted = np.concatenate([held.items[:, None], held.candidates], axis=1)
     scores = np.empty(wanted.shape, np.float32)
@@ -69,24 +69,27 @@ def score_candidates(
         block = slice(start, start + _BLOCK)
         nodes = torch.from_numpy(np.maximum(wanted[block], 0).astype(np.int64) + users).to(vectors.device)
         user = torch.from_numpy(held.users[block].astype(np.int64)).to(vectors.device)
-        dots = columns.total((vectors[nodes.T] * vectors[user]).sum(dim=2))
+        dots = processes.all_reduce((vectors[nodes.T] * vectors[user]).sum(dim=2))
         scores[block] = dots.T.cpu().numpy()
     scores[wanted < 0] = np.nan
     return scores[:, 0], scores[:, 1:]
 
 
-def known_items(rows: Rows, users: int, splits: tuple[int, ...]) -> tuple[Longs, Ints]:
-    """Distinct items that each user knows in any of the splits (positions in SPLITS), ascending, in compressed rows."""
-    chosen = np.isin(rows.split, splits)
-    offered = int(rows.items.max(initial=0)) + 1
-    pairs = np.unique(rows.users[chosen].astype(np.int64) * offered + rows.items[chosen])
+def known_items(interactions: Interactions, users: int, splits: tuple[int, ...]) -> tuple[Longs, Ints]:
+    """Distinct items that each user has in any of the splits (positions in SPLITS), ascending, in compressed rows."""
+    chosen = np.isin(interactions.split, splits)
+    offered = int(interactions.items.max(initial=0)) + 1
+    pairs = np.unique(interactions.users[chosen].astype(np.int64) * offered + interactions.items[chosen])
     counts = np.bincount(pairs // offered, minlength=users)
     return np.concatenate([[0], np.cumsum(counts)]), (pairs % offered).astype(np.int32)
 
 
-def _left_out(rows: Rows, held: Rows, domain: Domain, settings: EvaluateSettings) -> tuple[Longs, Ints, Longs]:
+def _excluded_items(
+    interactions: Interactions, held: Interactions, domain: DomainData, settings: EvaluateSettings
+) -> tuple[Longs, Ints, Longs]:
+    """Items that are no candidates, in compressed rows, and for each held-out interaction its row of these."""
     if settings.protocol == "released":
         numbers = np.arange(held.items.size + 1)
         return numbers, held.items, numbers[:-1]
-    indptr, known = known_items(rows, domain.users, (0, 1, 2))
+    indptr, known = known_items(interactions, domain.users, (0, 1, 2))
     return indptr, known, held.users.astype(np.int64)

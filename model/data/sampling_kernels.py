@@ -1,4 +1,4 @@
-"""Compiled loops of the model: drawing items, ranking items.
+"""Compiled loops that draw negatives and candidates.
 
 Arrays in, preallocated output filled; nothing is checked here. Every random bit is `mix(key, counter)`.
 """
@@ -15,7 +15,7 @@ from model.compute.random_kernels import below, mix
 def unknown_item(known, first, last, rank):
     """The item with `rank` smaller items outside the ascending `known[first:last]`.
 
-    known[first + i] - i never falls with i, so bisection finds how many known items lie before the answer.
+    known[first + i] - i never decreases with i, so bisection finds how many known items lie before the answer.
     """
     low, high = first, last
     while low < high:
@@ -29,7 +29,7 @@ def unknown_item(known, first, last, rank):
 
 @njit(nogil=True, cache=True)
 def draw_negatives(indptr, known, users, items, key, negatives):
-    """For each user a uniform item of 0 … items - 1 outside the user's ascending row of `known`; there must be one."""
+    """For each user a uniform item of 0 … items - 1 not in the user's ascending row of `known`; one must exist."""
     for i in range(users.size):
         first, last = indptr[users[i]], indptr[users[i] + 1]
         rank = below(mix(key, i), items - (last - first))
@@ -38,34 +38,34 @@ def draw_negatives(indptr, known, users, items, key, negatives):
 
 @njit(nogil=True, cache=True)
 def share_negatives(indptr, known, users, negatives, shifts, owners):
-    """For each triple whose negative it is compared with: its own, then those of the triples `shifts` further on.
+    """For each triple, the triples whose negatives it is compared with: itself, then those `shifts` further on.
 
-    A negative that the user knows is no negative of theirs; the triple's own stands in for it.
+    If the user knows another triple's negative, the triple's own takes its place.
 
     Args:
-        indptr, known: ascending items that are no negatives, by user.
-        users, negatives: int32, of each triple; its own negative is none that the user knows.
+        indptr, known: the items that are no negatives of each user, ascending.
+        users, negatives: int32, of each triple; no user knows the own negative.
         shifts: int64, at least 0.
-        owners: int32 (triples, 1 + shifts), filled with triples.
+        owners: int32 (triples, 1 + shifts), filled with numbers of triples.
     """
     for i in range(users.size):
         first, last = indptr[users[i]], indptr[users[i] + 1]
         owners[i, 0] = i
         for j in range(shifts.size):
             other = (i + shifts[j]) % users.size
-            place = first + np.searchsorted(known[first:last], negatives[other])
-            owners[i, j + 1] = i if place < last and known[place] == negatives[other] else other
+            slot = first + np.searchsorted(known[first:last], negatives[other])
+            owners[i, j + 1] = i if slot < last and known[slot] == negatives[other] else other
 
 
 @njit(nogil=True, cache=True)
 def draw_candidates(indptr, known, rows, row_keys, items, stamp, candidates):
-    """For each row distinct uniform items outside `known[rows[i]]`, by Floyd's algorithm; -1 where none is left.
+    """For each row distinct uniform items that are not in `known[rows[i]]`, by Floyd's algorithm; -1 when none is left.
 
     Args:
-        indptr, known: ascending items left out, by row.
+        indptr, known: excluded items in compressed rows, ascending.
         rows: int64, the row of `known` that belongs to each output row.
-        row_keys: uint64, the name of each output row's draws.
-        items: items there are.
+        row_keys: uint64, the key of each output row's draws.
+        items: number of items.
         stamp: int64 zeros, one per item.
         candidates: int32 (rows, candidates), filled.
     """
@@ -85,7 +85,7 @@ def draw_candidates(indptr, known, rows, row_keys, items, stamp, candidates):
 
 
 @njit(nogil=True, cache=True)
-def name_rows(key, users, items, row_keys):
-    """Key of each (user, item) under `key`."""
+def derive_row_keys(key, users, items, row_keys):
+    """The key of each (user, item), derived from `key`."""
     for i in range(users.size):
         row_keys[i] = mix(mix(key, users[i]), items[i])

@@ -1,4 +1,4 @@
-"""Alignment: pulling the mapped intra vectors of aligned pairs together, and watching that the maps do not collapse."""
+"""Alignment: the loss that pulls mapped intra vectors of aligned pairs together, and signs of collapse of the maps."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from torch.nn.functional import linear
 from data_contracts.seeding import generator
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import partition_of
-from model.data.dataset import World
+from model.data.dataset import MultiDomainData
 from model.edda.losses import pair_distance
 from model.edda.model import Edda
-from model.sparse.matrix import Matrix, Multiply, csr, product, take_rows, with_transpose
+from model.sparse.matrix import Matrix, SpmmEngine, csr, spmm, take_rows, with_transpose
 
-_LOOKED_AT = 4096
-"""Rows of a table that are mapped to see how its map is, at most."""
+_SAMPLED_ROWS = 4096
+"""Rows of a table, at most, from which the health of its map is measured."""
 
 
 @dataclass(frozen=True)
-class AlignedPairs:
-    """The aligned pairs of one ordered pair of domains.
+class AlignmentBatch:
+    """The aligned pairs of one ordered pair of domains: the input of one alignment step.
 
     Attributes:
-        source, target: positions of the domains.
+        source, target: indices of the domains.
         source_rows, target_rows: int64, the distinct nodes among the pairs' sources and targets.
-        difference: for each pair its source's vector minus its target's, out of all sources' then all targets' vectors.
+        difference: maps the sources' vectors, followed by the targets', to one difference for each pair.
     """
 
     source: int
@@ -40,47 +40,51 @@ class AlignedPairs:
     target_rows: Tensor
     difference: Matrix
 
-    def to(self, device: torch.device) -> AlignedPairs:
-        """The pairs on a device."""
+    def to(self, device: torch.device) -> AlignmentBatch:
+        """The batch on a device."""
         rows = self.source_rows.to(device), self.target_rows.to(device)
-        return AlignedPairs(self.source, self.target, *rows, self.difference.to(device))
+        return AlignmentBatch(self.source, self.target, *rows, self.difference.to(device))
 
 
-def load_pairs(pairs: Artifact, world: World, private: Collection[int] | None = None) -> Iterator[AlignedPairs]:
-    """Every ordered pair of domains that has aligned pairs, in the world's order.
+def load_alignment(
+    pairs: Artifact, dataset: MultiDomainData, intra_domains: Collection[int] | None = None
+) -> Iterator[AlignmentBatch]:
+    """A batch for every ordered pair of domains that has aligned pairs, in the order of the domains.
 
     Args:
         pairs: the artifact.
-        world: the domains.
-        private: places of the domains that have an intra table, which alone are aligned; all by default.
+        dataset: the domains.
+        intra_domains: indices of the domains that have an intra table, which alone are aligned; all by default.
     """
-    number = {domain.name: place for place, domain in enumerate(world.domains)}
-    filled = [partition_of(entry.path) for entry in pairs.manifest.files if entry.rows]
-    places = {tuple(number[domain] for domain in partition.values()): partition for partition in filled}
-    for (source, target), partition in sorted(places.items()):
-        if private is not None and not {source, target} <= set(private):
+    index = {domain.name: number for number, domain in enumerate(dataset.domains)}
+    partitions = [partition_of(entry.path) for entry in pairs.manifest.files if entry.rows]
+    by_indices = {tuple(index[domain] for domain in partition.values()): partition for partition in partitions}
+    for (source, target), partition in sorted(by_indices.items()):
+        if intra_domains is not None and not {source, target} <= set(intra_domains):
             continue
         table = pairs.read(["source_node", "target_node"], **partition)
-        yield _aligned(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
+        yield _build_batch(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
 
 
-def pairs_of_epoch(pairs: Sequence[AlignedPairs], targets: int, seed: int, epoch: int) -> Iterator[AlignedPairs]:
-    """The ordered pairs of domains that an epoch aligns, in their order: of each source at most so many targets.
+def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, epoch: int) -> Iterator[AlignmentBatch]:
+    """The batches of an epoch, in their order: for each source domain at most so many target domains, drawn.
 
-    Differs: [EDDA] aligns all, whose number is the square of the domains'.
+    Differs: [EDDA] aligns all ordered pairs of domains, whose number is quadratic in the domains.
     """
-    for source, found in groupby(pairs, key=lambda of: of.source):
-        of_source = list(found)
+    for source, grouped in groupby(batches, key=lambda batch: batch.source):
+        of_source = list(grouped)
         draws = generator(seed, "alignment", source, epoch)
         chosen = draws.choice(len(of_source), min(targets, len(of_source)), replace=False, shuffle=False)
         yield from (of_source[number] for number in sorted(chosen.tolist()))
 
 
-def alignment_loss(model: Edda, pairs: AlignedPairs, multiply: Multiply) -> Tensor:
-    """Mean distance of the pairs' mapped layer-0 intra vectors [EDDA]; only the paired rows are touched."""
-    sources = _mapped(model, pairs.source, take_rows(model.intra[pairs.source], pairs.source_rows))
-    targets = _mapped(model, pairs.target, take_rows(model.intra[pairs.target], pairs.target_rows))
-    return pair_distance(product(pairs.difference, torch.cat([sources, targets]), multiply))
+def alignment_loss(model: Edda, batch: AlignmentBatch, multiply: SpmmEngine) -> Tensor:
+    """Mean distance of the pairs' mapped layer-0 intra vectors [EDDA]; only rows of aligned nodes are touched."""
+    mapped = []
+    for domain, rows in ((batch.source, batch.source_rows), (batch.target, batch.target_rows)):
+        partial = linear(take_rows(model.intra[domain], rows), model.maps[domain])
+        mapped.append(model.processes.all_reduce(partial))
+    return pair_distance(spmm(batch.difference, torch.cat(mapped), multiply))
 
 
 @torch.no_grad()
@@ -89,39 +93,35 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
 
     Returns:
         `map_norm`, the Frobenius norm of the domain's map, and `map_spread`, the root mean square deviation of its
-        mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed. Of a large
-        table every so many rows are looked at.
+        mapped vectors from their mean over that of the vectors themselves; both near 0 when collapsed. A large table
+        is measured at evenly spaced rows.
     """
-    columns, rows, weights = model.columns, model.intra[domain], model.maps[domain]
-    table = rows[:: -(-rows.shape[0] // _LOOKED_AT) or 1]
-    spread = _deviation(columns.every(_variances(table)))
-    outputs = (weights[part] for part in columns.parts(model.shape.widths[1]))
-    mapped = _deviation([_variances(columns.total(linear(table, part))) for part in outputs])
-    norm = float(np.linalg.norm(np.concatenate(columns.every(weights.cpu().numpy()), axis=1)))
+    processes, rows, weights = model.processes, model.intra[domain], model.maps[domain]
+    table = rows[:: -(-rows.shape[0] // _SAMPLED_ROWS) or 1]
+    spread = _deviation(processes.all_gather(_variances(table)))
+    outputs = (weights[columns] for columns in processes.column_ranges(model.shape.widths[1]))
+    mapped = _deviation([_variances(processes.all_reduce(linear(table, output))) for output in outputs])
+    norm = float(np.linalg.norm(np.concatenate(processes.all_gather(weights.cpu().numpy()), axis=1)))
     return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}
 
 
-def _aligned(source: int, target: int, sources: np.ndarray, targets: np.ndarray) -> AlignedPairs:
-    source_rows, source_places = np.unique(sources, return_inverse=True)
-    target_rows, target_places = np.unique(targets, return_inverse=True)
-    columns = np.stack([source_places, target_places + source_rows.size], axis=1).ravel()
+def _build_batch(source: int, target: int, sources: np.ndarray, targets: np.ndarray) -> AlignmentBatch:
+    source_rows, source_positions = np.unique(sources, return_inverse=True)
+    target_rows, target_positions = np.unique(targets, return_inverse=True)
+    columns = np.stack([source_positions, target_positions + source_rows.size], axis=1).ravel()
     signs = np.tile(np.array([1.0, -1.0], np.float32), sources.size)
     difference = csr(np.arange(0, columns.size + 1, 2), columns, signs, source_rows.size + target_rows.size)
     rows = torch.from_numpy(source_rows.astype(np.int64)), torch.from_numpy(target_rows.astype(np.int64))
-    return AlignedPairs(source, target, *rows, with_transpose(difference))
-
-
-def _mapped(model: Edda, domain: int, vectors: Tensor) -> Tensor:
-    return model.columns.total(linear(vectors, model.maps[domain]))
+    return AlignmentBatch(source, target, *rows, with_transpose(difference))
 
 
 def _variances(vectors: Tensor) -> NDArray[np.float64]:
-    """Variance of each column; none of an empty table."""
+    """Variance of each column; empty for an empty table."""
     array = vectors.cpu().numpy()
-    with np.errstate(invalid="ignore", over="ignore"):  # tables that are no numbers are found by training's own check
+    with np.errstate(invalid="ignore", over="ignore"):  # training's own check finds tables that are not finite
         return np.var(array, axis=0, dtype=np.float64) if array.size else np.empty(0)
 
 
 def _deviation(variances: Sequence[NDArray[np.float64]]) -> float:
-    every = np.concatenate(variances)
-    return float(np.sqrt(np.mean(every))) if every.size else 0.0
+    joined = np.concatenate(variances)
+    return float(np.sqrt(np.mean(joined))) if joined.size else 0.0

@@ -1,8 +1,9 @@
-"""Checkpoints: the artifact that training leaves behind, and what it is good for."""
+"""Checkpoints: the artifact of a training, written and loaded."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,130 +16,149 @@ from data_contracts.contracts import CHECKPOINT
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import tensors_header
-from model.compute.allocator import MEMORY, Room
-from model.compute.column_parallel import Columns
-from model.compute.device import device_of
-from model.data.dataset import World
-from model.edda.final_vectors import Vectors, final_vectors, network_of
-from model.edda.model import MODEL, Edda, Shape
+from model.compute.allocator import IN_MEMORY, Allocator
+from model.compute.column_parallel import ColumnParallel
+from model.compute.device import choose_device
+from model.data.dataset import MultiDomainData
+from model.edda.final_vectors import build_graphs, final_vectors
+from model.edda.model import TENSORS_FILE, Edda, TableShapes
 from model.edda.propagation import Backbone
 from model.sparse.matrix import choose_engine
 
-DESCRIPTION = "model.json"
+METADATA_FILE = "model.json"
+"""A checkpoint's file of what is needed to use its tensors."""
 
 
 def write_checkpoint(
     draft: Draft,
     tensors: Mapping[str, Tensor],
-    columns: Columns,
-    description: Mapping[str, Any],
+    processes: ColumnParallel,
+    metadata: Mapping[str, Any],
     history: Iterable[tuple[Any, ...]],
 ) -> None:
-    """Write what training leaves behind.
+    """Write the files of a checkpoint.
 
     Args:
         draft: of the checkpoint.
-        tensors: of the best epoch, by name; float32 [rows, columns of this process].
-        columns: of this process.
-        description: what is needed to use the tensors, as JSON.
+        tensors: of the best epoch, by name; float32 (rows, columns of this process).
+        processes: the processes that hold the columns; this one is the first.
+        metadata: what is needed to use the tensors, as JSON.
         history: rows of the contract: measures of all epochs.
     """
-    with (draft.folder / MODEL).open("wb") as stream:
-        write_tensors(stream, tensors, columns)
-    (draft.folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False))
+    with (draft.folder / TENSORS_FILE).open("wb") as stream:
+        write_tensors(stream, tensors, processes)
+    (draft.folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False))
     schema = CHECKPOINT.file_schema
     by_column = list(zip(*sorted(history), strict=True)) or [()] * len(schema)
     arrays = [pa.array(values, type_) for values, type_ in zip(by_column, schema.types, strict=True)]
     draft.write(pa.table(arrays, schema=schema))
 
 
-def write_tensors(stream: BinaryIO | None, best: Mapping[str, Tensor], columns: Columns) -> None:
-    """Write tensors as safetensors, row by row as they come from the processes that hold their columns.
+def write_tensors(stream: BinaryIO | None, tensors: Mapping[str, Tensor], processes: ColumnParallel) -> None:
+    """Write tensors as safetensors, block by block as rows are gathered from the processes that hold their columns.
 
     Args:
-        stream: where the first process writes; None in the others, which give their columns.
-        best: float32 (rows, own columns), by name.
-        columns: of this process.
+        stream: where the first process writes; None in the others, which send their columns.
+        tensors: float32 (rows, columns of this process), by name.
+        processes: the processes that hold the columns.
     """
-    widths = {name: sum(columns.every(tensor.shape[1])) for name, tensor in best.items()}
-    header = tensors_header(
-        {
-            name: ("F32", (rows, widths[name]), 4 * rows * widths[name])
-            for name, rows in ((name, tensor.shape[0]) for name, tensor in best.items())
-        }
-    )
+    widths = {name: sum(processes.all_gather(tensor.shape[1])) for name, tensor in tensors.items()}
+    sizes = {name: (tensor.shape[0], widths[name]) for name, tensor in tensors.items()}
     if stream is not None:
-        stream.write(header)
-    for name, tensor in best.items():
-        for block in columns.blocks(tensor, widths[name]):
+        stream.write(tensors_header({name: ("F32", size, 4 * size[0] * size[1]) for name, size in sizes.items()}))
+    for name, tensor in tensors.items():
+        for block in processes.gather_rows(tensor, widths[name]):
             if stream is not None:
                 stream.write(block.contiguous().numpy().data)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A trained model and how it came about.
+class Checkpoint(ABC):
+    """A trained model.
 
     Attributes:
-        model: its tables, or the final vectors that a model other than EDDA left.
-        backbone: the building block of the tables; None where the vectors are final.
         seed: the seed it was trained with.
         epoch: the epoch that validated best.
     """
 
-    model: Edda | Vectors
-    backbone: Backbone | None
     seed: int
     epoch: int
 
     @property
+    @abstractmethod
     def columns(self) -> dict[str, slice]:
-        """Columns of the final vectors by the tables that they come from; all are `vectors` where EDDA left none."""
-        return {"vectors": slice(None)} if isinstance(self.model, Vectors) else self.model.shape.columns
+        """Columns of the final vectors by the tables that they come from; all are `vectors` if not known."""
+
+    @abstractmethod
+    def vectors(self, dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:
+        """Each domain's final vectors (nodes, width), in the order of the domains, on the best available device.
+
+        Args:
+            dataset: the nodes that the model was trained on.
+            allocator: of intermediate and final vectors, if the device is a CPU.
+        """
 
 
-def load_checkpoint(artifact: Artifact, world: World) -> Checkpoint:
+@dataclass(frozen=True)
+class EddaCheckpoint(Checkpoint):
+    """The tables and maps of EDDA, and the backbone that propagates the tables."""
+
+    model: Edda
+    backbone: Backbone
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """The columns of the inter and of the intra table."""
+        return self.model.shape.columns
+
+    def vectors(self, dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:
+        """The propagated tables."""
+        device = choose_device("auto")
+        _, multiply = choose_engine("auto", device)
+        graphs = build_graphs(dataset, self.backbone, multiply, allocator, self.model.shape.intra_domains)
+        return final_vectors(self.model.to(device), graphs, allocator)
+
+
+@dataclass(frozen=True)
+class FinalVectors(Checkpoint):
+    """The final vectors of any other model: (nodes, width) of each domain, in the order of the domains."""
+
+    by_domain: tuple[Tensor, ...]
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """All columns, as `vectors`."""
+        return {"vectors": slice(None)}
+
+    def vectors(self, dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:  # noqa: ARG002
+        """The vectors that were saved."""
+        device = choose_device("auto")
+        return (vectors.to(device) for vectors in self.by_domain)
+
+
+def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     """Read a checkpoint artifact.
 
     Raises:
-        ValueError: it was trained on another world than the given one.
+        ValueError: it was trained on other nodes than the data set's.
     """
-    description: Mapping[str, Any] = json.loads((artifact.path / DESCRIPTION).read_text())
-    trained, seed = description["shape"], description["seed"]
-    found = {domain.name: domain.nodes for domain in world.domains}
-    if (trained["domains"], trained["nodes"]) != (found, world.nodes):
+    metadata: Mapping[str, Any] = json.loads((artifact.path / METADATA_FILE).read_text())
+    shape, seed, epoch = metadata["shape"], metadata["seed"], metadata["epoch"]
+    domains = {domain.name: domain.nodes for domain in dataset.domains}
+    if (shape["domains"], shape["nodes"]) != (domains, dataset.nodes):
         raise ValueError(
-            f"checkpoint {artifact.key}: trained on {trained['domains']}, {trained['nodes']} nodes in all; "
-            f"nodes has {found}, {world.nodes} in all; train again on these nodes"
+            f"checkpoint {artifact.key}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
+            f"nodes has {domains}, {dataset.nodes} in all; train again on these nodes"
         )
-    tensors = load_file(artifact.path / MODEL)
-    if description["model"] != "edda":
-        vectors = Vectors(tuple(tensors[f"vectors/{name}"] for name in found))
-        return Checkpoint(vectors, None, seed, description["epoch"])
-    return Checkpoint(
-        Edda.of(Shape(**trained), tensors), Backbone(**description["backbone"]), seed, description["epoch"]
-    )
-
-
-def checkpoint_vectors(checkpoint: Checkpoint, world: World, room: Room = MEMORY) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, width), in the world's order, on the best device there is.
-
-    Args:
-        checkpoint: a model of the world.
-        world: the domains.
-        room: for what is made on the way and in the end, where the device is a CPU.
-    """
-    device = device_of("auto")
-    if isinstance(checkpoint.model, Vectors):
-        return (vectors.to(device) for vectors in checkpoint.model.by_domain)
-    _, multiply = choose_engine("auto", device)
-    assert checkpoint.backbone is not None
-    network = network_of(world, checkpoint.backbone, multiply, room, checkpoint.model.shape.private)
-    return final_vectors(checkpoint.model.to(device), network, room)
+    tensors = load_file(artifact.path / TENSORS_FILE)
+    if metadata["model"] != "edda":
+        return FinalVectors(seed, epoch, tuple(tensors[f"vectors/{name}"] for name in domains))
+    model = Edda.from_tensors(TableShapes(**shape), tensors)
+    return EddaCheckpoint(seed, epoch, model, Backbone(**metadata["backbone"]))
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:
-    """Roles of the checkpoints among a stage's parents, by their seed's number.
+    """Roles of the checkpoints among a stage's parents, in the order of their seeds.
 
     Raises:
         KeyError: there is none.

@@ -1,4 +1,4 @@
-"""Final vectors of a model: what evaluation and export score with."""
+"""Final vectors of a model, which evaluation and export score with."""
 
 from __future__ import annotations
 
@@ -8,83 +8,77 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.compute.allocator import MEMORY, Room
-from model.data.dataset import World
-from model.edda.graph_stack import Stack, inter_stack, intra_stack, union_stack
+from model.compute.allocator import IN_MEMORY, Allocator
+from model.data.dataset import MultiDomainData
+from model.edda.graph_stack import GraphStack, inter_stack, intra_stack, union_stack
 from model.edda.model import Edda
 from model.edda.propagation import Backbone, empty_like, propagate
-from model.sparse.matrix import Multiply
+from model.sparse.matrix import SpmmEngine
 
 _BLOCK = 65_536
-"""Rows that are put together at once."""
+"""Rows of final vectors concatenated at once."""
 
 
 @dataclass(frozen=True)
-class Network:
-    """How vectors are propagated: the graphs under each table, the backbone, the engine.
+class PropagationGraphs:
+    """What vectors are propagated over, and how.
 
     Attributes:
-        world: the domains.
+        dataset: the domains.
         inter: graphs over the inter table.
-        intra: the graphs over intra tables, by the places of the domains that have one.
+        intra: the graph over each intra table, by the index of its domain.
         backbone: the building block.
         multiply: the engine of the sparse products.
     """
 
-    world: World
-    inter: Stack
-    intra: Mapping[int, Stack]
+    dataset: MultiDomainData
+    inter: GraphStack
+    intra: Mapping[int, GraphStack]
     backbone: Backbone
-    multiply: Multiply
+    multiply: SpmmEngine
 
 
-def network_of(
-    world: World,
+def build_graphs(
+    dataset: MultiDomainData,
     backbone: Backbone,
-    multiply: Multiply,
-    room: Room = MEMORY,
-    private: Collection[int] | None = None,
-) -> Network:
-    """Build the graphs of a world.
+    multiply: SpmmEngine,
+    allocator: Allocator = IN_MEMORY,
+    intra_domains: Collection[int] | None = None,
+) -> PropagationGraphs:
+    """Build the graphs of a data set.
 
     Args:
-        world: the domains.
+        dataset: the domains.
         backbone: the building block.
         multiply: the engine of the sparse products.
-        room: for the graphs' edges.
-        private: places of the domains that have an intra table; all by default.
+        allocator: of the graphs' edges.
+        intra_domains: indices of the domains that have an intra table; all by default.
 
     Raises:
-        ValueError: the world has no domain.
+        ValueError: the data set has no domain.
     """
-    if not world.domains:
+    if not dataset.domains:
         raise ValueError("nodes: there is no domain, must be at least one; ingest logs with interactions")
-    inter = union_stack(world, room) if backbone.union else inter_stack(world, room)
-    places = range(len(world.domains)) if private is None else private
-    intra = {number: intra_stack(world.domains[number], room) for number in places}
-    return Network(world, inter, intra, backbone, multiply)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """Each domain's final vectors (nodes, width), in the world's order: what a model other than EDDA leaves."""
-
-    by_domain: tuple[Tensor, ...]
+    inter = union_stack(dataset, allocator) if backbone.union else inter_stack(dataset, allocator)
+    indices = range(len(dataset.domains)) if intra_domains is None else intra_domains
+    intra = {index: intra_stack(dataset.domains[index], allocator) for index in indices}
+    return PropagationGraphs(dataset, inter, intra, backbone, multiply)
 
 
 @torch.no_grad()
-def final_vectors(model: Edda, network: Network, room: Room = MEMORY) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, columns), inter part first; one domain at a time in the room."""
-    backbone, multiply = network.backbone, network.multiply
-    inter = [propagate(table, network.inter, backbone, multiply, room) for table in model.inter]
-    tables_of_domains = model.intra
-    for number, domain in enumerate(network.world.domains):
-        tables = [tables_of_domains[number]] if number in tables_of_domains else []
-        intra = [propagate(table, network.intra[number], backbone, multiply, room) for table in tables]
-        width = sum(part.shape[1] for part in (*inter, *intra))
-        final = empty_like((*inter, *intra)[0], (domain.nodes, width), room)
+def final_vectors(model: Edda, graphs: PropagationGraphs, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:
+    """Each domain's final vectors (nodes, columns), inter columns first; one domain at a time is in memory."""
+    backbone, multiply = graphs.backbone, graphs.multiply
+    inter = [propagate(table, graphs.inter, backbone, multiply, allocator) for table in model.inter]
+    intra_tables = model.intra
+    for index, domain in enumerate(graphs.dataset.domains):
+        tables = [intra_tables[index]] if index in intra_tables else []
+        intra = [propagate(table, graphs.intra[index], backbone, multiply, allocator) for table in tables]
+        width = sum(vectors.shape[1] for vectors in (*inter, *intra))
+        final = empty_like((*inter, *intra)[0], (domain.nodes, width), allocator)
         for start in range(0, domain.nodes, _BLOCK):
             rows = slice(start, start + _BLOCK)
-            union = torch.from_numpy(domain.union[rows]).long().to(final.device)
-            torch.cat([*(part[union] for part in inter), *(part[rows] for part in intra)], dim=1, out=final[rows])
+            union_rows = torch.from_numpy(domain.union_nodes[rows]).long().to(final.device)
+            inter_columns = [vectors[union_rows] for vectors in inter]
+            torch.cat([*inter_columns, *(vectors[rows] for vectors in intra)], dim=1, out=final[rows])
         yield final

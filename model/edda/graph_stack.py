@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from model.compute.allocator import MEMORY, Room
-from model.data.dataset import Domain, World
+from model.compute.allocator import IN_MEMORY, Allocator
+from model.data.dataset import DomainData, MultiDomainData
 from model.sparse.matrix import Csr, csr
-from model.sparse.rows import Ints, Longs, joined_rows, row_blocks
+from model.sparse.rows import Ints, Longs, concat_rows, row_blocks
 
 
 @dataclass(frozen=True)
-class Stack:
-    """Graphs over one table's rows, one below the other; a node appears once for each graph in which it has edges.
+class GraphStack:
+    """Graphs over the rows of one table as one block-diagonal matrix; a node has a row for each graph it has edges in.
 
     Attributes:
         table_rows: rows of the table.
-        bounds: int64 (graphs + 1), where each graph's stack rows begin.
-        nodes: int32 (stack rows), the table row each stands for; ascending within a graph.
+        bounds: int64 (graphs + 1), the first stack row of each graph.
+        nodes: int32 (stack rows), the table row of each; ascending within a graph.
         indptr, indices, values: D^-1/2 A D^-1/2 of every graph over stack rows (int64, int32, float32).
         member_indptr, members: int64 (table_rows + 1) and int32, the stack rows of each table row, ascending.
     """
@@ -38,13 +38,13 @@ class Stack:
     members: Ints
 
     @property
-    def graphs(self) -> int:
+    def graph_count(self) -> int:
         """Number of graphs."""
         return self.bounds.size - 1
 
     @cached_property
-    def numbers(self) -> Ints:
-        """Every stack row."""
+    def stack_rows(self) -> Ints:
+        """int32, the numbers of all stack rows."""
         return np.arange(self.nodes.size, dtype=np.int32)
 
     @cached_property
@@ -52,13 +52,13 @@ class Stack:
         """The table row of each entry's column, int32."""
         return self.nodes[self.indices]
 
-    def rows_of(self, number: int) -> Ints:
+    def table_rows_of_graph(self, index: int) -> Ints:
         """The table rows of one graph's nodes."""
-        return self.nodes[self.bounds[number] : self.bounds[number + 1]]
+        return self.nodes[self.bounds[index] : self.bounds[index + 1]]
 
-    def blocks(self, number: int) -> Iterator[tuple[slice, Csr]]:
-        """One graph's normalised matrix by blocks of its rows: which rows, and the matrix of them."""
-        begin, end = self.bounds[number], self.bounds[number + 1]
+    def blocks(self, index: int) -> Iterator[tuple[slice, Csr]]:
+        """One graph's normalised matrix in blocks of rows: the range of rows, and their matrix."""
+        begin, end = self.bounds[index], self.bounds[index + 1]
         indptr = self.indptr[begin : end + 1]
         for first, last in row_blocks(indptr):
             entries = slice(indptr[first], indptr[last])
@@ -68,46 +68,50 @@ class Stack:
 
 
 Graph = tuple[Longs, Ints]
-"""A graph in compressed rows: int64 (nodes + 1) and int32, ascending in each row."""
+"""A graph in CSR form: int64 (nodes + 1) and int32, ascending in each row."""
 
 
-def intra_stack(domain: Domain, room: Room = MEMORY) -> Stack:
+def intra_stack(domain: DomainData, allocator: Allocator = IN_MEMORY) -> GraphStack:
     """The domain's own train graph."""
-    return _stacked([(domain.indptr, domain.indices)], domain.nodes, room)
+    return _build_stack([(domain.indptr, domain.indices)], domain.nodes, allocator)
 
 
-def inter_stack(world: World, room: Room = MEMORY) -> Stack:
-    """For every domain the edges of any domain that touch its items, over the nodes of all domains [EDDA]."""
-    union = joined_rows(_union_rows(world), room)
-    return _stacked((joined_rows(_touching(d, union), room) for d in world.domains), world.nodes, room)
+def inter_stack(dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> GraphStack:
+    """For every domain a graph of all domains' edges that touch its items, over the nodes of all domains [EDDA]."""
+    union = concat_rows(_union_rows(dataset), allocator)
+    graphs = (concat_rows(_touching_rows(domain, union), allocator) for domain in dataset.domains)
+    return _build_stack(graphs, dataset.nodes, allocator)
 
 
-def union_stack(world: World, room: Room = MEMORY) -> Stack:
+def union_stack(dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> GraphStack:
     """The train interactions of all domains as one graph over the nodes of all domains."""
-    return _stacked([joined_rows(_union_rows(world), room)], world.nodes, room)
+    return _build_stack([concat_rows(_union_rows(dataset), allocator)], dataset.nodes, allocator)
 
 
-def _union_rows(world: World) -> Iterator[tuple[Longs, Longs]]:
-    """Distinct train interactions of all domains, both directions, by blocks of nodes, for `joined_rows`."""
-    degree = np.zeros(world.nodes, np.int64)
-    for domain in world.domains:
-        degree[domain.union] += np.diff(domain.indptr)
-    for first, last in row_blocks(_offsets(degree), 1 << 18):  # keys take many times their edges
+def _union_rows(dataset: MultiDomainData) -> Iterator[tuple[Longs, Longs]]:
+    """Distinct train interactions of all domains, both directions, by blocks of nodes, for `concat_rows`."""
+    degree = np.zeros(dataset.nodes, np.int64)
+    for domain in dataset.domains:
+        degree[domain.union_nodes] += np.diff(domain.indptr)
+    for first, last in row_blocks(_offsets(degree), 1 << 18):  # the keys take many times the memory of the edges
         keys = []
-        for domain in world.domains:
-            start, stop = np.searchsorted(domain.union, [first, last])
-            ends = domain.indptr[start : stop + 1]
-            owners = np.repeat(domain.union[start:stop].astype(np.int64) - first, np.diff(ends))
-            keys.append(owners * world.nodes + domain.union[domain.indices[ends[0] : ends[-1]]])
-        owners, columns = np.divmod(np.unique(np.concatenate(keys)), world.nodes)
+        for domain in dataset.domains:
+            start, stop = np.searchsorted(domain.union_nodes, [first, last])
+            indptr = domain.indptr[start : stop + 1]
+            owners = np.repeat(domain.union_nodes[start:stop].astype(np.int64) - first, np.diff(indptr))
+            keys.append(owners * dataset.nodes + domain.union_nodes[domain.indices[indptr[0] : indptr[-1]]])
+        owners, columns = np.divmod(np.unique(np.concatenate(keys)), dataset.nodes)
         yield np.bincount(owners, minlength=last - first), columns
 
 
-def _touching(domain: Domain, union: Graph) -> Iterator[tuple[Longs, Ints]]:
-    """What of the union's graph touches the domain's items, for `joined_rows`; an item's number is above any user's."""
+def _touching_rows(domain: DomainData, union: Graph) -> Iterator[tuple[Longs, Ints]]:
+    """The edges of the union's graph that touch the domain's items, for `concat_rows`.
+
+    The larger number of an edge's nodes is its item's: items are numbered after users.
+    """
     indptr, indices = union
     offered = np.zeros(indptr.size - 1, bool)
-    offered[domain.union[domain.users :]] = True
+    offered[domain.union_nodes[domain.users :]] = True
     for first, last in row_blocks(indptr):
         owners = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
         columns = indices[indptr[first] : indptr[last]]
@@ -115,33 +119,33 @@ def _touching(domain: Domain, union: Graph) -> Iterator[tuple[Longs, Ints]]:
         yield np.bincount(owners[kept] - first, minlength=last - first), columns[kept]
 
 
-def _stacked(graphs: Iterable[Graph], table_rows: int, room: Room) -> Stack:
-    parts: list[tuple[Ints, Longs, Ints, NDArray[np.float32]]] = []
+def _build_stack(graphs: Iterable[Graph], table_rows: int, allocator: Allocator) -> GraphStack:
+    compacted: list[tuple[Ints, Longs, Ints, NDArray[np.float32]]] = []
     bounds = [0]
     for graph in graphs:
-        parts.append(_compact(graph, bounds[-1], room))
-        bounds.append(bounds[-1] + parts[-1][0].size)
-    nodes, lengths, indices, values = zip(*parts, strict=True)
-    joined_nodes = room.joined(nodes, np.int32)
-    return Stack(
+        compacted.append(_compact(graph, bounds[-1], allocator))
+        bounds.append(bounds[-1] + compacted[-1][0].size)
+    nodes_by_graph, lengths, indices, values = zip(*compacted, strict=True)
+    nodes = allocator.concatenate(nodes_by_graph, np.int32)
+    return GraphStack(
         table_rows,
         np.array(bounds),
-        joined_nodes,
+        nodes,
         _offsets(np.concatenate(lengths)),
-        _joined(indices, room, np.int32),
-        _joined(values, room, np.float32),
-        _offsets(np.bincount(joined_nodes, minlength=table_rows)),
-        np.argsort(joined_nodes, kind="stable").astype(np.int32),
+        _concatenate(indices, allocator, np.int32),
+        _concatenate(values, allocator, np.float32),
+        _offsets(np.bincount(nodes, minlength=table_rows)),
+        np.argsort(nodes, kind="stable").astype(np.int32),
     )
 
 
-def _compact(graph: Graph, first: int, room: Room) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:
-    """Nodes with edges, their degrees, their neighbours as numbers from `first` on, and 1 / sqrt(d_row d_column)."""
+def _compact(graph: Graph, first: int, allocator: Allocator) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:
+    """Nodes with edges, their degrees, their neighbours numbered from `first` on, and 1 / sqrt(d_row d_column)."""
     indptr, indices = graph
     degree = np.diff(indptr)
     number = np.cumsum(degree > 0, dtype=np.int32) + np.int32(first - 1)
     root = np.sqrt(degree.astype(np.float64))
-    columns, values = room.empty(indices.shape, np.int32), room.empty(indices.shape, np.float32)
+    columns, values = allocator.empty(indices.shape, np.int32), allocator.empty(indices.shape, np.float32)
     for start, stop in row_blocks(indptr):
         entries = slice(indptr[start], indptr[stop])
         columns[entries] = number[indices[entries]]
@@ -149,8 +153,8 @@ def _compact(graph: Graph, first: int, room: Room) -> tuple[Ints, Longs, Ints, N
     return np.flatnonzero(degree).astype(np.int32), degree[degree > 0], columns, values
 
 
-def _joined(arrays: Sequence[NDArray[Any]], room: Room, dtype: DTypeLike) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else room.joined(arrays, dtype)
+def _concatenate(arrays: Sequence[NDArray[Any]], allocator: Allocator, dtype: DTypeLike) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else allocator.concatenate(arrays, dtype)
 
 
 def _offsets(lengths: Longs) -> Longs:

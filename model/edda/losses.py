@@ -1,4 +1,4 @@
-"""Losses: BPR with its penalty, and the distance of aligned pairs."""
+"""Losses: BPR with its L2 penalty, and the distance of aligned pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHUNK = 1024
 
 
 def ordered_sum(values: Tensor) -> Tensor:
-    """Sum of a vector in an order that does not depend on the number of threads; 0 for an empty one."""
+    """Sum of a vector in an order that does not depend on the number of threads; 0 for an empty vector."""
     while values.numel() > 1:
         values = pad(values, (0, -values.numel() % _CHUNK)).view(-1, _CHUNK).sum(dim=1)
     return values.sum()
@@ -29,7 +29,7 @@ def bpr(scores: Tensor) -> Tensor:
 
 
 def half_squares(layer0: Tensor, counts: Tensor) -> Tensor:
-    """Half the squared norms of layer-0 vectors (nodes, width), each as often as `counts` (nodes) says."""
+    """Half the squared norms of layer-0 vectors (nodes, width), each weighted by its count (nodes)."""
     return 0.5 * ordered_sum(layer0.square().sum(dim=1) * counts)
 
 
@@ -39,7 +39,7 @@ def pair_distance(differences: Tensor) -> Tensor:
 
 
 class _Lengths(torch.autograd.Function):
-    """Lengths of rows; torch's own gradient passes over them three times as often."""
+    """Lengths of rows; the gradient of torch's own function passes over the rows three times as often."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -1,37 +1,39 @@
-"""The EDDA recommender: one table over all domains beside one per domain, and the maps that align domains."""
+"""The EDDA recommender: a table over all domains, a table for each domain, and the maps that align domains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_contracts.seeding import generator
-from model.compute.column_parallel import ALONE, Columns
+from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.edda.losses import bpr, half_squares
-from model.edda.propagation import Fan, spread
-from model.sparse.batch_scores import Pairing, pair_scores
-from model.sparse.matrix import Multiply
+from model.edda.propagation import SampledSubgraph, propagate_subgraph
+from model.sparse.batch_scores import ScorePattern, batch_scores
+from model.sparse.matrix import SpmmEngine
 
-MODEL = "model.safetensors"
+TENSORS_FILE = "model.safetensors"
 """A checkpoint's file of tables and maps."""
 
 _BLOCK = 65_536
-"""Rows of a table that are drawn at once."""
+"""Rows of a table drawn at once."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What tables there are.
+class TableShapes:
+    """Which tables a model has, and their sizes. The names of the fields are those in a checkpoint's `model.json`.
 
     Attributes:
         tables: inter, intra or both.
-        width: columns of inter, and of intra where `intra_width` is None.
+        width: columns of the inter table, and of intra tables if `intra_width` is None.
         nodes: rows of the inter table.
-        domains: nodes of each domain, in the order of the world.
+        domains: number of nodes of each domain, in the order of the data set.
         aligned: each domain that has an intra table has a map for alignment.
         intra_width: columns of each intra table.
         inter_only: domains without an intra table.
@@ -46,10 +48,10 @@ class Shape:
     inter_only: Sequence[str] = ()
 
     @property
-    def private(self) -> dict[int, str]:
-        """The domains that have an intra table, by their place in the order of the world."""
+    def intra_domains(self) -> dict[int, str]:
+        """The names of the domains that have an intra table, by their index in the data set."""
         names = self.domains if self.tables != "inter" else {}
-        return {number: name for number, name in enumerate(names) if name not in self.inter_only}
+        return {index: name for index, name in enumerate(names) if name not in self.inter_only}
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -58,7 +60,7 @@ class Shape:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """Columns of final vectors by their table, inter first; vectors of a domain without intra end before that."""
+        """Columns of final vectors by table, inter first; vectors of a domain without an intra table are shorter."""
         width, intra_width = self.widths
         first = 0 if self.tables == "intra" else width
         inter = {"inter": slice(0, width)} if self.tables != "intra" else {}
@@ -69,32 +71,32 @@ class Shape:
         """Rows and columns of every tensor, by its name in `Edda.tensors`."""
         width, intra_width = self.widths
         inter = {"inter": (self.nodes, width)} if self.tables != "intra" else {}
-        intra = {f"intra/{name}": (self.domains[name], intra_width) for name in self.private.values()}
-        maps = {f"map/{name}": (intra_width, intra_width) for name in self.private.values() if self.aligned}
+        intra = {f"intra/{name}": (self.domains[name], intra_width) for name in self.intra_domains.values()}
+        maps = {f"map/{name}": (intra_width, intra_width) for name in self.intra_domains.values() if self.aligned}
         return {**inter, **intra, **maps}
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one BPR step needs, all of it drawn and pruned before.
+class BprStep:
+    """The inputs of one BPR step, drawn and pruned beforehand.
 
     Attributes:
-        domain: position of the domain.
-        inter, intra: fans of the batch's nodes in the two tables; None where the table is absent.
-        pairing: each triple's user with its positive and its negatives.
+        domain: index of the domain.
+        inter, intra: subgraphs of the batch's nodes in the two tables; None if there is no such table.
+        pattern: scores each triple's user with its positive and its negatives.
         counts: float32 (nodes), how often each of the batch's nodes occurs in its triples.
     """
 
     domain: int
-    inter: Fan | None
-    intra: Fan | None
-    pairing: Pairing
+    inter: SampledSubgraph | None
+    intra: SampledSubgraph | None
+    pattern: ScorePattern
     counts: Tensor
 
     @property
     def size(self) -> int:
         """Number of triples."""
-        return self.pairing.rows
+        return self.pattern.rows
 
 
 class Edda(nn.Module):
@@ -102,38 +104,41 @@ class Edda(nn.Module):
 
     Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
     its propagated inter vector beside its propagated intra vector, if it has one, and a score the dot product of two.
-    Tables start normal with standard deviation `initial_spread`, 0.1 in [EDDA]. Of each table, and of the inputs of
-    each map, the module holds the process's own `columns`.
+    Tables start normal with standard deviation `initial_spread`, 0.1 in [EDDA]. The module holds this process's columns
+    of each table and of the inputs of each map.
     """
 
-    def __init__(self, shape: Shape, seed: int, initial_spread: float = 0.1, columns: Columns = ALONE) -> None:
+    def __init__(
+        self, shape: TableShapes, seed: int, initial_spread: float = 0.1, processes: ColumnParallel = SINGLE_PROCESS
+    ) -> None:
         super().__init__()
-        self.shape, self.columns = shape, columns
+        self.shape, self.processes = shape, processes
         width, intra_width = shape.widths
-        inter = [("inter", shape.nodes)] if shape.tables != "intra" else []
-        private = shape.private.values()
+        names = shape.intra_domains.values()
+        draw_rows = partial(_draw_table, processes=processes, spread=initial_spread)
         self.inter = nn.ParameterList(
-            _normal((rows, width), columns, initial_spread, seed, name) for name, rows in inter
+            [draw_rows((shape.nodes, width), generator(seed, "table", "inter"))] if shape.tables != "intra" else []
         )
         self._intra = nn.ParameterList(
-            _normal((shape.domains[name], intra_width), columns, initial_spread, seed, "intra", name)
-            for name in private
+            draw_rows((shape.domains[name], intra_width), generator(seed, "table", "intra", name)) for name in names
         )
-        self._maps = nn.ParameterList(_uniform(intra_width, columns, seed, name) for name in private if shape.aligned)
+        self._maps = nn.ParameterList(
+            _draw_map(intra_width, generator(seed, "map", name), processes) for name in names if shape.aligned
+        )
 
     @property
     def intra(self) -> dict[int, nn.Parameter]:
-        """The intra tables by the places of their domains."""
-        return dict(zip(self.shape.private, self._intra, strict=True))
+        """The intra tables by the index of their domain."""
+        return dict(zip(self.shape.intra_domains, self._intra, strict=True))
 
     @property
     def maps(self) -> dict[int, nn.Parameter]:
-        """The maps by the places of their domains; none where nothing is aligned."""
-        return dict(zip(self.shape.private, self._maps, strict=False))
+        """The maps by the index of their domain; empty if nothing is aligned."""
+        return dict(zip(self.shape.intra_domains, self._maps, strict=False))
 
     @classmethod
-    def of(cls, shape: Shape, tensors: Mapping[str, Tensor]) -> Edda:
-        """A model of given tensors, named as by `tensors`, which it holds as they are: mapped from a file, say.
+    def from_tensors(cls, shape: TableShapes, tensors: Mapping[str, Tensor]) -> Edda:
+        """A model that holds the given tensors, named as by `tensors`, without a copy: they may be mapped from a file.
 
         Raises:
             ValueError: other names or shapes than the shape's.
@@ -150,50 +155,52 @@ class Edda(nn.Module):
         return {name: tensor.detach() for name, tensor in zip(self.shape.sizes, self.parameters(), strict=True)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy tensors named as by `tensors`.
+        """Copy tensors, named as by `tensors`, into the module.
 
         Raises:
             ValueError: other names or shapes than the module's.
         """
-        own = self.tensors()
-        _check_sizes(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()})
-        for name, tensor in own.items():
+        parameters = self.tensors()
+        _check_sizes(tensors, {name: tuple(tensor.shape) for name, tensor in parameters.items()})
+        for name, tensor in parameters.items():
             tensor.copy_(tensors[name])
 
-    def reads(self, step: Step) -> Iterator[tuple[int, nn.Parameter, Fan]]:
-        """What a step reads: 0 and the inter table, 1 and the intra table of its domain, those that there are."""
+    def step_tables(self, step: BprStep) -> Iterator[tuple[int, nn.Parameter, SampledSubgraph]]:
+        """The tables that a step reads: 0 and the inter table, 1 and the intra table of its domain, if they exist."""
         if step.inter is not None:
             yield 0, self.inter[0], step.inter
         if step.intra is not None:
             yield 1, self.intra[step.domain], step.intra
 
-    def loss(self, step: Step, penalties: tuple[float, float], multiply: Multiply) -> Tensor:
+    def loss(self, step: BprStep, penalties: tuple[float, float], multiply: SpmmEngine) -> Tensor:
         """BPR of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
 
         Args:
             step: the triples.
-            penalties: what the squared norms of inter and of intra vectors weigh; one and the same in [EDDA].
+            penalties: weights of the squared norms of inter and of intra vectors; equal in [EDDA].
             multiply: the engine of the products.
         """
         scores = penalty = torch.zeros((), device=step.counts.device)
-        for kind, table, fan in self.reads(step):
-            output, layer0 = spread(fan, table, multiply)
-            scores = scores + pair_scores(step.pairing, output, multiply)
+        for kind, table, subgraph in self.step_tables(step):
+            output, layer0 = propagate_subgraph(subgraph, table, multiply)
+            scores = scores + batch_scores(step.pattern, output, multiply)
             penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
-        scores, penalty = self.columns.totals(scores, penalty)
+        scores, penalty = self.processes.all_reduce_coalesced(scores, penalty)
         return bpr(scores) + penalty / step.size
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise ValueError(f"checkpoint: tensors are {found}, must be {expected}; train again")
+    sizes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if sizes != expected:
+        raise ValueError(f"checkpoint: tensors are {sizes}, must be {expected}; train again")
 
 
-def _normal(shape: tuple[int, int], columns: Columns, spread: float, seed: int, *name: str) -> nn.Parameter:
-    """Own columns of one stream of draws, block by block of rows, so that nobody ever holds the other columns."""
-    draws, (rows, width) = generator(seed, "table", *name), shape
-    own = columns.own(width)
+def _draw_table(
+    size: tuple[int, int], draws: np.random.Generator, processes: ColumnParallel, spread: float
+) -> nn.Parameter:
+    """This process's columns of normal draws, made in blocks of rows so that no process ever holds a whole table."""
+    rows, width = size
+    own = processes.own_columns(width)
     table = torch.empty(rows, own.stop - own.start)
     for block in torch.split(table, _BLOCK):
         whole = torch.from_numpy(draws.standard_normal((block.shape[0], width), dtype="float32"))
@@ -201,7 +208,8 @@ def _normal(shape: tuple[int, int], columns: Columns, spread: float, seed: int, 
     return nn.Parameter(table)
 
 
-def _uniform(width: int, columns: Columns, seed: int, name: str) -> nn.Parameter:
-    """As nn.Linear begins: uniform within 1 / sqrt(inputs)."""
-    draws = generator(seed, "map", name).random((width, width), dtype="float32")
-    return nn.Parameter(((torch.from_numpy(draws) * 2.0 - 1.0) / width**0.5)[:, columns.own(width)].contiguous())
+def _draw_map(width: int, draws: np.random.Generator, processes: ColumnParallel) -> nn.Parameter:
+    """This process's input columns of a map, uniform within 1 / sqrt(inputs) as in nn.Linear."""
+    uniform = torch.from_numpy(draws.random((width, width), dtype="float32"))
+    weights = (uniform * 2.0 - 1.0) / width**0.5
+    return nn.Parameter(weights[:, processes.own_columns(width)].contiguous())

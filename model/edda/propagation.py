@@ -1,4 +1,4 @@
-"""Propagation over a stack of graphs: in full for evaluation, and pruned to what a batch needs for training.
+"""Propagation over a stack of graphs: in full for evaluation, on a sampled subgraph for a training step.
 
 One layer of GRec [EDDA] is x(l+1) = (1-a) D^-1/2 A D^-1/2 x(l) + a x(l), its last layer the output; LightGCN has no
 residual and averages its layers; matrix factorisation has no layer. Outputs are averaged over the stack's graphs.
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.train_settings import TrainSettings
-from model.compute.allocator import MEMORY, Room
-from model.edda.graph_stack import Stack
-from model.sparse.kernels import cut_rows, number_distinct
-from model.sparse.matrix import Matrix, Multiply, csr, with_transpose
+from model.compute.allocator import IN_MEMORY, Allocator
+from model.edda.graph_stack import GraphStack
+from model.sparse.kernels import cut_rows, renumber
+from model.sparse.matrix import Matrix, SpmmEngine, csr, with_transpose
 from model.sparse.rows import Ints, Longs, pick_rows
 
 
@@ -27,10 +27,10 @@ class Backbone:
     """A linear, parameter-free building block.
 
     Attributes:
-        layers: how often neighbours are mixed.
+        layers: number of propagation layers.
         own, neighbours: weights of a node's previous layer and of its normalised neighbours in the next.
-        averaged: the output is the mean of layers 0 … `layers`, else the last one.
-        union: under the inter table lies one graph of all interactions, else one for each domain's items.
+        averaged: the output is the mean of layers 0 … `layers`, else the last layer.
+        union: the inter table has one graph of all interactions, else one graph for the items of each domain.
     """
 
     layers: int
@@ -41,7 +41,7 @@ class Backbone:
 
     @property
     def isolated(self) -> float:
-        """What a node without edges is scaled by."""
+        """The factor of a node without edges: its output over its layer-0 vector."""
         return 1.0 / (self.layers + 1) if self.averaged else self.own**self.layers
 
 
@@ -53,40 +53,44 @@ class Dropout:
     keys: tuple[np.uint64, ...]
 
 
-_Cut = tuple[Longs, Ints, NDArray[np.float32]]
+_CsrArrays = tuple[Longs, Ints, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Fan:
-    """What a batch needs of one table: its own rows, whatever reaches them, and how.
+class SampledSubgraph:
+    """The part of the propagation graph that a batch's rows depend on, as one sparse matrix per layer.
 
     Attributes:
-        wanted: int64, the batch's own rows of the table, distinct.
-        rows: int64, distinct rows of the table that the output depends on, `wanted` among them.
-        places: int64 (wanted), where in `rows` each wanted row stands.
-        direct: float32 (wanted, 1), weight of each wanted row's own layer-0 vector.
+        batch_rows: int64, the batch's rows of the table, distinct.
+        rows: int64, distinct rows of the table that the output depends on, including `batch_rows`.
+        positions: int64 (batch rows), where in `rows` each batch row is.
+        direct: float32 (batch rows, 1), weight of each batch row's own layer-0 vector.
         layers: from the first layer to the last; columns of the first are all rows of the table, but rows of its
-            transpose are `rows`; rows of the last are wanted.
-        readout: sums the wanted rows' copies out of a middle layer, for an averaged backbone.
+            transpose are `rows`; rows of the last are the batch's.
+        readout: for an averaged backbone, sums up each batch row's vectors in the several graphs of a middle layer.
     """
 
-    wanted: Tensor
+    batch_rows: Tensor
     rows: Tensor
-    places: Tensor
+    positions: Tensor
     direct: Tensor
     layers: tuple[Matrix, ...]
     readout: Matrix | None
 
-    def to(self, device: torch.device) -> Fan:
-        """The fan on a device."""
-        wanted, rows, places, direct = (t.to(device) for t in (self.wanted, self.rows, self.places, self.direct))
-        layers = tuple(layer.to(device) for layer in self.layers)
-        readout = None if self.readout is None else self.readout.to(device)
-        return Fan(wanted, rows, places, direct, layers, readout)
+    def to(self, device: torch.device) -> SampledSubgraph:
+        """The subgraph on a device."""
+        return SampledSubgraph(
+            self.batch_rows.to(device),
+            self.rows.to(device),
+            self.positions.to(device),
+            self.direct.to(device),
+            tuple(layer.to(device) for layer in self.layers),
+            None if self.readout is None else self.readout.to(device),
+        )
 
 
-def backbone_of(settings: TrainSettings) -> Backbone:
-    """The backbone that the settings name."""
+def build_backbone(settings: TrainSettings) -> Backbone:
+    """The backbone of the settings."""
     union = settings.inter_graph == "union"
     if settings.backbone == "mf":
         return Backbone(0, 0.0, 0.0, averaged=False, union=union)
@@ -95,7 +99,9 @@ def backbone_of(settings: TrainSettings) -> Backbone:
     return Backbone(settings.layers, settings.residual, 1.0 - settings.residual, averaged=False, union=union)
 
 
-def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multiply, room: Room = MEMORY) -> Tensor:
+def propagate(
+    table: Tensor, stack: GraphStack, backbone: Backbone, multiply: SpmmEngine, allocator: Allocator = IN_MEMORY
+) -> Tensor:
     """Output vectors of every row of a table, without dropout and without gradient, by blocks of rows.
 
     Args:
@@ -103,138 +109,151 @@ def propagate(table: Tensor, stack: Stack, backbone: Backbone, multiply: Multipl
         stack: graphs over the table's rows.
         backbone: the building block.
         multiply: the engine of the products.
-        room: for layers and output, where the table is in memory and not on a device.
+        allocator: of layers and output, if the table is on the CPU.
 
     Returns:
-        (rows, width); without layers the table itself. Rows without edges are its rows times `backbone.isolated`.
+        (rows, width); the table itself without layers. Rows without edges are the table's times `backbone.isolated`.
     """
     if backbone.layers == 0:
         return table
-    edgeless = 1.0 - np.diff(stack.member_indptr) / stack.graphs
-    direct = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
-    weights = torch.from_numpy(direct.astype(np.float32)).to(table.device).unsqueeze(1)
-    output = torch.mul(table, weights, out=empty_like(table, table.shape, room))
-    for number in range(stack.graphs):
-        rows = torch.from_numpy(stack.rows_of(number).astype(np.int64)).to(table.device)
-        layer = torch.index_select(table, 0, rows, out=empty_like(table, (rows.numel(), table.shape[1]), room))
-        total = empty_like(table, layer.shape, room).zero_() if backbone.averaged else None
+    weights = _direct_weights(stack.member_indptr, stack, backbone).to(table.device)
+    output = torch.mul(table, weights, out=empty_like(table, table.shape, allocator))
+    for index in range(stack.graph_count):
+        rows = torch.from_numpy(stack.table_rows_of_graph(index).astype(np.int64)).to(table.device)
+        layer = torch.index_select(table, 0, rows, out=empty_like(table, (rows.numel(), table.shape[1]), allocator))
+        total = empty_like(table, layer.shape, allocator).zero_() if backbone.averaged else None
         for _ in range(backbone.layers):
-            following = empty_like(table, layer.shape, room)
-            for own, matrix in stack.blocks(number):
+            following = empty_like(table, layer.shape, allocator)
+            for block, matrix in stack.blocks(index):
                 mixed = multiply(matrix.to(table.device), layer).mul_(backbone.neighbours)
-                torch.add(mixed, layer[own] * backbone.own, out=following[own])
+                torch.add(mixed, layer[block] * backbone.own, out=following[block])
             layer = following
             if total is not None:
                 total += layer
         result = layer if total is None else total.div_(backbone.layers + 1)
-        output.index_add_(0, rows, result, alpha=1.0 / stack.graphs)
+        output.index_add_(0, rows, result, alpha=1.0 / stack.graph_count)
     return output
 
 
-def empty_like(table: Tensor, shape: tuple[int, ...], room: Room) -> Tensor:
-    """A float32 tensor to be filled, where there is room, or on the table's device."""
+def empty_like(table: Tensor, shape: tuple[int, ...], allocator: Allocator) -> Tensor:
+    """An uninitialised float32 tensor: from the allocator if the table is on the CPU, else on the table's device."""
     if table.device.type != "cpu":
         return table.new_empty(shape)
-    return torch.from_numpy(room.empty(shape, np.float32))
+    return torch.from_numpy(allocator.empty(shape, np.float32))
 
 
-def fan_of(stack: Stack, wanted: Ints, backbone: Backbone, dropout: Dropout) -> Fan:
-    """Prune propagation to the rows a batch wants, drawing each layer's dropout mask while expanding.
+def sample_subgraph(stack: GraphStack, batch_rows: Ints, backbone: Backbone, dropout: Dropout) -> SampledSubgraph:
+    """Prune propagation to the rows of a batch, drawing each layer's dropout mask while expanding neighbourhoods.
 
     Args:
         stack: graphs over the table's rows.
-        wanted: int32, distinct rows of the table; may be empty.
+        batch_rows: int32, distinct rows of the table; may be empty.
         backbone: the building block.
         dropout: kept edges are scaled by 1 / (1 - share).
     """
-    longs = torch.from_numpy(wanted.astype(np.int64))
+    longs = torch.from_numpy(batch_rows.astype(np.int64))
     if backbone.layers == 0:
-        return Fan(longs, longs, torch.arange(wanted.size), torch.ones(wanted.size, 1), (), None)
-    copies_indptr, rows = pick_rows(stack.member_indptr, stack.members, wanted)
+        return SampledSubgraph(longs, longs, torch.arange(longs.numel()), torch.ones(longs.numel(), 1), (), None)
+    copies_indptr, rows = pick_rows(stack.member_indptr, stack.members, batch_rows)
     layers: list[Matrix] = []
     for layer in range(backbone.layers, 0, -1):
-        indptr, indices, values = _cut(stack, rows, layer, backbone, dropout)
+        indptr, indices, values = _cut_layer(stack, rows, layer, backbone, dropout)
         columns = stack.table_rows
         if layer > 1:
-            rows = number_distinct(rows, indices, stack.nodes.size)
+            rows = renumber(rows, indices, stack.nodes.size)
             columns = rows.size
         if layer == backbone.layers:
             indptr = indptr[copies_indptr]
         layers.insert(0, with_transpose(csr(indptr, indices, values, columns)))
-    edgeless = 1.0 - np.diff(copies_indptr) / stack.graphs
-    direct = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
-    layers[0], reached, places = _reaching(layers[0], wanted)
-    return Fan(
+    layers[0], reached, positions = _drop_empty_rows(layers[0], batch_rows)
+    return SampledSubgraph(
         longs,
         torch.from_numpy(reached),
-        torch.from_numpy(places),
-        torch.from_numpy(direct.astype(np.float32)).unsqueeze(1),
+        torch.from_numpy(positions),
+        _direct_weights(copies_indptr, stack, backbone),
         tuple(layers),
-        _readout(copies_indptr, stack, backbone),
+        _build_readout(copies_indptr, stack, backbone),
     )
 
 
-def spread(fan: Fan, table: Tensor, multiply: Multiply) -> tuple[Tensor, Tensor]:
-    """Output vectors of the wanted rows and their layer-0 vectors, both (wanted, width), differentiable by `table`."""
-    return _Spread.apply(table, fan, multiply)  # type: ignore[no-any-return,no-untyped-call]
+def propagate_subgraph(subgraph: SampledSubgraph, table: Tensor, multiply: SpmmEngine) -> tuple[Tensor, Tensor]:
+    """Output and layer-0 vectors of the batch's rows, both (batch rows, width), differentiable by `table`."""
+    return _PropagateSubgraph.apply(table, subgraph, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 
-class _Spread(torch.autograd.Function):
-    """Linear, so its gradient needs no vector again; it is torch's sparse tensor of the rows that are reached."""
+class _PropagateSubgraph(torch.autograd.Function):
+    """Linear, so the backward pass needs no saved vectors; the gradient is torch's sparse tensor of `subgraph.rows`."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, fan: Fan, multiply: Multiply) -> tuple[Tensor, Tensor]:
-        ctx.fan, ctx.multiply, ctx.shape = fan, multiply, table.shape
-        layer, own = table, table.index_select(0, fan.wanted)
-        output = fan.direct * own
-        for number, matrix in enumerate(fan.layers, start=1):
+    def forward(ctx: Any, table: Tensor, subgraph: SampledSubgraph, multiply: SpmmEngine) -> tuple[Tensor, Tensor]:
+        ctx.subgraph, ctx.multiply, ctx.shape = subgraph, multiply, table.shape
+        layer, layer0 = table, table.index_select(0, subgraph.batch_rows)
+        output = subgraph.direct * layer0
+        for number, matrix in enumerate(subgraph.layers, start=1):
             layer = multiply(matrix.forward, layer)
-            if number == len(fan.layers):
+            if number == len(subgraph.layers):
                 output += layer
-            elif fan.readout is not None:
-                output += multiply(fan.readout.forward, layer[: fan.readout.forward.columns])
-        return output, own
+            elif subgraph.readout is not None:
+                output += multiply(subgraph.readout.forward, layer[: subgraph.readout.forward.columns])
+        return output, layer0
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        fan, (output, own) = ctx.fan, gradients
-        own, layer = torch.addcmul(own, fan.direct, output), output.contiguous()
-        for number, matrix in reversed(list(enumerate(fan.layers, start=1))):
-            if fan.readout is not None and number < len(fan.layers):
-                layer[: fan.readout.forward.columns] += ctx.multiply(fan.readout.backward, output)
+        subgraph, (output, layer0) = ctx.subgraph, gradients
+        layer0, layer = torch.addcmul(layer0, subgraph.direct, output), output.contiguous()
+        for number, matrix in reversed(list(enumerate(subgraph.layers, start=1))):
+            if subgraph.readout is not None and number < len(subgraph.layers):
+                layer[: subgraph.readout.forward.columns] += ctx.multiply(subgraph.readout.backward, output)
             layer = ctx.multiply(matrix.backward, layer)
-        slopes = layer.index_add_(0, fan.places, own) if fan.layers else own
-        rows = fan.rows.unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, slopes, ctx.shape, is_coalesced=True, check_invariants=False), None, None
+        table_gradient = layer.index_add_(0, subgraph.positions, layer0) if subgraph.layers else layer0
+        rows = subgraph.rows.unsqueeze(0)
+        return (
+            torch.sparse_coo_tensor(rows, table_gradient, ctx.shape, is_coalesced=True, check_invariants=False),
+            None,
+            None,
+        )
 
 
-def _cut(stack: Stack, rows: Ints, layer: int, backbone: Backbone, dropout: Dropout) -> _Cut:
-    """One layer's rows with what was kept of them; columns are stack rows or, in the first layer, table rows."""
-    share = stack.graphs * (backbone.layers + 1 if backbone.averaged else 1) if layer == backbone.layers else 1
-    columns, own = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.numbers)
+def _direct_weights(copies_indptr: Longs, stack: GraphStack, backbone: Backbone) -> Tensor:
+    """float32 (rows, 1), the weight of each row's own layer-0 vector in its output.
+
+    Args:
+        copies_indptr: int64 (rows + 1), its differences are the number of graphs in which each row has edges.
+        stack, backbone: as for `propagate`.
+    """
+    edgeless = 1.0 - np.diff(copies_indptr) / stack.graph_count
+    weights = np.full_like(edgeless, backbone.isolated) if backbone.averaged else backbone.isolated * edgeless
+    return torch.from_numpy(weights.astype(np.float32)).unsqueeze(1)
+
+
+def _cut_layer(stack: GraphStack, rows: Ints, layer: int, backbone: Backbone, dropout: Dropout) -> _CsrArrays:
+    """One layer's rows after dropout; columns are stack rows or, in the first layer, table rows."""
+    share = stack.graph_count * (backbone.layers + 1 if backbone.averaged else 1) if layer == backbone.layers else 1
+    columns, own = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.stack_rows)
     entries = int((stack.indptr[rows.astype(np.int64) + 1] - stack.indptr[rows]).sum()) + rows.size
-    cut = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32), np.empty(entries, np.float32)
-    kept = cut_rows(
-        stack.indptr, columns, stack.values, own, rows,
-        np.float32(backbone.own / share), np.float32(backbone.neighbours / (1.0 - dropout.share) / share),
-        np.uint64(int(dropout.share * 2**64)), dropout.keys[layer - 1], *cut,
-    )  # fmt: skip
-    return cut[0], cut[1][:kept], cut[2][:kept]
+    indptr, indices = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32)
+    values = np.empty(entries, np.float32)
+    own_weight = np.float32(backbone.own / share)
+    scale = np.float32(backbone.neighbours / (1.0 - dropout.share) / share)
+    threshold, key = np.uint64(int(dropout.share * 2**64)), dropout.keys[layer - 1]
+    matrix, output = (stack.indptr, columns, stack.values), (indptr, indices, values)
+    kept = cut_rows(matrix, own, rows, own_weight, scale, threshold, key, output)
+    return indptr, indices[:kept], values[:kept]
 
 
-def _reaching(matrix: Matrix, wanted: Ints) -> tuple[Matrix, Longs, Longs]:
-    """Drop empty rows from a transpose but for those wanted: what is left, which rows, and where the wanted are."""
+def _drop_empty_rows(matrix: Matrix, batch_rows: Ints) -> tuple[Matrix, Longs, Longs]:
+    """Drop the transpose's empty rows, but none of the batch's: the matrix, the rows kept, positions of the batch's."""
     back = matrix.backward
-    left = np.diff(back.indptr.numpy()) > 0
-    left[wanted] = True
-    rows = np.flatnonzero(left)
-    indptr = back.indptr[torch.from_numpy(np.append(rows, left.size))]
-    return Matrix(matrix.forward, replace(back, indptr=indptr)), rows, np.cumsum(left)[wanted] - 1
+    is_kept = np.diff(back.indptr.numpy()) > 0
+    is_kept[batch_rows] = True
+    rows = np.flatnonzero(is_kept)
+    indptr = back.indptr[torch.from_numpy(np.append(rows, is_kept.size))]
+    return Matrix(matrix.forward, replace(back, indptr=indptr)), rows, np.cumsum(is_kept)[batch_rows] - 1
 
 
-def _readout(copies_indptr: Longs, stack: Stack, backbone: Backbone) -> Matrix | None:
+def _build_readout(copies_indptr: Longs, stack: GraphStack, backbone: Backbone) -> Matrix | None:
     if not backbone.averaged or backbone.layers < 2:
         return None
     copies = int(copies_indptr[-1])
-    weight = np.full(copies, 1.0 / (stack.graphs * (backbone.layers + 1)), np.float32)
+    weight = np.full(copies, 1.0 / (stack.graph_count * (backbone.layers + 1)), np.float32)
     return with_transpose(csr(copies_indptr, np.arange(copies), weight, copies))

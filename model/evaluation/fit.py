@@ -1,4 +1,4 @@
-"""Fit of the blend: how much evidence weighs beside vectors, by full NDCG@20 on a domain's validation split."""
+"""Fit of the blend: the weight of evidence beside vectors, by full NDCG@20 on a domain's validation split."""
 
 from __future__ import annotations
 
@@ -12,45 +12,44 @@ from data_contracts.contracts import VALID
 from data_contracts.seeding import generator
 from model.compute.threads import share_rows
 from model.data.candidates import known_items
-from model.data.dataset import Domain, Rows
+from model.data.dataset import DomainData, Interactions
 from model.evaluation.fit_kernels import capped_ranks
 from model.evaluation.metrics import user_values
 from model.evaluation.ranking import are_ranked
 from model.evidence.blend import GROWTH, BlendWeights
 from model.evidence.domain_evidence import DomainEvidence
-from model.sparse.rows import Ints, Longs, block_height, pick_rows
+from model.sparse.rows import Floats32, Ints, Longs, block_height, pick_rows
 
-AT = 20
-"""Cut-off of the measure that is maximised."""
+CUTOFF = 20
+"""Cut-off of the NDCG that is maximised."""
 
 SHARES = (0.0, *(float(strength / (1.0 + strength)) for strength in 2.0 ** np.arange(-6.0, 5.5, 0.5)), 1.0)
-"""Shares of evidence that are tried, from vectors alone to evidence alone; between them its strength doubles in two."""
+"""Shares of evidence that are tried, from vectors alone to evidence alone; two steps between them double its weight."""
 
 _MASKED = np.float32(-1e24)
-"""Score of an item that is left out; finite, so that a factor of 0 leaves a number."""
+"""Score of a masked item; finite, because 0 times infinity is no number."""
 _SPREAD_USERS = 256
-"""Users, at most, by whom the spreads of scores are measured."""
+"""Users, at most, from whom the spreads of scores are measured."""
 _TYPICAL_DEPTH = 1_000
-"""Items that are compared with a held-out one before its rank is known to be beyond the cut-off."""
+"""Items that are typically compared with a held-out one before its rank exceeds the cut-off."""
 _HALF_TRUSTED_USERS = 300
 """Validation users with whom a domain's own curve counts as much as the mean curve of all domains."""
 
-Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 Scorer = Callable[[Ints], Floats32]
-"""Dot products (users, items of the domain) of some of a domain's users; may be overwritten by who asked."""
+"""Dot products (users, items of the domain) of some of a domain's users; the caller may overwrite them."""
 
 
 @dataclass(frozen=True)
 class ValidationUsers:
-    """Users of a domain with validation items, and what is ranked for them.
+    """Users of a domain with validation items, and the items that are ranked for them.
 
     Attributes:
         users: int32 (users), ascending numbers in the domain.
         owners: int64 (held-out items), position of the item's user in `users`, ascending.
         items: int32 (held-out items), numbers in the domain.
-        indptr, masked: the users' train items in compressed rows, left out of the ranking.
+        indptr, masked: the users' train items in compressed rows, which are not ranked.
     """
 
     users: Ints
@@ -60,32 +59,33 @@ class ValidationUsers:
     masked: Ints
 
     def blocks(self, height: int) -> Iterator[ValidationUsers]:
-        """The same users, at most `height` at a time."""
+        """The users in blocks of at most `height`."""
         for start in range(0, self.users.size, height):
             stop = min(start + height, self.users.size)
-            rows = slice(*np.searchsorted(self.owners, [start, stop]))
-            part = slice(self.indptr[start], self.indptr[stop])
-            indptr = self.indptr[start : stop + 1] - self.indptr[start]
+            held_out = slice(*np.searchsorted(self.owners, [start, stop]))
             yield ValidationUsers(
-                self.users[start:stop], self.owners[rows] - start, self.items[rows], indptr, self.masked[part]
+                users=self.users[start:stop],
+                owners=self.owners[held_out] - start,
+                items=self.items[held_out],
+                indptr=self.indptr[start : stop + 1] - self.indptr[start],
+                masked=self.masked[self.indptr[start] : self.indptr[stop]],
             )
 
 
-def validation_users(rows: Rows, domain: Domain, most: int, seed: int) -> ValidationUsers:
-    """The domain's users with validation items that repeat no train item; of more than `most`, so many drawn."""
-    held, new = rows.of(VALID), are_ranked(domain, rows, VALID)
+def validation_users(interactions: Interactions, domain: DomainData, most: int, seed: int) -> ValidationUsers:
+    """The domain's users with validation items that repeat no train item; `most` of them drawn if there are more."""
+    held, new = interactions.for_split(VALID), are_ranked(domain, interactions, VALID)
     users = np.unique(held.users[new])
     if users.size > most:
         users = np.sort(generator(seed, "validation users", domain.name).choice(users, most, replace=False))
     chosen = new & np.isin(held.users, users)
-    indptr, known = known_items(rows, domain.users, (0,))
-    return ValidationUsers(
-        users, np.searchsorted(users, held.users[chosen]), held.items[chosen], *pick_rows(indptr, known, users)
-    )
+    indptr, masked = pick_rows(*known_items(interactions, domain.users, (0,)), users)
+    owners = np.searchsorted(users, held.users[chosen])
+    return ValidationUsers(users, owners, held.items[chosen], indptr, masked)
 
 
 @dataclass(frozen=True)
-class Point:
+class BlendPoint:
     """One blend that was tried.
 
     Attributes:
@@ -101,133 +101,139 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The blends that were tried in one domain, by ascending share of evidence.
+class BlendCurve:
+    """The blends that were tried in one domain, in ascending order of the share of evidence.
 
     Attributes:
-        points: all of them; measures are 0 where there is no validation user.
-        users: how many validation users there are.
+        points: all of them; NDCG and recall are 0 if there is no validation user.
+        users: number of validation users.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[BlendPoint, ...]
     users: int
 
     @property
     def relative(self) -> Floats:
-        """float64 (points), NDCG over the best NDCG; zeros where nothing is found."""
+        """float64 (points), NDCG divided by the best NDCG; zeros if that is 0."""
         values = np.array([point.ndcg for point in self.points])
         return values / max(float(values.max()), np.finfo(np.float64).tiny)
 
 
-def choose(curves: Mapping[str, Curve]) -> dict[str, Point]:
-    """The blend to serve in each domain: the best of its curve, averaged with that of all domains where users are few.
+def choose_blends(curves: Mapping[str, BlendCurve]) -> dict[str, BlendPoint]:
+    """The blend to serve in each domain: the best of its curve, averaged with the mean curve if it has few users.
 
-    A domain's own curve counts users / (users + 300), the mean over the users of all domains counts the rest; of equal
-    values the one with least evidence is taken. Where vectors alone or evidence alone measure better than that, they
+    A domain's own curve has the weight users / (users + 300), the mean over the users of all domains the rest; of equal
+    values the one with least evidence is taken. If vectors alone or evidence alone measure better in the domain, they
     are served.
 
     Args:
         curves: by domain, all of the same shares, or of vectors alone.
     """
-    most = max(len(curve.points) for curve in curves.values())
-    full = [curve for curve in curves.values() if len(curve.points) == most]
+    size = max(len(curve.points) for curve in curves.values())
+    full = [curve for curve in curves.values() if len(curve.points) == size]
     mean = np.average([curve.relative for curve in full], axis=0, weights=[curve.users + 1e-9 for curve in full])
-    return {domain: _chosen(curve, mean) for domain, curve in curves.items()}
+    return {domain: _choose_point(curve, mean) for domain, curve in curves.items()}
 
 
-def _chosen(curve: Curve, mean: Floats) -> Point:
+def _choose_point(curve: BlendCurve, mean: Floats) -> BlendPoint:
     if len(curve.points) != mean.size:  # the domain has no evidence
         return curve.points[0]
-    trusted = curve.users / (curve.users + _HALF_TRUSTED_USERS)
-    point = curve.points[int(np.argmax(trusted * curve.relative + (1.0 - trusted) * mean))]
+    own_weight = curve.users / (curve.users + _HALF_TRUSTED_USERS)
+    point = curve.points[int(np.argmax(own_weight * curve.relative + (1.0 - own_weight) * mean))]
     return max(point, curve.points[0], curve.points[-1], key=lambda tried: tried.ndcg)
 
 
-def vectors_curve(held: ValidationUsers, score: Scorer, items: int) -> Curve:
-    """The one point there is without evidence: vectors alone."""
-    return _curve(held, score, None, [(0.0, BlendWeights(1.0, 0.0, 1.0))], items)
+def vectors_curve(held: ValidationUsers, score: Scorer, items: int) -> BlendCurve:
+    """The curve of a domain without evidence: one point, vectors alone."""
+    return _measure_curve(held, score, None, [(0.0, BlendWeights(1.0, 0.0, 1.0))], items)
 
 
-def blend_curve(held: ValidationUsers, score: Scorer, evidence: DomainEvidence) -> Curve:
-    """Try every share of evidence in SHARES; vectors alone where there is no evidence, evidence alone where vectors say
-    nothing.
+def blend_curve(held: ValidationUsers, score: Scorer, evidence: DomainEvidence) -> BlendCurve:
+    """Measure every share of evidence in SHARES; only vectors if all evidence is 0, only evidence if all dots are.
 
-    Strength 1, a share of one half, is where weighted vectors and evidence spread equally over the domain's items, in
-    the median over users.
+    At a share of one half, weighted vectors and evidence have the same spread over the domain's items, in the median
+    over users.
 
     Args:
-        held: the users by whom blends are measured.
+        held: the users on whom blends are measured.
         score: dot products of the domain's users.
         evidence: the domain's.
     """
-    spreads = _spreads(score, evidence)
-    tried = [(share, _weights(share, spreads)) for share in SHARES]
+    spreads = _median_spreads(score, evidence)
+    tried = [(share, _weights_at(share, spreads)) for share in SHARES]
     if not all(spreads):
         tried = tried[-1:] if spreads[1] else tried[:1]
-    return _curve(held, score, evidence, tried, evidence.union_items.size)
+    return _measure_curve(held, score, evidence, tried, evidence.union_items.size)
 
 
-def _weights(share: float, spreads: tuple[float, float]) -> BlendWeights:
-    of_vectors, of_evidence = spreads[0] or 1.0, spreads[1] or 1.0
-    ratio = of_vectors / of_evidence
+def _weights_at(share: float, spreads: tuple[float, float]) -> BlendWeights:
+    vector_spread, evidence_spread = spreads[0] or 1.0, spreads[1] or 1.0
+    ratio = vector_spread / evidence_spread
     if share == 1.0:
-        return BlendWeights(0.0, ratio, of_vectors)
-    return BlendWeights(1.0, ratio * share / (1.0 - share), of_vectors)
+        return BlendWeights(0.0, ratio, vector_spread)
+    return BlendWeights(1.0, ratio * share / (1.0 - share), vector_spread)
 
 
-def _spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
-    """Spread over a domain's items of the vectors' scores and of the evidence with its growth, medians over users.
+def _median_spreads(score: Scorer, evidence: DomainEvidence) -> tuple[float, float]:
+    """Spread over a domain's items of the dot products and of the evidence with its growth, medians over users.
 
-    0 where vectors say nothing, or where there is no evidence.
+    0 if all dot products, or all evidence, are equal.
     """
-    known = np.flatnonzero(evidence.histories_of(np.arange(evidence.union_users.size)).lengths).astype(np.int32)
+    known = np.flatnonzero(evidence.user_histories(np.arange(evidence.union_users.size)).lengths).astype(np.int32)
     chosen = known[:: -(-known.size // _SPREAD_USERS) or 1]
-    of_vectors, of_evidence = [np.empty(0)], [np.empty(0)]
+    vector_spreads, evidence_spreads = [np.empty(0)], [np.empty(0)]
     height = block_height(evidence.union_items.size)
     for start in range(0, chosen.size, height):
         block = chosen[start : start + height]
-        of_vectors.append(score(block).std(axis=1, dtype=np.float64))
-        histories = evidence.histories_of(block)
-        of_evidence.append(evidence.sum(histories).std(axis=1, dtype=np.float64) * histories.lengths**GROWTH)
-    spreads = [np.concatenate(parts) for parts in (of_vectors, of_evidence)]
+        vector_spreads.append(score(block).std(axis=1, dtype=np.float64))
+        histories = evidence.user_histories(block)
+        evidence_spreads.append(evidence.sum(histories).std(axis=1, dtype=np.float64) * histories.lengths**GROWTH)
+    spreads = [np.concatenate(blocks) for blocks in (vector_spreads, evidence_spreads)]
     medians = [float(np.median(spread[spread > 0])) if (spread > 0).any() else 0.0 for spread in spreads]
     return medians[0], medians[1]
 
 
-def _curve(
+def _measure_curve(
     held: ValidationUsers,
     score: Scorer,
     evidence: DomainEvidence | None,
     tried: Sequence[tuple[float, BlendWeights]],
     items: int,
-) -> Curve:
+) -> BlendCurve:
     ranks = np.empty((len(tried), held.items.size), np.int32)
     for block in held.blocks(block_height(items)):
         scores = score(block.users)
-        lengths, of_evidence = np.zeros(block.users.size, np.int64), np.zeros_like(scores)
+        lengths, sums = np.zeros(block.users.size, np.int64), np.zeros_like(scores)
         if evidence:
-            histories = evidence.histories_of(block.users)
-            lengths, of_evidence = histories.lengths, evidence.sum(histories)
-        owners = np.repeat(np.arange(block.users.size), np.diff(block.indptr))
-        scores[owners, block.masked] = of_evidence[owners, block.masked] = _MASKED
+            histories = evidence.user_histories(block.users)
+            lengths, sums = histories.lengths, evidence.sum(histories)
+        rows = np.repeat(np.arange(block.users.size), np.diff(block.indptr))
+        scores[rows, block.masked] = sums[rows, block.masked] = _MASKED
         factors = np.array([weights.factors(lengths) for _, weights in tried])
-        mine = slice(*np.searchsorted(held.users[held.owners], [block.users[0], block.users[-1] + 1]))
-        _rank((scores, of_evidence, factors), (block.owners, block.items), ranks[:, mine])
+        of_block = slice(*np.searchsorted(held.users[held.owners], [block.users[0], block.users[-1] + 1]))
+        _rank_block((scores, sums, factors), (block.owners, block.items), ranks[:, of_block])
     points = []
-    for (share, weights), of_share in zip(tried, ranks, strict=True):
-        values = user_values(held.users[held.owners], of_share.astype(np.int64), (AT,))
+    for (share, weights), ranks_at_share in zip(tried, ranks, strict=True):
+        values = user_values(held.users[held.owners], ranks_at_share.astype(np.int64), (CUTOFF,))
         ndcg, recall = (
-            float(values[f"{name}@{AT}"].mean()) if values else 0.0 for name in ("full_ndcg", "full_recall")
+            float(values[f"{name}@{CUTOFF}"].mean()) if values else 0.0 for name in ("full_ndcg", "full_recall")
         )
-        points.append(Point(share, weights, ndcg, recall))
-    return Curve(tuple(points), held.users.size)
+        points.append(BlendPoint(share, weights, ndcg, recall))
+    return BlendCurve(tuple(points), held.users.size)
 
 
-def _rank(blended: tuple[Floats32, Floats32, Floats32], held: tuple[Longs, Ints], ranks: Ints) -> None:
-    """Fill the ranks (blends, held-out items), shared out among threads by held-out items."""
-    owners, items = held
+def _rank_block(scored: tuple[Floats32, Floats32, Floats32], held: tuple[Longs, Ints], ranks: Ints) -> None:
+    """Fill the ranks (blends, held-out items) of a block of users, split among threads by held-out items.
+
+    Args:
+        scored: dot products, evidence and factors, as for `capped_ranks`.
+        held: row and item of each held-out item.
+        ranks: int32, filled.
+    """
+    (scores, evidence, factors), (rows, items) = scored, held
 
     def work(first: int, last: int) -> None:
-        capped_ranks(*blended, (owners[first:last], items[first:last]), AT, ranks[:, first:last])
+        held_out = rows[first:last], items[first:last]
+        capped_ranks(scores, evidence, factors, held_out, CUTOFF, ranks[:, first:last])
 
     share_rows(items.size, ranks.size * _TYPICAL_DEPTH, work)

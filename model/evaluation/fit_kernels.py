@@ -1,4 +1,4 @@
-"""Compiled loop of the fit: ranks of held-out items under many blends at once.
+"""Compiled loop that ranks held-out items under many blends at once.
 
 Arrays in, preallocated output filled; nothing is checked here.
 """
@@ -12,24 +12,24 @@ from numba import njit
 def capped_ranks(scores, evidence, factors, held, most, ranks):
     """Pessimistic rank of each held-out item under each blend, counted up to `most` + 1.
 
-    Most held-out items rank far behind, and the count stops there.
+    Most held-out items rank far beyond that, so stopping there saves most of the work.
 
     Args:
         scores, evidence: float32 (users, items), very low where an item is masked.
         factors: float32 (blends, 2, users), of scores and of evidence.
         held: (rows, items) of each held-out item: int64 row of `scores`, int32 column.
-        most: the last rank that matters.
+        most: the last rank that is told from larger ones.
         ranks: int32 (blends, held-out items), filled.
     """
     rows, items = held
     for n in range(rows.size):
         row, item = rows[n], items[n]
         for blend in range(factors.shape[0]):
-            of_scores, of_evidence = factors[blend, 0, row], factors[blend, 1, row]
-            least = of_scores * scores[row, item] + of_evidence * evidence[row, item]
+            score_factor, evidence_factor = factors[blend, 0, row], factors[blend, 1, row]
+            least = score_factor * scores[row, item] + evidence_factor * evidence[row, item]
             rank = 0
             for column in range(scores.shape[1]):
-                rank += of_scores * scores[row, column] + of_evidence * evidence[row, column] >= least
+                rank += score_factor * scores[row, column] + evidence_factor * evidence[row, column] >= least
                 if rank > most:
                     break
             ranks[blend, n] = rank

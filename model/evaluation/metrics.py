@@ -1,4 +1,4 @@
-"""Accuracy measures, each a function of how often every unit counts, so that a bootstrap only reweighs."""
+"""Accuracy metrics as functions of the weight of every unit, so that a bootstrap resample is another weighting."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from data_contracts.seeding import generator
 Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 Statistic = Callable[[Floats], float]
-"""A measure, given how often each unit (held-out row, or user) counts."""
+"""A metric, given the weight of each unit (held-out row or user)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure's value, its bootstrap resamples, and the held-out rows behind it."""
+    """A metric's value, its values in bootstrap resamples, and the number of held-out rows behind it."""
 
     value: float
     resamples: Floats
@@ -26,11 +26,11 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The resamples' percentiles 2.5 and 97.5; the value itself where no resample is defined."""
-        known = self.resamples[~np.isnan(self.resamples)]
-        if known.size == 0:
+        """The resamples' percentiles 2.5 and 97.5; the value itself if no resample is defined."""
+        defined = self.resamples[~np.isnan(self.resamples)]
+        if defined.size == 0:
             return self.value, self.value
-        low, high = np.percentile(known, [2.5, 97.5])
+        low, high = np.percentile(defined, [2.5, 97.5])
         return float(low), float(high)
 
 
@@ -39,22 +39,22 @@ def candidate_statistics(positive: Scores, candidates: Scores, cutoffs: tuple[in
 
     Args:
         positive: scores of the held-out items (rows,).
-        candidates: scores of their candidates (rows, candidates), NaN where there is none.
+        candidates: scores of their candidates (rows, candidates), NaN for missing ones.
         cutoffs: values of k.
 
     Returns:
-        `auc`, pooled over all rows and all their candidates, ties half; `recall@k`, the share of rows whose item is
-        among the first k of itself and its candidates, ties ranked against it. Empty where no row has a candidate.
+        `auc`, pooled over all rows and all their candidates, ties count half; `recall@k`, the share of rows whose item
+        is among the first k of itself and its candidates, ties rank against it. Empty if no row has a candidate.
     """
     if np.isnan(candidates).all():
         return {}
     ranks = candidate_ranks(positive, candidates)
-    shares = {f"recall@{k}": _mean_of((ranks <= k).astype(np.float64)) for k in cutoffs}
+    shares = {f"recall@{k}": _weighted_mean((ranks <= k).astype(np.float64)) for k in cutoffs}
     return {"auc": _pooled_auc(positive, candidates), **shares}
 
 
 def candidate_ranks(positive: Scores, candidates: Scores) -> NDArray[np.int64]:
-    """Rank of each held-out item among itself and its candidates, from 1, ties against it; NaN candidates are none."""
+    """Rank of each held-out item among itself and its candidates, from 1, ties against it; NaN is no candidate."""
     ranks: NDArray[np.int64] = 1 + np.asarray(candidates >= positive[:, None]).sum(axis=1)
     return ranks
 
@@ -67,12 +67,12 @@ def user_statistics(
 
 
 def mean_statistics(values: Mapping[str, Floats]) -> dict[str, Statistic]:
-    """Means over units, of which each measure has one value; empty where there is no unit."""
-    return {metric: _mean_of(of) for metric, of in values.items() if of.size}
+    """Mean of each metric over units, of which each has one value; empty if there is no unit."""
+    return {metric: _weighted_mean(of_units) for metric, of_units in values.items() if of_units.size}
 
 
 def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> dict[str, Floats]:
-    """Full-ranking measures of each user: float64, one for each distinct user in ascending order.
+    """Full-ranking metrics of each user: float64, one for each distinct user in ascending order.
 
     Args:
         users: owner of each relevant item.
@@ -81,7 +81,7 @@ def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tup
 
     Returns:
         full_recall@k (share of the user's relevant items within k), full_ndcg@k (binary gains, log2 discounts, over
-        the best order of as many relevant items), full_mrr (1 / best rank). Empty where there is no user.
+        the best order of as many relevant items), full_mrr (1 / best rank). Empty if there is no user.
     """
     distinct, owner, relevant = np.unique(users, return_inverse=True, return_counts=True)
     if distinct.size == 0:
@@ -102,77 +102,84 @@ def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tup
 def estimates(
     statistics: Mapping[str, Statistic], weights: Iterator[Floats], units: int, rows: int
 ) -> dict[str, Estimate]:
-    """Evaluate every statistic once for all units and once for each resample's weights."""
+    """Evaluate every statistic with all weights 1, and with the weights of each resample."""
     drawn = list(weights) if statistics else []
     return {
-        metric: Estimate(of(np.ones(units)), np.array([of(weight) for weight in drawn]), rows)
-        for metric, of in statistics.items()
+        metric: Estimate(statistic(np.ones(units)), np.array([statistic(weight) for weight in drawn]), rows)
+        for metric, statistic in statistics.items()
     }
 
 
 def resample_weights(seed: int, name: tuple[str, ...], resamples: int, units: int) -> Iterator[Floats]:
-    """How often each unit is drawn, `units` draws with replacement, for each resample of the named bootstrap."""
+    """For each resample of the named bootstrap, how often each unit is drawn in `units` draws with replacement."""
     for number in range(resamples):
         drawn = generator(seed, "bootstrap", *name, number).integers(0, units, units)
         yield np.bincount(drawn, minlength=units).astype(np.float64)
 
 
-def mean_estimate(parts: list[Estimate]) -> Estimate:
+def mean_estimate(estimates: list[Estimate]) -> Estimate:
     """The unweighted mean of at least one estimate, resample by resample."""
-    resamples = np.mean([part.resamples for part in parts], axis=0)
-    return Estimate(float(np.mean([part.value for part in parts])), resamples, sum(part.rows for part in parts))
+    resamples = np.mean([estimate.resamples for estimate in estimates], axis=0)
+    value = float(np.mean([estimate.value for estimate in estimates]))
+    return Estimate(value, resamples, sum(estimate.rows for estimate in estimates))
 
 
-def _mean_of(values: Floats) -> Statistic:
+def _weighted_mean(values: Floats) -> Statistic:
     return lambda weights: float(weights @ values / weights.sum())
 
 
 def auc_parts(positive: Scores, candidates: Scores) -> Floats:
-    """What each row adds to the pooled AUC: float64 (rows,), whose mean is the AUC; NaN where no row has a candidate.
+    """Each row's contribution to the pooled AUC: float64 (rows,), whose mean is the AUC; NaN if no row has a candidate.
 
-    A row's part is the share of all candidates that its item beats, plus, for its own candidates, how often they are
-    beaten more than the mean [DeLong, DeLong and Clarke-Pearson 1988]: so means of parts over resampled rows follow the
-    AUC of these rows to first order.
+    It is the share of all candidates that the row's item beats, plus, for the row's own candidates, how much more often
+    than the mean they are beaten [DeLong, DeLong and Clarke-Pearson 1988]. So the mean over resampled rows is their AUC
+    to first order.
     """
-    levels = _Levels.of(positive, candidates)
-    if levels.rows.size == 0:
+    ranks = _ScoreRanks.build(positive, candidates)
+    if ranks.rows.size == 0:
         return np.full(positive.size, np.nan)
-    beaten = levels.below(levels.low)[levels.high] / levels.low.size
-    above = 1.0 - levels.below(levels.high)[levels.low] / positive.size
-    excess = np.bincount(levels.rows, above - beaten.mean(), positive.size)
-    return beaten + excess * (positive.size / levels.low.size)
+    beaten = ranks.weight_below(ranks.candidates)[ranks.positive] / ranks.candidates.size
+    above = 1.0 - ranks.weight_below(ranks.positive)[ranks.candidates] / positive.size
+    excess = np.bincount(ranks.rows, above - beaten.mean(), positive.size)
+    return beaten + excess * (positive.size / ranks.candidates.size)
 
 
 @dataclass(frozen=True)
-class _Levels:
-    """Places of all scores of held-out items (`high`) and candidates (`low`, of `rows`) among the distinct ones."""
+class _ScoreRanks:
+    """Dense ranks of all scores, equal scores having equal ranks.
 
-    high: NDArray[np.int64]
-    low: NDArray[np.int64]
+    Attributes:
+        positive: int64 (rows), of the held-out items.
+        candidates, rows: int64 (candidates of all rows), of the candidates, and the row of each.
+        count: number of distinct scores.
+    """
+
+    positive: NDArray[np.int64]
+    candidates: NDArray[np.int64]
     rows: NDArray[np.int64]
-    distinct: int
+    count: int
 
     @classmethod
-    def of(cls, positive: Scores, candidates: Scores) -> _Levels:
+    def build(cls, positive: Scores, candidates: Scores) -> _ScoreRanks:
         rows, column = np.nonzero(~np.isnan(candidates))
-        distinct, level = np.unique(np.concatenate([positive, candidates[rows, column]]), return_inverse=True)
-        return cls(level[: positive.size], level[positive.size :], rows, distinct.size)
+        distinct, ranks = np.unique(np.concatenate([positive, candidates[rows, column]]), return_inverse=True)
+        return cls(ranks[: positive.size], ranks[positive.size :], rows, distinct.size)
 
-    def below(self, levels: NDArray[np.int64], weights: Floats | None = None) -> Floats:
-        """For each level the weight of the given scores below it, equal ones by half."""
-        own = np.bincount(levels, weights, self.distinct)
-        below: Floats = np.cumsum(own) - 0.5 * own
+    def weight_below(self, ranks: NDArray[np.int64], weights: Floats | None = None) -> Floats:
+        """For every rank, the weight of the given ranks that are lower, counting equal ones half."""
+        at_rank = np.bincount(ranks, weights, self.count)
+        below: Floats = np.cumsum(at_rank) - 0.5 * at_rank
         return below
 
 
 def _pooled_auc(positive: Scores, candidates: Scores) -> Statistic:
-    """Area under the ROC curve; sorted once, then one cumulative sum for each weighting; NaN without a candidate."""
-    levels = _Levels.of(positive, candidates)
+    """Area under the ROC curve: sorts once, then takes one cumulative sum a weighting; NaN without a candidate."""
+    ranks = _ScoreRanks.build(positive, candidates)
 
     def area(weights: Floats) -> float:
-        negative = weights[levels.rows]
-        pairs = weights.sum() * negative.sum()
-        beaten = levels.below(levels.low, negative)[levels.high]
+        candidate_weights = weights[ranks.rows]
+        pairs = weights.sum() * candidate_weights.sum()
+        beaten = ranks.weight_below(ranks.candidates, candidate_weights)[ranks.positive]
         return float(weights @ beaten / pairs) if pairs else float("nan")
 
     return area

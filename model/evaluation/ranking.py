@@ -1,4 +1,4 @@
-"""Full ranking: all items of a domain for one block of users after another, in bounded memory."""
+"""Full ranking: scores of all items of a domain, for one block of users after another, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,62 +12,71 @@ from torch import Tensor
 from data_contracts.contracts import TEST
 from model.compute.ranking_kernels import count_at_least
 from model.data.candidates import known_items
-from model.data.dataset import Domain, Rows
+from model.data.dataset import DomainData, Interactions
 from model.evidence.blend import Blend
 from model.sparse.rows import Floats32, Ints, block_height, pick_rows
 
 
 def rank_held_out(
-    vectors: Tensor, domain: Domain, part: tuple[Rows, str], candidates: Ints, blend: Blend | None = None
+    vectors: Tensor,
+    domain: DomainData,
+    interactions: Interactions,
+    split: str,
+    candidates: Ints,
+    blend: Blend | None = None,
 ) -> tuple[Floats32, Ints, NDArray[np.int64]]:
-    """Score every held-out item of a split with its candidates, and rank it among all items its user may be shown.
+    """Score every held-out item of a split and its candidates, and rank it among all items its user may be shown.
 
-    Left out of the ranking are the user's train items, for test its validation items too; a held-out row that repeats
-    one of them is left out as well. A tie ranks the item last of the tied.
+    The user's train items, and for test the validation items too, are left out of the ranking, and so are held-out
+    interactions that repeat one of them. A tie ranks the item last of the tied.
 
     Args:
         vectors: final vectors of the domain's nodes.
         domain: the domain.
-        part: all its interactions, and the held-out split.
-        candidates: int32 (held-out rows, candidates), numbers of items, -1 where there is none.
+        interactions: all of the domain's.
+        split: the held-out one.
+        candidates: int32 (held-out rows, candidates), numbers of items, -1 for missing ones.
         blend: adds evidence to the vectors' scores; None ranks by vectors alone.
 
     Returns:
-        Scores (held-out rows, 1 + candidates), the item's own first, NaN where there is no candidate; user and rank,
-        from 1, of each held-out row that `are_ranked`, sorted by user.
+        Scores (held-out rows, 1 + candidates), the item's own first, NaN for missing candidates; user and rank, from 1,
+        of each held-out row that `are_ranked`, sorted by user.
     """
-    rows, split = part
-    held, (indptr, masked) = rows.of(split), _masked(domain, rows, split)
+    held, (indptr, masked) = interactions.for_split(split), _masked_items(domain, interactions, split)
     new = np.flatnonzero(_are_new(held, indptr, masked, domain))
     wanted = np.concatenate([held.items[:, None], candidates], axis=1)
-    distinct, place = np.unique(held.users, return_inverse=True)
-    among, ranks = np.empty(wanted.shape, np.float32), np.empty(new.size, np.int64)
-    for block, scores in _scored(vectors, domain, distinct, blend):
-        mine = slice(*np.searchsorted(place, [block.start, block.stop]))
-        among[mine] = scores[place[mine, None] - block.start, np.maximum(wanted[mine], 0)]
-        to_rank = slice(*np.searchsorted(place[new], [block.start, block.stop]))
-        ranked = new[to_rank]
-        masks = pick_rows(indptr, masked, distinct[block])
-        count_at_least(scores, place[ranked] - block.start, held.items[ranked], *masks, ranks[to_rank])
-    among[wanted < 0] = np.nan
-    return among, held.users[new], ranks
+    users, owner = np.unique(held.users, return_inverse=True)
+    wanted_scores, ranks = np.empty(wanted.shape, np.float32), np.empty(new.size, np.int64)
+    for block, scores in _score_blocks(vectors, domain, users, blend):
+        held_of_block = slice(*np.searchsorted(owner, [block.start, block.stop]))
+        block_rows = owner[held_of_block, None] - block.start
+        wanted_scores[held_of_block] = scores[block_rows, np.maximum(wanted[held_of_block], 0)]
+        new_of_block = slice(*np.searchsorted(owner[new], [block.start, block.stop]))
+        to_rank = new[new_of_block]
+        masked_of_block = pick_rows(indptr, masked, users[block])
+        count_at_least(scores, owner[to_rank] - block.start, held.items[to_rank], *masked_of_block, ranks[new_of_block])
+    wanted_scores[wanted < 0] = np.nan
+    return wanted_scores, held.users[new], ranks
 
 
-def are_ranked(domain: Domain, rows: Rows, split: str) -> NDArray[np.bool_]:
-    """Which held-out rows of a split `rank_held_out` ranks: those that repeat nothing that is left out."""
-    return _are_new(rows.of(split), *_masked(domain, rows, split), domain)
+def are_ranked(domain: DomainData, interactions: Interactions, split: str) -> NDArray[np.bool_]:
+    """Which held-out rows of a split `rank_held_out` ranks: those that repeat no masked item."""
+    return _are_new(interactions.for_split(split), *_masked_items(domain, interactions, split), domain)
 
 
-def _are_new(held: Rows, indptr: NDArray[np.int64], masked: Ints, domain: Domain) -> NDArray[np.bool_]:
-    return ~np.isin(_pairs(held.users, held.items, domain), _pairs(_owners(indptr), masked, domain))
+def _are_new(held: Interactions, indptr: NDArray[np.int64], masked: Ints, domain: DomainData) -> NDArray[np.bool_]:
+    owners = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+    return ~np.isin(_pair_codes(held.users, held.items, domain), _pair_codes(owners, masked, domain))
 
 
-def _masked(domain: Domain, rows: Rows, split: str) -> tuple[NDArray[np.int64], Ints]:
-    return known_items(rows, domain.users, (0, 1) if split == TEST else (0,))
+def _masked_items(domain: DomainData, interactions: Interactions, split: str) -> tuple[NDArray[np.int64], Ints]:
+    return known_items(interactions, domain.users, (0, 1) if split == TEST else (0,))
 
 
-def _scored(vectors: Tensor, domain: Domain, users: Ints, blend: Blend | None) -> Iterator[tuple[slice, Floats32]]:
-    """Blocks of `users` with their scores (block, items) of every item, which the next block overwrites."""
+def _score_blocks(
+    vectors: Tensor, domain: DomainData, users: Ints, blend: Blend | None
+) -> Iterator[tuple[slice, Floats32]]:
+    """Blocks of `users` and their scores of every item (users of the block, items), overwritten by the next block."""
     items = vectors[domain.users :].T
     height = block_height(domain.items)
     buffer = torch.empty(min(height, users.size), domain.items, device=vectors.device)
@@ -76,13 +85,9 @@ def _scored(vectors: Tensor, domain: Domain, users: Ints, blend: Blend | None) -
         chosen = torch.from_numpy(users[block].astype(np.int64)).to(vectors.device)
         scores = torch.mm(vectors[chosen], items, out=buffer[: chosen.numel()]).cpu().numpy()
         if blend:
-            blend.add(scores, users[block])
+            blend.apply(scores, blend.evidence.user_histories(users[block]))
         yield block, scores
 
 
-def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-
-
-def _pairs(users: NDArray[np.integer], items: Ints, domain: Domain) -> NDArray[np.int64]:
+def _pair_codes(users: NDArray[np.integer], items: Ints, domain: DomainData) -> NDArray[np.int64]:
     return users.astype(np.int64) * domain.items + items

@@ -1,4 +1,4 @@
-"""Evaluation: checkpoints → metrics of every domain and their mean, with intervals."""
+"""The stage that evaluates: checkpoints → metrics of every domain and their means, with intervals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
 from model.compute.threads import torch_threads
-from model.data.candidates import held_out
-from model.data.dataset import Domain, Rows, World, load_rows, load_world
-from model.edda.checkpoint import Checkpoint, checkpoint_roles, checkpoint_vectors, load_checkpoint
+from model.data.candidates import build_held_out
+from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
+from model.edda.checkpoint import Checkpoint, checkpoint_roles, load_checkpoint
 from model.evaluation.metrics import (
     Estimate,
     auc_parts,
@@ -42,53 +42,60 @@ from model.sparse.rows import Ints
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Scores and ranks of held-out rows.
+class RankedHeldOut:
+    """Scores and ranks of the held-out rows of a domain and split.
 
     Attributes:
         rows: the held-out rows.
         positive: float32 (rows), scores of the held-out items.
-        candidates: float32 (rows, candidates), scores of their candidates, NaN where there is none.
-        users, ranks: int32 and int64, user and full rank of each row that is ranked, as `rank_held_out` gives them.
-        ranked: bool (rows), which rows these are of.
+        candidates: float32 (rows, candidates), scores of their candidates, NaN for missing ones.
+        users, ranks: int32 and int64, user and full rank of each row that is ranked, as in `rank_held_out`.
+        is_ranked: bool (rows), whether a row is ranked.
     """
 
-    rows: Rows
+    rows: Interactions
     positive: NDArray[np.float32]
     candidates: NDArray[np.float32]
     users: Ints
     ranks: NDArray[np.int64]
-    ranked: NDArray[np.bool_]
+    is_ranked: NDArray[np.bool_]
 
     @classmethod
-    def of(
+    def build(
         cls,
         vectors: Tensor,
-        domain: Domain,
-        part: tuple[Rows, str],
+        domain: DomainData,
+        interactions: Interactions,
+        split: str,
         settings: EvaluateSettings,
         blend: Blend | None = None,
-    ) -> Answers:
+    ) -> RankedHeldOut:
         """Score and rank one split of a domain's interactions by the final vectors of its nodes, blended or alone."""
-        rows, split = part
-        candidates = held_out(rows, domain, split, settings).candidates
-        scores, users, ranks = rank_held_out(vectors, domain, part, candidates, blend)
-        return cls(rows.of(split), scores[:, 0], scores[:, 1:], users, ranks, are_ranked(domain, rows, split))
+        candidates = build_held_out(interactions, domain, split, settings).candidates
+        scores, users, ranks = rank_held_out(vectors, domain, interactions, split, candidates, blend)
+        return cls(
+            rows=interactions.for_split(split),
+            positive=scores[:, 0],
+            candidates=scores[:, 1:],
+            users=users,
+            ranks=ranks,
+            is_ranked=are_ranked(domain, interactions, split),
+        )
 
-    def table(self, seed: int, domain: str) -> pa.Table:
+    def ranks_table(self, seed: int, domain: str) -> pa.Table:
         """The ranks under RANKS, in the order of the rows."""
         size = self.rows.users.size
-        parts = auc_parts(self.positive, self.candidates)
-        full = np.zeros(size, np.int64)
-        full[self.ranked] = self.ranks
+        auc = auc_parts(self.positive, self.candidates)
+        full_ranks = np.zeros(size, np.int64)
+        full_ranks[self.is_ranked] = self.ranks
         columns = [
             pa.repeat(pa.scalar(seed, pa.int64()), size),
             pa.repeat(domain, size),
             self.rows.union_users,
             self.rows.union_items,
-            pa.array(candidate_ranks(self.positive, self.candidates).astype(np.int32), mask=np.isnan(parts)),
-            pa.array(parts, mask=np.isnan(parts)),
-            pa.array(full, mask=~self.ranked),
+            pa.array(candidate_ranks(self.positive, self.candidates).astype(np.int32), mask=np.isnan(auc)),
+            pa.array(auc, mask=np.isnan(auc)),
+            pa.array(full_ranks, mask=~self.is_ranked),
         ]
         return pa.table(columns, schema=RANKS.file_schema)
 
@@ -98,18 +105,18 @@ Measured = dict[tuple[str, str, str], Estimate]
 
 
 @dataclass(frozen=True)
-class Exam:
-    """What every checkpoint is measured on: the rows of each domain of the world, under one protocol."""
+class EvaluationData:
+    """What every checkpoint is measured on: the interactions and the evidence of each domain, under one protocol."""
 
     settings: EvaluateSettings
-    world: World
-    rows: tuple[Rows, ...]
+    dataset: MultiDomainData
+    interactions: tuple[Interactions, ...]
     evidence: tuple[DomainEvidence, ...]
 
-    def blend(self, number: int, weights: Mapping[str, BlendWeights]) -> Blend | None:
-        """How a domain's evidence is added to the scores of vectors; None where these rank alone."""
-        name = self.world.domains[number].name
-        return Blend(weights[name], self.evidence[number]) if self.evidence and name in weights else None
+    def blend(self, index: int, weights: Mapping[str, BlendWeights]) -> Blend | None:
+        """The blend of a domain; None if vectors rank alone."""
+        name = self.dataset.domains[index].name
+        return Blend(weights[name], self.evidence[index]) if self.evidence and name in weights else None
 
 
 def evaluate(
@@ -125,17 +132,17 @@ def evaluate(
     items of the domain for each user with held-out items (`model.evaluation.metrics`, `model.evaluation.ranking`).
     `low` and `high` are percentiles 2.5 and 97.5 of a bootstrap over held-out rows with their candidates, for the full
     ranking over users.
-    On the test split, share_<part> says where the scores of the users come from (`model.evaluation.score_parts`).
+    On the test split, share_<part> is the share of a part of the score in its spread (`model.evaluation.score_parts`).
     `macro` is the unweighted mean over the domains that have the metric. With several checkpoints, rows with a null
     seed hold the mean over seeds and its 95 % t interval.
 
     Args:
         store: where the artifact lives.
         settings: protocol, candidates, cut-offs, resamples.
-        parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`; to measure the score that is
-            served, `neighbours` and for each checkpoint `blend-<seed>`.
+        parents: `interactions`, `nodes`, `graph` and one or more `checkpoint-<seed>`; to measure the served score also
+            `neighbours` and for each checkpoint `blend-<seed>`.
         compute: threads.
-        progress: told after each checkpoint's domain.
+        progress: called after each domain of each checkpoint.
 
     Returns:
         A `metrics` artifact; a domain and split without held-out rows has no row. The ranks of the test rows by each
@@ -150,94 +157,105 @@ def evaluate(
 
 
 def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress) -> None:
-    world = load_world(parents["nodes"], parents["graph"])
-    rows = tuple(load_rows(parents["interactions"], domain, world) for domain in world.domains)
-    exam = Exam(settings, world, rows, load_evidence(parents, world))
-    table: list[dict[str, Any]] = []
-    ranks: list[pa.Table] = []
+    dataset = load_dataset(parents["nodes"], parents["graph"])
+    interactions = tuple(load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains)
+    data = EvaluationData(settings, dataset, interactions, load_evidence(parents, dataset))
+    rows: list[dict[str, Any]] = []
+    rank_tables: list[pa.Table] = []
     measured: list[Measured] = []
     roles = checkpoint_roles(parents)
-    total = len(roles) * len(world.domains)
+    total = len(roles) * len(dataset.domains)
     for number, role in enumerate(roles):
-        checkpoint = load_checkpoint(parents[role], world)
+        checkpoint = load_checkpoint(parents[role], dataset)
         blend = parents.get(f"{BLEND.name}-{checkpoint.seed}")
         weights = read_weights(blend) if blend else {}
-        told = after(progress, number * len(world.domains), total)
-        measured.append(_measure(exam, (checkpoint, weights), ranks, told))
+        checkpoint_progress = after(progress, number * len(dataset.domains), total)
+        measured.append(_measure(data, checkpoint, weights, rank_tables, checkpoint_progress))
         for name, estimate in measured[-1].items():
-            interval = estimate.interval
-            table.append(_row((checkpoint.seed, checkpoint.epoch), name, (estimate.value, *interval), estimate.rows))
-    table += _means_over_seeds(measured) if len(measured) > 1 else []
-    draft.write(pa.Table.from_pylist(table, schema=METRICS.file_schema))
-    in_order = pa.concat_tables(ranks).sort_by([(name, "ascending") for name in RANKS.sorted_by])
-    write_checked(RANKS, in_order, draft.folder / RANKS_FILE, RANKS_FILE)
+            values = estimate.value, *estimate.interval
+            rows.append(_to_row(checkpoint.seed, checkpoint.epoch, name, values, estimate.rows))
+    if len(measured) > 1:
+        rows += _means_over_seeds(measured)
+    draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
+    ranks = pa.concat_tables(rank_tables).sort_by([(name, "ascending") for name in RANKS.sorted_by])
+    write_checked(RANKS, ranks, draft.folder / RANKS_FILE, RANKS_FILE)
 
 
 def _measure(
-    exam: Exam, model: tuple[Checkpoint, Mapping[str, BlendWeights]], ranks: list[pa.Table], progress: Progress
+    data: EvaluationData,
+    checkpoint: Checkpoint,
+    weights: Mapping[str, BlendWeights],
+    rank_tables: list[pa.Table],
+    progress: Progress,
 ) -> Measured:
-    """Estimates of all domains and their mean; the test rows' ranks go to the list."""
-    checkpoint, weights = model
-    vectors = checkpoint_vectors(checkpoint, exam.world)
+    """Estimates of all domains and their means; appends the ranks of each domain's test rows to the tables."""
     measured: Measured = {}
-    for number, (domain, own) in enumerate(zip(exam.world.domains, vectors, strict=True)):
-        blend = exam.blend(number, weights)
+    domains = data.dataset.domains
+    for index, (domain, vectors) in enumerate(zip(domains, checkpoint.vectors(data.dataset), strict=True)):
+        blend = data.blend(index, weights)
         for split in (VALID, TEST):
-            answers = Answers.of(own, domain, (exam.rows[number], split), exam.settings, blend)
-            ranks += [answers.table(checkpoint.seed, domain.name)] if split == TEST else []
-            for metric, estimate in _estimates(exam.settings, (domain.name, split), answers).items():
+            ranked = RankedHeldOut.build(vectors, domain, data.interactions[index], split, data.settings, blend)
+            if split == TEST:
+                rank_tables.append(ranked.ranks_table(checkpoint.seed, domain.name))
+            for metric, estimate in _accuracy_estimates(data.settings, domain.name, split, ranked).items():
                 measured[domain.name, split, metric] = estimate
-        for metric, estimate in _share_estimates(exam, number, own, checkpoint.columns, blend).items():
+        for metric, estimate in _share_estimates(data, index, vectors, checkpoint.columns, blend).items():
             measured[domain.name, TEST, metric] = estimate
-        progress(number + 1, len(exam.world.domains), "domains", FinishedPart(f"{domain.name}, seed {checkpoint.seed}"))
-    return measured | _macro(measured)
+        progress(index + 1, len(domains), "domains", FinishedPart(f"{domain.name}, seed {checkpoint.seed}"))
+    by_metric: dict[tuple[str, str, str], list[Estimate]] = {}
+    for (_, split, metric), estimate in measured.items():
+        by_metric.setdefault((MACRO, split, metric), []).append(estimate)
+    return measured | {name: mean_estimate(of_domains) for name, of_domains in by_metric.items()}
 
 
-def _estimates(settings: EvaluateSettings, place: tuple[str, str], answers: Answers) -> dict[str, Estimate]:
-    among = candidate_statistics(answers.positive, answers.candidates, settings.recall_at)
-    full = user_statistics(answers.users, answers.ranks, settings.full_at)
-    rows, users = answers.positive.size, np.unique(answers.users).size
-    found: dict[str, Estimate] = {}
-    for unit, statistics, size in (("row", among, rows), ("user", full, users)):
-        weights = resample_weights(settings.candidate_seed, (*place, unit), settings.resamples, size)
-        found |= estimates(statistics, weights, size, rows)
-    return found
+def _accuracy_estimates(
+    settings: EvaluateSettings, domain: str, split: str, ranked: RankedHeldOut
+) -> dict[str, Estimate]:
+    among_candidates = candidate_statistics(ranked.positive, ranked.candidates, settings.recall_at)
+    among_all = user_statistics(ranked.users, ranked.ranks, settings.full_at)
+    rows, users = ranked.positive.size, np.unique(ranked.users).size
+    estimated: dict[str, Estimate] = {}
+    for unit, statistics, size in (("row", among_candidates, rows), ("user", among_all, users)):
+        weights = resample_weights(settings.candidate_seed, (domain, split, unit), settings.resamples, size)
+        estimated |= estimates(statistics, weights, size, rows)
+    return estimated
 
 
 def _share_estimates(
-    exam: Exam, number: int, vectors: Tensor, columns: Mapping[str, slice], blend: Blend | None
+    data: EvaluationData, index: int, vectors: Tensor, columns: Mapping[str, slice], blend: Blend | None
 ) -> dict[str, Estimate]:
-    settings, domain, rows = exam.settings, exam.world.domains[number], exam.rows[number]
-    users = measured_users(rows, domain, TEST, settings.candidate_seed)
+    """Shares of the parts of the score, on the test split."""
+    settings, domain, interactions = data.settings, data.dataset.domains[index], data.interactions[index]
+    users = measured_users(interactions, domain, TEST, settings.candidate_seed)
     shares = spread_shares(vectors, domain, users, columns, blend)
     size = next(iter(shares.values())).size
     weights = resample_weights(settings.candidate_seed, (domain.name, TEST, "score parts"), settings.resamples, size)
-    return estimates(mean_statistics(shares), weights, size, int(np.isin(rows.of(TEST).users, users).sum()))
-
-
-def _macro(measured: Measured) -> Measured:
-    parts: dict[tuple[str, str, str], list[Estimate]] = {}
-    for (_, split, metric), estimate in measured.items():
-        parts.setdefault((MACRO, split, metric), []).append(estimate)
-    return {name: mean_estimate(estimated) for name, estimated in parts.items()}
+    rows = int(np.isin(interactions.for_split(TEST).users, users).sum())
+    return estimates(mean_statistics(shares), weights, size, rows)
 
 
 def _means_over_seeds(measured: list[Measured]) -> Iterator[dict[str, Any]]:
     """Mean and t interval, within 0 … 1, of every estimate over seeds: the spread of training, not of held-out rows."""
-    spread = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
+    scale = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
     for name, estimate in measured[0].items():
-        values = np.array([estimates_of[name].value for estimates_of in measured])
-        mean, half = float(values.mean()), spread * float(values.std(ddof=1))
-        yield _row((None, None), name, (mean, max(mean - half, 0.0), min(mean + half, 1.0)), estimate.rows)
+        values = np.array([of_seed[name].value for of_seed in measured])
+        mean, half = float(values.mean()), scale * float(values.std(ddof=1))
+        yield _to_row(None, None, name, (mean, max(mean - half, 0.0), min(mean + half, 1.0)), estimate.rows)
 
 
-def _row(
-    trained: tuple[int | None, int | None], name: tuple[str, str, str], values: tuple[float, float, float], rows: int
+def _to_row(
+    seed: int | None, epoch: int | None, name: tuple[str, str, str], values: tuple[float, float, float], rows: int
 ) -> dict[str, Any]:
-    seed, epoch = trained
     domain, split, metric = name
     value, low, high = values
     return {
-        "seed": seed, "epoch": epoch, "domain": domain, "split": split, "metric": metric,
-        "value": value, "low": low, "high": high, "rows": rows,
-    }  # fmt: skip
+        "seed": seed,
+        "epoch": epoch,
+        "domain": domain,
+        "split": split,
+        "metric": metric,
+        "value": value,
+        "low": low,
+        "high": high,
+        "rows": rows,
+    }

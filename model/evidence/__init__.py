@@ -1,1 +1,1 @@
-"""Evidence from walks, and how it is blended with the vectors."""
+"""Evidence from item neighbours, and its blend with the vectors' scores."""

@@ -1,4 +1,4 @@
-"""The rows of a `neighbours` artifact, mapped from its files. No torch."""
+"""The rows of a `neighbours` artifact, memory-mapped, read without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data_contracts.contracts import UNION
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import neighbours_file
-from model.compute.mapped_tensors import mapped_tensors
+from model.compute.mapped_tensors import open_tensors
 from model.sparse.rows import Ints, Longs
 
 _TENSORS = {"indptr": np.int64, "neighbours": np.int32, "weights": np.float32}
@@ -37,18 +37,18 @@ class ItemNeighbours:
 
 
 def open_neighbours(artifact: Artifact, items: int, domain: str = UNION) -> ItemNeighbours:
-    """Map the rows of the union, or of a domain where walks stayed in domains.
+    """Map the rows of the union, or of one domain if walks stayed within domains.
 
     Args:
         artifact: a `neighbours` artifact.
-        items: how many there are over all domains.
-        domain: whose walks; the union's by default.
+        items: number of items of all domains.
+        domain: whose rows; the union's by default.
 
     Raises:
-        ValueError: the rows are of another number of items, or no compressed rows.
+        ValueError: the rows are of another number of items, or damaged.
     """
     path = artifact.path / neighbours_file(domain)
-    tensors = mapped_tensors(path)
+    tensors = open_tensors(path)
     if {key: tensor.dtype for key, tensor in tensors.items()} != _TENSORS:
         raise ValueError(f"{path}: tensors must be {', '.join(_TENSORS)} of int64, int32, float32; make it again")
     rows = ItemNeighbours(**tensors)

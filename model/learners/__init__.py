@@ -1,1 +1,1 @@
-"""What the training loop drives."""
+"""Models in training, as the training loop drives them."""

@@ -1,4 +1,4 @@
-"""Learners: what training's loop drives, EDDA and baselines alike, and what a learner is given."""
+"""Learners: models that the training loop drives, EDDA and baselines alike, and the data they learn from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from data_contracts.train_settings import TrainSettings
-from model.compute.column_parallel import ALONE, Columns
+from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.batches import Batch, Batching, Positives, mixed_batches
-from model.edda.alignment import AlignedPairs
-from model.edda.final_vectors import Network
+from model.edda.alignment import AlignmentBatch
+from model.edda.final_vectors import PropagationGraphs
 from model.evaluation.validation import DomainValidation
-from model.learners.divergence import Course
+from model.learners.divergence import EpochGuard
 from model.learners.warm_start import WarmStart
 
 Measure = tuple[int, str, str, float]
@@ -28,118 +28,125 @@ Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What training needs beside the model: by domain what to learn from and what to validate on, pairs, the start."""
+class TrainingData:
+    """Inputs of a training: positives and held-out rows by domain, aligned pairs, and the tables to start from."""
 
     settings: TrainSettings
     seed: int
-    network: Network
+    graphs: PropagationGraphs
     positives: tuple[Positives, ...]
     validation: tuple[DomainValidation, ...]
     recall_at: tuple[int, ...]
-    pairs: tuple[AlignedPairs, ...]
+    alignment: tuple[AlignmentBatch, ...]
     device: torch.device
-    columns: Columns
-    warm: WarmStart | None = None
+    processes: ColumnParallel
+    warm_start: WarmStart | None = None
+
+    @property
+    def domain_names(self) -> list[str]:
+        """The domains' names, in their order."""
+        return [domain.name for domain in self.graphs.dataset.domains]
 
     @property
     def shares_without_intra(self) -> dict[str, float]:
-        """Domains without an intra table because they share too much, and the share of their interactions."""
+        """Domains that share too much to have an intra table, and the share of their shared interactions."""
         if self.settings.model != "edda" or self.settings.tables != "both":
             return {}
-        world = self.network.world
-        named = zip(world.domains, world.shared, strict=True)
-        return {domain.name: shared for domain, shared in named if not self.settings.has_intra(shared)}
+        shares = zip(self.domain_names, self.graphs.dataset.shared_interaction_shares, strict=True)
+        return {name: share for name, share in shares if not self.settings.has_intra(share)}
 
     def batches(self, epoch: int) -> Iterator[tuple[int, int, Batch]]:
-        """An epoch of all domains: (position of the domain, which of its batches, from 0, the batch)."""
-        return mixed_batches(self.positives, self.seed, epoch, Batching.of(self.settings, self.positives))
+        """An epoch of all domains: (index of the domain, number of the batch in its domain from 0, the batch)."""
+        return mixed_batches(self.positives, self.seed, epoch, Batching.from_settings(self.settings, self.positives))
 
 
 class Learner(Protocol):
-    """A model in training: learns epoch by epoch, can be scored after each, saved and continued to the same bits."""
+    """A model in training: trained epoch by epoch, scored after each, saved and resumed to the same bits."""
 
     @property
     def epochs(self) -> int:
-        """Most epochs that it makes sense to learn."""
+        """The number of epochs to train, at most."""
 
     @property
-    def columns(self) -> Columns:
-        """Of every table, those of this process."""
+    def processes(self) -> ColumnParallel:
+        """The processes that hold the columns of its tables."""
 
-    def learn(self, course: Course) -> list[Measure]:
-        """Learn the course's epoch, counted from 1; its losses and whatever else its history should hold.
+    def train_epoch(self, guard: EpochGuard) -> list[Measure]:
+        """Train the guard's epoch, counted from 1; returns the rows of its history: losses and others.
 
         Raises:
-            DivergedError: a loss is no finite number.
+            DivergedError: a loss is not finite.
         """
 
     def vectors(self) -> Iterator[Tensor]:
-        """Each domain's final vectors (nodes, width), in the world's order; a score is the dot product of two."""
+        """Each domain's final vectors (nodes, width), in the order of the domains; a score is a dot product of two."""
 
-    def kept(self) -> Mapping[str, Tensor]:
-        """What a checkpoint keeps of it; may share memory with it."""
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors that a checkpoint keeps; may share memory with the learner."""
 
-    def description(self) -> Mapping[str, Any]:
-        """What is needed beside the kept tensors to use them, as JSON."""
+    def metadata(self) -> Mapping[str, Any]:
+        """What is needed to use the tensors of a checkpoint, as JSON."""
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a state."""
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
-    """One step of an optimiser along a loss; the loss before it."""
+def optimizer_step(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
+    """One step of an optimiser along a loss; returns the loss before it."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(loss.detach())
 
 
-def mean_losses(losses: Mapping[int, list[tuple[float, int]]], lesson: Lesson, epoch: int) -> list[Measure]:
-    """Each domain's mean loss over the triples of its steps, given (mean loss, triples) of each."""
-    means = {n: math.fsum(loss * size for loss, size in of) / sum(size for _, size in of) for n, of in losses.items()}
-    return [(epoch, lesson.network.world.domains[number].name, "loss", means[number]) for number in sorted(means)]
+def mean_losses(losses: Mapping[int, list[tuple[float, int]]], data: TrainingData, epoch: int) -> list[Measure]:
+    """Each domain's mean loss over triples, given (mean loss, number of triples) of its steps."""
+    measures = []
+    for index, steps in sorted(losses.items()):
+        mean = math.fsum(loss * size for loss, size in steps) / sum(size for _, size in steps)
+        measures.append((epoch, data.domain_names[index], "loss", mean))
+    return measures
 
 
-def ahead(steps: Iterator[Prepared]) -> Iterator[Prepared]:
-    """The same steps, each prepared in another thread while the one before is learned from."""
+def prefetch(steps: Iterator[Prepared]) -> Iterator[Prepared]:
+    """The same steps, each prepared in another thread while the step before is trained."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, steps, None)
-        while (step := coming.result()) is not None:
-            coming = pool.submit(next, steps, None)
+        upcoming = pool.submit(next, steps, None)
+        while (step := upcoming.result()) is not None:
+            upcoming = pool.submit(next, steps, None)
             yield step
 
 
 class Baseline(ABC):
     """A learner that keeps each domain's final vectors."""
 
-    def __init__(self, lesson: Lesson) -> None:
-        self.lesson = lesson
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
 
     @property
     def epochs(self) -> int:
-        """As set."""
-        return self.lesson.settings.epochs
+        """The settings' number of epochs."""
+        return self.data.settings.epochs
 
     @property
-    def columns(self) -> Columns:
-        """All of them: a baseline is learned by one process."""
-        return ALONE
+    def processes(self) -> ColumnParallel:
+        """A baseline is trained by a single process."""
+        return SINGLE_PROCESS
 
     @abstractmethod
     def vectors(self) -> Iterator[Tensor]:
-        """Each domain's final vectors (nodes, width), in the world's order; a score is the dot product of two."""
+        """Each domain's final vectors (nodes, width), in the order of the domains; a score is a dot product of two."""
 
-    def kept(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Final vectors as `vectors/<domain>`."""
-        domains = self.lesson.network.world.domains
-        return {f"vectors/{domain.name}": own for domain, own in zip(domains, self.vectors(), strict=True)}
+        by_domain = zip(self.data.domain_names, self.vectors(), strict=True)
+        return {f"vectors/{name}": vectors for name, vectors in by_domain}
 
-    def description(self) -> dict[str, Any]:
-        """The model's name and the sizes of the world it was trained on."""
-        world = self.lesson.network.world
-        shape = {"nodes": world.nodes, "domains": {domain.name: domain.nodes for domain in world.domains}}
-        return {"model": self.lesson.settings.model, "shape": shape}
+    def metadata(self) -> dict[str, Any]:
+        """The model's name and the numbers of nodes it was trained on."""
+        dataset = self.data.graphs.dataset
+        shape = {"nodes": dataset.nodes, "domains": {domain.name: domain.nodes for domain in dataset.domains}}
+        return {"model": self.data.settings.model, "shape": shape}

@@ -1,8 +1,7 @@
-"""Divergence: a loss or a table that is no finite number any more, and what is left of the training then."""
+"""Divergence: losses and tables that are not finite any more end a training."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,79 +15,86 @@ class DivergedError(ValueError, ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Course:
-    """What an error says about the training it ends.
+class EpochGuard:
+    """Checks losses and tables of one epoch and raises DivergedError with seed, epoch and remedy.
 
     Attributes:
         seed: the training's seed.
         epoch: the epoch in progress.
-        kept: where the state of the epoch before is.
-        best: the epoch that validated best so far; 0 before the first.
-        learning_rate: the step size that did it.
+        state_folder: where the state of the epoch before is kept.
+        best_epoch: the epoch that validated best so far; 0 before the first.
+        learning_rate: the optimiser's.
     """
 
     seed: int
     epoch: int
-    kept: str
-    best: int
+    state_folder: str
+    best_epoch: int
     learning_rate: float
 
-    def check_loss(self, loss: float, domain: str, what: str) -> None:
-        """Go on only from a finite loss.
+    def check_loss(self, loss: float, domain: str, step: str) -> None:
+        """Check that a loss is finite.
 
         Args:
             loss: of one step.
-            domain: whose step it is.
-            what: which step of the epoch: `batch 3`.
+            domain: that the step trains.
+            step: name of the step within the epoch: `batch 3`.
 
         Raises:
             DivergedError: the loss is NaN or infinite.
         """
         if not math.isfinite(loss):
-            raise DivergedError(self._told(f", domain {domain}, {what}: loss is {loss}"))
+            raise self._error(f", domain {domain}, {step}: loss is {loss}")
 
-    def check_tables(self, wrong: Iterable[Mapping[str, float]]) -> None:
-        """Go on only from finite tables and maps.
+    def check_tables(self, by_process: Iterable[Mapping[str, float]]) -> None:
+        """Check that all tables and maps are finite.
 
         Args:
-            wrong: `not_finite` of every process.
+            by_process: `non_finite_values` of every process.
 
         Raises:
-            DivergedError: there is one.
+            DivergedError: there is such a value.
         """
-        for name, found in itertools.chain.from_iterable(each.items() for each in wrong):
-            raise DivergedError(self._told(f": {name} holds {found}"))
+        if first := next((item for values in by_process for item in values.items()), None):
+            raise self._error(f": {first[0]} holds {first[1]}")
 
-    def _told(self, found: str) -> str:
+    def _error(self, violation: str) -> DivergedError:
         finished = self.epoch - 1
-        left = f"epoch {finished} is kept in {self.kept}, the best was {self.best}" if finished else "no epoch is kept"
+        kept = (
+            f"epoch {finished} is kept in {self.state_folder}, the best was {self.best_epoch}"
+            if finished
+            else "no epoch is kept"
+        )
         shorter = f", or train.epochs to {finished} to end before it" if finished else ""
-        return (
-            f"train: seed {self.seed}, epoch {self.epoch}{found}, must be finite; {left}; "
+        return DivergedError(
+            f"train: seed {self.seed}, epoch {self.epoch}{violation}, must be finite; {kept}; "
             f"lower train.learning_rate (it is {self.learning_rate}) to train anew{shorter}"
         )
 
 
-def check_kept(tensors: Mapping[str, Tensor], place: str) -> None:
-    """Go on only from a state whose tables are finite.
+def check_restored(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that the tables of a restored state are finite.
 
     Args:
         tensors: the state's tables and maps.
-        place: which epoch's they are, and where.
+        source: epoch and folder of the state, for the message.
 
     Raises:
         DivergedError: a tensor holds NaN or infinity.
     """
-    for name, found in not_finite(tensors).items():
-        raise DivergedError(f"train: {name} of {place} holds {found}, must be finite; delete that folder to train anew")
+    if values := non_finite_values(tensors):
+        name, value = next(iter(values.items()))
+        raise DivergedError(
+            f"train: {name} of {source} holds {value}, must be finite; delete that folder to train anew"
+        )
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+def non_finite_values(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Names of the tensors that hold NaN or infinity, each with one such value; one reading pass, no copy."""
-    found = {}
+    values: dict[str, float] = {}
     for name, tensor in tensors.items():
         extremes = torch.stack(torch.aminmax(tensor)).tolist() if tensor.numel() else []
-        wrong = [value for value in extremes if not math.isfinite(value)]
-        if wrong:
-            found[name] = wrong[0]
-    return found
+        for value in extremes:
+            if not math.isfinite(value):
+                values.setdefault(name, value)
+    return values

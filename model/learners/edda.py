@@ -1,4 +1,4 @@
-"""EDDA learns: every domain's batches, pruned and scored, then its alignment steps, epoch by epoch."""
+"""EDDA in training: an epoch of BPR steps on all domains, then its alignment steps."""
 
 from __future__ import annotations
 
@@ -9,135 +9,140 @@ from typing import Any
 import torch
 
 from data_contracts.seeding import draw_key
-from model.compute.column_parallel import Columns
+from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
-from model.edda.alignment import alignment_loss, map_health, pairs_of_epoch
+from model.edda.alignment import alignment_loss, draw_alignment, map_health
 from model.edda.final_vectors import final_vectors
-from model.edda.model import Edda, Shape, Step
-from model.edda.propagation import Dropout, fan_of
-from model.learners.base import Lesson, Measure, ahead, descend, mean_losses
-from model.learners.divergence import Course
+from model.edda.model import BprStep, Edda, TableShapes
+from model.edda.propagation import Dropout, sample_subgraph
+from model.learners.base import Measure, TrainingData, mean_losses, optimizer_step, prefetch
+from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
 
 
 @dataclass(frozen=True)
 class EddaLearner:
-    """EDDA in training: its tables and maps, Adam, and what it learns from."""
+    """EDDA's tables and maps, Adam, and the data they are trained on."""
 
     model: Edda
     optimiser: RowAdam
-    lesson: Lesson
+    data: TrainingData
 
     @property
     def epochs(self) -> int:
-        """As set."""
-        return self.lesson.settings.epochs
+        """The settings' number of epochs."""
+        return self.data.settings.epochs
 
     @property
-    def columns(self) -> Columns:
-        """Of every table, those of this process."""
-        return self.model.columns
+    def processes(self) -> ColumnParallel:
+        """The processes that hold the columns of its tables."""
+        return self.model.processes
 
-    def learn(self, course: Course) -> list[Measure]:
-        """Every domain's batches, then the alignment steps."""
-        return _learn(self.model, self.optimiser, self.lesson, course)
+    def train_epoch(self, guard: EpochGuard) -> list[Measure]:
+        """Every domain's batches, then an alignment step for each ordered pair of domains [EDDA]."""
+        names, multiply = self.data.domain_names, self.data.graphs.multiply
+        losses: dict[int, list[tuple[float, int]]] = {}
+        for step in prefetch(draw_steps(self.data, guard.epoch)):
+            self.processes.start_step("batch")
+            for _, table, subgraph in self.model.step_tables(step):
+                self.optimiser.prepare_rows(table, subgraph.rows)
+            penalties = self.data.settings.penalties(self.data.graphs.dataset.shared_interaction_shares[step.domain])
+            loss = optimizer_step(self.optimiser, self.model.loss(step, penalties, multiply))
+            of_domain = losses.setdefault(step.domain, [])
+            guard.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
+            of_domain.append((loss, step.size))
+        self.optimiser.flush()
+        return [*mean_losses(losses, self.data, guard.epoch), *self._align(guard), *self._map_health(guard.epoch)]
 
     def vectors(self) -> Iterator[torch.Tensor]:
-        """Propagated tables, side by side."""
-        return final_vectors(self.model, self.lesson.network)
+        """The propagated tables."""
+        return final_vectors(self.model, self.data.graphs)
 
-    def kept(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Tables and maps."""
         return self.model.tensors()
 
-    def description(self) -> dict[str, Any]:
-        """Which tables there are and what they are propagated by."""
-        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": asdict(self.lesson.network.backbone)}
+    def metadata(self) -> dict[str, Any]:
+        """The model's name, its tables' shapes and their backbone."""
+        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": asdict(self.data.graphs.backbone)}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Tables, maps and Adam's moments."""
         return {"tensors": self.model.tensors(), "optimiser": self.optimiser.state_dict()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Fill model and optimiser."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy tables, maps and Adam's moments from a state."""
         self.model.load(state["tensors"])
         self.optimiser.load_state_dict(state["optimiser"])
 
+    def _align(self, guard: EpochGuard) -> list[Measure]:
+        """The alignment steps of an epoch and their losses."""
+        data, measures = self.data, []
+        for batch in draw_alignment(data.alignment, data.settings.alignment_targets, data.seed, guard.epoch):
+            self.processes.start_step("alignment")
+            loss = alignment_loss(self.model, batch, data.graphs.multiply)
+            optimizer_step(self.optimiser, data.settings.alignment * loss)
+            source, metric = data.domain_names[batch.source], f"alignment to {data.domain_names[batch.target]}"
+            guard.check_loss(distance := float(loss.detach()), source, metric)
+            measures.append((guard.epoch, source, metric, distance))
+        return measures
 
-def edda_of(lesson: Lesson) -> EddaLearner:
-    """EDDA before its first epoch, as drawn, or where an earlier training ended."""
-    settings, network = lesson.settings, lesson.network
-    domains = {domain.name: domain.nodes for domain in network.world.domains}
+    def _map_health(self, epoch: int) -> list[Measure]:
+        self.processes.start_step("map health")
+        measures = []
+        for index in sorted({batch.source for batch in self.data.alignment}):
+            health = map_health(self.model, index)
+            measures += [(epoch, self.data.domain_names[index], metric, value) for metric, value in health.items()]
+        return measures
+
+
+def build_edda(data: TrainingData) -> EddaLearner:
+    """EDDA before its first epoch: freshly drawn, or with the tables of an earlier training."""
+    settings, dataset = data.settings, data.graphs.dataset
     width, intra_width = settings.widths
-    inter_only = tuple(lesson.shares_without_intra)
-    shape = Shape(settings.tables, width, network.world.nodes, domains, bool(lesson.pairs), intra_width, inter_only)
-    model = Edda(shape, lesson.seed, settings.initial_spread, lesson.columns)
-    if lesson.warm:
-        lesson.warm.fill(model)
-    model = model.to(lesson.device)
-    optimiser = RowAdam(model.parameters(), settings.learning_rate)
-    return EddaLearner(model, optimiser, lesson)
+    shape = TableShapes(
+        tables=settings.tables,
+        width=width,
+        nodes=dataset.nodes,
+        domains={domain.name: domain.nodes for domain in dataset.domains},
+        aligned=bool(data.alignment),
+        intra_width=intra_width,
+        inter_only=tuple(data.shares_without_intra),
+    )
+    model = Edda(shape, data.seed, settings.initial_spread, data.processes)
+    if data.warm_start:
+        data.warm_start.initialise(model)
+    model = model.to(data.device)
+    return EddaLearner(model, RowAdam(model.parameters(), settings.learning_rate), data)
 
 
-def _learn(model: Edda, optimiser: RowAdam, lesson: Lesson, course: Course) -> list[Measure]:
-    """One epoch: every domain's batches, then an alignment step for each of its ordered pairs of domains [EDDA]."""
-    names = [domain.name for domain in lesson.network.world.domains]
-    losses: dict[int, list[tuple[float, int]]] = {}
-    for step in ahead(_steps(lesson, course.epoch)):
-        model.columns.begin("batch")
-        loss = _follow(model, optimiser, lesson, step)
-        of_domain = losses.setdefault(step.domain, [])
-        course.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
-        of_domain.append((loss, step.size))
-    optimiser.settle()
-    return mean_losses(losses, lesson, course.epoch) + _align(model, optimiser, lesson, course)
+def draw_steps(data: TrainingData, epoch: int) -> Iterator[BprStep]:
+    """The steps of an epoch over all domains."""
+    for index, number, batch in data.batches(epoch):
+        yield build_step(data, index, batch, (epoch, number))
 
 
-def _follow(model: Edda, optimiser: RowAdam, lesson: Lesson, step: Step) -> float:
-    """Learn from one step; its loss before."""
-    for _, table, fan in model.reads(step):
-        optimiser.reads(table, fan.rows)
-    penalties = lesson.settings.penalties(lesson.network.world.shared[step.domain])
-    return descend(optimiser, model.loss(step, penalties, lesson.network.multiply))
+def build_step(data: TrainingData, index: int, batch: Batch, epoch_and_number: tuple[int, int]) -> BprStep:
+    """Prune the graphs to one batch; edges are dropped by (seed, table, domain, epoch, number, layer, edge).
 
-
-def _align(model: Edda, optimiser: RowAdam, lesson: Lesson, course: Course) -> list[Measure]:
-    """The alignment steps of an epoch, and how the maps are after them."""
-    names = [domain.name for domain in lesson.network.world.domains]
-    measures: list[Measure] = []
-    for pairs in pairs_of_epoch(lesson.pairs, lesson.settings.alignment_targets, lesson.seed, course.epoch):
-        model.columns.begin("alignment")
-        loss = alignment_loss(model, pairs, lesson.network.multiply)
-        descend(optimiser, lesson.settings.alignment * loss)
-        source, metric, distance = names[pairs.source], f"alignment to {names[pairs.target]}", float(loss.detach())
-        course.check_loss(distance, source, metric)
-        measures.append((course.epoch, source, metric, distance))
-    model.columns.begin("map health")
-    for number in sorted({pairs.source for pairs in lesson.pairs}):
-        health = map_health(model, number)
-        measures += [(course.epoch, names[number], metric, value) for metric, value in health.items()]
-    return measures
-
-
-def _steps(lesson: Lesson, epoch: int) -> Iterator[Step]:
-    for number, place, batch in lesson.batches(epoch):
-        yield _step(lesson, number, batch, (epoch, place))
-
-
-def _step(lesson: Lesson, number: int, batch: Batch, turn: tuple[int, int]) -> Step:
-    """Prune one batch; edges are dropped by (seed, table, domain, epoch, batch, layer, edge)."""
-    settings, network = lesson.settings, lesson.network
-    domain = network.world.domains[number]
-    layers = range(1, network.backbone.layers + 1)
+    Args:
+        data: of the training.
+        index: of the batch's domain.
+        batch: the triples.
+        epoch_and_number: names the batch.
+    """
+    settings, graphs, device = data.settings, data.graphs, data.device
+    domain = graphs.dataset.domains[index]
+    layers = range(1, graphs.backbone.layers + 1)
 
     def dropout(table: str) -> Dropout:
-        keys = (draw_key(lesson.seed, "dropout", table, domain.name, *turn, layer) for layer in layers)
+        keys = (draw_key(data.seed, "dropout", table, domain.name, *epoch_and_number, layer) for layer in layers)
         return Dropout(settings.edge_dropout, tuple(keys))
 
     inter = intra = None
     if settings.tables != "intra":
-        inter = fan_of(network.inter, domain.union[batch.nodes], network.backbone, dropout("inter"))
-        inter = inter.to(lesson.device)
-    if number in network.intra:
-        intra = fan_of(network.intra[number], batch.nodes, network.backbone, dropout("intra")).to(lesson.device)
-    return Step(number, inter, intra, batch.pairing.to(lesson.device), batch.counts.to(lesson.device))
+        rows = domain.union_nodes[batch.nodes]
+        inter = sample_subgraph(graphs.inter, rows, graphs.backbone, dropout("inter")).to(device)
+    if index in graphs.intra:
+        intra = sample_subgraph(graphs.intra[index], batch.nodes, graphs.backbone, dropout("intra")).to(device)
+    return BprStep(index, inter, intra, batch.pattern.to(device), batch.counts.to(device))

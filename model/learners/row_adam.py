@@ -1,4 +1,4 @@
-"""Adam for tables of which a loss sees a few rows."""
+"""Adam for large tables of which each step's loss reads a few rows."""
 
 from __future__ import annotations
 
@@ -13,72 +13,72 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from model.compute.threads import share_rows
-from model.learners.adam_kernels import adam_rows, catch_up_rows, step_rows, sum_up_waiting
+from model.learners.adam_kernels import adam_rows, catch_up_rows, step_rows, tabulate_lags
 from model.sparse.rows import Ints
 
 _FEW = 4
-"""Rows may wait where a loss reads less than one of so many; else catching up costs more than moving all."""
+"""Rows may lag if a loss reads less than one in so many; otherwise catching up costs more than moving all rows."""
 _EARLY = 500
-"""Steps until a table's rows may wait: in the first ones Adam's bias changes too much for making up in one."""
+"""No row lags in the first steps: Adam's bias changes too fast there for many steps to be taken as one."""
 _LONGEST = 1000
-"""Steps that a row waits, at most."""
+"""Steps that a row lags behind, at most."""
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """Of a table some rows of which wait: to which step each row came last (int32), none before `since`."""
+class _Lag:
+    """How far the rows of a table have come: `last_steps` (int32, rows), none below the step `since`."""
 
     since: int
-    moved: Ints
+    last_steps: Ints
 
 
 class RowAdam(torch.optim.Adam):
-    """torch's Adam; gradients may also come as rows, torch's sparse tensors with distinct indices.
+    """torch's Adam; gradients may also be torch's sparse tensors of distinct rows.
 
-    Other than SparseAdam, it moves rows without a gradient along their momentum, as Adam does. On a CPU the gradient of
+    Unlike SparseAdam, it moves rows without a gradient along their momentum, as Adam does. On a CPU the gradient of
     a whole table, most of it zeros, is never made: that took longer than the step. State and its names are Adam's.
 
-    Rows that no loss reads may wait: whoever tells what is read next (`reads`) gets steps that cost what they read, not
-    what there is, and has to `settle` before anything else is read. Many steps of waiting are made up for by one, whose
-    result is theirs but for the last digits.
+    Rows that no loss reads may lag behind: a caller that says which rows come next (`prepare_rows`) gets steps whose
+    cost is that of these rows, not of the table, and has to `flush` before anything else is read. A row that is read
+    again takes all missed steps as one; the result is the same but for the last digits.
     """
 
     def __init__(self, parameters: Iterable[Parameter], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, fused=True)
-        self._waiting: dict[Parameter, _Waiting] = {}
+        self._lags: dict[Parameter, _Lag] = {}
 
-    def reads(self, table: Parameter, rows: Tensor) -> None:
-        """Bring distinct rows (int64) of a table up to date for the loss of the next step; others may wait from now."""
+    def prepare_rows(self, table: Parameter, rows: Tensor) -> None:
+        """Bring distinct rows (int64) of a table up to date for the next loss; other rows may lag from now on."""
         step = int(self.state[table]["step"]) if self.state[table] else 0
         if table.device.type != "cpu" or step < _EARLY:
             return
         are_few = rows.numel() * _FEW < table.shape[0]
-        waiting = self._waiting.get(table)
-        if waiting and (not are_few or step - waiting.since >= _LONGEST):
-            self._settle(table)
+        lag = self._lags.get(table)
+        if lag and (not are_few or step - lag.since >= _LONGEST):
+            self._flush_table(table)
         if are_few:
-            if table not in self._waiting:
-                self._waiting[table] = _Waiting(step, np.full(table.shape[0], step, np.int32))
+            if table not in self._lags:
+                self._lags[table] = _Lag(step, np.full(table.shape[0], step, np.int32))
             self._catch_up(table, rows)
 
-    def settle(self) -> None:
-        """Bring all rows up to date; nothing waits any more."""
-        for table in list(self._waiting):
-            self._settle(table)
+    def flush(self) -> None:
+        """Bring all rows of all tables up to date."""
+        for table in list(self._lags):
+            self._flush_table(table)
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's, settled."""
-        self.settle()
+        """Adam's state, with all rows up to date."""
+        self.flush()
         return super().state_dict()
 
     def step(self, closure: Any = None) -> Any:
-        """One step along the gradients; those that came as rows are gone afterwards."""
+        """One step along the gradients; sparse ones are gone afterwards."""
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is None:
                     continue
-                if not self._has_read(table, table.grad):
-                    self._settle(table)
+                if not self._is_up_to_date(table, table.grad):
+                    self._flush_table(table)
                 if not table.grad.is_sparse:
                     continue
                 if table.device.type == "cpu":
@@ -96,43 +96,44 @@ class RowAdam(torch.optim.Adam):
         state["step"] += 1
         steps, (keep_mean, keep_square) = float(state["step"]), group["betas"]
         size, unbias = group["lr"] / (1.0 - keep_mean**steps), (1.0 - keep_square**steps) ** -0.5
-        keeping = keep_mean, 1.0 - keep_mean, keep_square, 1.0 - keep_square
-        rates = tuple(map(np.float32, (*keeping, size, unbias, group["eps"])))
-        rows, slopes = gradient._indices()[0].numpy(), gradient._values().contiguous().numpy()
-        arrays = self._arrays(table)
-        if table in self._waiting:
-            share_rows(rows.size, slopes.size, lambda a, b: step_rows(a, b, rows, slopes, rates, *arrays))
-            self._waiting[table].moved[rows] = steps
+        decays = keep_mean, 1.0 - keep_mean, keep_square, 1.0 - keep_square
+        rates = tuple(map(np.float32, (*decays, size, unbias, group["eps"])))
+        rows, values = gradient._indices()[0].numpy(), gradient._values().contiguous().numpy()
+        arrays = self._table_and_moments(table)
+        if table in self._lags:
+            share_rows(rows.size, values.size, lambda a, b: step_rows(a, b, rows, values, rates, *arrays))
+            self._lags[table].last_steps[rows] = steps
             return
-        place = np.full(table.shape[0], -1, np.int32)
-        place[rows] = np.arange(rows.size, dtype=np.int32)
-        share_rows(table.shape[0], table.numel(), lambda a, b: adam_rows(a, b, place, slopes, rates, *arrays))
+        positions = np.full(table.shape[0], -1, np.int32)
+        positions[rows] = np.arange(rows.size, dtype=np.int32)
+        share_rows(table.shape[0], table.numel(), lambda a, b: adam_rows(a, b, positions, values, rates, *arrays))
 
-    def _arrays(self, table: Parameter) -> list[NDArray[np.float32]]:
+    def _table_and_moments(self, table: Parameter) -> list[NDArray[np.float32]]:
         """Table, mean and square."""
         state = self.state[table]
         return [tensor.detach().numpy() for tensor in (table, state["exp_avg"], state["exp_avg_sq"])]
 
-    def _has_read(self, table: Parameter, gradient: Tensor) -> bool:
-        """Nothing waits among the rows of a gradient."""
-        waiting = self._waiting.get(table)
-        if waiting is None:
+    def _is_up_to_date(self, table: Parameter, gradient: Tensor) -> bool:
+        """Whether no row of the gradient lags."""
+        lag = self._lags.get(table)
+        if lag is None:
             return True
-        moved = waiting.moved[gradient._indices()[0].numpy()] if gradient.is_sparse else waiting.moved
-        return bool((moved == int(self.state[table]["step"])).all())
+        last_steps = lag.last_steps[gradient._indices()[0].numpy()] if gradient.is_sparse else lag.last_steps
+        return bool((last_steps == int(self.state[table]["step"])).all())
 
-    def _settle(self, table: Parameter) -> None:
-        if table in self._waiting:
+    def _flush_table(self, table: Parameter) -> None:
+        if table in self._lags:
             self._catch_up(table, torch.arange(table.shape[0]))
-            del self._waiting[table]
+            del self._lags[table]
 
     def _catch_up(self, table: Parameter, rows: Tensor) -> None:
-        waiting, step = self._waiting[table], int(self.state[table]["step"])
+        lag, step = self._lags[table], int(self.state[table]["step"])
         group = next(group for group in self.param_groups if any(each is table for each in group["params"]))
-        waits, (keep_mean, keep_square) = np.empty((step - waiting.since + 1, 5), np.float32), group["betas"]
-        sum_up_waiting(step, group["lr"], keep_mean, keep_square, waits)
-        numbers, arrays, epsilon = rows.numpy(), self._arrays(table), np.float32(group["eps"])
-        share_rows(
-            numbers.size, numbers.size * table.shape[1],
-            lambda a, b: catch_up_rows(a, b, numbers, step, waiting.moved, waits, epsilon, *arrays),
-        )  # fmt: skip
+        lags, (keep_mean, keep_square) = np.empty((step - lag.since + 1, 5), np.float32), group["betas"]
+        tabulate_lags(step, group["lr"], keep_mean, keep_square, lags)
+        numbers, arrays, epsilon = rows.numpy(), self._table_and_moments(table), np.float32(group["eps"])
+
+        def work(first: int, last: int) -> None:
+            catch_up_rows(first, last, numbers, step, lag.last_steps, lags, epsilon, *arrays)
+
+        share_rows(numbers.size, numbers.size * table.shape[1], work)

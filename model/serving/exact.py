@@ -1,7 +1,4 @@
-"""Recommend from a domain's vectors and evidence: best items, similar items, users who came after training.
-
-Arrays in and out; exact.
-"""
+"""Exact recommendations from arrays: top items, similar items, vectors of users who came after training."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ from model.serving.catalogue import Catalogue
 from model.serving.scorer import DomainScorer, Query
 from model.sparse.rows import Floats32, Ints, Longs, block_height
 
-Best = tuple[Ints, Floats32]
-"""Numbers of items, best first, and their scores, both (rows, top); -1 and 0 where too few are left.
+TopK = tuple[Ints, Floats32]
+"""Numbers of items, best first, and their scores: int32 and float32 (rows, top), padded with -1 and 0.
 
 `top` is at most the number of the domain's items.
 """
 
 
-def best_for_users(scorer: DomainScorer, users: Longs, top: int) -> Best:
-    """The best items for trained users, their train items left out.
+def top_items_for_users(scorer: DomainScorer, users: Longs, top: int) -> TopK:
+    """The best items for trained users, without their train items.
 
     Args:
         scorer: the domain.
@@ -31,39 +28,39 @@ def best_for_users(scorer: DomainScorer, users: Longs, top: int) -> Best:
         top: items per user.
 
     Returns:
-        Items and scores; equal scores go by the items' numbers.
+        Items and scores; equal scores are ordered by the items' numbers.
     """
-    return best_items(scorer, scorer.query(users), top)
+    return top_items(scorer, scorer.query(users), top)
 
 
-def best_items(scorer: DomainScorer, query: Query, top: int) -> Best:
+def top_items(scorer: DomainScorer, query: Query, top: int) -> TopK:
     """The items with the highest served scores, in blocks of users.
 
     Args:
         scorer: the domain.
-        query: users and what is left out for them.
+        query: users and their excluded items.
         top: items per user.
     """
-    items, scores = _nothing(scorer.catalogue, len(query), top)
+    items, scores = _allocate_top_k(scorer.catalogue, len(query), top)
     height = block_height(len(scorer.catalogue.items))
     for start in range(0, len(query), height):
-        part = query[start : start + height]
-        for row, values in enumerate(scorer.score(part)):
-            values[part.left_out[part.indptr[row] : part.indptr[row + 1]]] = -np.inf
-            _fill(items[start + row], scores[start + row], values)
+        block = query[start : start + height]
+        for row, row_scores in enumerate(scorer.score(block)):
+            row_scores[block.excluded[block.indptr[row] : block.indptr[row + 1]]] = -np.inf
+            _fill_top_k(items[start + row], scores[start + row], row_scores)
     return items, scores
 
 
-def best_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: int) -> Best:
-    """The best items for a user who has no vector in the domain: those with most evidence, then the most popular.
+def top_items_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: int) -> TopK:
+    """The best items for a user without a vector in the domain: those with most evidence, then the most popular.
 
     Args:
-        catalogue: the domain, in which the user has nothing that is to be left out.
-        evidence: the user's, perhaps none.
+        catalogue: the domain, in which the user has no items.
+        evidence: the user's, perhaps empty.
         top: items to find.
 
     Returns:
-        One row. Scores are the evidence's, 0 for popular items without; where there is none at all, train users.
+        One row. Scores are the evidence's, 0 for popular items without any; if no item has any, numbers of train users.
     """
     degrees = catalogue.degrees.astype(np.float32)
     scores = np.zeros(degrees.size, np.float32)
@@ -75,13 +72,13 @@ def best_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: int) 
 
 @dataclass(frozen=True)
 class SimilarItems:
-    """The items most like a given one.
+    """The items most similar to a given one.
 
     Attributes:
         items: int32, best first.
         scores: float32, cosines, or cosines blended with evidence.
         cosines: float32, of the vectors.
-        spread: standard deviation of the cosines with all items, 1 where all are equal.
+        spread: standard deviation of the cosines with all items, 1 if all are equal.
     """
 
     items: Ints
@@ -91,11 +88,10 @@ class SimilarItems:
 
 
 def similar_items(scorer: DomainScorer, item: int, top: int) -> SimilarItems:
-    """The items most like a given one, by the cosine of final vectors and the walks from the item; itself left out.
+    """The items most similar to a given one, by the cosine of final vectors and the evidence of the item.
 
-    The cosine, because a dot product of two items would put what is popular, and so has a long vector, first. Evidence
-    weighs as much beside cosines as it does beside dot products for a user whose one train item it is: relative to how
-    far the scores of all items spread.
+    The cosine, because a dot product of two items would rank popular ones, which have long vectors, first. Evidence has
+    the same weight relative to the spread of all items' scores as for a user whose one train item it is.
     """
     catalogue = scorer.catalogue
     cosines = catalogue.items @ (catalogue.items[item] / catalogue.norms[item]) / catalogue.norms
@@ -103,24 +99,25 @@ def similar_items(scorer: DomainScorer, item: int, top: int) -> SimilarItems:
     scores = cosines[None].copy()
     if scorer.blend:
         evidence = scorer.blend.evidence
-        scorer.blend.for_spread(spread).add_to(scores, evidence.history(evidence.union_items[[item]]))
+        scorer.blend.for_spread(spread).apply(scores, evidence.history(evidence.union_items[[item]]))
     scores[0, item] = -np.inf
-    items, best = (of_row[0] for of_row in _nothing(catalogue, 1, top))
-    _fill(items, best, scores[0])
-    kept = items >= 0
-    return SimilarItems(items[kept], best[kept], cosines[items[kept]], spread)
+    all_items, all_scores = _allocate_top_k(catalogue, 1, top)
+    _fill_top_k(all_items[0], all_scores[0], scores[0])
+    kept = all_items[0] >= 0
+    items = all_items[0, kept]
+    return SimilarItems(items, all_scores[0, kept], cosines[items], spread)
 
 
 def fold_in(catalogue: Catalogue, histories: Sequence[Longs]) -> Floats32:
-    """Vectors of users who were not trained, from the items they know: one propagation step of the model.
+    """Vectors of users who were not in training, from their items: one propagation step of the model.
 
     A step of GRec and LightGCN adds up the vectors x_i of a user's items, x_u = sum of x_i / sqrt(d_u d_i), d being
-    degrees in the train graph. Items' final vectors stand for those of the layer before; the sum is then made as long
-    as trained users' vectors are, by one factor for the domain.
+    degrees in the train graph. Here items' final vectors take the place of those of the layer before, and the sum is
+    scaled to the length of trained users' vectors by one factor for the domain.
 
     Args:
         catalogue: the domain.
-        histories: for each user the numbers of the items known, distinct, at least one.
+        histories: the numbers of each user's items, distinct, at least one.
 
     Returns:
         float32 (users, width).
@@ -128,15 +125,18 @@ def fold_in(catalogue: Catalogue, histories: Sequence[Longs]) -> Floats32:
     return catalogue.step(histories) * np.float32(catalogue.step_length)
 
 
-def _nothing(catalogue: Catalogue, rows: int, top: int) -> Best:
+def _allocate_top_k(catalogue: Catalogue, rows: int, top: int) -> TopK:
     shape = (rows, min(top, len(catalogue.items)))
     return np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
 
 
-def _fill(items: Ints, best: Floats32, scores: Floats32) -> None:
-    """Find the largest scores, best first, equal ones by position; what scores -inf is left out."""
-    left = scores.size - items.size
-    least = np.partition(scores, left)[left] if items.size else np.inf
-    places = np.flatnonzero(scores >= max(least, np.finfo(np.float32).min))
-    places = places[np.argsort(-scores[places], kind="stable")[: items.size]]
-    items[: places.size], best[: places.size] = places, scores[places]
+def _fill_top_k(items: Ints, best: Floats32, scores: Floats32) -> None:
+    """Fill the numbers of the largest scores, best first, equal ones by number, and these scores; -inf is left out.
+
+    As `model.compute.ranking_kernels.top_k_rows`, but in NumPy, so that serving vectors alone does not load Numba.
+    """
+    rest = scores.size - items.size
+    least = np.partition(scores, rest)[rest] if items.size else np.inf
+    top = np.flatnonzero(scores >= max(least, np.finfo(np.float32).min))
+    top = top[np.argsort(-scores[top], kind="stable")[: items.size]]
+    items[: top.size], best[: top.size] = top, scores[top]

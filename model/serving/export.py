@@ -1,9 +1,8 @@
-"""Export: checkpoint → embeddings → recommendations, with the logs' own ids."""
+"""The stages that export: checkpoint → embeddings → recommendations, with the logs' own ids."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +16,20 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
-from model.compute.allocator import FileRoom, Room
-from model.compute.column_parallel import ALONE
-from model.compute.ranking_kernels import best_items
+from model.compute.allocator import MappedAllocator
+from model.compute.column_parallel import SINGLE_PROCESS
+from model.compute.ranking_kernels import top_k_rows
 from model.compute.threads import torch_threads
-from model.data.dataset import Domain, World, load_world
-from model.edda.checkpoint import checkpoint_roles, checkpoint_vectors, load_checkpoint, write_tensors
+from model.data.dataset import DomainData, load_dataset
+from model.edda.checkpoint import checkpoint_roles, load_checkpoint, write_tensors
 from model.evidence.blend import Blend, load_blends
-from model.serving.catalogue import Catalogue, domains_of, open_catalogue, vectors_file
+from model.serving.catalogue import Catalogue, exported_domains, open_catalogue, vectors_file
+from model.serving.explanations import RankedLists, explain_as_arrays, listed_dots
 from model.serving.scorer import DomainScorer
-from model.serving.why import Lists, explain, listed_dots
 from model.sparse.rows import Floats32, Ints, Longs, block_height, pick_rows
 
 _FILE_ROWS = 262_144
-"""Rows of one file, at most."""
+"""Rows of one file: of embeddings at most, of recommendations about so many."""
 
 
 def export_embeddings(
@@ -47,7 +46,7 @@ def export_embeddings(
         settings: enter the key only.
         parents: `interactions`, `nodes`, `graph` and one `checkpoint`.
         compute: threads.
-        progress: told after each domain.
+        progress: called after each domain.
 
     Returns:
         An `embeddings` artifact, users before items, in the order of nodes.
@@ -55,16 +54,14 @@ def export_embeddings(
 
     def write(draft: Draft) -> None:
         with torch_threads(compute.threads):
-            room = FileRoom(draft.scratch)
-            world = load_world(parents["nodes"], parents["graph"], room)
-            for done, (domain, vectors) in enumerate(_vectors(world, parents, room), start=1):
+            allocator = MappedAllocator(draft.scratch)
+            dataset = load_dataset(parents["nodes"], parents["graph"], allocator)
+            (role,) = checkpoint_roles(parents)
+            vectors_by_domain = load_checkpoint(parents[role], dataset).vectors(dataset, allocator)
+            for done, (domain, vectors) in enumerate(zip(dataset.domains, vectors_by_domain, strict=True), start=1):
                 nodes = parents["nodes"].read(["kind", "id"], domain=domain.name)
-                for start in range(0, domain.nodes, _FILE_ROWS):
-                    part = vectors[start : start + _FILE_ROWS].numpy()
-                    table = nodes.slice(start, _FILE_ROWS).append_column("vector", _lists(part))
-                    draft.write(table, domain=domain.name)
-                _write_tensors(draft, domain, vectors)
-                progress(done, len(world.domains), "domains", FinishedPart(domain.name))
+                _write_vectors(draft, domain, nodes, vectors.cpu())
+                progress(done, len(dataset.domains), "domains", FinishedPart(domain.name))
 
     return store.make(EMBEDDINGS, settings.keyed(), parents, write)
 
@@ -78,30 +75,30 @@ def export_recommendations(
 ) -> Artifact:
     """Write the best items for every user of every domain.
 
-    Items of the user's train split in the domain are left out; equal scores go by the items' numbers. A user who knows
-    all items of the domain gets no row, one who knows nearly all gets fewer than `settings.top`.
+    The user's train items in the domain are left out; equal scores are ordered by the items' numbers. A user who has
+    all items of the domain gets no row, one who has nearly all gets fewer than `settings.top`.
 
     Args:
         store: where the artifact lives.
-        settings: how many, and whether to say why; then all domains' ids are in memory, else one domain's.
+        settings: how many, and whether to explain them; if so, the ids of all domains are in memory, else of one.
         parents: `embeddings` and the `graph` that was trained on; to blend vectors with evidence also `nodes`,
             `neighbours` and `blend-<seed>` of the embeddings' checkpoint.
         compute: threads.
-        progress: told after each block of users.
+        progress: called after each block of users.
     """
 
     def write(draft: Draft) -> None:
-        domains, room = domains_of(parents), FileRoom(draft.scratch)
-        blends = load_blends(parents, room)
+        domains, allocator = exported_domains(parents), MappedAllocator(draft.scratch)
+        blends = load_blends(parents, allocator)
 
-        def opened(name: str) -> DomainScorer:
-            return DomainScorer(open_catalogue(parents, name, room), blends.get(name))
+        def open_scorer(name: str) -> DomainScorer:
+            return DomainScorer(open_catalogue(parents, name, allocator), blends.get(name))
 
         with threadpool_limits(compute.threads or None, "blas"):
-            explaining = [opened(name) for name in domains] if settings.why else []
+            all_scorers = [open_scorer(name) for name in domains] if settings.why else []
             for done, name in enumerate(domains):
-                scorer = explaining[done] if explaining else opened(name)
-                for tables in coalesce(_best(scorer, settings.top, explaining), _FILE_ROWS):
+                scorer = all_scorers[done] if all_scorers else open_scorer(name)
+                for tables in coalesce(_recommendation_tables(scorer, settings.top, all_scorers), _FILE_ROWS):
                     table = pa.concat_tables(tables)
                     if table.num_rows:
                         draft.write(table, domain=name)
@@ -111,64 +108,61 @@ def export_recommendations(
     return store.make(RECOMMENDATIONS, settings.keyed_lists(), parents, write)
 
 
-def _vectors(world: World, parents: Mapping[str, Artifact], room: Room) -> Iterator[tuple[Domain, Tensor]]:
-    """Every domain with its final vectors on the CPU."""
-    (role,) = checkpoint_roles(parents)
-    checkpoint = load_checkpoint(parents[role], world)
-    for domain, vectors in zip(world.domains, checkpoint_vectors(checkpoint, world, room), strict=True):
-        yield domain, vectors.cpu()
-
-
-def _write_tensors(draft: Draft, domain: Domain, vectors: Tensor) -> None:
+def _write_vectors(draft: Draft, domain: DomainData, nodes: pa.Table, vectors: Tensor) -> None:
+    """Write a domain's final vectors as rows with ids, and as tensors that can be mapped."""
+    for start in range(0, domain.nodes, _FILE_ROWS):
+        block = vectors[start : start + _FILE_ROWS].numpy()
+        offsets = np.arange(0, block.size + 1, block.shape[1], dtype=np.int32)
+        lists = pa.ListArray.from_arrays(offsets, np.ascontiguousarray(block).ravel())
+        draft.write(nodes.slice(start, _FILE_ROWS).append_column("vector", lists), domain=domain.name)
     path = draft.folder / vectors_file(domain.name)
     path.parent.mkdir(exist_ok=True)
+    tensors = {"users": vectors[: domain.users], "items": vectors[domain.users :]}
     with path.open("wb") as stream:
-        write_tensors(stream, {"users": vectors[: domain.users], "items": vectors[domain.users :]}, ALONE)
+        write_tensors(stream, tensors, SINGLE_PROCESS)
 
 
-def _best(scorer: DomainScorer, top: int, explaining: Sequence[DomainScorer]) -> Iterator[pa.Table]:
-    """Blocks of lists; why, where the scorers of all domains are there to say it."""
+def _recommendation_tables(scorer: DomainScorer, top: int, all_scorers: Sequence[DomainScorer]) -> Iterator[pa.Table]:
+    """Recommendations of blocks of users; explained if the scorers of all domains are given."""
     catalogue = scorer.catalogue
-    for users, items, scores in best_of_all(catalogue, top, scorer.blend):
-        user, place = np.nonzero(items >= 0)
+    for users, items, scores in top_items_by_user(catalogue, top, scorer.blend):
+        rows, ranks = np.nonzero(items >= 0)
         columns = {
-            "user_id": catalogue.user_ids.take(pa.array(users[user])).cast(pa.string()),
-            "item_id": catalogue.item_ids.take(pa.array(items[user, place])).cast(pa.string()),
-            "score": scores[user, place],
-            "rank": pa.array(place + 1, pa.int32()),
+            "user_id": catalogue.user_ids.take(pa.array(users[rows])).cast(pa.string()),
+            "item_id": catalogue.item_ids.take(pa.array(items[rows, ranks])).cast(pa.string()),
+            "score": scores[rows, ranks],
+            "rank": pa.array(ranks + 1, pa.int32()),
         }
-        columns |= _reasons(scorer, (users, items, scores), explaining) if explaining else {}
-        absent = [field for field in RECOMMENDATIONS.file_schema if field.name not in columns]
-        yield pa.table(columns | {field.name: pa.nulls(user.size, field.type) for field in absent})
+        if all_scorers:
+            columns |= _explanation_columns(scorer, users, items, scores, all_scorers)
+        missing = [field for field in RECOMMENDATIONS.file_schema if field.name not in columns]
+        yield pa.table(columns | {field.name: pa.nulls(rows.size, field.type) for field in missing})
 
 
-def _reasons(
-    scorer: DomainScorer, best: tuple[Longs, Ints, Floats32], explaining: Sequence[DomainScorer]
+def _explanation_columns(
+    scorer: DomainScorer, users: Longs, items: Ints, scores: Floats32, all_scorers: Sequence[DomainScorer]
 ) -> dict[str, pa.Array]:
-    """The columns that say why, for the items of users' lists."""
-    users, items, scores = best
+    """The columns that explain the items of users' lists."""
     dots = listed_dots(scorer.catalogue.users[users], scorer.catalogue.items, items)
-    lists = Lists(items, scores, dots)
+    lists = RankedLists(items, scores, dots)
     if scorer.blend:
         evidence = scorer.blend.evidence
-        lists = Lists(items, scores, dots, scorer.blend, evidence.histories_of(users), evidence.union_users[users])
-    found = explain(explaining, lists)
-    offsets = pa.array(found.indptr.astype(np.int32))
+        histories, union_users = evidence.user_histories(users), evidence.union_users[users]
+        lists = RankedLists(items, scores, dots, scorer.blend, histories, union_users)
+    explained = explain_as_arrays(all_scorers, lists)
+    offsets = pa.array(explained.indptr.astype(np.int32))
     return {
-        "because_of": pa.ListArray.from_arrays(offsets, found.ids),
-        "because_of_domains": pa.ListArray.from_arrays(offsets, found.domains),
-        "because_of_shares": pa.ListArray.from_arrays(offsets, pa.array(found.shares)),
-        "evidence_share": pa.array(found.evidence, mask=np.isnan(found.evidence)),
+        "because_of": pa.ListArray.from_arrays(offsets, explained.ids),
+        "because_of_domains": pa.ListArray.from_arrays(offsets, explained.domains),
+        "because_of_shares": pa.ListArray.from_arrays(offsets, pa.array(explained.shares)),
+        "evidence_share": pa.array(explained.evidence, mask=np.isnan(explained.evidence)),
     }
 
 
-def _lists(vectors: Any) -> pa.Array:
-    offsets = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(vectors).ravel())
-
-
-def best_of_all(catalogue: Catalogue, top: int, blend: Blend | None = None) -> Iterator[tuple[Longs, Ints, Floats32]]:
-    """The best items of every user, train items left out; equal scores by the items' numbers.
+def top_items_by_user(
+    catalogue: Catalogue, top: int, blend: Blend | None = None
+) -> Iterator[tuple[Longs, Ints, Floats32]]:
+    """The top items of every user, without train items; equal scores are ordered by the items' numbers.
 
     Args:
         catalogue: the domain.
@@ -176,15 +170,15 @@ def best_of_all(catalogue: Catalogue, top: int, blend: Blend | None = None) -> I
         blend: adds evidence to the vectors' scores; None ranks by vectors alone.
 
     Yields:
-        Users, by ascending ids, their items (users, top), -1 where too few are left, and the items' scores.
+        Users in the order of their ids, their items (users, top), padded with -1, and the items' scores.
     """
     height = block_height(len(catalogue.items))
     for start in range(0, len(catalogue.users), height):
         block = catalogue.user_order[start : start + height]
         scores = catalogue.users[block] @ catalogue.items.T
         if blend:
-            blend.add(scores, block)
+            blend.apply(scores, blend.evidence.user_histories(block))
         indptr, masked = pick_rows(catalogue.indptr, catalogue.known, block)
         items, best = np.empty((len(block), top), np.int32), np.empty((len(block), top), np.float32)
-        best_items(scores, indptr, masked, items, best)
+        top_k_rows(scores, indptr, masked, items, best)
         yield block, items, best

@@ -1,4 +1,4 @@
-"""Ids that are asked for: their numbers in a domain, and the nearest known ones where one is unknown. No torch."""
+"""Numbers of requested ids in a domain, and errors that name the nearest known ids. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from model.serving.catalogue import Catalogue, numbers_of, place_of
+from model.serving.catalogue import Catalogue, find_numbers, find_position
 from model.sparse.rows import Longs
 
 _COMPARED = 500
-"""Ids on either side, in the order of ids, among which the nearest to an unknown one are sought."""
+"""Ids on either side, in the order of ids, that are compared with an unknown one."""
 _SHOWN = 60
-"""Characters of an unknown id that a message shows."""
+"""Characters of an unknown id in a message, at most."""
 
 
 class UnknownError(ValueError):
-    """A domain, user or item that the run does not have, with the nearest it has."""
+    """A domain, user or item that the run does not have; the message has the nearest ids."""
 
 
 def user_numbers(catalogue: Catalogue, names: Sequence[str]) -> Longs:
-    """Numbers of users in a domain, -1 where it does not have one."""
-    return numbers_of(catalogue.user_ids, catalogue.user_order, names)
+    """Numbers of users in a domain, -1 for unknown ones."""
+    return find_numbers(catalogue.user_ids, catalogue.user_order, names)
 
 
 def item_numbers(catalogue: Catalogue, names: Sequence[str]) -> Longs:
-    """Numbers of items in a domain, -1 where it does not have one."""
-    return numbers_of(catalogue.item_ids, catalogue.item_order, names)
+    """Numbers of items in a domain, -1 for unknown ones."""
+    return find_numbers(catalogue.item_ids, catalogue.item_order, names)
 
 
 def unknown_domain(domain: str, known: Sequence[str]) -> UnknownError:
-    """The error of a domain that the run does not have."""
+    """The error for a domain that the run does not have."""
     return UnknownError(f"domain {shortened(domain)} is unknown; known: {', '.join(known)}")
 
 
 def unknown_user(catalogue: Catalogue, name: str) -> UnknownError:
-    """The error of a user whom the domain does not have."""
+    """The error for a user who is not in the domain."""
     return _unknown("user", name, catalogue, catalogue.user_ids, catalogue.user_order)
 
 
 def unknown_item(catalogue: Catalogue, name: str) -> UnknownError:
-    """The error of an item that the domain does not have."""
+    """The error for an item that is not in the domain."""
     return _unknown("item", name, catalogue, catalogue.item_ids, catalogue.item_order)
 
 
 def unknown_history(catalogue: Catalogue, ignored: Mapping[str, list[str]]) -> UnknownError:
-    """The error of a new user none of whose items says anything in the domain.
+    """The error for a new user whose items give no recommendations in the domain.
 
     Args:
         catalogue: the domain.
-        ignored: the items, each with the domains that have it.
+        ignored: the items, and the domains that have each.
     """
     elsewhere = [f"{shortened(item)} is in {', '.join(domains)} only" for item, domains in ignored.items() if domains]
     item = next(iter(ignored), "")
@@ -62,7 +62,7 @@ def unknown_history(catalogue: Catalogue, ignored: Mapping[str, list[str]]) -> U
 
 
 def shortened(name: str) -> str:
-    """A name in quotes, as far as a message shows it."""
+    """A name in quotes, shortened for a message."""
     return repr(name) if len(name) <= _SHOWN else f"{name[:_SHOWN]!r}…"
 
 
@@ -74,7 +74,7 @@ def _unknown(kind: str, name: str, catalogue: Catalogue, ids: pa.LargeStringArra
 
 
 def _nearest(ids: pa.LargeStringArray, order: Longs, name: str) -> list[str]:
-    """The most similar of the ids around a name's place in their order; three of them where none is similar."""
-    place = place_of(ids, order, name)
-    around = ids.take(order[max(place - _COMPARED, 0) : place + _COMPARED]).to_pylist()
-    return difflib.get_close_matches(name, around, n=3) or ids.take(order[max(place - 2, 0) :][:3]).to_pylist()
+    """The most similar of the ids around a name's position in their order; three of these if none is similar."""
+    position = find_position(ids, order, name)
+    around = ids.take(order[max(position - _COMPARED, 0) : position + _COMPARED]).to_pylist()
+    return difflib.get_close_matches(name, around, n=3) or ids.take(order[max(position - 2, 0) :][:3]).to_pylist()

@@ -1,4 +1,4 @@
-"""How the items of a domain are scored for users: vectors, and evidence beside them where a run has it. No torch."""
+"""Scores of a domain's items for users, from vectors and, if a run has it, evidence. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from data_contracts.contracts import BLEND, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES
+from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES
 from data_contracts.store.artifact import Artifact
 from model.evidence.user_evidence import UserEvidence
-from model.serving.catalogue import Catalogue, domains_of, open_catalogue
+from model.serving.catalogue import Catalogue, exported_domains, open_catalogue
 from model.sparse.rows import Floats32, Ints, Longs, pick_rows
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """Users with vectors, for whom the best items of a domain are sought.
+    """Users with vectors, for whom the best items of a domain are to be found.
 
     Attributes:
         vectors: float32 (users, width).
-        histories: the items that each knows, over all domains; None where the run has no evidence.
-        indptr, left_out: the items that are no answer, by user, in compressed rows of the domain's numbers.
+        histories: the train items of each, over all domains; None if the run has no evidence.
+        indptr, excluded: the items that each must not get, in compressed rows of the domain's numbers.
     """
 
     vectors: Floats32
     histories: Histories | None
     indptr: Longs
-    left_out: Ints
+    excluded: Ints
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -39,54 +39,55 @@ class Query:
     def __getitem__(self, users: slice) -> Query:
         """Consecutive users."""
         start, stop, _ = users.indices(len(self))
-        part = slice(self.indptr[start], self.indptr[stop])
-        histories = self.histories[users] if self.histories else None
         return Query(
-            self.vectors[users], histories, self.indptr[start : stop + 1] - self.indptr[start], self.left_out[part]
+            vectors=self.vectors[users],
+            histories=self.histories[users] if self.histories else None,
+            indptr=self.indptr[start : stop + 1] - self.indptr[start],
+            excluded=self.excluded[self.indptr[start] : self.indptr[stop]],
         )
 
 
 @dataclass(frozen=True)
 class DomainScorer:
-    """One domain: its ids and vectors, and the blend that its items are scored by.
+    """One domain: its ids and vectors, and the blend that scores its items.
 
     Attributes:
         catalogue: ids, train rows, vectors.
-        blend: evidence and its weight; None where the run ranks by vectors alone.
+        blend: evidence and its weights; None if the run ranks by vectors alone.
     """
 
     catalogue: Catalogue
     blend: Blend | None
 
     def query(self, users: Longs) -> Query:
-        """Trained users by their numbers; their train items of the domain are left out."""
-        histories = self.blend.evidence.histories_of(users) if self.blend else None
-        left_out = pick_rows(self.catalogue.indptr, self.catalogue.known, users)
-        return Query(self.catalogue.users[users], histories, *left_out)
+        """A query for trained users, by their numbers; their train items in the domain are excluded."""
+        histories = self.blend.evidence.user_histories(users) if self.blend else None
+        indptr, excluded = pick_rows(self.catalogue.indptr, self.catalogue.known, users)
+        return Query(self.catalogue.users[users], histories, indptr, excluded)
 
     def score(self, query: Query) -> Floats32:
         """The served score of every item of the domain: float32 (users, items)."""
         scores: Floats32 = query.vectors @ self.catalogue.items.T
         if self.blend and query.histories:
-            self.blend.add_to(scores, query.histories)
+            self.blend.apply(scores, query.histories)
         return scores
 
-    def evidence_of(self, query: Query) -> UserEvidence:
-        """The evidence of the one user of a query; none where the run has none."""
+    def user_evidence(self, query: Query) -> UserEvidence:
+        """The evidence of the one user of a query; empty if the run has none."""
         if self.blend and query.histories:
-            return self.blend.of_user(query.histories.items)
-        return UserEvidence.none()
+            return self.blend.for_one_user(query.histories.items)
+        return UserEvidence.empty()
 
 
 class DomainScorers:
-    """The domains of a run, each opened when it is first asked for; safe to use from several threads.
+    """The domains of a run, each opened when it is first used; may be used from several threads.
 
     Args:
-        artifacts: the run's, by role: `embeddings`, `graph`, and with evidence what else `served_artifacts` names.
+        artifacts: the run's, by role: `embeddings`, `graph`, and with evidence the others of `served_artifacts`.
     """
 
     def __init__(self, artifacts: Mapping[str, Artifact]) -> None:
-        self.domains = domains_of(artifacts)
+        self.domains = exported_domains(artifacts)
         self._artifacts = served_artifacts(artifacts)
         self._open: dict[str, DomainScorer] = {}
         self._blends: dict[str, Blend] | None = None
@@ -100,37 +101,38 @@ class DomainScorers:
         """
         with self._opening:
             if domain not in self._open:
-                self._open[domain] = self._opened(domain)
+                if self._blends is None:
+                    self._blends = _load_blends(self._artifacts) if self.have_evidence else {}
+                catalogue = open_catalogue(self._artifacts, domain)
+                self._open[domain] = DomainScorer(catalogue, self._blends.get(domain))
             return self._open[domain]
 
     @property
     def have_evidence(self) -> bool:
-        """Whether the run ranks by walks from a user's items too."""
+        """Whether the run also ranks by evidence."""
         return NEIGHBOURS.name in self._artifacts
-
-    def _opened(self, domain: str) -> DomainScorer:
-        if self._blends is None:
-            self._blends = _load_blends(self._artifacts) if self.have_evidence else {}
-        return DomainScorer(open_catalogue(self._artifacts, domain), self._blends.get(domain))
 
 
 def served_artifacts(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """What a run's lists depend on, by role, of everything that the run has.
+    """The artifacts of a run that its recommendations depend on, by role.
+
+    Args:
+        artifacts: all of the run's.
 
     Returns:
         `embeddings` and `graph`; with evidence also `nodes`, `neighbours` and the blend that was fitted to the
-        checkpoint behind the embeddings.
+        checkpoint of the embeddings.
     """
     roles = [EMBEDDINGS.name, GRAPH.name]
-    checkpoints = [role for role in artifacts[EMBEDDINGS.name].manifest.parents if role.startswith("checkpoint")]
-    blends = [role.replace("checkpoint", BLEND.name, 1) for role in checkpoints]
-    of_blend = [NODES.name, NEIGHBOURS.name, *blends[:1]]
-    if blends and all(role in artifacts for role in of_blend):
-        roles += of_blend
+    checkpoints = [role for role in artifacts[EMBEDDINGS.name].manifest.parents if role.startswith(CHECKPOINT.name)]
+    blends = [role.replace(CHECKPOINT.name, BLEND.name, 1) for role in checkpoints]
+    evidence_roles = [NODES.name, NEIGHBOURS.name, *blends[:1]]
+    if blends and all(role in artifacts for role in evidence_roles):
+        roles += evidence_roles
     return {role: artifacts[role] for role in roles}
 
 
 def _load_blends(artifacts: Mapping[str, Artifact]) -> dict[str, Blend]:
-    from model.evidence.blend import load_blends  # noqa: PLC0415 - imports numba, which vectors alone do not need
+    from model.evidence.blend import load_blends  # noqa: PLC0415 - loads numba (130 MiB), which vectors alone do not need
 
     return load_blends(artifacts)

@@ -1,4 +1,4 @@
-"""Sparse matrix times dense matrix: the one place that knows which library multiplies."""
+"""Sparse matrices in CSR form and their products with dense ones (SpMM), by one of several engines."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Csr:
         """Number of rows."""
         return self.indptr.numel() - 1
 
-    def sparse(self) -> Tensor:
-        """The matrix as torch's own."""
+    def to_torch(self) -> Tensor:
+        """The matrix as torch's own CSR tensor."""
         size = self.rows, self.columns
         return torch.sparse_csr_tensor(self.indptr, self.indices, self.values, size=size, check_invariants=False)
 
-    def valued(self, values: Tensor) -> Csr:
-        """The same entries with other values."""
+    def with_values(self, values: Tensor) -> Csr:
+        """The same pattern of entries with other values."""
         return replace(self, values=values)
 
     def to(self, device: torch.device) -> Csr:
@@ -63,21 +63,22 @@ class Csr:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A sparse matrix and its transpose, which the gradient of a product needs."""
+    """A sparse matrix and its transpose, which the gradient of its products needs."""
 
     forward: Csr
     backward: Csr
 
     def to(self, device: torch.device) -> Matrix:
-        """Both on a device."""
+        """Both matrices on a device."""
         return Matrix(self.forward.to(device), self.backward.to(device))
 
 
-Multiply = Callable[[Csr, Tensor], Tensor]
+SpmmEngine = Callable[[Csr, Tensor], Tensor]
+"""Multiplies a sparse matrix (r, c) by a dense one (c, w)."""
 
 
 def csr(indptr: Any, indices: Any, values: Any, columns: int) -> Csr:
-    """A matrix from numpy arrays; shared where types agree.
+    """A matrix from NumPy arrays, sharing the memory of those that have the right type.
 
     Raises:
         ValueError: more entries than int32 can count.
@@ -101,15 +102,15 @@ def with_transpose(matrix: Csr) -> Matrix:
     return Matrix(matrix, csr(indptr, indices, values, matrix.rows))
 
 
-def choose_engine(name: EngineName, device: torch.device) -> tuple[str, Multiply]:
-    """The engine that multiplies, and its name.
+def choose_engine(name: EngineName, device: torch.device) -> tuple[str, SpmmEngine]:
+    """The engine of sparse products, and its name.
 
     Args:
-        name: as in the settings; auto is native on a CPU, torch-sparse elsewhere if it is installed.
+        name: as in the settings; auto is native on a CPU, and on a GPU torch-sparse if it is installed.
         device: where the products run.
 
     Raises:
-        ModuleNotFoundError: torch-sparse is asked for and not installed.
+        ModuleNotFoundError: the setting is "torch-sparse" and it is not installed.
     """
     installed = importlib.util.find_spec("torch_sparse") is not None
     if name == "torch-sparse" and not installed:
@@ -119,9 +120,9 @@ def choose_engine(name: EngineName, device: torch.device) -> tuple[str, Multiply
     return chosen, _torch_sparse_engine() if chosen == "torch-sparse" else _native_engine(device)
 
 
-def product(matrix: Matrix, dense: Tensor, multiply: Multiply) -> Tensor:
+def spmm(matrix: Matrix, dense: Tensor, multiply: SpmmEngine) -> Tensor:
     """`matrix` (r, c) times `dense` (c, w), differentiable by `dense`; zeros where the matrix has no entries."""
-    return _Product.apply(dense, matrix, multiply)  # type: ignore[no-any-return,no-untyped-call]
+    return _Spmm.apply(dense, matrix, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
@@ -129,9 +130,9 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
     return _DistinctRows.apply(table, rows)  # type: ignore[no-any-return,no-untyped-call]
 
 
-class _Product(torch.autograd.Function):
+class _Spmm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: Matrix, multiply: Multiply) -> Tensor:
+    def forward(ctx: Any, dense: Tensor, matrix: Matrix, multiply: SpmmEngine) -> Tensor:
         ctx.matrix, ctx.multiply = matrix, multiply
         return multiply(matrix.forward, dense)
 
@@ -152,18 +153,18 @@ class _DistinctRows(torch.autograd.Function):
         return torch.sparse_coo_tensor(rows, gradients[0], ctx.shape, is_coalesced=True, check_invariants=False), None
 
 
-def _native_engine(device: torch.device) -> Multiply:
+def _native_engine(device: torch.device) -> SpmmEngine:
     if device.type == "cpu":
-        return _compiled
+        return _multiply_compiled
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says once per process that CSR is in beta
+        warnings.simplefilter("ignore")  # torch warns at the first product of a process that CSR is in beta
         one = csr(np.array([0, 1]), np.zeros(1), np.ones(1), 1).to(device)
-        _of_torch(one, torch.ones(1, 1, device=device))
-    return _of_torch
+        _multiply_torch(one, torch.ones(1, 1, device=device))
+    return _multiply_torch
 
 
-def _compiled(matrix: Csr, dense: Tensor) -> Tensor:
-    """By our own loops, rows shared among torch's threads, to the bits of torch's CSR in a quarter of its time."""
+def _multiply_compiled(matrix: Csr, dense: Tensor) -> Tensor:
+    """Our own loop, split among torch's threads by rows: the bits of torch's CSR product in a quarter of its time."""
     product = torch.empty(matrix.rows, dense.shape[1])
     tensors = matrix.indptr, matrix.indices, matrix.values, dense.detach().contiguous(), product
     arrays = [tensor.numpy() for tensor in tensors]
@@ -171,13 +172,13 @@ def _compiled(matrix: Csr, dense: Tensor) -> Tensor:
     return product
 
 
-def _of_torch(matrix: Csr, dense: Tensor) -> Tensor:
+def _multiply_torch(matrix: Csr, dense: Tensor) -> Tensor:
     if matrix.indices.numel() == 0 or dense.numel() == 0:
         return dense.new_zeros(matrix.rows, dense.shape[1])
-    return matrix.sparse() @ dense
+    return matrix.to_torch() @ dense
 
 
-def _torch_sparse_engine() -> Multiply:
+def _torch_sparse_engine() -> SpmmEngine:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, torch_sparse still scripts its functions
         import torch_sparse  # noqa: PLC0415

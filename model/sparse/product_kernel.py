@@ -12,15 +12,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _AHEAD = 32
-"""Entries between asking for a row and adding it; from 24 on it made no difference."""
+"""How many entries ahead a row is prefetched; from 24 on it made no difference."""
 _LINE = 64
-"""Bytes that the processor fetches at once."""
+"""Bytes of a cache line."""
 _INT, _INTP = ir.IntType(32), ir.IntType(64)
 
 
 @njit(nogil=True, cache=True)
 def multiply_rows(first, last, indptr, indices, values, dense, product):
-    """Rows first … last - 1 of a CSR matrix times `dense`, into `product`; a row adds up in its entries' order."""
+    """Rows first … last - 1 of a CSR matrix times `dense`, into `product`; a row's entries are summed in order."""
     width, end = dense.shape[1], indptr[last]
     for row in range(first, last):
         start, stop, column = indptr[row], indptr[row + 1], 0
@@ -37,10 +37,10 @@ def multiply_rows(first, last, indptr, indices, values, dense, product):
 
 @intrinsic(prefer_literal=True)
 def _add_up(typing_context, lanes, start, stop, end, column, row, indices, values, dense, product):  # noqa: ARG001
-    """Sum up `lanes` columns from `column` on over entries start … stop - 1, of `end`, into those of `product[row]`.
+    """Sum `lanes` columns from `column` on over entries start … stop - 1, of `end`, into those of `product[row]`.
 
-    The sum stays in registers. In a loop over columns it is stored and loaded again for each entry, and each time
-    compared for overlap with what is added: three times as long, and it looks like waiting for memory. Same bits.
+    The sum stays in registers. A plain loop over columns stores and loads it again for each entry and checks each time
+    for overlap with the addend: the same bits, but three times as slow.
     """
 
     def build(context, builder, signature, arguments):
@@ -52,35 +52,35 @@ def _add_up(typing_context, lanes, start, stop, end, column, row, indices, value
         indices, values, dense, product = arrays
         width, block = builder.extract_value(dense.shape, 1), ir.VectorType(ir.FloatType(), lanes.literal_value)
 
-        def part_of(array, row):
-            place = builder.add(builder.mul(row, width), column)
-            return builder.bitcast(builder.gep(array.data, [place]), block.as_pointer())
+        def columns_of_row(array, row):
+            offset = builder.add(builder.mul(row, width), column)
+            return builder.bitcast(builder.gep(array.data, [offset]), block.as_pointer())
 
-        def added(slot):
-            return part_of(dense, builder.sext(builder.load(builder.gep(indices.data, [slot])), _INTP))
+        def addend(slot):
+            return columns_of_row(dense, builder.sext(builder.load(builder.gep(indices.data, [slot])), _INTP))
 
         total = cgutils.alloca_once_value(builder, block(None))
         with cgutils.for_range(builder, stop, start=start, intp=_INTP) as loop:
             coming = builder.add(loop.index, _INTP(_AHEAD))
             coming = builder.select(builder.icmp_signed("<", coming, end), coming, loop.index)
-            _prefetch(builder, added(coming), block.count)
+            _prefetch(builder, addend(coming), block.count)
             value = _repeated(builder, builder.load(builder.gep(values.data, [loop.index])), block)
-            term = builder.fmul(value, builder.load(added(loop.index), align=4))
+            term = builder.fmul(value, builder.load(addend(loop.index), align=4))
             builder.store(builder.fadd(builder.load(total), term), total)
-        builder.store(builder.load(total), part_of(product, row), align=4)
+        builder.store(builder.load(total), columns_of_row(product, row), align=4)
         return context.get_dummy_value()
 
     return types.void(lanes, *(types.int64,) * 5, indices, values, dense, product), build
 
 
 def _prefetch(builder, pointer, floats):
-    """Ask the processor for floats from a pointer on, all cache lines of them; changes no result."""
+    """Prefetch all cache lines of so many floats from a pointer on; changes no result."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *(_INT,) * 3])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     first = builder.bitcast(pointer, cgutils.voidptr_t)
     for offset in range(0, 4 * floats, _LINE):
         line = builder.gep(first, [_INTP(offset)])
-        builder.call(function, [line, _INT(0), _INT(3), _INT(1)])  # to read, into the first-level cache, data
+        builder.call(function, [line, _INT(0), _INT(3), _INT(1)])  # for reading, into the first-level cache, as data
 
 
 def _repeated(builder, value, kind):

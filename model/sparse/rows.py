@@ -1,4 +1,4 @@
-"""Ragged rows: arrays of lists in compressed form."""
+"""Compressed rows (indptr, values): pick some, split them into blocks, join blocks; and names for array types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.compute.allocator import Room
+from model.compute.allocator import Allocator
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
+
+_BLOCK_BYTES = 32 * 2**20
+"""Size of the scores in memory at once; evidence takes as much again."""
 
 
 def pick_rows(indptr: NDArray[np.int64], values: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -20,7 +27,7 @@ def pick_rows(indptr: NDArray[np.int64], values: NDArray[Any], rows: NDArray[Any
 
 
 def row_blocks(indptr: NDArray[np.integer], entries: int = 1 << 20, rows: int = 1 << 16) -> Iterator[tuple[int, int]]:
-    """Consecutive rows first … last - 1 with so many entries, and so many rows, at most; a longer row stands alone."""
+    """Ranges (first, last) of consecutive rows with at most so many entries and rows; a longer row is its own range."""
     first, end = 0, indptr.size - 1
     while first < end:
         last = int(np.searchsorted(indptr, indptr[first] + entries, side="right")) - 1
@@ -29,14 +36,14 @@ def row_blocks(indptr: NDArray[np.integer], entries: int = 1 << 20, rows: int = 
         first = last
 
 
-def joined_rows(
-    blocks: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]], room: Room
+def concat_rows(
+    blocks: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]], allocator: Allocator
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Compressed rows, one block after another, as (indptr, values).
+    """Blocks of compressed rows joined end to end, as (indptr, values).
 
     Args:
         blocks: the lengths of a block's rows, and their values.
-        room: for the values.
+        allocator: of the values.
     """
     lengths = [np.zeros(1, np.int64)]
 
@@ -45,20 +52,10 @@ def joined_rows(
             lengths.append(block_lengths.astype(np.int64))
             yield block
 
-    joined = room.joined(values(), np.int32)
+    joined = allocator.concatenate(values(), np.int32)  # reads all blocks, and with them the lengths
     return np.cumsum(np.concatenate(lengths)), joined
 
 
-Floats32 = NDArray[np.float32]
-
-_BLOCK_BYTES = 32 * 2**20
-"""Scores in memory at once; evidence takes as much again."""
-
-
 def block_height(items: int) -> int:
-    """Users whose scores of all items are in memory at once."""
+    """How many users to score at once, so that the scores of all items fit in memory."""
     return max(1, _BLOCK_BYTES // (4 * max(items, 1)))
-
-
-Ints = NDArray[np.int32]
-Longs = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Shares: what the first process of a training tells the others, and how they wait for it."""
+"""Workers: the other processes of a training wait for jobs from the first process and do their columns' part."""
 
 from __future__ import annotations
 
@@ -7,74 +7,66 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings import ComputeSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import open_artifact
-from data_contracts.train_settings import TrainSettings
-from model.compute.column_parallel import Columns
+from data_contracts.train_settings import CheckpointSettings
+from model.compute.column_parallel import ColumnParallel
 from model.learners.divergence import DivergedError
 
 
 @dataclass(frozen=True)
-class Share:
-    """All that a process needs to take part in a training; paths are those of the first process.
+class TrainingJob:
+    """Everything that another process needs to take part in a training; paths are those of the first process.
 
     Attributes:
-        settings, seed, validation, compute: as `model.training.stage.train` takes them.
+        settings, compute: as for `model.training.stage.train`.
         parents: role → folder of the artifact.
         scratch: folder of the states that survive a kill.
     """
 
-    settings: TrainSettings
-    seed: int
-    validation: EvaluateSettings
+    settings: CheckpointSettings
     parents: Mapping[str, str]
     compute: ComputeSettings
     scratch: str
 
     def artifacts(self) -> dict[str, Artifact]:
-        """The artifacts that training reads."""
+        """The artifacts that the training reads."""
         return {role: open_artifact(Path(path)) for role, path in self.parents.items()}
 
-    def as_text(self) -> str:
-        """As JSON."""
-        plain = {"seed": self.seed, "parents": dict(self.parents), "scratch": self.scratch}
-        settings = {name: getattr(self, name).keyed() for name in ("settings", "validation", "compute")}
-        return json.dumps(plain | settings)
+    def to_json(self) -> str:
+        """The job as JSON."""
+        settings, compute = (each.model_dump(mode="json") for each in (self.settings, self.compute))
+        job = {"settings": settings, "parents": dict(self.parents), "compute": compute, "scratch": self.scratch}
+        return json.dumps(job)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The job that was written by `to_json`."""
+        job = json.loads(text)
+        settings = CheckpointSettings.model_validate(job["settings"])
+        return cls(settings, job["parents"], ComputeSettings.model_validate(job["compute"]), job["scratch"])
 
 
-def share_of(text: str) -> Share:
-    """The share that a text states."""
-    plain = json.loads(text)
-    return Share(
-        TrainSettings.model_validate(plain["settings"]),
-        plain["seed"],
-        EvaluateSettings.model_validate(plain["validation"]),
-        plain["parents"],
-        ComputeSettings.model_validate(plain["compute"]),
-        plain["scratch"],
-    )
+def worker_loop(processes: ColumnParallel, train_worker: Callable[[TrainingJob, ColumnParallel], None]) -> None:
+    """Take part in every training that the first process starts, until it stops its workers or is gone.
 
-
-def follow(columns: Columns, take_part: Callable[[Share, Columns], None]) -> None:
-    """Take part in every training that the first process begins, until it has no more or is gone.
-
-    A training that diverges does so in every process at once; the first one tells.
+    A training that diverges does so in every process at once; the first one reports it.
     """
-    while (text := _next(columns)) is not None:
+    while True:
+        no_job: str | None = None
+        try:
+            text = processes.broadcast(no_job)
+        except ConnectionError:
+            return
+        if text is None:
+            return
         with suppress(DivergedError):
-            take_part(share_of(text), columns)
+            train_worker(TrainingJob.from_json(text), processes)
 
 
-def dismiss(columns: Columns) -> None:
-    """Let the other processes end."""
-    columns.agreed(None)
-
-
-def _next(columns: Columns) -> str | None:
-    nothing: str | None = None
-    try:
-        return columns.agreed(nothing)
-    except ConnectionError:
-        return None
+def stop_workers(processes: ColumnParallel) -> None:
+    """Let the other processes leave their `worker_loop`."""
+    processes.broadcast(None)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import BEFORE, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS
+from data_contracts.contracts import INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
@@ -96,7 +96,7 @@ def ingest(
         result.require_few_malformed(settings.rejected_share_at_most, rejects.path)
         result.write_interactions(draft)
 
-    parents = {f"{role}-{BEFORE}": artifact for role, artifact in previous.items()}
+    parents = {str(Role.parse(role).previous): artifact for role, artifact in previous.items()}
     trained = {role: artifact for role, artifact in parents.items() if artifact.contract is INTERACTIONS}
     interactions = store.make(INTERACTIONS, inputs, parents, write)
     return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}

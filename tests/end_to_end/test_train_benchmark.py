@@ -9,7 +9,7 @@ from tiny_world import Tiny
 
 from data_contracts.train_settings import TrainSettings
 from model.compute.threads import torch_threads
-from model.edda.alignment import alignment_loss, load_pairs
+from model.edda.alignment import alignment_loss, load_alignment
 from model.sparse.matrix import choose_engine
 
 SMALL = TrainSettings(
@@ -68,7 +68,7 @@ def test_other_dropout_is_seen_in_the_mean_loss(contenders: ModuleType, contest:
 def test_plain_alignment_losses_are_ours(contenders: ModuleType, contest: Any) -> None:
     edda, plain = contest.start(), contenders.learner_of(contest, "torch").model
     _, multiply = choose_engine("native", torch.device("cpu"))
-    pairs_of_all = load_pairs(contest.artifacts["pairs"], contest.world)
+    pairs_of_all = load_alignment(contest.artifacts["pairs"], contest.world)
     ours = [float(alignment_loss(edda, pairs, multiply).detach()) for pairs in pairs_of_all]
     theirs = [float(plain.alignment_loss(pairs).detach()) for pairs in contest.pairs()]
     np.testing.assert_allclose(theirs, ours, rtol=1e-5)

@@ -53,6 +53,8 @@ class Stages:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, list[BaseException]] = {}
+        self.functions: dict[str, Any] = {}
+        """In place of each stage's function, by its name in the table of stages."""
 
     def make(self, store: Any, name: str, settings: dict[str, Any], parents: Any) -> Any:
         """Make the artifact of a contract, from its rows above or empty."""
@@ -115,7 +117,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
     for stage in (WORLD_STAGE, *STAGES):
         for product in stage.products:
             functions.setdefault(product.function, []).append(product)
-    made = {name: _function(fake, products) for name, products in functions.items()}
-    monkeypatch.setattr("flows.runner.execute.resolve_name", made.__getitem__)
+    fake.functions = {name: _function(fake, products) for name, products in functions.items()}
+    monkeypatch.setattr("flows.runner.execute.resolve_name", fake.functions.__getitem__)
     monkeypatch.setattr("flows.runner.plan.world_logs", lambda _world: (LogSource(path=str(log), domain="books"),))
     return fake

@@ -5,8 +5,8 @@ import scipy.sparse as sp
 import torch
 from tiny_world import Tiny
 
-from model.data.dataset import Rows, World, load_rows, load_world
-from model.evidence.domain_evidence import DomainEvidence, Histories, domain_evidence
+from model.data.dataset import Interactions, MultiDomainData, load_dataset, load_interactions
+from model.evidence.domain_evidence import DomainEvidence, Histories, build_evidence
 from model.evidence.neighbours import ItemNeighbours
 
 
@@ -24,12 +24,12 @@ class Loaded:
     """One domain of a tiny world with vectors and evidence."""
 
     def __init__(self, world: Tiny, name: str) -> None:
-        self.world: World = load_world(world.parents["nodes"], world.parents["graph"])
+        self.world: MultiDomainData = load_dataset(world.parents["nodes"], world.parents["graph"])
         (self.domain,) = (domain for domain in self.world.domains if domain.name == name)
-        self.rows: Rows = load_rows(world.parents["interactions"], self.domain, self.world)
+        self.rows: Interactions = load_interactions(world.parents["interactions"], self.domain, self.world)
         neighbours, self.dense = random_neighbours(self.world.items)
         histories = Histories.build(self.world, self.world.domains)
-        self.evidence: DomainEvidence = domain_evidence(self.world, self.domain, neighbours, histories)
+        self.evidence: DomainEvidence = build_evidence(self.world, self.domain, neighbours, histories)
         self.vectors = torch.randn(self.domain.nodes, 4, generator=torch.Generator().manual_seed(5))
 
     @property

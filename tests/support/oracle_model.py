@@ -9,11 +9,11 @@ from tiny_world import rows_of
 from torch import Tensor
 
 from model.data.batches import Batch
-from model.data.dataset import Domain, World
+from model.data.dataset import DomainData, MultiDomainData
 from model.edda.model import Edda
 
 
-def adjacency(domain: Domain) -> NDArray[np.float64]:
+def adjacency(domain: DomainData) -> NDArray[np.float64]:
     """Dense train graph of a domain."""
     dense = np.zeros((domain.nodes, domain.nodes))
     for node in range(domain.nodes):
@@ -40,28 +40,35 @@ def propagated(table: Tensor, dense: NDArray[np.float64], backbone: str, layers:
     return total / (layers + 1) if backbone == "lightgcn" else layer
 
 
-def inter_adjacencies(world: World) -> list[NDArray[np.float64]]:
+def inter_adjacencies(world: MultiDomainData) -> list[NDArray[np.float64]]:
     """For each domain, the edges of any domain that touch its items, over the union's nodes."""
     union = np.zeros((world.nodes, world.nodes))
     for domain in world.domains:
-        union[np.ix_(domain.union, domain.union)] = np.maximum(
-            union[np.ix_(domain.union, domain.union)], adjacency(domain)
+        union[np.ix_(domain.union_nodes, domain.union_nodes)] = np.maximum(
+            union[np.ix_(domain.union_nodes, domain.union_nodes)], adjacency(domain)
         )
     dense = []
     for domain in world.domains:
         offered = np.zeros(world.nodes, bool)
-        offered[domain.union[domain.users :]] = True
+        offered[domain.union_nodes[domain.users :]] = True
         dense.append(union * (offered[:, None] | offered[None, :]))
     return dense
 
 
-def union_adjacency(world: World) -> NDArray[np.float64]:
+def union_adjacency(world: MultiDomainData) -> NDArray[np.float64]:
     """All domains' edges over the union's nodes."""
     return np.maximum.reduce(inter_adjacencies(world))
 
 
 def final_vectors(
-    model: Edda, world: World, number: int, backbone: str, layers: int, residual: float, *, union: bool = False
+    model: Edda,
+    world: MultiDomainData,
+    number: int,
+    backbone: str,
+    layers: int,
+    residual: float,
+    *,
+    union: bool = False,
 ) -> Tensor:
     """[inter | intra] of one domain's nodes, differentiable."""
     domain = world.domains[number]
@@ -69,14 +76,14 @@ def final_vectors(
     parts = []
     for table in model.inter:
         outputs = [propagated(table, dense, backbone, layers, residual) for dense in graphs]
-        parts.append(torch.stack(outputs).mean(dim=0)[torch.from_numpy(domain.union).long()])
+        parts.append(torch.stack(outputs).mean(dim=0)[torch.from_numpy(domain.union_nodes).long()])
     if number in model.intra:
         parts.append(propagated(model.intra[number], adjacency(domain), backbone, layers, residual))
     return torch.cat(parts, dim=1)
 
 
 def bpr_loss(
-    model: Edda, world: World, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
+    model: Edda, world: MultiDomainData, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
 ) -> Tensor:
     """The batch's loss, row by row; its penalty counts a row's user, positive and own negative."""
     domain = world.domains[number]
@@ -87,7 +94,7 @@ def bpr_loss(
             total = total - torch.nn.functional.logsigmoid(margin) / len(negatives)
         for node in (user, positive, negatives[0]):
             for table in model.inter:
-                total = total + penalties[0] * 0.5 * table[int(domain.union[node])].double().square().sum()
+                total = total + penalties[0] * 0.5 * table[int(domain.union_nodes[node])].double().square().sum()
             if number in model.intra:
                 total = total + penalties[1] * 0.5 * model.intra[number][int(node)].double().square().sum()
     return total / batch.size

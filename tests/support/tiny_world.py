@@ -129,8 +129,8 @@ def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str
 
 def rows_of(batch: Batch) -> list[list[int]]:
     """Nodes of each row of a batch: the user, the positive, its negatives."""
-    users = batch.pairing.users.forward.indices.numpy()[:, None]
-    return batch.nodes[np.concatenate([users, batch.pairing.items.indices.numpy().reshape(users.size, -1)], 1)].tolist()
+    users = batch.pattern.users.forward.indices.numpy()[:, None]
+    return batch.nodes[np.concatenate([users, batch.pattern.items.indices.numpy().reshape(users.size, -1)], 1)].tolist()
 
 
 def _name(kind: str, number: int, place: int) -> str:

@@ -2,6 +2,8 @@ import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
+from pkgutil import resolve_name
 
 import pyarrow as pa
 import pytest
@@ -9,8 +11,9 @@ from fake_stages import Stages, edda, here, stages
 
 from data_contracts.contracts import REJECTS
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import file_digest
 from data_contracts.store.store import Store
-from flows.cli.main import main
+from flows.cli.main import COMMANDS, main
 
 __all__ = ["here", "stages"]
 
@@ -38,7 +41,7 @@ def test_a_stage_that_is_up_to_date_imports_nothing_heavy(here):
     (here / "r.toml").write_text(f'name = "r"\n[[logs]]\npath = "log.csv"\ndomain = "books"\n{columns}\n')
     script = """
 import sys
-from flows.cli.main import main
+from flows.cli.main import COMMANDS, main
 try:
     main(["ingest", "r.toml", *sys.argv[1:]])
 except SystemExit as ended:
@@ -233,3 +236,22 @@ def test_inspect_of_nothing_names_what_there_is(here, stages: Stages, capsys):
     assert err.endswith("runs there: r\n")
     assert edda("inspect", "r/pairs") == 1
     assert "run 'r' has no artifact 'pairs', must be one of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["run", "r.toml"], ["compare", "r.toml", "--baselines"]])
+def test_a_log_is_read_once_for_its_digest_however_many_runs_read_it(
+    here, stages: Stages, monkeypatch: pytest.MonkeyPatch, command
+) -> None:
+    (here / "log.csv").write_text("user_id,item_id\nu,i\n")
+    (here / "r.toml").write_text('name = "r"\n[[logs]]\npath = "log.csv"\ndomain = "books"\n')
+    read: list[Path] = []
+    monkeypatch.setattr("pipeline.logs.discovery.file_digest", lambda path: read.append(path) or file_digest(path))
+    assert edda(*command, "--no-prefect") == 0
+    assert read == [here / "log.csv"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_command_says_of_itself(name):
+    function, summary = COMMANDS[name]
+    command = resolve_name(function)
+    assert summary == (command.help if name == "datasets" else " ".join(command.__doc__.split("\n\n")[0].split()))

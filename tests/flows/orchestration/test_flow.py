@@ -14,10 +14,13 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 
 from data_contracts.progress import FinishedPart
+from data_contracts.store.files import file_digest
 from flows.config.run_config import RunSpec
 from flows.orchestration.flow import edda, run_flow, work_on_stage
 from flows.orchestration.page import page_progress
+from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import log_lines
+from flows.runner.execute import no_watcher
 from flows.runner.failures import in_one_line, is_passing
 from pipeline.logs.discovery import Digests
 
@@ -200,6 +203,17 @@ def test_the_process_that_starts_the_flow_watches_its_work_and_gets_its_outcome(
     )
     assert "nodes" in watched
     assert set(outcome.made) >= {"interactions", "recommendations"}
+
+
+def test_a_log_is_read_once_for_its_digest(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,i\n")
+    logs = '[[logs]]\npath = "log.csv"\ndomain = "books"\n'
+    Path(run).write_text(f'name = "r"\nstore = "store"\ntrain.alignment = 0.3\n{logs}')
+    read: list[Path] = []
+    monkeypatch.setattr("pipeline.logs.discovery.file_digest", lambda path: read.append(path) or file_digest(path))
+    (outcome,) = bring_up_to_date([RunSpec(Path(run))], None, no_watcher, prefect=True)
+    assert outcome.made[-1] == "recommendations"
+    assert read == [tmp_path / "log.csv"]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from fastapi import FastAPI
 
 from flows.serve.server import serve_until_stopped
 from flows.serve.service import MOST_BYTES, MOST_NAMES, service
+from model.serving.explanations import REASONS
 from model.serving.recommender import Recommender
-from model.serving.why import REASONS
 
 KNOWN = {"domain": "books", "users": ["u0001"]}
 

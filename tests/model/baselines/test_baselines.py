@@ -13,16 +13,16 @@ from data_contracts.settings import BlendSettings, ComputeSettings, EvaluateSett
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.baselines.networks import Design, Star
+from model.baselines.networks import NetworkBuilder, Star
 from model.baselines.two_tower import Towers
-from model.data.candidates import held_out
-from model.data.dataset import Domain, World, load_rows, load_world
-from model.edda.checkpoint import checkpoint_vectors, load_checkpoint
+from model.data.candidates import build_held_out
+from model.data.dataset import DomainData, MultiDomainData, load_dataset, load_interactions
+from model.edda.checkpoint import load_checkpoint
 from model.edda.graph_stack import union_stack
 from model.evaluation.blend_stage import fit_blend
 from model.evaluation.stage import evaluate
 from model.serving.catalogue import open_catalogue
-from model.serving.exact import best_for_users
+from model.serving.exact import top_items_for_users
 from model.serving.export import export_embeddings, export_recommendations
 from model.serving.scorer import DomainScorer
 from model.training.stage import train
@@ -122,15 +122,15 @@ def test_without_the_library_ials_says_what_to_install(tiny_world: Tiny, monkeyp
 
 def test_the_union_graph_has_every_domains_edges_once(store: Store) -> None:
     world = build(store, {"a": [("u", "i", "train"), ("v", "j", "train")], "b": [("u", "i", "train")]})
-    stack = union_stack(load_world(world.parents["nodes"], world.parents["graph"]))
-    assert (stack.graphs, stack.nodes.tolist(), stack.indices.tolist()) == (1, [0, 1, 2, 3], [2, 3, 0, 1])
+    stack = union_stack(load_dataset(world.parents["nodes"], world.parents["graph"]))
+    assert (stack.graph_count, stack.nodes.tolist(), stack.indices.tolist()) == (1, [0, 1, 2, 3], [2, 3, 0, 1])
 
 
-def two_domains() -> World:
+def two_domains() -> MultiDomainData:
     empty = np.zeros(0, np.int32)
     unions = {"a": np.array([0, 2], np.int32), "b": np.array([1, 3], np.int32)}
-    domains = (Domain(name, 1, 1, union, np.zeros(3, np.int64), empty) for name, union in unions.items())
-    return World(tuple(domains), 2, 2)
+    domains = (DomainData(name, 1, 1, union, np.zeros(3, np.int64), empty) for name, union in unions.items())
+    return MultiDomainData(tuple(domains), 2, 2)
 
 
 def relu(values: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_networks_equal_their_formulas(model: str) -> None:
 
 
 def test_star_starts_with_the_shared_weights_in_every_domain() -> None:
-    star, x = Star(Design(SMALL, 2, 1, "user")), torch.ones(1, 6)
+    star, x = Star(NetworkBuilder(SMALL, 2, 1, "user")), torch.ones(1, 6)
     assert torch.equal(star(x, 0), star(x, 1))
 
 
@@ -251,7 +251,7 @@ def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, mode
     vectors = embeddings.read(["vector"], domain="games")["vector"].to_pylist()
     assert np.array_equal(np.array(vectors, np.float32), tensors(checkpoint)["vectors/games"].numpy())
     catalogue = open_catalogue({"embeddings": embeddings, "graph": tiny_world.parents["graph"]}, "games")
-    assert (best_for_users(DomainScorer(catalogue, None), np.arange(1), 3)[0] >= 0).sum() == 3
+    assert (top_items_for_users(DomainScorer(catalogue, None), np.arange(1), 3)[0] >= 0).sum() == 3
 
 
 @pytest.mark.parametrize("model", ["edda", *BASELINES])
@@ -297,11 +297,11 @@ def test_walks_alone_rank_by_what_users_of_the_same_items_have(store: Store) -> 
 
 
 def test_baselines_rank_the_candidates_that_edda_ranks(tiny_world: Tiny) -> None:
-    world = load_world(tiny_world.parents["nodes"], tiny_world.parents["graph"])
+    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     domain = world.domains[0]
-    held = held_out(load_rows(tiny_world.parents["interactions"], domain, world), domain, "valid", CLEAN)
+    held = build_held_out(load_interactions(tiny_world.parents["interactions"], domain, world), domain, "valid", CLEAN)
     checkpoint = load_checkpoint(fitted(tiny_world, small("popularity")), world)
-    own = next(iter(checkpoint_vectors(checkpoint, world))).ravel().numpy()[domain.users :]
+    own = next(iter(checkpoint.vectors(world))).ravel().numpy()[domain.users :]
     first = float(np.mean((own[held.candidates] < own[held.items][:, None]).all(axis=1)))
     measured = fitted(tiny_world, small("popularity")).read().to_pylist()
     assert [row["value"] for row in measured if (row["domain"], row["metric"]) == ("books", "recall@1")] == [first]
@@ -309,7 +309,7 @@ def test_baselines_rank_the_candidates_that_edda_ranks(tiny_world: Tiny) -> None
 
 def test_a_baselines_checkpoint_of_another_world_is_refused(tiny_world: Tiny, tmp_path: Path) -> None:
     other = build(Store(tmp_path / "other"), {"a": [("u", "i", "train")]})
-    world = load_world(other.parents["nodes"], other.parents["graph"])
+    world = load_dataset(other.parents["nodes"], other.parents["graph"])
     with pytest.raises(ValueError, match="train again on these nodes"):
         load_checkpoint(fitted(tiny_world, small("popularity")), world)
 

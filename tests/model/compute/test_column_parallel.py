@@ -5,33 +5,33 @@ import pytest
 import torch
 
 from data_contracts.seeding import generator
-from model.compute.column_parallel import ALONE, Columns
-from model.edda.model import Edda, Shape
+from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
+from model.edda.model import Edda, TableShapes
 from model.learners.edda import EddaLearner
 from model.training.state import Training, resume, save_state, state_path
 
-SHAPE = Shape("both", 7, 9, {"a": 5, "b": 6}, aligned=True)
+SHAPE = TableShapes("both", 7, 9, {"a": 5, "b": 6}, aligned=True)
 
 
-class Apart(Columns):
-    """One of several processes, that does not hear of the others."""
+class Apart(ColumnParallel):
+    """One of several processes, whose collectives reach no other."""
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
-    def every(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return [value]
 
 
-def trained(columns: Columns, steps: int = 3) -> EddaLearner:
+def trained(processes: ColumnParallel, steps: int = 3) -> EddaLearner:
     """A learner of which every column has learnt, alike in whichever process it is."""
-    model = Edda(SHAPE, 1, columns=columns)
+    model = Edda(SHAPE, 1, processes=processes)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
     for _ in range(steps):
         optimiser.zero_grad()
         torch.stack([table.square().sum() for table in model.parameters()]).sum().backward()
         optimiser.step()
-    return EddaLearner(model, optimiser, lesson=None)
+    return EddaLearner(model, optimiser, data=None)
 
 
 def kept(folder: Path, ranks: int, epoch: int) -> None:
@@ -39,34 +39,35 @@ def kept(folder: Path, ranks: int, epoch: int) -> None:
     for rank in reversed(range(ranks)):
         learner = trained(Apart(rank, ranks))
         training = Training(epoch, history=[(epoch, "a", "loss", 0.5)])
-        training.judge(learner, 0.75)
+        training.keep_if_best(learner, 0.75)
         save_state(folder, training, learner)
 
 
 @pytest.mark.parametrize(("width", "ranks"), [(64, 1), (64, 2), (7, 3), (5, 5)])
 def test_every_column_has_one_process_and_numbers_differ_by_one_at_most(width: int, ranks: int) -> None:
-    parts = Columns(0, ranks).parts(width)
-    assert [column for part in parts for column in range(width)[part]] == list(range(width))
-    sizes = {part.stop - part.start for part in parts}
+    ranges = ColumnParallel(0, ranks).column_ranges(width)
+    assert [column for columns in ranges for column in range(width)[columns]] == list(range(width))
+    sizes = {columns.stop - columns.start for columns in ranges}
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_fewer_columns_than_processes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a table's width is 2, must be ≥ 3, the number of processes"):
-        Columns(1, 3).own(2)
+        ColumnParallel(1, 3).own_columns(2)
 
 
-def test_alone_every_sum_is_what_was_given() -> None:
+def test_with_one_process_every_collective_is_the_identity() -> None:
     one, other = torch.ones(2, 3, requires_grad=True), torch.zeros(())
-    assert ALONE.totals(one, other) == (one, other)
-    assert ALONE.total(one) is one
-    assert (ALONE.agreed(3), ALONE.every(3), list(ALONE.blocks(other.view(1, 1), 1))) == (3, [3], [other.view(1, 1)])
-    assert ALONE.told() == ""
+    assert SINGLE_PROCESS.all_reduce_coalesced(one, other) == (one, other)
+    assert SINGLE_PROCESS.all_reduce(one) is one
+    assert (SINGLE_PROCESS.broadcast(3), SINGLE_PROCESS.all_gather(3)) == (3, [3])
+    assert list(SINGLE_PROCESS.gather_rows(other.view(1, 1), 1)) == [other.view(1, 1)]
+    assert SINGLE_PROCESS.traffic() == ""
 
 
 def test_tables_begin_with_the_columns_that_one_process_begins_with() -> None:
     whole = Edda(SHAPE, 1).tensors()
-    shares = [Edda(SHAPE, 1, columns=Columns(rank, 3)).tensors() for rank in range(3)]
+    shares = [Edda(SHAPE, 1, processes=ColumnParallel(rank, 3)).tensors() for rank in range(3)]
     for name, tensor in whole.items():
         assert torch.equal(torch.cat([share[name] for share in shares], dim=1), tensor)
 
@@ -84,8 +85,8 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path, bef
         learner, expected = trained(Apart(rank, now), 0), trained(Apart(rank, now))
         found = resume(tmp_path, learner)
         assert (found.epoch, found.best_score, found.history) == (4, 0.75, [(4, "a", "loss", 0.5)])
-        torch.testing.assert_close(learner.kept(), expected.kept())
-        torch.testing.assert_close(found.best, expected.kept())
+        torch.testing.assert_close(learner.tensors(), expected.tensors())
+        torch.testing.assert_close(found.best, expected.tensors())
         torch.testing.assert_close(list(learner.optimiser.state.values()), list(expected.optimiser.state.values()))
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from flows.runner.torchrun import are_several, in_ranks, is_first
+from flows.runner.torchrun import are_several, is_first, run_under_torchrun
 from model.compute.threads import share_rows, torch_threads
 
 
@@ -31,7 +31,7 @@ def test_the_first_of_several_processes_is_known_by_torchruns_environment(enviro
 
 def test_one_process_just_runs_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert in_ranks(lambda: 3) == 3
+    assert run_under_torchrun(lambda: 3) == 3
 
 
 @pytest.mark.parametrize("operations", [1, 10**9])

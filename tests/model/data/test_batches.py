@@ -7,8 +7,8 @@ from tiny_world import Tiny, build, rows_of
 
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.data.batches import Batching, Positives, batches_of, negatives_of, positives_of
-from model.data.dataset import load_rows, load_world
+from model.data.batches import Batching, Positives, build_batches, build_positives, sample_negatives
+from model.data.dataset import load_dataset, load_interactions
 
 LOG = {
     "a": [("u", "i", "train", 3), ("u", "j", "train"), ("v", "k", "train"), ("v", "l", "test"), ("w", "m", "train")],
@@ -18,9 +18,9 @@ LOG = {
 
 
 def positives(world: Tiny, name: str, protocol: str) -> Positives:
-    loaded = load_world(world.parents["nodes"], world.parents["graph"])
+    loaded = load_dataset(world.parents["nodes"], world.parents["graph"])
     (domain,) = (domain for domain in loaded.domains if domain.name == name)
-    return positives_of(load_rows(world.parents["interactions"], domain, loaded), domain, protocol)
+    return build_positives(load_interactions(world.parents["interactions"], domain, loaded), domain, protocol)
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def test_clean_negatives_are_never_known_train_items(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
     known = set(zip(found.users.tolist(), found.items.tolist(), strict=True))
     for epoch in range(1, 30):
-        negatives = negatives_of(found, 1, epoch)
+        negatives = sample_negatives(found, 1, epoch)
         assert not known & set(zip(found.users.tolist(), negatives.tolist(), strict=True))
 
 
 def test_clean_negatives_are_uniform_over_the_unknown_items(hand_made: Tiny) -> None:
     found = positives(hand_made, "a", "clean")
-    drawn = np.array([negatives_of(found, 1, epoch)[0] for epoch in range(3000)])
+    drawn = np.array([sample_negatives(found, 1, epoch)[0] for epoch in range(3000)])
     counts = np.bincount(drawn, minlength=5)
     assert counts[:2].tolist() == [0, 0]
     assert stats.chisquare(counts[2:]).pvalue > 1e-4
@@ -56,7 +56,7 @@ def test_clean_negatives_are_uniform_over_the_unknown_items(hand_made: Tiny) -> 
 
 def test_released_negatives_are_any_item(hand_made: Tiny) -> None:
     found = positives(hand_made, "a", "released")
-    drawn = np.array([negatives_of(found, 1, epoch)[0] for epoch in range(3000)])
+    drawn = np.array([sample_negatives(found, 1, epoch)[0] for epoch in range(3000)])
     assert stats.chisquare(np.bincount(drawn, minlength=5)).pvalue > 1e-4
 
 
@@ -66,11 +66,11 @@ def test_a_user_who_knows_every_item_trains_on_nothing(hand_made: Tiny) -> None:
 
 
 def test_a_domain_without_train_rows_has_no_batch(hand_made: Tiny) -> None:
-    assert list(batches_of(positives(hand_made, "held", "clean"), 1, 1, Batching(4, 2))) == []
+    assert list(build_batches(positives(hand_made, "held", "clean"), 1, 1, Batching(4, 2))) == []
 
 
 def rows(found: Positives, epoch: int, triples: int, negatives: int = 1) -> list[list[int]]:
-    return [row for batch in batches_of(found, 1, epoch, Batching(triples, negatives)) for row in rows_of(batch)]
+    return [row for batch in build_batches(found, 1, epoch, Batching(triples, negatives)) for row in rows_of(batch)]
 
 
 def test_an_epoch_visits_every_positive_once(tiny_world: Tiny) -> None:
@@ -87,9 +87,9 @@ def test_the_batch_size_changes_neither_order_nor_own_negatives(tiny_world: Tiny
 def test_a_batch_size_that_is_left_open_is_a_32nd_of_all_domains_rows(hand_made: Tiny, tiny_world: Tiny) -> None:
     of_all = [positives(tiny_world, domain, "clean") for domain in ("books", "games")]
     rows = sum(found.users.size for found in of_all)
-    assert Batching.of(TrainSettings(negatives=3), of_all) == (math.ceil(rows / 32), 3, True)
-    assert Batching.of(TrainSettings(batch_size=7), of_all).triples == 7
-    assert Batching.of(TrainSettings(), [positives(hand_made, "held", "clean")]).triples == 1
+    assert Batching.from_settings(TrainSettings(negatives=3), of_all) == (math.ceil(rows / 32), 3, True)
+    assert Batching.from_settings(TrainSettings(batch_size=7), of_all).triples == 7
+    assert Batching.from_settings(TrainSettings(), [positives(hand_made, "held", "clean")]).triples == 1
 
 
 def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:
@@ -99,7 +99,7 @@ def test_every_epoch_has_an_order_of_its_own(tiny_world: Tiny) -> None:
 
 def test_further_negatives_are_those_of_the_batchs_other_positives(tiny_world: Tiny) -> None:
     found = positives(tiny_world, "books", "clean")
-    for batch in batches_of(found, 1, 1, Batching(50, 4)):
+    for batch in build_batches(found, 1, 1, Batching(50, 4)):
         own = {row[2] for row in rows_of(batch)}
         assert {node for row in rows_of(batch) for node in row[3:]} <= own
     assert [row[:3] for row in rows(found, 1, 50, 4)] == rows(found, 1, 50)
@@ -116,7 +116,7 @@ def test_no_negative_that_is_shared_is_known_to_the_user(tiny_world: Tiny) -> No
 
 
 def test_a_batch_counts_how_often_each_node_occurs_in_its_triples(tiny_world: Tiny) -> None:
-    (batch,) = batches_of(positives(tiny_world, "games", "clean"), 1, 1, Batching(1000, 3))
+    (batch,) = build_batches(positives(tiny_world, "games", "clean"), 1, 1, Batching(1000, 3))
     nodes = [node for row in rows_of(batch) for node in row[:3]]
     assert batch.counts.tolist() == np.bincount(nodes)[batch.nodes].tolist()
     assert np.unique(batch.nodes).size == batch.nodes.size

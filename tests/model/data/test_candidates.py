@@ -6,21 +6,21 @@ from tiny_world import Tiny, build
 
 from data_contracts.settings import EvaluateSettings
 from data_contracts.store.store import Store
-from model.data.candidates import held_out, score_candidates
-from model.data.dataset import Domain, Rows, load_rows, load_world
+from model.data.candidates import build_held_out, score_candidates
+from model.data.dataset import DomainData, Interactions, load_dataset, load_interactions
 
 CLEAN, RELEASED = EvaluateSettings(candidates=5), EvaluateSettings(candidates=5, protocol="released")
 
 
-def rows_of(world: Tiny, name: str) -> tuple[Rows, Domain]:
-    loaded = load_world(world.parents["nodes"], world.parents["graph"])
+def rows_of(world: Tiny, name: str) -> tuple[Interactions, DomainData]:
+    loaded = load_dataset(world.parents["nodes"], world.parents["graph"])
     (domain,) = (domain for domain in loaded.domains if domain.name == name)
-    return load_rows(world.parents["interactions"], domain, loaded), domain
+    return load_interactions(world.parents["interactions"], domain, loaded), domain
 
 
 def test_clean_candidates_are_distinct_items_that_the_user_knows_in_no_split(tiny_world: Tiny) -> None:
     rows, domain = rows_of(tiny_world, "books")
-    held = held_out(rows, domain, "test", CLEAN)
+    held = build_held_out(rows, domain, "test", CLEAN)
     known = set(zip(rows.users.tolist(), rows.items.tolist(), strict=True))
     assert held.users.size > 20
     for user, candidates in zip(held.users.tolist(), held.candidates.tolist(), strict=True):
@@ -32,7 +32,7 @@ def test_clean_candidates_are_distinct_items_that_the_user_knows_in_no_split(tin
 def test_released_candidates_leave_out_only_the_held_out_item(tiny_world: Tiny) -> None:
     rows, domain = rows_of(tiny_world, "books")
     settings = EvaluateSettings(candidates=domain.items - 1, protocol="released")
-    held = held_out(rows, domain, "test", settings)
+    held = build_held_out(rows, domain, "test", settings)
     for item, candidates in zip(held.items.tolist(), held.candidates.tolist(), strict=True):
         assert sorted(candidates) == [other for other in range(domain.items) if other != item]
 
@@ -40,13 +40,13 @@ def test_released_candidates_leave_out_only_the_held_out_item(tiny_world: Tiny) 
 def test_candidates_are_uniform(store: Store) -> None:
     log = {"a": [(f"u{n:04d}", "i", "test") for n in range(1500)] + [("x", f"j{n}", "train") for n in range(9)]}
     rows, domain = rows_of(build(store, log), "a")
-    drawn = held_out(rows, domain, "test", EvaluateSettings(candidates=3)).candidates
+    drawn = build_held_out(rows, domain, "test", EvaluateSettings(candidates=3)).candidates
     assert stats.chisquare(np.bincount(drawn.ravel(), minlength=10)[1:]).pvalue > 1e-4
 
 
 def test_where_fewer_items_remain_all_of_them_are_candidates(store: Store) -> None:
     log = {"a": [("u", "i", "train"), ("u", "j", "test"), ("v", "k", "train"), ("v", "l", "train")]}
-    held = held_out(*rows_of(build(store, log), "a"), "test", CLEAN)
+    held = build_held_out(*rows_of(build(store, log), "a"), "test", CLEAN)
     assert sorted(held.candidates[0].tolist()) == [-1, -1, -1, 2, 3]
 
 
@@ -56,28 +56,28 @@ def test_candidates_of_a_row_do_not_depend_on_the_other_rows(store: Store) -> No
         store, {"a": [("t", "j1", "test"), ("u", "j2", "test"), ("v", "j3", "valid"), ("v", "j3", "train"), *items]}
     )
     fewer = build(store, {"a": [("t", "j1", "train"), ("u", "j2", "test"), ("v", "j3", "train"), *items]})
-    many = held_out(*rows_of(more, "a"), "test", CLEAN)
-    few = held_out(*rows_of(fewer, "a"), "test", CLEAN)
+    many = build_held_out(*rows_of(more, "a"), "test", CLEAN)
+    few = build_held_out(*rows_of(fewer, "a"), "test", CLEAN)
     assert many.candidates[1].tolist() == few.candidates[0].tolist()
 
 
 def test_splits_and_seeds_have_candidates_of_their_own(tiny_world: Tiny) -> None:
     rows, domain = rows_of(tiny_world, "books")
-    first = held_out(rows, domain, "test", CLEAN)
-    other = held_out(rows, domain, "test", EvaluateSettings(candidates=5, candidate_seed=1))
+    first = build_held_out(rows, domain, "test", CLEAN)
+    other = build_held_out(rows, domain, "test", EvaluateSettings(candidates=5, candidate_seed=1))
     assert not np.array_equal(first.candidates, other.candidates)
 
 
 def test_a_split_without_rows_has_no_candidates(store: Store) -> None:
     world = build(store, {"a": [("u", "i", "train")]})
-    assert held_out(*rows_of(world, "a"), "valid", CLEAN).candidates.shape == (0, 5)
+    assert build_held_out(*rows_of(world, "a"), "valid", CLEAN).candidates.shape == (0, 5)
 
 
 @pytest.mark.parametrize("settings", [CLEAN, RELEASED])
 def test_scores_are_dot_products_and_absent_candidates_have_none(store: Store, settings: EvaluateSettings) -> None:
     log = {"a": [("u", "i", "train"), ("u", "j", "test"), ("v", "k", "train"), ("v", "l", "train")]}
     rows, domain = rows_of(build(store, log), "a")
-    held = held_out(rows, domain, "test", settings)
+    held = build_held_out(rows, domain, "test", settings)
     vectors = torch.arange(12.0).reshape(6, 2)
     positive, candidates = score_candidates(held, vectors, domain.users)
     assert positive.tolist() == [float(vectors[0] @ vectors[3])]

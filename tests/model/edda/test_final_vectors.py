@@ -3,10 +3,10 @@ from tiny_world import build
 
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.data.dataset import load_world
-from model.edda.final_vectors import final_vectors, network_of
-from model.edda.model import Edda, Shape
-from model.edda.propagation import backbone_of
+from model.data.dataset import load_dataset
+from model.edda.final_vectors import build_graphs, final_vectors
+from model.edda.model import Edda, TableShapes
+from model.edda.propagation import build_backbone
 from model.sparse.matrix import choose_engine
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
@@ -15,10 +15,10 @@ LOG = {"a": [("u", "i", "train"), ("v", "j", "train"), ("v", "k", "train")], "b"
 
 def inter_vectors(store: Store, inter_graph: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
     parents = build(store, LOG).parents
-    world = load_world(parents["nodes"], parents["graph"])
+    world = load_dataset(parents["nodes"], parents["graph"])
     settings = TrainSettings(tables="inter", backbone="lightgcn", layers=1, inter_graph=inter_graph)
-    model = Edda(Shape("inter", 6, world.nodes, {"a": 5, "b": 2}, aligned=False), 7)
-    return model.inter[0].detach(), list(final_vectors(model, network_of(world, backbone_of(settings), MULTIPLY)))
+    model = Edda(TableShapes("inter", 6, world.nodes, {"a": 5, "b": 2}, aligned=False), 7)
+    return model.inter[0].detach(), list(final_vectors(model, build_graphs(world, build_backbone(settings), MULTIPLY)))
 
 
 def test_on_the_union_graph_every_domain_sees_all_interactions(store: Store) -> None:

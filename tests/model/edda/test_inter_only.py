@@ -15,9 +15,9 @@ from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSet
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.data.dataset import World, load_rows, load_world
-from model.edda.checkpoint import checkpoint_vectors, load_checkpoint
-from model.learners.warm_start import warm_start
+from model.data.dataset import MultiDomainData, load_dataset, load_interactions
+from model.edda.checkpoint import load_checkpoint
+from model.learners.warm_start import build_warm_start
 from model.serving.catalogue import open_catalogue
 from model.serving.export import export_embeddings
 from model.training.stage import train
@@ -37,8 +37,8 @@ def fitted(world: Tiny, **keys: object) -> Artifact:
     )
 
 
-def world_of(tiny: Tiny) -> World:
-    return load_world(tiny.parents["nodes"], tiny.parents["graph"])
+def world_of(tiny: Tiny) -> MultiDomainData:
+    return load_dataset(tiny.parents["nodes"], tiny.parents["graph"])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_only_domains_that_share_little_have_an_intra_table_and_are_aligned(
     tables = set(load_file(checkpoint.path / "model.safetensors"))
     maps = {f"map/{name}" for name in private} if len(private) > 1 else set()
     assert tables == {"inter", *(f"intra/{name}" for name in private), *maps}
-    shared = dict(zip(("books", "films", "games"), world_of(tiny_world).shared, strict=True))
+    shared = dict(zip(("books", "films", "games"), world_of(tiny_world).shared_interaction_shares, strict=True))
     without = {name: round(share, 4) for name, share in shared.items() if name not in private}
     assert checkpoint.statistics.get("without_intra", {}) == without
     aligned = {row["domain"]: row["metric"] for row in checkpoint.read().to_pylist() if "alignment" in row["metric"]}
@@ -61,7 +61,7 @@ def test_only_domains_that_share_little_have_an_intra_table_and_are_aligned(
 def test_final_vectors_are_the_dense_formulas_with_and_without_an_intra_table(tiny_world: Tiny) -> None:
     world = world_of(tiny_world)
     checkpoint = load_checkpoint(fitted(tiny_world), world)
-    for number, found in enumerate(checkpoint_vectors(checkpoint, world)):
+    for number, found in enumerate(checkpoint.vectors(world)):
         expected = oracle_model.final_vectors(checkpoint.model, world, number, "grec", 2, 0.1, union=True)
         assert found.shape[1] == (8 if world.domains[number].name == "games" else 11)
         torch.testing.assert_close(found, expected.detach().float(), atol=1e-5, rtol=1e-4)
@@ -95,9 +95,9 @@ def test_a_checkpoint_from_before_tables_were_left_out_is_read(tiny_world: Tiny)
     world, checkpoint = world_of(tiny_world), fitted(tiny_world, intra_shared_at_most=1.0)
     description = json.loads((checkpoint.path / "model.json").read_text())
     assert description["shape"].pop("inter_only") == []
-    before = [vectors.clone() for vectors in checkpoint_vectors(load_checkpoint(checkpoint, world), world)]
+    before = [vectors.clone() for vectors in load_checkpoint(checkpoint, world).vectors(world)]
     (checkpoint.path / "model.json").write_text(json.dumps(description))
-    after = checkpoint_vectors(load_checkpoint(checkpoint, world), world)
+    after = load_checkpoint(checkpoint, world).vectors(world)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(after, before, strict=True))
 
 
@@ -113,8 +113,8 @@ def test_a_warm_start_takes_the_tables_that_there_were_and_are(tiny_world: Tiny,
     assert set(taken) - {"intra/games"} == tables
     assert ("intra/games" in taken) == (now == 1.0)
     world = world_of(tiny_world)
-    rows = [load_rows(tiny_world.parents["interactions"], domain, world) for domain in world.domains]
-    assert warm_start(parents, 7, world, rows).checkpoint == earlier
+    rows = [load_interactions(tiny_world.parents["interactions"], domain, world) for domain in world.domains]
+    assert build_warm_start(parents, 7, world, rows).checkpoint == earlier
 
 
 def test_an_interrupted_training_ends_with_the_same_bytes(tiny_world: Tiny, tmp_path: Path) -> None:

@@ -7,25 +7,33 @@ from hypothesis import strategies as st
 
 from data_contracts.seeding import draw_key
 from data_contracts.train_settings import TrainSettings
-from model.data.dataset import Domain, World
-from model.edda.graph_stack import Stack, inter_stack, intra_stack
-from model.edda.propagation import Backbone, Dropout, Fan, backbone_of, fan_of, propagate, spread
+from model.data.dataset import DomainData, MultiDomainData
+from model.edda.graph_stack import GraphStack, inter_stack, intra_stack
+from model.edda.propagation import (
+    Backbone,
+    Dropout,
+    SampledSubgraph,
+    build_backbone,
+    propagate,
+    propagate_subgraph,
+    sample_subgraph,
+)
 from model.sparse.matrix import choose_engine
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
 BACKBONES = [("grec", 1), ("grec", 2), ("grec", 3), ("lightgcn", 1), ("lightgcn", 2), ("lightgcn", 4), ("mf", 2)]
 
 
-def domain_of(name: str, dense: np.ndarray, users: list[int], items: list[int], world_users: int) -> Domain:
+def domain_of(name: str, dense: np.ndarray, users: list[int], items: list[int], world_users: int) -> DomainData:
     """A domain from a dense (users, items) matrix and global numbers."""
     size = dense.shape[0]
     square = np.block([[np.zeros((size, size)), dense], [dense.T, np.zeros((dense.shape[1],) * 2)]])
     indptr = np.concatenate([[0], np.cumsum(square.sum(axis=1))]).astype(np.int64)
     union = np.array([*users, *(item + world_users for item in items)], np.int32)
-    return Domain(name, *dense.shape, union, indptr, np.nonzero(square)[1].astype(np.int32))
+    return DomainData(name, *dense.shape, union, indptr, np.nonzero(square)[1].astype(np.int32))
 
 
-def two_domains(seed: int, share: float = 0.3) -> World:
+def two_domains(seed: int, share: float = 0.3) -> MultiDomainData:
     """Users 0-5 and 4-9, items 0-3 and 2-6; items 2 and 3 are shared, some nodes have no edge."""
     random = np.random.default_rng(seed)
     first, second = ((random.random(shape) < share).astype(float) for shape in ((6, 4), (6, 5)))
@@ -33,7 +41,7 @@ def two_domains(seed: int, share: float = 0.3) -> World:
         domain_of("a", first, list(range(6)), list(range(4)), 10),
         domain_of("b", second, list(range(4, 10)), list(range(2, 7)), 10),
     )
-    return World(domains, 10, 7)
+    return MultiDomainData(domains, 10, 7)
 
 
 def undropped(layers: int) -> Dropout:
@@ -45,7 +53,7 @@ def table_of(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def backbone_for(name: str, layers: int) -> Backbone:
-    return backbone_of(TrainSettings(backbone=name, layers=layers))
+    return build_backbone(TrainSettings(backbone=name, layers=layers))
 
 
 @pytest.mark.parametrize(("name", "layers"), BACKBONES)
@@ -78,8 +86,8 @@ def test_pruned_propagation_equals_dense_matrices_in_values_and_gradients(
     wanted = random.permutation(world.nodes)[: random.integers(0, world.nodes + 1)].astype(np.int32)
     table, dense_table = table_of(world.nodes), table_of(world.nodes)
     weights = torch.randn(wanted.size, 5, generator=torch.Generator().manual_seed(seed))
-    found, layer0 = spread(
-        fan_of(inter_stack(world), wanted, backbone_for(name, layers), undropped(layers)), table, MULTIPLY
+    found, layer0 = propagate_subgraph(
+        sample_subgraph(inter_stack(world), wanted, backbone_for(name, layers), undropped(layers)), table, MULTIPLY
     )
     (found * weights).sum().backward()
     graphs = oracle_model.inter_adjacencies(world)
@@ -101,18 +109,18 @@ def test_an_edge_of_another_domain_on_a_shared_item_belongs_to_the_inter_graph()
     """Item 0 is in both domains, item 1 only in b: b's graph has user 0's edge, a's has none of item 1."""
     a = domain_of("a", np.array([[1.0]]), [0], [0], 2)
     b = domain_of("b", np.array([[1.0, 1.0]]), [1], [0, 1], 2)
-    stack = inter_stack(World((a, b), 2, 2))
-    assert [stack.rows_of(number).tolist() for number in (0, 1)] == [[0, 1, 2], [0, 1, 2, 3]]
+    stack = inter_stack(MultiDomainData((a, b), 2, 2))
+    assert [stack.table_rows_of_graph(number).tolist() for number in (0, 1)] == [[0, 1, 2], [0, 1, 2, 3]]
 
 
-def edges_of(fan: Fan, layer: int) -> dict[tuple[int, int], float]:
+def edges_of(subgraph: SampledSubgraph, layer: int) -> dict[tuple[int, int], float]:
     """Entries of a one-layer fan by (wanted place, table row), a row's own entry left out."""
-    matrix = fan.layers[layer].forward
+    matrix = subgraph.layers[layer].forward
     rows = np.repeat(np.arange(matrix.rows), np.diff(matrix.indptr.numpy()))
     return dict(zip(zip(rows.tolist(), matrix.indices.tolist(), strict=True), matrix.values.tolist(), strict=True))
 
 
-def big_stack() -> Stack:
+def big_stack() -> GraphStack:
     random = np.random.default_rng(5)
     return intra_stack(domain_of("a", (random.random((120, 80)) < 0.5).astype(float), [*range(120)], [*range(80)], 120))
 
@@ -122,8 +130,8 @@ ONE_LAYER = Backbone(1, 0.0, 1.0, averaged=False)
 
 def test_dropout_keeps_the_right_share_of_edges_and_scales_them() -> None:
     stack, wanted = big_stack(), np.arange(200, dtype=np.int32)
-    whole = edges_of(fan_of(stack, wanted, ONE_LAYER, undropped(1)), 0)
-    kept = edges_of(fan_of(stack, wanted, ONE_LAYER, Dropout(0.7, (draw_key(1, "test"),))), 0)
+    whole = edges_of(sample_subgraph(stack, wanted, ONE_LAYER, undropped(1)), 0)
+    kept = edges_of(sample_subgraph(stack, wanted, ONE_LAYER, Dropout(0.7, (draw_key(1, "test"),))), 0)
     deviation = (0.3 * 0.7 / len(whole)) ** 0.5
     assert len(kept) / len(whole) == pytest.approx(0.3, abs=4 * deviation)
     assert all(value == pytest.approx(whole[edge] / 0.3, rel=1e-5) for edge, value in kept.items())
@@ -131,7 +139,7 @@ def test_dropout_keeps_the_right_share_of_edges_and_scales_them() -> None:
 
 def test_both_directions_of_an_edge_are_dropped_independently() -> None:
     wanted = np.arange(200, dtype=np.int32)
-    kept = edges_of(fan_of(big_stack(), wanted, ONE_LAYER, Dropout(0.5, (draw_key(1, "test"),))), 0)
+    kept = edges_of(sample_subgraph(big_stack(), wanted, ONE_LAYER, Dropout(0.5, (draw_key(1, "test"),))), 0)
     both = sum((column, row) in kept for row, column in kept) / len(kept)
     assert both == pytest.approx(0.5, abs=0.04)
 
@@ -139,10 +147,10 @@ def test_both_directions_of_an_edge_are_dropped_independently() -> None:
 def test_the_mask_of_a_row_does_not_depend_on_the_other_rows_of_the_batch() -> None:
     dropout = Dropout(0.7, (draw_key(1, "test"),))
     stack = big_stack()
-    together = edges_of(fan_of(stack, np.arange(200, dtype=np.int32), ONE_LAYER, dropout), 0)
+    together = edges_of(sample_subgraph(stack, np.arange(200, dtype=np.int32), ONE_LAYER, dropout), 0)
     alone: dict[tuple[int, int], float] = {}
     for row in range(200):
-        own = edges_of(fan_of(stack, np.array([row], np.int32), ONE_LAYER, dropout), 0)
+        own = edges_of(sample_subgraph(stack, np.array([row], np.int32), ONE_LAYER, dropout), 0)
         alone |= {(row, column): value for (_, column), value in own.items()}
     assert alone == together
 
@@ -150,23 +158,26 @@ def test_the_mask_of_a_row_does_not_depend_on_the_other_rows_of_the_batch() -> N
 def test_layers_have_masks_of_their_own() -> None:
     wanted, stack = np.arange(200, dtype=np.int32), big_stack()
     first, second = (
-        edges_of(fan_of(stack, wanted, ONE_LAYER, Dropout(0.5, (draw_key(1, "layer", layer),))), 0) for layer in (1, 2)
+        edges_of(sample_subgraph(stack, wanted, ONE_LAYER, Dropout(0.5, (draw_key(1, "layer", layer),))), 0)
+        for layer in (1, 2)
     )
     assert len(first.keys() & second.keys()) / len(first) == pytest.approx(0.5, abs=0.04)
 
 
 def test_an_empty_batch_has_an_empty_fan() -> None:
-    fan = fan_of(big_stack(), np.zeros(0, np.int32), backbone_for("grec", 2), undropped(2))
-    output, layer0 = spread(fan, torch.ones(200, 3), MULTIPLY)
+    subgraph = sample_subgraph(big_stack(), np.zeros(0, np.int32), backbone_for("grec", 2), undropped(2))
+    output, layer0 = propagate_subgraph(subgraph, torch.ones(200, 3), MULTIPLY)
     assert (tuple(output.shape), tuple(layer0.shape)) == ((0, 3), (0, 3))
 
 
 def test_dropout_leaves_the_expectation_of_a_layer_unchanged() -> None:
     stack, wanted = big_stack(), np.array([3], np.int32)
     table = torch.ones(200, 1)
-    whole = spread(fan_of(stack, wanted, ONE_LAYER, undropped(1)), table, MULTIPLY)[0].item()
+    whole = propagate_subgraph(sample_subgraph(stack, wanted, ONE_LAYER, undropped(1)), table, MULTIPLY)[0].item()
     drawn = [
-        spread(fan_of(stack, wanted, ONE_LAYER, Dropout(0.7, (draw_key(1, turn),))), table, MULTIPLY)[0].item()
+        propagate_subgraph(
+            sample_subgraph(stack, wanted, ONE_LAYER, Dropout(0.7, (draw_key(1, turn),))), table, MULTIPLY
+        )[0].item()
         for turn in range(2000)
     ]
     assert np.mean(drawn) == pytest.approx(whole, abs=4 * np.std(drawn) / 2000**0.5)
@@ -176,7 +187,12 @@ def test_dropout_leaves_the_expectation_of_two_stacked_layers_unchanged() -> Non
     """Layers are dropped independently, so the mean over masks of a linear propagation is the undropped one."""
     world, backbone = two_domains(3, 0.6), backbone_for("grec", 2)
     stack, wanted, table = inter_stack(world), np.arange(world.nodes, dtype=np.int32), table_of(world.nodes).detach()
-    whole = spread(fan_of(stack, wanted, backbone, undropped(2)), table, MULTIPLY)[0].numpy()
+    whole = propagate_subgraph(sample_subgraph(stack, wanted, backbone, undropped(2)), table, MULTIPLY)[0].numpy()
     drops = [Dropout(0.5, (draw_key(1, turn, 1), draw_key(1, turn, 2))) for turn in range(1500)]
-    drawn = np.stack([spread(fan_of(stack, wanted, backbone, drop), table, MULTIPLY)[0].numpy() for drop in drops])
+    drawn = np.stack(
+        [
+            propagate_subgraph(sample_subgraph(stack, wanted, backbone, drop), table, MULTIPLY)[0].numpy()
+            for drop in drops
+        ]
+    )
     assert np.all(np.abs(drawn.mean(axis=0) - whole) <= 5 * drawn.std(axis=0) / 1500**0.5 + 1e-6)

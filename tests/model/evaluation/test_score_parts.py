@@ -18,7 +18,7 @@ def test_shares_are_those_of_each_parts_deviation_over_the_items(books: Loaded) 
     users, count = np.arange(books.domain.users), books.domain.users
     blend = Blend(BlendWeights(vectors=1.0, evidence=0.7, spread=2.0), books.evidence)
     dense = books.vectors.numpy()
-    histories = books.evidence.histories_of(users)
+    histories = books.evidence.user_histories(users)
     parts = {
         "share_inter": dense[:count, :3] @ dense[count:, :3].T,
         "share_intra": dense[:count, 3:] @ dense[count:, 3:].T,
@@ -47,7 +47,7 @@ def test_a_part_that_is_not_there_has_no_share_and_a_user_whose_scores_are_equal
 
 def test_where_evidence_alone_is_served_it_is_all_of_the_score(books: Loaded) -> None:
     blend = Blend(BlendWeights(vectors=0.0, evidence=0.7, spread=2.0), books.evidence)
-    known = np.flatnonzero(books.evidence.histories_of(np.arange(books.domain.users)).lengths)[:5]
+    known = np.flatnonzero(books.evidence.user_histories(np.arange(books.domain.users)).lengths)[:5]
     found = spread_shares(books.vectors, books.domain, known, PARTS, blend)
     assert set(found["share_evidence"].tolist()) == {1.0}
     assert set(found["share_inter"].tolist()) == {0.0}
@@ -64,7 +64,7 @@ def test_shares_do_not_depend_on_the_block_of_users(books: Loaded, monkeypatch: 
 
 def test_users_are_drawn_by_seed_where_there_are_many(books: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     everybody = measured_users(books.rows, books.domain, "test", 1)
-    assert np.array_equal(everybody, np.unique(books.rows.of("test").users))
+    assert np.array_equal(everybody, np.unique(books.rows.for_split("test").users))
     monkeypatch.setattr("model.evaluation.score_parts._USERS", 5)
     few, again, other = (measured_users(books.rows, books.domain, "test", seed) for seed in (1, 1, 2))
     assert few.size == 5

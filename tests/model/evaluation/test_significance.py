@@ -8,11 +8,11 @@ from data_contracts.contracts import METRICS, RANKS, RANKS_FILE
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
-from flows.compare.runs import Compared
 from flows.compare.significance import RESAMPLES, p_over_users
 from flows.compare.tables import as_json, comparison_tables
+from flows.runner.lookup import RunView
 from model.evaluation.metrics import auc_parts, candidate_statistics, resample_weights
-from model.evaluation.significance import differences, mean_sums, p_of_no_difference, user_sums
+from model.evaluation.significance import differences, mean_sums, p_value, user_sums
 
 CUTS = {"recall_at": [1, 3], "full_at": [5]}
 
@@ -32,7 +32,7 @@ def random_ranks(seed: int, worse: int = 0, users: int = 40) -> pa.Table:
     return ranks_of([(row // 3, row, int(own), 1.0 - own / 20, int(own)) for row, own in enumerate(rank)])
 
 
-def run(store: Store, name: str, ranks: pa.Table) -> Compared:
+def run(store: Store, name: str, ranks: pa.Table) -> RunView:
     """A run whose values do not matter, with these ranks."""
 
     def write(draft: Draft) -> None:
@@ -42,7 +42,7 @@ def run(store: Store, name: str, ranks: pa.Table) -> Compared:
         draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
         write_checked(RANKS, ranks, draft.folder / RANKS_FILE, "ranks")
 
-    return Compared(name, {"name": name}, {"metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write)})
+    return RunView(name, store, {"name": name}, {"metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write)})
 
 
 def test_parts_of_the_auc_have_it_as_their_mean():
@@ -110,7 +110,7 @@ def test_chance_is_seldom_significant():
     for seed in range(100):
         own, other = (user_sums(random_ranks(1000 * seed + side), [1], []) for side in (0, 1))
         (found,) = differences([(own, other)], resample_weights(seed, ("x",), 100, 40))
-        significant += p_of_no_difference(found["recall@1"]) < 0.05
+        significant += p_value(found["recall@1"]) < 0.05
     assert 0 < significant <= 13
 
 

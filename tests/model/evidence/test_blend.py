@@ -5,10 +5,18 @@ from loaded_domain import Loaded
 from tiny_world import Tiny
 
 from data_contracts.settings import EvaluateSettings
-from model.compute.column_parallel import ALONE
-from model.evaluation.fit import SHARES, Curve, Point, blend_curve, choose, validation_users, vectors_curve
+from model.compute.column_parallel import SINGLE_PROCESS
+from model.evaluation.fit import (
+    SHARES,
+    BlendCurve,
+    BlendPoint,
+    blend_curve,
+    choose_blends,
+    validation_users,
+    vectors_curve,
+)
 from model.evaluation.metrics import user_values
-from model.evaluation.stage import Answers
+from model.evaluation.stage import RankedHeldOut
 from model.evaluation.validation import vector_scorer
 from model.evidence.blend import Blend, BlendWeights
 from model.evidence.domain_evidence import Histories
@@ -39,17 +47,17 @@ def test_evidence_sums_the_weights_of_a_users_train_items_in_all_domains(tiny_wo
     ids = tiny_world.parents["nodes"].read(["kind", "id"], domain="books")
     users = ids.filter(np.asarray(ids["kind"]) == "user")["id"].to_pylist()
     known, numbers = train_items(tiny_world), item_numbers(tiny_world)
-    items = books.domain.union[books.domain.users :] - books.world.users
+    items = books.domain.union_nodes[books.domain.users :] - books.world.users
     expected = np.array([books.dense[[numbers[item] for item in known[user]]].sum(axis=0)[items] for user in users])
-    found = books.evidence.sum(books.evidence.histories_of(np.arange(len(users))))
+    found = books.evidence.sum(books.evidence.user_histories(np.arange(len(users))))
     assert np.allclose(found, expected, atol=1e-6)
     assert (found > 0).any()
-    lengths = books.evidence.histories_of(np.arange(len(users))).lengths
+    lengths = books.evidence.user_histories(np.arange(len(users))).lengths
     assert lengths.tolist() == [len(known[user]) for user in users]
 
 
 def test_contributions_of_a_users_items_add_up_to_the_evidence(books: Loaded) -> None:
-    histories = books.evidence.histories_of(np.arange(books.domain.users))
+    histories = books.evidence.user_histories(np.arange(books.domain.users))
     evidence, longest = books.evidence.sum(histories), int(histories.lengths.max())
     owners, targets = np.nonzero(evidence > 0)
     items, weights, totals = books.evidence.strongest(histories, owners, targets, longest)
@@ -64,7 +72,7 @@ def test_contributions_of_a_users_items_add_up_to_the_evidence(books: Loaded) ->
 
 
 def test_the_strongest_items_are_the_first_of_all(books: Loaded) -> None:
-    histories = books.evidence.histories_of(np.arange(books.domain.users))
+    histories = books.evidence.user_histories(np.arange(books.domain.users))
     owners, targets = np.nonzero(books.evidence.sum(histories) > 0)
     every, few = (books.evidence.strongest(histories, owners, targets, most) for most in (60, 3))
     assert np.array_equal(few[0], every[0][:, :3])
@@ -72,7 +80,7 @@ def test_the_strongest_items_are_the_first_of_all(books: Loaded) -> None:
 
 
 def test_sparse_sums_are_the_dense_ones_to_the_bit(books: Loaded) -> None:
-    histories = books.evidence.histories_of(np.arange(books.domain.users))
+    histories = books.evidence.user_histories(np.arange(books.domain.users))
     dense = books.evidence.sum(histories)
     for user, row in enumerate(dense):
         items, sums = books.evidence.sum_sparsely(histories[user : user + 1].items)
@@ -84,38 +92,41 @@ def test_sparse_sums_are_the_dense_ones_to_the_bit(books: Loaded) -> None:
 def test_some_items_of_one_user_score_as_among_all_items(books: Loaded) -> None:
     blend = Blend(BlendWeights(vectors=0.5, evidence=0.7, spread=2.0), books.evidence)
     scores, every = books.dots.copy(), np.arange(books.domain.items)
-    blend.add(scores, np.arange(books.domain.users))
+    blend.apply(scores, books.evidence.user_histories(np.arange(books.domain.users)))
     for user in range(books.domain.users):
-        of_user = blend.of_user(books.evidence.histories_of(np.array([user])).items)
+        of_user = blend.for_one_user(books.evidence.user_histories(np.array([user])).items)
         assert np.allclose(of_user.blend(books.dots[user], every), scores[user], atol=1e-6)
         assert np.allclose(of_user.blend(books.dots[user, 3:5], every[3:5]), scores[user, 3:5], atol=1e-6)
 
 
 def test_a_blended_score_is_the_weighted_sum_on_the_scale_of_the_vectors(books: Loaded) -> None:
     weights, users = BlendWeights(vectors=1.0, evidence=0.7, spread=2.0), np.arange(books.domain.users)
-    histories = books.evidence.histories_of(users)
+    histories = books.evidence.user_histories(users)
     weighted = 0.7 * histories.lengths[:, None] ** 0.5 * books.evidence.sum(histories)
     scale = 1 / (1 + weighted.std(axis=1) / 2.0)
     scores = books.dots.copy()
-    Blend(weights, books.evidence).add(scores, users)
+    Blend(weights, books.evidence).apply(scores, books.evidence.user_histories(users))
     assert np.allclose(scores, (books.dots + weighted) * scale[:, None], atol=1e-5)
 
 
 def test_a_user_without_train_items_is_ranked_by_vectors_even_where_evidence_alone_is_served(books: Loaded) -> None:
     nobody = Histories(np.zeros(2, np.int64), np.empty(0, np.int32))
     scores = books.dots[:1].copy()
-    Blend(BlendWeights(vectors=0.0, evidence=0.7, spread=2.0), books.evidence).add_to(scores, nobody)
+    Blend(BlendWeights(vectors=0.0, evidence=0.7, spread=2.0), books.evidence).apply(scores, nobody)
     assert np.array_equal(scores, books.dots[:1])
 
 
 def test_ranks_and_candidates_are_those_of_the_blended_scores(books: Loaded) -> None:
     blend = Blend(BlendWeights(vectors=1.0, evidence=0.7, spread=2.0), books.evidence)
     scores = books.dots.copy()
-    blend.add(scores, np.arange(books.domain.users))
-    answers = Answers.of(books.vectors, books.domain, (books.rows, "test"), EvaluateSettings(candidates=5), blend)
-    held = books.rows.of("test")
+    blend.apply(scores, books.evidence.user_histories(np.arange(books.domain.users)))
+    answers = RankedHeldOut.build(
+        books.vectors, books.domain, books.rows, "test", EvaluateSettings(candidates=5), blend
+    )
+    held = books.rows.for_split("test")
     assert np.allclose(answers.positive, scores[held.users, held.items], atol=1e-6)
-    for user, item, rank in zip(held.users[answers.ranked], held.items[answers.ranked], answers.ranks, strict=True):
+    users, items = held.users[answers.is_ranked], held.items[answers.is_ranked]
+    for user, item, rank in zip(users, items, answers.ranks, strict=True):
         seen = books.rows.items[(books.rows.users == user) & (books.rows.split != 2)]
         shown = np.setdiff1d(np.arange(books.domain.items), seen)
         assert rank == (scores[user, shown] >= scores[user, item]).sum()
@@ -123,11 +134,11 @@ def test_ranks_and_candidates_are_those_of_the_blended_scores(books: Loaded) -> 
 
 def test_a_curve_measures_every_blend_as_a_full_ranking_does(books: Loaded) -> None:
     held = validation_users(books.rows, books.domain, 1000, 1)
-    curve = blend_curve(held, vector_scorer(books.vectors, books.domain, ALONE), books.evidence)
+    curve = blend_curve(held, vector_scorer(books.vectors, books.domain, SINGLE_PROCESS), books.evidence)
     assert [point.share for point in curve.points] == list(SHARES)
     for point in curve.points[:: len(SHARES) // 3]:
-        answers = Answers.of(
-            books.vectors, books.domain, (books.rows, "valid"), EvaluateSettings(), Blend(point.weights, books.evidence)
+        answers = RankedHeldOut.build(
+            books.vectors, books.domain, books.rows, "valid", EvaluateSettings(), Blend(point.weights, books.evidence)
         )
         values = user_values(answers.users, answers.ranks, (20,))
         assert point.ndcg == pytest.approx(values["full_ndcg@20"].mean(), abs=1e-6)
@@ -136,7 +147,7 @@ def test_a_curve_measures_every_blend_as_a_full_ranking_does(books: Loaded) -> N
 
 def test_a_curve_does_not_depend_on_the_block_of_users(books: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     held = validation_users(books.rows, books.domain, 1000, 1)
-    score = vector_scorer(books.vectors, books.domain, ALONE)
+    score = vector_scorer(books.vectors, books.domain, SINGLE_PROCESS)
     whole = blend_curve(held, score, books.evidence)
     monkeypatch.setattr("model.sparse.rows._BLOCK_BYTES", 4 * books.domain.items * 3)
     assert blend_curve(held, score, books.evidence) == whole
@@ -153,14 +164,16 @@ def test_validation_users_are_drawn_by_seed_and_keep_all_their_rows(books: Loade
         assert np.array_equal(few.items[few.owners == place], mine)
 
 
-def curve(users: int, *ndcg: float) -> Curve:
+def curve(users: int, *ndcg: float) -> BlendCurve:
     shares = np.linspace(0.0, 1.0, len(ndcg))
-    return Curve(tuple(Point(s, BlendWeights(1.0, s, 1.0), v, v) for s, v in zip(shares, ndcg, strict=True)), users)
+    return BlendCurve(
+        tuple(BlendPoint(s, BlendWeights(1.0, s, 1.0), v, v) for s, v in zip(shares, ndcg, strict=True)), users
+    )
 
 
 def test_the_best_blend_is_chosen_and_of_equal_ones_the_one_with_least_evidence() -> None:
     curves = {"a": curve(10_000, 0.1, 0.3, 0.3, 0.2)}
-    assert choose(curves)["a"] is curves["a"].points[1]
+    assert choose_blends(curves)["a"] is curves["a"].points[1]
 
 
 def test_a_domain_with_few_validation_users_leans_on_the_others() -> None:
@@ -169,29 +182,31 @@ def test_a_domain_with_few_validation_users_leans_on_the_others() -> None:
         "small": curve(5, 0.2, 0.29, 0.3, 0.1),
         "none": curve(0, 0, 0, 0, 0),
     }
-    chosen = choose(curves)
+    chosen = choose_blends(curves)
     assert [chosen[name].share for name in curves] == [curves["large"].points[1].share] * 3
 
 
 def test_where_vectors_or_evidence_alone_validate_better_they_are_served() -> None:
     curves = {"large": curve(10_000, 0.1, 0.3, 0.2, 0.1), "small": curve(5, 0.4, 0.2, 0.1, 0.1)}
-    assert choose(curves)["small"] is curves["small"].points[0]
+    assert choose_blends(curves)["small"] is curves["small"].points[0]
 
 
 def test_without_evidence_vectors_rank_alone(books: Loaded) -> None:
     held = validation_users(books.rows, books.domain, 1000, 1)
-    (point,) = vectors_curve(held, vector_scorer(books.vectors, books.domain, ALONE), books.domain.items).points
-    answers = Answers.of(books.vectors, books.domain, (books.rows, "valid"), EvaluateSettings())
+    (point,) = vectors_curve(
+        held, vector_scorer(books.vectors, books.domain, SINGLE_PROCESS), books.domain.items
+    ).points
+    answers = RankedHeldOut.build(books.vectors, books.domain, books.rows, "valid", EvaluateSettings())
     assert point.ndcg == pytest.approx(user_values(answers.users, answers.ranks, (20,))["full_ndcg@20"].mean())
 
 
 def test_vectors_that_say_nothing_leave_the_ranking_to_evidence(books: Loaded) -> None:
     held = validation_users(books.rows, books.domain, 1000, 1)
     nothing = torch.zeros_like(books.vectors)
-    (point,) = blend_curve(held, vector_scorer(nothing, books.domain, ALONE), books.evidence).points
+    (point,) = blend_curve(held, vector_scorer(nothing, books.domain, SINGLE_PROCESS), books.evidence).points
     assert (point.share, point.weights.vectors) == (1.0, 0.0)
     blend = Blend(point.weights, books.evidence)
-    answers = Answers.of(nothing, books.domain, (books.rows, "valid"), EvaluateSettings(), blend)
+    answers = RankedHeldOut.build(nothing, books.domain, books.rows, "valid", EvaluateSettings(), blend)
     assert point.ndcg == pytest.approx(user_values(answers.users, answers.ranks, (20,))["full_ndcg@20"].mean())
-    curves = {"books": Curve((point,), 9), "other": curve(9, 0.1, 0.3, 0.2)}
-    assert choose(curves)["books"] is choose({"books": curves["books"]})["books"] is point
+    curves = {"books": BlendCurve((point,), 9), "other": curve(9, 0.1, 0.3, 0.2)}
+    assert choose_blends(curves)["books"] is choose_blends({"books": curves["books"]})["books"] is point

@@ -8,12 +8,12 @@ from tiny_world import Tiny, seeded
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.train_settings import TrainSettings
 from model.baselines.two_tower import TwoTower
-from model.edda.alignment import AlignedPairs
+from model.edda.alignment import AlignmentBatch
 from model.edda.model import Edda
 from model.learners import edda as learning
 from model.learners.base import Measure
-from model.learners.divergence import Course, DivergedError, not_finite
-from model.sparse.matrix import Multiply
+from model.learners.divergence import DivergedError, EpochGuard, non_finite_values
+from model.sparse.matrix import SpmmEngine
 from model.training.stage import train
 
 SMALL = TrainSettings(width=8, epochs=4, batch_size=64, learning_rate=0.01, alignment=0.3, intra_shared_at_most=1.0)
@@ -81,7 +81,7 @@ def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
 ) -> None:
     true = learning.alignment_loss
 
-    def exploding(model: Edda, pairs: AlignedPairs, multiply: Multiply) -> torch.Tensor:
+    def exploding(model: Edda, pairs: AlignmentBatch, multiply: SpmmEngine) -> torch.Tensor:
         loss = true(model, pairs, multiply)
         model.intra[2].data[0, 3] = -torch.inf if (pairs.source, pairs.target) == (2, 1) else 0.0
         return loss
@@ -95,14 +95,14 @@ def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
 def test_a_baseline_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
     tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = TwoTower.learn
+    true = TwoTower.train_epoch
 
-    def spoilt(self: TwoTower, course: Course) -> list[Measure]:
-        measures = true(self, course)
+    def spoilt(self: TwoTower, guard: EpochGuard) -> list[Measure]:
+        measures = true(self, guard)
         self.towers.embeddings.data[:, 0] = torch.inf
         return measures
 
-    monkeypatch.setattr(TwoTower, "learn", spoilt)
+    monkeypatch.setattr(TwoTower, "train_epoch", spoilt)
     network = SMALL.model_copy(update={"model": "shared-bottom"})
     with pytest.raises(DivergedError, match="seed 7, epoch 1: vectors/books holds"):
         train(
@@ -137,12 +137,12 @@ def test_every_tensor_that_is_not_finite_is_named_with_a_value() -> None:
         "sound": torch.ones(3, 2), "empty": torch.ones(0, 2), "low": torch.tensor([0.0, -torch.inf]),
         "none": torch.tensor([1.0, torch.nan]),
     }  # fmt: skip
-    assert list(not_finite(tensors)) == ["low", "none"]
-    assert not_finite(tensors)["low"] == -torch.inf
+    assert list(non_finite_values(tensors)) == ["low", "none"]
+    assert non_finite_values(tensors)["low"] == -torch.inf
 
 
 def test_without_a_finished_epoch_nothing_is_said_to_be_kept() -> None:
     with pytest.raises(
         DivergedError, match=r"epoch 1, domain a, batch 0: .*; no epoch is kept; lower .* to train anew$"
     ):
-        Course(7, 1, "x", 0, 0.1).check_loss(float("nan"), "a", "batch 0")
+        EpochGuard(7, 1, "x", 0, 0.1).check_loss(float("nan"), "a", "batch 0")

@@ -52,7 +52,7 @@ def test_rows_that_wait_come_to_where_adam_moves_them(slope: float) -> None:
     for step in range(100):
         rows = torch.randperm(50, generator=torch.Generator().manual_seed(step))[: 3 if step % 40 else 40]
         if step % 7:
-            ours.reads(table, rows)
+            ours.prepare_rows(table, rows)
             assert (table[rows] - plain[rows]).abs().max() < 1e-5
             furthest = max(furthest, float((table - plain).detach().abs().max()))
         for optimiser, taken in ((ours, take_rows(table, rows)), (adam, plain[rows])):

@@ -11,11 +11,11 @@ from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.compute.column_parallel import ALONE, Columns
-from model.data.dataset import load_rows, load_world
+from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
+from model.data.dataset import load_dataset, load_interactions
 from model.edda.checkpoint import load_checkpoint
-from model.edda.model import Edda, Shape
-from model.learners.warm_start import WarmStart, warm_start
+from model.edda.model import Edda, TableShapes
+from model.learners.warm_start import WarmStart, build_warm_start
 from model.training import stage as train_module
 from model.training.stage import train
 
@@ -60,24 +60,26 @@ def generations(store: Store) -> tuple[Tiny, Artifact, Tiny]:
 
 def start_of(generations: tuple[Tiny, Artifact, Tiny], seed: int = SEED) -> WarmStart | None:
     before, checkpoint, now = generations
-    world = load_world(now.parents["nodes"], now.parents["graph"])
-    rows = [load_rows(now.parents["interactions"], domain, world) for domain in world.domains]
-    return warm_start({**now.parents, **earlier(before, checkpoint)}, seed, world, rows)
+    world = load_dataset(now.parents["nodes"], now.parents["graph"])
+    rows = [load_interactions(now.parents["interactions"], domain, world) for domain in world.domains]
+    return build_warm_start({**now.parents, **earlier(before, checkpoint)}, seed, world, rows)
 
 
-def filled(start: WarmStart, now: Tiny, columns: Columns = ALONE) -> tuple[Edda, Edda]:
+def filled(start: WarmStart, now: Tiny, columns: ColumnParallel = SINGLE_PROCESS) -> tuple[Edda, Edda]:
     """The model as it is drawn, and as it starts."""
-    world = load_world(now.parents["nodes"], now.parents["graph"])
-    shape = Shape("both", SMALL.width, world.nodes, {d.name: d.nodes for d in world.domains}, True, SMALL.intra_width)
+    world = load_dataset(now.parents["nodes"], now.parents["graph"])
+    shape = TableShapes(
+        "both", SMALL.width, world.nodes, {d.name: d.nodes for d in world.domains}, True, SMALL.intra_width
+    )
     drawn, model = (Edda(shape, SEED, SMALL.initial_spread, columns) for _ in range(2))
-    start.fill(model)
+    start.initialise(model)
     return drawn, model
 
 
 def vectors(tiny: Tiny, model: Edda, domain: str) -> dict[tuple[str, str], np.ndarray]:
     """Kind, id → intra row beside inter row."""
-    world = load_world(tiny.parents["nodes"], tiny.parents["graph"])
-    union = next(of.union for of in world.domains if of.name == domain)
+    world = load_dataset(tiny.parents["nodes"], tiny.parents["graph"])
+    union = next(of.union_nodes for of in world.domains if of.name == domain)
     tensors = model.tensors()
     rows = torch.cat([tensors[f"intra/{domain}"], tensors["inter"][torch.from_numpy(union).long()]], dim=1).numpy()
     named = tiny.parents["nodes"].read(["kind", "id"], domain=domain).to_pylist()
@@ -86,7 +88,7 @@ def vectors(tiny: Tiny, model: Edda, domain: str) -> dict[tuple[str, str], np.nd
 
 def test_known_users_and_items_keep_their_rows_whatever_their_numbers(generations) -> None:
     before, checkpoint, now = generations
-    model = load_checkpoint(checkpoint, load_world(before.parents["nodes"], before.parents["graph"])).model
+    model = load_checkpoint(checkpoint, load_dataset(before.parents["nodes"], before.parents["graph"])).model
     _, start = filled(start_of(generations), now)
     for domain in SIZES:
         had, has = vectors(before, model, domain), vectors(now, start, domain)
@@ -121,7 +123,7 @@ def test_each_process_fills_its_own_columns(generations) -> None:
     *_, now = generations
     start = start_of(generations)
     whole = filled(start, now)[1].tensors()
-    parts = [filled(start, now, Columns(rank, 2))[1].tensors() for rank in range(2)]
+    parts = [filled(start, now, ColumnParallel(rank, 2))[1].tensors() for rank in range(2)]
     for name, tensor in whole.items():
         torch.testing.assert_close(torch.cat([part[name] for part in parts], dim=1), tensor, rtol=0, atol=1e-7)
 
@@ -137,7 +139,7 @@ def test_how_rows_begin_is_counted(generations) -> None:
     }  # fmt: skip
     # In games dice has u0000 for a neighbour, player i0000.
     assert found["inter"]["from_neighbours"] == 4
-    assert sum(found["inter"].values()) == load_world(now.parents["nodes"], now.parents["graph"]).nodes
+    assert sum(found["inter"].values()) == load_dataset(now.parents["nodes"], now.parents["graph"]).nodes
 
 
 def test_another_seed_starts_as_usual(generations) -> None:
@@ -149,7 +151,7 @@ def test_held_out_rows_that_were_learned_from_are_counted(store: Store) -> None:
     moved = {"books": [("0", "x", "train"), ("a", "x", "valid"), ("a", "y", "train"), ("b", "x", "test"),
                        ("b", "y", "test"), ("b", "z", "train")]}  # fmt: skip
     world = build(store, log)
-    assert start_of((world, trained(world), build(store, moved))).seen == 2
+    assert start_of((world, trained(world), build(store, moved))).held_out_rows_seen == 2
 
 
 def test_training_goes_on_where_it_ended_and_may_keep_the_start(generations) -> None:
@@ -161,7 +163,7 @@ def test_training_goes_on_where_it_ended_and_may_keep_the_start(generations) -> 
     assert warm.statistics["epoch"] == max(scores, key=lambda epoch: (scores[epoch], -epoch))
     assert warm.statistics["warm_start"]["from"] == checkpoint.key
     assert warm.key != trained(now, settings=settings).key
-    model = load_checkpoint(warm, load_world(now.parents["nodes"], now.parents["graph"])).model
+    model = load_checkpoint(warm, load_dataset(now.parents["nodes"], now.parents["graph"])).model
     _, start = filled(start_of(generations), now)
     torch.testing.assert_close(model.tensors()["inter"], start.tensors()["inter"], rtol=0, atol=1e-6)
 

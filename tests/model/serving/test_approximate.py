@@ -22,7 +22,7 @@ from model.evidence.neighbours import ItemNeighbours
 from model.serving import approximate
 from model.serving.approximate import IndexSearch, build_index, find_index, open_index
 from model.serving.catalogue import Catalogue
-from model.serving.exact import best_items
+from model.serving.exact import top_items
 from model.serving.scorer import DomainScorer, DomainScorers, Query
 
 
@@ -48,8 +48,8 @@ def forty(known: list[int], blend: Blend | None = None) -> tuple[DomainScorer, Q
     nobody = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(40, np.int64)
     catalogue = Catalogue("books", None, None, np.ones((1, 1), np.float32), vectors, *nobody)
     histories = Histories(np.array([0, len(known)]), np.array(known, np.int32)) if blend else None
-    left_out = np.array([0, len(known)]), np.array(known, np.int32)
-    return DomainScorer(catalogue, blend), Query(catalogue.users, histories, *left_out)
+    excluded = np.array([0, len(known)]), np.array(known, np.int32)
+    return DomainScorer(catalogue, blend), Query(catalogue.users, histories, *excluded)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_an_index_finds_nearly_what_exact_search_finds() -> None:
     index.add(scorer.catalogue.items)
     query = scorer.query(np.arange(200))
     found = IndexSearch({"books": index})(scorer, query, 20)
-    exact = best_items(scorer, query, 20)
+    exact = top_items(scorer, query, 20)
     shares = [np.isin(*rows).mean() for rows in zip(exact[0], found[0], strict=True)]
     assert np.mean(shares) > 0.99
     for mine, scores, row in zip(*found, scorer.score(query), strict=True):
@@ -122,10 +122,10 @@ def test_a_bound_on_candidates_by_evidence_keeps_the_strongest(monkeypatch: pyte
     found = IndexSearch({"books": Ball(list(range(70)), 3_000)})(scorer, scorer.query(np.arange(50)), 20)
     for user, items in enumerate(found[0]):
         query = scorer.query(np.array([user]))
-        evidence = scorer.evidence_of(query)
-        new = ~np.isin(evidence.items, query.left_out)
+        evidence = scorer.user_evidence(query)
+        new = ~np.isin(evidence.items, query.excluded)
         strongest = evidence.items[new][np.argsort(-evidence.weighted[new])[:20]]
-        candidates = np.union1d(np.setdiff1d(np.arange(70), query.left_out), strongest)
+        candidates = np.union1d(np.setdiff1d(np.arange(70), query.excluded), strongest)
         scores = scorer.score(query)[0]
         assert scores[items].min() >= np.sort(scores[candidates])[-20] - 1e-4
 
@@ -133,7 +133,7 @@ def test_a_bound_on_candidates_by_evidence_keeps_the_strongest(monkeypatch: pyte
 def test_recall_is_whole_where_there_is_nothing_to_find() -> None:
     scorer, _ = forty([])
     catalogue = replace(scorer.catalogue, indptr=np.array([0, 40]), known=np.arange(40, dtype=np.int32))
-    assert approximate._compared(DomainScorer(catalogue, None), IndexSearch({"books": Ball([], 40)}))["recall"] == 1.0
+    assert approximate._compare(DomainScorer(catalogue, None), IndexSearch({"books": Ball([], 40)}))["recall"] == 1.0
 
 
 def test_every_domain_is_indexed_and_compared(built: Artifact) -> None:

@@ -11,11 +11,11 @@ from tiny_world import TinyRun, build, exported
 from data_contracts.settings import ComputeSettings, ExportSettings, NeighboursSettings
 from data_contracts.store.store import Store
 from model.serving.exact import fold_in
+from model.serving.explanations import REASONS
 from model.serving.export import export_recommendations
 from model.serving.ids import UnknownError
 from model.serving.recommender import Ranking, Recommender
 from model.serving.scorer import DomainScorers, served_artifacts
-from model.serving.why import REASONS
 from pipeline.neighbours.stage import build_neighbours
 
 LOG = {

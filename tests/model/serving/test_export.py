@@ -11,10 +11,10 @@ from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSet
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.compute.allocator import Room
-from model.data.dataset import load_world
+from model.compute.allocator import Allocator
+from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
-from model.edda.final_vectors import final_vectors, network_of
+from model.edda.final_vectors import build_graphs, final_vectors
 from model.serving.catalogue import Catalogue, open_catalogue
 from model.serving.export import export_embeddings, export_recommendations
 from model.serving.recommender import Recommender
@@ -40,9 +40,9 @@ def parents(tiny_world: Tiny) -> dict[str, Artifact]:
 
 def test_embeddings_are_the_final_vectors_under_the_logs_ids(tiny_world: Tiny, parents: dict[str, Artifact]) -> None:
     embeddings = export_embeddings(tiny_world.store, TOP, parents, ONE)
-    world = load_world(parents["nodes"], parents["graph"])
+    world = load_dataset(parents["nodes"], parents["graph"])
     checkpoint = load_checkpoint(parents["checkpoint"], world)
-    network = network_of(world, checkpoint.backbone, choose_engine("native", torch.device("cpu"))[1])
+    network = build_graphs(world, checkpoint.backbone, choose_engine("native", torch.device("cpu"))[1])
     for domain, vectors in zip(world.domains, final_vectors(checkpoint.model, network), strict=True):
         table = embeddings.read(domain=domain.name)
         assert table.select(["kind", "id"]).equals(parents["nodes"].read(["kind", "id"], domain=domain.name))
@@ -103,8 +103,8 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
 ) -> None:
     """Numbers of users and items then follow the run's history, not the order of ids."""
 
-    def turned(artifacts: Mapping[str, Artifact], domain: str, room: Room) -> Catalogue:
-        found = open_catalogue(artifacts, domain, room)
+    def turned(artifacts: Mapping[str, Artifact], domain: str, allocator: Allocator) -> Catalogue:
+        found = open_catalogue(artifacts, domain, allocator)
         return replace(found, user_ids=found.user_ids[::-1], item_ids=found.item_ids[::-1])
 
     parents = served_artifacts(tiny_run.artifacts)
@@ -119,8 +119,8 @@ def test_ids_that_an_update_appended_are_exported_in_their_order(
 def test_a_domain_whose_users_know_all_items_has_no_recommendations(
     tiny_run: TinyRun, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def known(artifacts: Mapping[str, Artifact], domain: str, room: Room) -> Catalogue:
-        found = open_catalogue(artifacts, domain, room)
+    def known(artifacts: Mapping[str, Artifact], domain: str, allocator: Allocator) -> Catalogue:
+        found = open_catalogue(artifacts, domain, allocator)
         users, items = len(found.users), len(found.items)
         every = np.arange(users + 1) * items, np.tile(np.arange(items, dtype=np.int32), users)
         return replace(found, indptr=every[0], known=every[1]) if domain == "books" else found

@@ -7,8 +7,8 @@ from fake_stages import edda
 from tiny_world import TinyRun, build
 
 from data_contracts.store.store import Store
-from model.serving.catalogue import Catalogue, numbers_of, open_catalogue
-from model.serving.exact import best_for_users, fold_in, similar_items
+from model.serving.catalogue import Catalogue, find_numbers, open_catalogue
+from model.serving.exact import fold_in, similar_items, top_items_for_users
 from model.serving.ids import UnknownError
 from model.serving.recommender import Recommender
 from model.serving.scorer import DomainScorer, DomainScorers
@@ -31,21 +31,21 @@ def scorer(items: list[list[float]], users: list[list[float]], known: list[list[
 
 def test_the_best_items_leave_out_known_ones_and_go_by_number_where_equal() -> None:
     books = scorer([[1], [3], [2], [3], [3]], [[1], [-1]], [[1], []])
-    items, scores = best_for_users(books, np.array([0, 1]), 3)
+    items, scores = top_items_for_users(books, np.array([0, 1]), 3)
     assert items.tolist() == [[3, 4, 2], [0, 2, 1]]
     assert scores.tolist() == [[3, 3, 2], [-1, -2, -3]]
 
 
 def test_where_too_few_are_left_there_is_no_item() -> None:
     books = scorer([[1], [2]], [[1]], [[0]])
-    assert best_for_users(books, np.array([0]), 9)[0].tolist() == [[1, -1]]
+    assert top_items_for_users(books, np.array([0]), 9)[0].tolist() == [[1, -1]]
 
 
 def test_best_items_do_not_depend_on_the_block(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
     books = DomainScorers(tiny_run.artifacts)["books"]
-    whole = best_for_users(books, np.arange(30), 5)[0].tolist()
+    whole = top_items_for_users(books, np.arange(30), 5)[0].tolist()
     monkeypatch.setattr("model.sparse.rows._BLOCK_BYTES", 4 * 20 * 7)
-    assert best_for_users(books, np.arange(30), 5)[0].tolist() == whole
+    assert top_items_for_users(books, np.arange(30), 5)[0].tolist() == whole
 
 
 def test_similar_items_go_by_the_angle_and_not_by_length() -> None:
@@ -71,9 +71,9 @@ def test_without_trained_users_a_new_ones_vector_is_the_step_itself() -> None:
 def test_ids_are_found_by_their_order_and_strangers_are_not() -> None:
     ids = pa.array(["", "a", "é", "😀"], pa.large_string())
     wanted = ["😀", "a", "b", "", "\ud800", "z" * 9999]
-    assert numbers_of(ids, np.arange(4), wanted).tolist() == [3, 1, -1, 0, -1, -1]
+    assert find_numbers(ids, np.arange(4), wanted).tolist() == [3, 1, -1, 0, -1, -1]
     order = np.array([2, 0, 3, 1])
-    assert numbers_of(ids.take([1, 3, 0, 2]), order, wanted).tolist() == [1, 0, -1, 2, -1, -1]
+    assert find_numbers(ids.take([1, 3, 0, 2]), order, wanted).tolist() == [1, 0, -1, 2, -1, -1]
 
 
 def test_a_graph_of_other_nodes_is_refused(tiny_run: TinyRun, store: Store) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from model.sparse.batch_scores import pair_scores, pairing_of
+from model.sparse.batch_scores import batch_scores, score_pattern
 from model.sparse.matrix import choose_engine
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
@@ -11,7 +11,7 @@ ITEMS = np.array([[1, 3], [3, 3], [4, 1]], np.int32)
 
 def test_scores_are_dot_products_of_each_rows_user_with_its_items() -> None:
     vectors = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 7.0], [1.0, 1.0], [9.0, 9.0]])
-    found = pair_scores(pairing_of(USERS, ITEMS, 6), vectors, MULTIPLY)
+    found = batch_scores(score_pattern(USERS, ITEMS, 6), vectors, MULTIPLY)
     assert found.tolist() == [[3.0, 19.0], [7.0, 7.0], [3.0, 3.0]]
 
 
@@ -19,7 +19,7 @@ def test_gradients_of_scores_are_those_of_plain_indexing() -> None:
     random = torch.Generator().manual_seed(1)
     vectors = torch.randn(6, 3, generator=random, requires_grad=True)
     weights = torch.randn(3, 2, generator=random)
-    (pair_scores(pairing_of(USERS, ITEMS, 6), vectors, MULTIPLY) * weights).sum().backward()
+    (batch_scores(score_pattern(USERS, ITEMS, 6), vectors, MULTIPLY) * weights).sum().backward()
     found, vectors.grad = vectors.grad, None
     ((vectors[USERS][:, None] * vectors[ITEMS]).sum(dim=2) * weights).sum().backward()
     torch.testing.assert_close(found, vectors.grad)
@@ -27,5 +27,5 @@ def test_gradients_of_scores_are_those_of_plain_indexing() -> None:
 
 def test_a_row_may_repeat_its_items_more_often_than_there_are_nodes() -> None:
     vectors = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
-    pairing = pairing_of(np.array([0], np.int32), np.array([[1, 1, 1, 0]], np.int32), 2)
-    assert pair_scores(pairing, vectors, MULTIPLY).tolist() == [[5.0, 5.0, 5.0, 5.0]]
+    pattern = score_pattern(np.array([0], np.int32), np.array([[1, 1, 1, 0]], np.int32), 2)
+    assert batch_scores(pattern, vectors, MULTIPLY).tolist() == [[5.0, 5.0, 5.0, 5.0]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from model.sparse.matrix import Csr, choose_engine, csr, product, take_rows, with_transpose
+from model.sparse.matrix import Csr, choose_engine, csr, spmm, take_rows, with_transpose
 
 CPU = torch.device("cpu")
 needs_torch_sparse = pytest.mark.skipif(
@@ -28,7 +28,7 @@ def random_matrix(rows: int = 9, columns: int = 7) -> tuple[Csr, torch.Tensor]:
 def test_product_equals_the_dense_product(engine: str) -> None:
     matrix, dense = random_matrix()
     right = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
-    found = product(with_transpose(matrix), right, choose_engine(engine, CPU)[1])
+    found = spmm(with_transpose(matrix), right, choose_engine(engine, CPU)[1])
     torch.testing.assert_close(found, dense @ right)
 
 
@@ -47,7 +47,7 @@ def test_gradient_of_a_product_is_the_transposed_product(engine: str) -> None:
     matrix, dense = random_matrix()
     right = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
     weights = torch.randn(9, 5, generator=torch.Generator().manual_seed(2))
-    (product(with_transpose(matrix), right, choose_engine(engine, CPU)[1]) * weights).sum().backward()
+    (spmm(with_transpose(matrix), right, choose_engine(engine, CPU)[1]) * weights).sum().backward()
     torch.testing.assert_close(right.grad, dense.T @ weights)
 
 

@@ -16,7 +16,7 @@ from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
-from model.data.dataset import load_world
+from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
 from model.training import stage as train_module
 from model.training.stage import train
@@ -94,7 +94,7 @@ def test_training_stops_when_patience_is_exhausted(tiny_world: Tiny) -> None:
 @pytest.mark.parametrize("tables", ["both", "inter", "intra"])
 def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, backbone: str, tables: str) -> None:
     checkpoint = fitted(tiny_world, SMALL.model_copy(update={"backbone": backbone, "tables": tables, "epochs": 1}))
-    world = load_world(tiny_world.parents["nodes"], tiny_world.parents["graph"])
+    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     assert load_checkpoint(checkpoint, world).model.shape.tables == tables
 
 
@@ -211,7 +211,7 @@ def test_a_world_without_domains_is_an_error(store: Store) -> None:
 
 def test_a_checkpoint_of_another_world_is_refused(tiny_world: Tiny, tmp_path: Path) -> None:
     other = build(Store(tmp_path / "other"), {"a": [("u", "i", "train")]})
-    world = load_world(other.parents["nodes"], other.parents["graph"])
+    world = load_dataset(other.parents["nodes"], other.parents["graph"])
     with pytest.raises(ValueError, match="train again on these nodes"):
         load_checkpoint(fitted(tiny_world), world)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.edda.model import Edda, Shape
+from model.edda.model import Edda, TableShapes
 from model.learners.edda import EddaLearner
 from model.training.state import Training, resume, save_state, state_path
 
-SHAPE = Shape("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
+SHAPE = TableShapes("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
 
 
 def trained(steps: int) -> EddaLearner:
@@ -18,17 +18,17 @@ def trained(steps: int) -> EddaLearner:
         optimiser.zero_grad()
         (model.intra[step % 2].square().sum() + model.inter[0].sum()).backward()
         optimiser.step()
-    return EddaLearner(model, optimiser, lesson=None)
+    return EddaLearner(model, optimiser, data=None)
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     learner, again = trained(3), trained(0)
     training = Training(3, history=[(1, "a", "loss", 0.1)])
-    training.judge(learner, 0.75)
+    training.keep_if_best(learner, 0.75)
     save_state(tmp_path, training, learner)
     found = resume(tmp_path, again)
     assert (found.epoch, found.best_epoch, found.best_score, found.history) == (3, 3, 0.75, [(1, "a", "loss", 0.1)])
-    assert all(torch.equal(tensor, found.best[name]) for name, tensor in learner.kept().items())
+    assert all(torch.equal(tensor, found.best[name]) for name, tensor in learner.tensors().items())
     assert all(torch.equal(x, y) for x, y in zip(learner.model.parameters(), again.model.parameters(), strict=True))
     for mine, theirs in zip(learner.optimiser.state.values(), again.optimiser.state.values(), strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
@@ -37,11 +37,11 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_the_best_tensors_survive_later_epochs(tmp_path: Path) -> None:
     learner = trained(1)
     training = Training(1)
-    training.judge(learner, 0.75)
-    best = {name: tensor.clone() for name, tensor in learner.kept().items()}
+    training.keep_if_best(learner, 0.75)
+    best = {name: tensor.clone() for name, tensor in learner.tensors().items()}
     learner.model.inter[0].data += 1
     training.epoch = 2
-    training.judge(learner, 0.7)
+    training.keep_if_best(learner, 0.7)
     save_state(tmp_path, training, learner)
     found = resume(tmp_path, trained(0))
     assert found.best_epoch == 1
@@ -66,7 +66,7 @@ def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: 
 def test_without_a_score_the_last_epoch_is_kept() -> None:
     training, learner = Training(), trained(0)
     for training.epoch in (1, 2):
-        training.judge(learner, None)
+        training.keep_if_best(learner, None)
     assert training.best_epoch == 2
 
 
@@ -78,6 +78,6 @@ def test_an_epochs_note_has_its_loss_its_score_and_the_best() -> None:
     history = [(9, "a", "loss", 0.1), (12, "a", "loss", 0.2), (12, "b", "loss", 0.226), (12, "a", "auc", 0.9)]
     score = (12, "macro", "score", 0.8412)
     training = Training(12, best_epoch=9, best_score=0.842, history=[*history, score])
-    assert training.note() == "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
-    assert Training(12, history=history).note() == "loss 0.213"
-    assert Training(1).note() == "nothing to learn from"
+    assert training.summary() == "loss 0.213, validation AUC 0.8412 (best 0.8420 at 9)"
+    assert Training(12, history=history).summary() == "loss 0.213"
+    assert Training(1).summary() == "nothing to learn from"
