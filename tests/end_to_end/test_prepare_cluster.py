@@ -31,6 +31,8 @@ from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import compute_reach
 from pipeline.synthetic import make_world, world_logs
 
+pytestmark = pytest.mark.slow
+
 ROWS = 60
 WORLD = WorldSettings(domains=3, users=240, items=160, interactions=4000, shrink=0.6)
 LOCAL = ComputeSettings(threads=2)
