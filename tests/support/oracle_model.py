@@ -85,7 +85,7 @@ def final_vectors(
 def bpr_loss(
     model: Edda, dataset: MultiDomainData, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
 ) -> Tensor:
-    """The batch's loss, row by row; its penalty counts a row's user, positive and own negative."""
+    """The loss of a batch, row by row; the penalty counts the user, the positive and the first negative of a row."""
     domain = dataset.domains[number]
     total = torch.zeros((), dtype=torch.float64)
     for user, positive, *negatives in rows_of(batch):
@@ -106,5 +106,5 @@ def pessimistic_rank(scores: NDArray[np.float64], item: int, masked: set[int]) -
 
 
 def best_items(scores: NDArray[np.float64], masked: set[int], top: int) -> list[int]:
-    """Unmasked items by falling score, then by number."""
+    """Unmasked items by descending score, then by number."""
     return sorted(set(range(scores.size)) - masked, key=lambda item: (-scores[item], item))[:top]
