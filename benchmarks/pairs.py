@@ -52,7 +52,7 @@ from pipeline.graph import number_nodes
 from pipeline.pairs.domain_pair import StoredDomainPair, finish_pair, prepare_joins
 from pipeline.pairs.domain_vectors import shared_anchors, store_vectors
 from pipeline.pairs.join import join_chunk
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 
 K = 3
 SETTINGS = PairsSettings(k=K, identity=False, checked_nodes=0)
@@ -111,7 +111,7 @@ def vectors_of(run: Path | None, options: argparse.Namespace, scratch: Path) -> 
     store = Store(scratch / "store")
     artifacts = artifacts_of(run, store)
     if not options.anchors:
-        reach = artifacts["reach"] if run else describe_reach(store, ReachSettings(), artifacts, ONE_THREAD)
+        reach = artifacts["reach"] if run else compute_reach(store, ReachSettings(), artifacts, ONE_THREAD)
         return Vectors(artifacts["nodes"], reach)
     nodes = number_nodes(store, GraphSettings(anchor_kinds=(options.anchors,)), artifacts, ONE_THREAD)
     return Vectors(nodes, Recomputed(nodes, artifacts["graph"], options.keep, scratch))

@@ -28,7 +28,7 @@ from pipeline.graph import build_graph, number_nodes, read_graph, read_nodes
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.reach.vectors import ReachComputation
 from pipeline.reach.walk_graph import WalkGraph
 from pipeline.synthetic import make_world, world_logs
@@ -82,6 +82,6 @@ class Recomputed:
 def generated(store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
     """The artifacts of a generated world up to its pairs, by role."""
     made = artifacts_of(None, store, world)
-    made["reach"] = describe_reach(store, ReachSettings(), made, ONE_THREAD)
+    made["reach"] = compute_reach(store, ReachSettings(), made, ONE_THREAD)
     made["pairs"] = pair_domains(store, PairsSettings(), made, ONE_THREAD)
     return made

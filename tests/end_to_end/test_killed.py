@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pytest
 from small_run import RUN, SMALL_RUN, every_file
 from torch import Tensor
 from torch.nn import Parameter
@@ -20,6 +21,8 @@ from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 from model.learners.row_adam import RowAdam
+
+pytestmark = pytest.mark.slow
 
 
 def command(stage: str, folder: Path, store: str) -> list[str]:

@@ -28,8 +28,10 @@ from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.synthetic import make_world, world_logs
+
+pytestmark = pytest.mark.slow
 
 ROWS = 60
 WORLD = WorldSettings(domains=3, users=240, items=160, interactions=4000, shrink=0.6)
@@ -82,7 +84,7 @@ def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str,
 
 
 def reach(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:
-    return describe_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
+    return compute_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
 
 
 def pairs(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:

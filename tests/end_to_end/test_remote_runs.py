@@ -15,6 +15,8 @@ from data_contracts.remote.client import Remote
 from data_contracts.store.runs import Attempt
 from flows.runner.lookup import what_is_missing
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint", "here"]
 
 RUN = """

@@ -17,7 +17,7 @@ from small_run import SMALL_RUN, every_file
 
 from data_contracts.contracts import CHECKPOINT, CONTRACTS, INDEX
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]  # the machine may be busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the machine may be busy
 
 ENDED = ("Failed", "Crashed", "Cancelled")
 Moment = tuple[str, float]

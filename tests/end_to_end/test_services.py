@@ -14,7 +14,7 @@ from small_run import SMALL_RUN, every_file
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 UNAVAILABLE = missing()
 IN_BUCKET = {} if "objects" in UNAVAILABLE else {"EDDA_CONTAINER_STORE": "s3://edda/store"}

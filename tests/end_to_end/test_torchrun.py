@@ -19,6 +19,8 @@ from data_contracts.train_settings import TrainSettings
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 name = "ranks"
 [world]

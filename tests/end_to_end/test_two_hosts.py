@@ -17,7 +17,7 @@ from small_run import SMALL_RUN, every_file
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.slow
 
 HERE, THERE = "10.213.87.1", "10.213.87.2"
 SCHEDULER = f"tcp://{THERE}:8786"
