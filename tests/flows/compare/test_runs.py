@@ -30,7 +30,7 @@ def metrics(store: Store, auc: dict[int | None, float], settings: dict[str, Any]
         rows = [
             {
                 "seed": seed, "epoch": None, "domain": domain, "split": split, "metric": metric,
-                "value": value, "low": value - 0.02, "high": value + 0.04, "rows": 5,
+                "value": value, "low": value - 0.02, "high": value + 0.04, "rows": 5, "users": 4, "stratum": "all",
             }
             for seed, value in auc.items() for domain in ("big", "small", "macro")
             for split in ("valid", "test") for metric in ("auc", "full_mrr")
@@ -92,7 +92,7 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
 def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
     rows = [
         {"seed": 1, "epoch": None, "domain": domain, "split": "test", "metric": metric, "value": value, "low": value,
-         "high": value, "rows": 5}
+         "high": value, "rows": 5, "users": 4, "stratum": "all"}
         for domain in ("big", "macro") for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
