@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -10,15 +12,26 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def expand_variables(path: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Replace `${NAME}` in a path by environment variables.
+
+    Returns:
+        The path, in which unset variables are left as they are, and the names of those.
+    """
+    unset = [name for name in _VARIABLE.findall(path) if name not in environment]
+    return _VARIABLE.sub(lambda match: environment.get(match[1], match[0]), path), unset
 
 
 class Settings(BaseModel):
-    """Frozen, typed, closed: an unknown key is an error, and so is a number that is not finite."""
+    """Base class of settings. An unknown key is an error, and so is a number that is not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def keyed(self) -> dict[str, Any]:
-        """What enters an artifact's key: plain JSON values."""
+        """The settings that enter an artifact's key, as plain JSON values."""
         return self.model_dump(mode="json")
 
 
@@ -202,7 +215,7 @@ class BlendSettings(Settings):
     """Seed of that draw."""
 
     def keyed(self) -> dict[str, Any]:
-        """What the fit depends on; whether there is one shows in the artifacts that a run has."""
+        """The settings that the fit depends on. Without evidence there is no fit, so `evidence` is left out."""
         return self.model_dump(mode="json", exclude={"evidence"})
 
 
@@ -232,11 +245,11 @@ class ExportSettings(Settings):
     """Fill the columns of recommendations that say why: items of the user's history, their domains and shares."""
 
     def keyed(self) -> dict[str, Any]:
-        """What embeddings depend on by key; `why` only adds to lists."""
+        """The settings that enter the key of embeddings; `why` only adds to lists."""
         return self.model_dump(mode="json", exclude={"why"})
 
     def keyed_lists(self) -> dict[str, Any]:
-        """What recommendations depend on."""
+        """The settings that enter the key of recommendations."""
         return self.model_dump(mode="json")
 
 
@@ -279,7 +292,7 @@ class ComputeSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
-    """Working memory that blocks of the pipeline are sized for, per worker."""
+    """Working memory per worker, in MiB, that blocks of the pipeline are sized for."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 
@@ -295,7 +308,7 @@ class TrackingSettings(Settings):
     @field_validator("mlflow")
     @classmethod
     def _without_password(cls, uri: str | None) -> str | None:
-        """A run's settings are kept in the store, for everybody to read."""
+        """Refuse passwords: a run's settings are kept in the store, where everybody may read them."""
         if uri is not None and urlsplit(uri).password is not None:
             raise ValueError("has a password in it, which would be kept in the store; set MLFLOW_TRACKING_PASSWORD")
         return uri

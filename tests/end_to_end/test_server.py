@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]  # much else may go
 
 ENDED = ("Failed", "Crashed", "Cancelled")
 Moment = tuple[str, float]
-"""An artifact's contract and how many seconds after it was begun."""
+"""An artifact's contract and how many seconds after its start."""
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,6 @@ def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Dep
     assert deployment.made() == ["blend", "evaluate", "export"]
 
     assert deployment.run("align", overrides=[*short, "pairs.k=0"]) == 1
-    told = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — put that right and start it again, what was finished is kept"
-    assert deployment.last_run()["state"]["message"] == told
-    assert deployment.logged(logging.ERROR) == [told]
+    message = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — fix the cause and start it again; what was finished is kept"
+    assert deployment.last_run()["state"]["message"] == message
+    assert deployment.logged(logging.ERROR) == [message]

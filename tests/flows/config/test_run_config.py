@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.settings import ReachSettings
 from flows.config.reference import reference
-from flows.config.run_config import ConfigError, RunConfig, load_config, store_place
+from flows.config.run_config import ConfigError, RunConfig, load_config, store_location
 
 SHIPPED = Path(__file__).parents[3] / "flows" / "runs"
 
@@ -31,7 +31,7 @@ def test_a_name_and_a_world_are_enough(tmp_path):
 
 def test_an_unknown_key_names_file_key_and_the_nearest_known_key(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\n[world]\n[train]\nepoch = 5\n')
-    assert problem.startswith("FILE: train.epoch is no known key; did you mean train.epochs? (known here: model, ")
+    assert problem.startswith("FILE: train.epoch is not a known key; did you mean train.epochs? (known here: model, ")
 
 
 def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
@@ -148,7 +148,7 @@ def test_a_wrong_override_is_named_as_the_cause(tmp_path, override, problem):
 
 def test_an_override_in_an_unknown_table_is_named_as_the_cause(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\n[world]\n', "trian.epochs=5")
-    assert problem.startswith("--set trian.epochs=5: trian is no known key; did you mean train?")
+    assert problem.startswith("--set trian.epochs=5: trian is not a known key; did you mean train?")
 
 
 def test_the_runs_protocol_holds_for_ingest_and_evaluate_unless_they_name_their_own(tmp_path):
@@ -162,7 +162,7 @@ def test_paths_are_relative_to_the_runs_file_and_take_environment_variables(tmp_
     text = 'name = "a"\nstore = "artifacts"\n[[logs]]\npath = "a/*.csv"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n'
     config = load_config(write(tmp_path, text))
     assert [log.path for log in config.logs] == [f"{tmp_path}/a/*.csv", "/data/b.csv"]
-    assert store_place(config) == str(tmp_path / "artifacts")
+    assert store_location(config) == str(tmp_path / "artifacts")
 
 
 def test_a_password_for_mlflow_is_refused_and_not_repeated(tmp_path):
@@ -187,9 +187,9 @@ def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
 def test_the_store_is_the_files_else_the_environments_else_beside_the_caller(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
-    assert store_place() == str(tmp_path / "edda-store")
+    assert store_location() == str(tmp_path / "edda-store")
     monkeypatch.setenv("EDDA_STORE", "/elsewhere")
-    assert store_place() == "/elsewhere"
+    assert store_location() == "/elsewhere"
 
 
 @pytest.mark.parametrize("name", ["demo", "aliccp", "aliad", "amazon"])

@@ -72,7 +72,7 @@ def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stag
     assert {role: found.key for role, found in exported_run("r", None).artifacts.items()} == {
         role: found.key for role, found in finished.items()
     }
-    assert "; what follows was made before" in caplog.text
+    assert "; using what was made before" in caplog.text
     assert told(capsys, "run", "r.toml")[0] == 0
     assert Store("edda-store").run("r").attempt is None
 
@@ -81,7 +81,7 @@ def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: 
     ended_before("align")
     status, words = told(capsys, "inspect", "r", "--sql", "from pairs")
     assert status == 1
-    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', begun" in words
+    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', started" in words
     assert "missing: pairs," in words
 
 
@@ -101,7 +101,7 @@ def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, c
         "ended before it was finished; missing: checkpoint-2022, blend-2022, metrics, embeddings, recommendations; "
     )
     found, text = told(capsys, *command)
-    assert (found, f"{missing}go on with: edda run r.toml --set x" in text) == (status, True)
+    assert (found, f"{missing}resume it with: edda run r.toml --set x" in text) == (status, True)
 
 
 def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stages, capsys) -> None:
@@ -121,7 +121,7 @@ def test_an_artifact_that_only_an_earlier_run_of_the_name_had_is_not_shown_as_it
 def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
     def work(plan, name, roles, watch):
         if name == "export":
-            assert "is being worked on; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
+            assert "is in progress; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
         return make_roles(plan, name, roles, watch)
 
     run_stages(load_config(Path("r.toml")), execution=Execution(work))

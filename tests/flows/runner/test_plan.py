@@ -139,5 +139,5 @@ def test_a_stage_that_disagrees_with_its_plan_is_found_out(tmp_path, stages: Sta
 
 
 def test_a_step_without_its_parents_is_refused(tmp_path, stages: Stages):
-    with pytest.raises(RuntimeError, match="graph: interactions, nodes must exist before it"):
+    with pytest.raises(RuntimeError, match="graph: its parents interactions, nodes must exist"):
         make_step(make_plan(config_of(tmp_path)), "graph")

@@ -1,4 +1,4 @@
-"""Updates: what a run goes on from, what its keys follow from, and which numbers stay."""
+"""Updates: what a run continues from, what its keys follow from, and which numbers stay."""
 
 import json
 import shutil
@@ -153,7 +153,7 @@ def test_an_update_whose_past_was_deleted_says_so_and_how_to_go_on(tmp_path: Pat
     gone = run_stages(config_of(tmp_path)).artifacts[role].path
     grow(tmp_path, "j")
     shutil.rmtree(gone)
-    message = f"^update: run 'r' goes on from {gone}, which is not there, must be; run it once with update = false"
+    message = f"^update: run 'r' continues from {gone}, which does not exist, must exist; run it once with update"
     with pytest.raises(FileNotFoundError, match=message):
         update(tmp_path)
     assert "interactions" in run_stages(config_of(tmp_path)).made
@@ -163,7 +163,7 @@ def test_an_update_of_what_another_version_made_says_how_to_go_on(tmp_path: Path
     manifest = run_stages(config_of(tmp_path)).artifacts["interactions"].path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 1}))
     grow(tmp_path, "j")
-    with pytest.raises(ValueError, match=r"made by another version of edda, .* run it once with update = false"):
+    with pytest.raises(ValueError, match=r"another version of edda has made, .* run it once with update = false"):
         update(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: P
     grow(tmp_path, "k")
     run_stages(config_of(tmp_path, "update=true"), "walk")
     grow(tmp_path, "l")
-    before = make_plan(config_of(tmp_path, "update=true")).before
+    before = make_plan(config_of(tmp_path, "update=true")).base
     assert "checkpoint-2022" in before
     assert before["nodes"] != first["nodes"].key
 

@@ -240,7 +240,7 @@ def test_index_and_what_asks_it_on_the_command_line(tiny_run: TinyRun, capsys) -
 def test_an_index_that_is_not_there_is_asked_for_by_name(tiny_run: TinyRun, capsys, monkeypatch) -> None:
     monkeypatch.setattr(approximate, "SETTINGS", {**approximate.SETTINGS, "links": 8})
     assert edda("recommend", "tiny", "--store", str(tiny_run.store), "--domain", "books", "--user", "u", "--index") == 1
-    assert "run tiny has no index of what it serves yet; make it with: edda index tiny" in capsys.readouterr().err
+    assert "run tiny has no index of what it serves yet; build it with: edda index tiny" in capsys.readouterr().err
 
 
 def test_an_opened_index_answers_for_the_service(tiny_run: TinyRun, built: Artifact) -> None:
