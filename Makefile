@@ -9,16 +9,19 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test check docs sparse containers compose up down clean
+.PHONY: help demo test test-all check docs sparse containers compose up down clean
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(INSTALLED) ## generate four domains, run the whole pipeline, print what came out
 	$(BIN)/edda demo
 
-test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest
+test: $(INSTALLED) ## run the tests but for the slow ones; prints the ten slowest
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow" --durations 10
+
+test-all: $(INSTALLED) ## run all tests, also those that start servers or kill processes
+	$(BIN)/pytest -q -n auto --dist loadfile --durations 10
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff check

@@ -1,9 +1,9 @@
-"""Peak memory and seconds of export on a made-up world: no training, tables are drawn and graphs built at once.
+"""Peak memory and seconds of export on a made-up world without training: tables are random, graphs built directly.
 
     python benchmarks/export.py --users 500000 --items 20000 --width 64
 
-Each stage runs in a process of its own, so its peak is its own; `start` is a process that only imports it. `own` is
-memory that only the process can free; the rest of `resident` are pages of files, which the kernel takes when it wants.
+Each stage runs in its own process, so that it has its own peak; `start` is a process that only imports the stage. `own`
+is memory that only the process can free. The rest of `resident` are pages of files, which the kernel can reclaim.
 """
 
 # mypy: ignore-errors
@@ -35,31 +35,31 @@ PER_USER = 10
 
 
 def main() -> None:
-    """Make the world, export it, print."""
+    """Make the world, export it, print the costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("users", 500_000), ("items", 20_000), ("width", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--folder", help="where the temporary store goes")
+    parser.add_argument("--folder", help="where to put the temporary store")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         keys = in_process(make, Path(folder), options.users, options.items, options.width)["keys"]
         print(f"{options.users:,} users, {options.items:,} items, vectors of {options.width} columns: "
               f"{4 * options.width * (options.users + options.items) / 2**20:,.0f} MiB")  # fmt: skip
         for stage in ("start", "embeddings", "recommendations"):
-            found = in_process(run_stage, Path(folder), keys, stage)
-            keys = found["keys"]
-            print(f"{stage:<16} {found['seconds']:7.1f} s, of CPU {found['cpu']:7.1f} s; "
-                  f"own {found['own']:6,} MiB, resident {found['peak']:6,} MiB", flush=True)  # fmt: skip
+            results = in_process(run_stage, Path(folder), keys, stage)
+            keys = results["keys"]
+            print(f"{stage:<16} {results['seconds']:7.1f} s, of CPU {results['cpu']:7.1f} s; "
+                  f"own {results['own']:6,} MiB, resident {results['peak']:6,} MiB", flush=True)  # fmt: skip
 
 
 def in_process(function, *arguments) -> dict:
-    """What a function returns, with its seconds and the peak of the process it had for itself."""
+    """Measure a function in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (function, *arguments))
 
 
 def measured(function, *arguments) -> dict:
-    """Run here and measure."""
+    """The keys that a function returns, with its wall and CPU seconds and the memory of this process in MiB."""
     began, cpu, own, ended = time.perf_counter(), time.process_time(), [0], threading.Event()
 
     def watch() -> None:
@@ -79,7 +79,7 @@ def measured(function, *arguments) -> dict:
 
 
 def run_stage(folder: Path, keys: dict[str, str], stage: str) -> dict[str, str]:
-    """One stage of export, or only what it imports; the keys of what there is then."""
+    """Run one stage of export, or only import it; the keys of all artifacts made so far."""
     from model.serving import export
 
     parents = {name: Artifact(CONTRACTS[name], folder / name / key) for name, key in keys.items()}
@@ -93,7 +93,7 @@ def run_stage(folder: Path, keys: dict[str, str], stage: str) -> dict[str, str]:
 
 
 def make(folder: Path, users: int, items: int, width: int) -> dict[str, str]:
-    """One domain with popular and rare items, and a checkpoint with drawn tables, inter and intra half of the width."""
+    """One domain with popular and rare items, and a checkpoint with random tables, each of half the width."""
     random = np.random.default_rng(0)
     item = (items * random.random(users * PER_USER) ** 2).astype(np.int64)
     pairs = np.unique(np.repeat(np.arange(users), PER_USER) * items + item)
@@ -110,7 +110,7 @@ def make(folder: Path, users: int, items: int, width: int) -> dict[str, str]:
 
 
 def interactions(draft: Draft, user, item, ids) -> None:
-    """All of them for training."""
+    """Write all interactions as train rows."""
     for start in range(0, user.size, 2**20):
         u, i = (pa.array(column[start : start + 2**20]) for column in (user, item))
         rest = {"split": pa.repeat("train", len(u)), "timestamp": pa.nulls(len(u), pa.int64()),
@@ -120,7 +120,7 @@ def interactions(draft: Draft, user, item, ids) -> None:
 
 
 def nodes(draft: Draft, user, item, ids) -> None:
-    """Users, then items."""
+    """Write nodes, users first."""
     degrees = [np.bincount(column, minlength=len(own)) for column, own in zip((user, item), ids, strict=True)]
     sizes = [len(own) for own in ids]
     degree, nobody = np.concatenate(degrees).astype(np.int32), np.zeros(sum(sizes), bool)
@@ -132,7 +132,7 @@ def nodes(draft: Draft, user, item, ids) -> None:
 
 
 def graph(draft: Draft, user, item, sizes: tuple[int, int]) -> None:
-    """Both directions, in compressed rows."""
+    """Write the graph in both directions, as compressed rows."""
     ends = np.concatenate([user, item + sizes[0]]), np.concatenate([item + sizes[0], user])
     rows = sparse.csr_array((np.ones(ends[0].size, np.int8), ends), shape=(sum(sizes), sum(sizes)))
     rows.sort_indices()
@@ -141,7 +141,7 @@ def graph(draft: Draft, user, item, sizes: tuple[int, int]) -> None:
 
 
 def checkpoint(draft: Draft, size: int, width: int) -> None:
-    """As training leaves it, but drawn."""
+    """Write a checkpoint as training does, with random tables."""
     random = np.random.default_rng(1)
     tables = {name: random.standard_normal((size, width), dtype=np.float32) for name in ("inter", "intra/d")}
     save_file(tables, draft.folder / "model.safetensors")

@@ -1,22 +1,22 @@
-"""Growth: what an epoch of training costs as interactions and as domains become more.
+"""Growth: how the cost of a training epoch grows with interactions and with domains.
 
-    python benchmarks/growth.py [--batches 8] [--store FOLDER] [--plot growth.png] [--json]
+    python benchmarks/growth.py [--batches 8] [--store FOLDER] [--plot FILE.png] [--json]
 
-CPU seconds of one epoch at default settings, one thread, the least of `--repeats`, on generated worlds:
+CPU seconds of one epoch with default settings on one thread, the least of `--repeats`, on generated worlds:
 
-    domains        2, 4, 8, 16, 32 domains of one size, so that interactions grow alike
-    interactions   4 domains, users, items and interactions 1, 2, 4, 8 times as many
+    domains        2, 4, 8, 16, 32 domains of equal size, so interactions grow in proportion
+    interactions   4 domains with 1, 2, 4, 8 times as many users, items and interactions
 
-With `--batches`, larger worlds instead, up to 10 million interactions: so many batches are timed after four others,
-with Adam as in its later steps, and their median counts for all of the epoch; `--store` keeps the worlds.
+With `--batches N`, larger worlds instead, of up to 10 million interactions: after four other batches N batches are
+timed, with Adam as in its later steps, and their median stands for the whole epoch. `--store` keeps the worlds.
 
     domains                4, 8, 16, 32 domains, each twice as large as above
     interactions           4, 16 and 80 times as many
-    by 8192, by 256        BPR in batches of so many triples
-    by 32nds               in as many batches for every world, each of a 32nd of its triples
+    by 8192, by 256        BPR in batches of 8,192 and of 256 triples
+    by 32nds               BPR in batches of a 32nd of the world's triples
 
-    BPR, alignment   an epoch's batches, and its alignment steps: one for every ordered pair of domains
-    reached          rows of the inter table that a batch needs, on average
+    BPR, alignment   the batches of an epoch, and its alignment steps: one for every ordered pair of domains
+    reached          mean number of rows of the inter table that a batch needs
     exponent         slope of log seconds over log size, by least squares; 1 is linear
 """
 
@@ -44,7 +44,7 @@ from model.compute.device import keep_freed_memory
 from model.data.batches import BATCHES
 from model.learners import edda as learning
 from model.learners import row_adam
-from model.learners.base import TrainingData
+from model.learners.base import TrainingData, optimizer_step
 
 PARTS = ("bpr", "alignment")
 TRIPLES = {"by 8192": 8192, "by 256": 256}
@@ -70,16 +70,16 @@ LARGE = {
 
 
 def main() -> None:
-    """Measure and print, world by world."""
+    """Measure and print, one world after another."""
     options = parsed()
     torch.set_num_threads(1)
     every, costs = (LARGE, large_costs_of) if options.batches else (SERIES, costs_of)
-    found = {name: list(costs(name, series, options)) for name, series in every.items()}
+    results = {name: list(costs(name, series, options)) for name, series in every.items()}
     if options.plot:
-        plot(found, options.plot)
-    exponents = {name: {part: exponent(costs, part) for part in parts_of(costs)} for name, costs in found.items()}
+        plot(results, options.plot)
+    exponents = {name: {part: exponent(costs, part) for part in parts_of(costs)} for name, costs in results.items()}
     if options.json:
-        print(json.dumps({"costs": found, "exponents": exponents, "load_average": os.getloadavg()[0]}))
+        print(json.dumps({"costs": results, "exponents": exponents, "load_average": os.getloadavg()[0]}))
         return
     for name, slopes in exponents.items():
         print(f"{'exponent, ' + name:>46}" + "".join(f"{slope:>14.2f}" for slope in slopes.values()))
@@ -87,12 +87,12 @@ def main() -> None:
 
 
 def parts_of(costs: list[dict]) -> list[str]:
-    """What the costs have seconds of."""
+    """The parts of an epoch that were timed."""
     return [part for part in (*PARTS, *LARGE_PARTS) if part in costs[0]]
 
 
 def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
-    """The costs of each world of a series, printed as they come."""
+    """The costs of each world of a series, printed as they are measured."""
     if not options.json:
         print(f"{name:>14}{'train rows':>12}{'nodes':>10}{'reached':>10}{'BPR, s':>14}{'alignment, s':>14}")
     for size, world in series.items():
@@ -104,7 +104,7 @@ def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Name
 
 
 def large_costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
-    """The costs of each large world of a series, printed as they come."""
+    """The costs of each large world of a series, printed as they are measured."""
     keep_freed_memory()
     row_adam._EARLY = 1
     if not options.json:
@@ -115,7 +115,11 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
             artifacts = artifacts_of(None, Store(options.store or folder), world)
             contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
             data = contest.data()
-        cost = {"size": size, "rows": sum(of.users.size for of in contest.positives), "nodes": contest.world.nodes}
+        cost = {
+            "size": size,
+            "rows": sum(positives.users.size for positives in contest.positives),
+            "nodes": contest.world.nodes,
+        }
         for part, triples in {**TRIPLES, LARGE_PARTS[-1]: -(-cost["rows"] // BATCHES)}.items():
             cost |= sampled(contest, data, part, triples, options.batches)
         if not options.json:
@@ -125,7 +129,7 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
 
 
 def sampled(contest: Contest, data: TrainingData, part: str, triples: int, batches: int) -> dict:
-    """CPU seconds of an epoch's batches, and rows reached, by the median of some."""
+    """CPU seconds of the batches of an epoch, and rows reached, from the median of some batches."""
     data = replace(data, settings=data.settings.model_copy(update={"batch_size": triples}))
     model = contest.start()
     optimiser, steps = adam(model, contest.settings), learning.draw_steps(data, 1)
@@ -133,10 +137,13 @@ def sampled(contest: Contest, data: TrainingData, part: str, triples: int, batch
     for _ in range(WARMING + batches):
         started = time.process_time()
         step = next(steps)
-        learning._follow(model, optimiser, data, step)
+        for _, table, subgraph in model.step_tables(step):
+            optimiser.prepare_rows(table, subgraph.rows)
+        penalties = data.settings.penalties(data.graphs.dataset.shared_interaction_shares[step.domain])
+        optimizer_step(optimiser, model.loss(step, penalties, data.graphs.multiply))
         seconds.append(time.process_time() - started)
         reached.append(step.inter.rows.numel())
-    epoch = sum(-(-of.users.size // triples) for of in contest.positives)
+    epoch = sum(-(-positives.users.size // triples) for positives in contest.positives)
     return {
         part: epoch * float(np.median(seconds[WARMING:])),
         f"reached {part}": float(np.median(reached[WARMING:])),
@@ -148,8 +155,8 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, default=0, help="batches timed in each large world; 0: none")
-    parser.add_argument("--store", type=Path, help="where large worlds are kept")
-    parser.add_argument("--plot", type=Path, help="picture to draw")
+    parser.add_argument("--store", type=Path, help="folder in which to keep the large worlds")
+    parser.add_argument("--plot", type=Path, help="where to write the picture")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -161,9 +168,9 @@ def measured(size: int, world: WorldSettings, repeats: int) -> dict:
         data = contest.data()
         costs = [epoch_cost(contest, data) for _ in range(repeats)]
         reached = [step.inter.rows.numel() for step in learning.draw_steps(data, 1)]
-    found = {"size": size, "rows": sum(positives.users.size for positives in contest.positives)}
-    found |= {"nodes": contest.world.nodes, "reached": float(np.mean(reached))}
-    return found | {part: min(cost[f"{part}_cpu"] for cost in costs) for part in PARTS}
+    results = {"size": size, "rows": sum(positives.users.size for positives in contest.positives)}
+    results |= {"nodes": contest.world.nodes, "reached": float(np.mean(reached))}
+    return results | {part: min(cost[f"{part}_cpu"] for cost in costs) for part in PARTS}
 
 
 def exponent(costs: list[dict], part: str) -> float:
@@ -172,12 +179,12 @@ def exponent(costs: list[dict], part: str) -> float:
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
-def plot(found: dict[str, list[dict]], path: Path) -> None:
-    """Seconds over size, with what linear growth from the first would be."""
+def plot(results: dict[str, list[dict]], path: Path) -> None:
+    """Seconds over size, with linear growth from the first world as dotted lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
-    for axes, (name, costs) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+    for axes, (name, costs) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         sizes = np.array([cost["size"] for cost in costs])
         for part in parts_of(costs):
             (line,) = axes.loglog(sizes, [cost[part] for cost in costs], "o-", label=part)

@@ -1,15 +1,15 @@
-"""Ingest: the pipeline beside DuckDB and Polars, on the same logs, each in its own process, in one run.
+"""Ingest: the pipeline beside DuckDB and Polars, on the same logs, each in its own process, in the same run.
 
     python benchmarks/ingest.py                             # 1,000,000 and 10,000,000 rows, CSV.gz and Parquet
     python benchmarks/ingest.py --rows 1000000 --formats csv
     python benchmarks/ingest.py --unordered                 # the peers may leave rows in any order
 
-Peers: `pip install duckdb polars`; those absent are left out. The job: read a generated world's logs, merge equal
-(domain, user, item) with their count and earliest time, number users and items by the rank of their id among the sorted
-distinct ids of all domains, hold out 20 % of each user's pairs for test and 10 % for validation by a hash, and write
-Parquet (zstd) partitioned by domain, in order of user and item. The pipeline also checks its contract, keeps rejects,
-writes and verifies checksums, and hashes logs and results; the peers do not. Wall and CPU seconds are the best of
-several repeats in turn; memory is the process's peak of resident pages.
+Peers: `pip install duckdb polars`; a peer that is not installed is left out. The job: read a generated world's logs,
+merge equal (domain, user, item) with their count and earliest time, number users and items by the rank of their id
+among the sorted distinct ids of all domains, hold out 20 % of each user's pairs for test and 10 % for validation by a
+hash, and write Parquet (zstd) partitioned by domain, in order of user and item. The pipeline also checks its contract,
+keeps rejects, writes and verifies checksums, and hashes logs and results; the peers do not. Wall and CPU seconds are
+the least of several repeats, in turns; memory is the peak resident size of the process.
 """
 
 # mypy: ignore-errors
@@ -45,12 +45,12 @@ def main() -> None:
         return
     present = [name for name in CONTENDERS if name == "edda" or is_installed(name)]
     with tempfile.TemporaryDirectory(prefix="edda-ingest-", dir=options.folder) as scratch:
-        found = {}
+        results = {}
         for rows in options.rows:
             logs = world(rows, Path(options.worlds or scratch), options.threads)
             for form in options.formats:
-                found[rows, form] = best(present, f"{logs / form}/*", Path(scratch), options)
-    report(found, as_json=options.json)
+                results[rows, form] = best(present, f"{logs / form}/*", Path(scratch), options)
+    report(results, as_json=options.json)
 
 
 def parsed() -> argparse.Namespace:
@@ -60,10 +60,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--formats", nargs="+", default=["csv", "parquet"], choices=["csv", "parquet"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=int, default=ComputeSettings().memory_mib, help="the pipeline's setting, MiB")
-    parser.add_argument("--unordered", action="store_true", help="spare the peers the last sort")
+    parser.add_argument("--unordered", action="store_true", help="let the peers skip the last sort")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", help="where results go; a temporary folder by default")
-    parser.add_argument("--worlds", help="where worlds are kept for the next time; nowhere by default")
+    parser.add_argument("--worlds", help="folder in which to keep the worlds for the next time; not kept by default")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--logs", help=argparse.SUPPRESS)
@@ -71,11 +71,11 @@ def parsed() -> argparse.Namespace:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a peer can be imported; says so where not."""
+    """Whether a peer can be imported; prints a line if not."""
     from importlib.util import find_spec
 
     if find_spec(name) is None:
-        print(f"{name} is not installed and left out", file=sys.stderr)
+        print(f"{name} is not installed and is left out", file=sys.stderr)
         return False
     return True
 
@@ -112,8 +112,8 @@ def as_parquet(logs: Path, folder: Path) -> None:
 
 
 def best(present: list[str], logs: str, scratch: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The least of every measure of every contender, all taking turns."""
-    found: dict[str, dict[str, float]] = {}
+    """The least of every measure of every contender; contenders take turns."""
+    results: dict[str, dict[str, float]] = {}
     for _ in range(options.repeats):
         for name in present:
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -124,8 +124,8 @@ def best(present: list[str], logs: str, scratch: Path, options: argparse.Namespa
                 command = [sys.executable, __file__, *arguments, *machine]
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
             run = json.loads(done.stdout)
-            found[name] = {m: min(v, found.get(name, run)[m]) for m, v in run.items()}
-    return found
+            results[name] = {m: min(v, results.get(name, run)[m]) for m, v in run.items()}
+    return results
 
 
 def measured(options: argparse.Namespace) -> dict[str, float]:
@@ -134,13 +134,13 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     rows = contender(options.logs, Path(options.folder) / "out", options)
     seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    status = Path("/proc/self/status").read_text()  # unlike ru_maxrss it knows nothing of the parent process
+    status = Path("/proc/self/status").read_text()  # unlike ru_maxrss, not inherited from the parent process
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return seconds | {"mib": peak / 1024, "rows": rows}
 
 
 def edda(logs: str, out: Path, options: argparse.Namespace) -> int:
-    """The stage as a run calls it, from finding the logs to the published artifacts."""
+    """The stage as a run calls it, from finding the logs to publishing the artifacts."""
     from pipeline.ingest.stage import ingest
     from pipeline.logs.discovery import find_logs
 
@@ -196,7 +196,7 @@ def duckdb(logs: str, out: Path, options: argparse.Namespace) -> int:
 
 
 def polars(logs: str, out: Path, options: argparse.Namespace) -> int:
-    """Lazy frames on the streaming engine; the merged pairs, which all later steps use, are held."""
+    """Lazy frames on the streaming engine; the merged pairs, which all later steps use, stay in memory."""
     import polars as pl
 
     is_csv = glob.glob(logs)[0].endswith(".gz")  # noqa: PTH207
@@ -228,8 +228,8 @@ def polars(logs: str, out: Path, options: argparse.Namespace) -> int:
     return pairs.select(pl.len()).collect().item()
 
 
-def report(found: dict[tuple[int, str], dict[str, dict[str, float]]], *, as_json: bool) -> None:
-    """Print every figure, its ratio to each peer's, and how the largest job grows from the smallest."""
+def report(results: dict[tuple[int, str], dict[str, dict[str, float]]], *, as_json: bool) -> None:
+    """Print every figure, its ratio to each peer's, and how the cost grows from the smallest job to the largest."""
     ratios = {
         f"{form}-{rows}": {
             f"{measure}_ratio_to_{peer}": runs["edda"][measure] / values[measure]
@@ -237,20 +237,20 @@ def report(found: dict[tuple[int, str], dict[str, dict[str, float]]], *, as_json
             if peer != "edda"
             for measure in MEASURES
         }
-        for (rows, form), runs in found.items()
+        for (rows, form), runs in results.items()
     }
-    least, most = min(rows for rows, _ in found), max(rows for rows, _ in found)
+    least, most = min(rows for rows, _ in results), max(rows for rows, _ in results)
     growth = {
-        form: {name: run["wall"] / found[least, form][name]["wall"] for name, run in found[most, form].items()}
-        for rows, form in found
+        form: {name: run["wall"] / results[least, form][name]["wall"] for name, run in results[most, form].items()}
+        for rows, form in results
         if rows == most > least
     }
     if as_json:
-        runs = {f"{form}-{rows}": run for (rows, form), run in found.items()}
+        runs = {f"{form}-{rows}": run for (rows, form), run in results.items()}
         print(json.dumps({"runs": runs, "ratios": ratios, "growth": growth, "load": os.getloadavg()[0]}))
         return
     print(f"load average {os.getloadavg()[0]:.1f}")
-    for (rows, form), runs in found.items():
+    for (rows, form), runs in results.items():
         print(f"{rows:,} rows of {form}")
         for name, run in runs.items():
             figures = "  ".join(f"{run[measure]:9.2f} {unit}" for measure, unit in MEASURES.items())

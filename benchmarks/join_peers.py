@@ -1,4 +1,4 @@
-"""What the pairs' join is measured against: the 3 best targets of each query, by other libraries."""
+"""Peers of the pairs' join: the 3 best targets of each query, by other libraries."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Case:
     """One kind's rows from one domain to another.
 
     Attributes:
-        queries: float32 [n, anchors], unit rows sampled among those of the source that are not zero.
+        queries: float32 [n, anchors], a sample of the unit rows of the source that are not zero.
         targets: float32 [m, anchors], the target's unit rows that are not zero.
-        rows: how many these are sampled from.
+        rows: number of rows that the queries are sampled from.
         ours: float32 [n], the best cosines that edda found.
     """
 
@@ -37,7 +37,7 @@ class Case:
 
 
 class Answer(NamedTuple):
-    """What a peer took and found.
+    """A peer's time and result.
 
     Attributes:
         fixed: CPU seconds that do not depend on the number of queries.
@@ -50,34 +50,34 @@ class Answer(NamedTuple):
     best: np.ndarray
 
     def seconds(self, rows: int) -> float:
-        """Estimated for so many queries."""
+        """CPU seconds estimated for `rows` queries."""
         return self.fixed + self.growing * rows / self.best.size
 
 
 def warming_case() -> Case:
-    """A few rows, so that libraries are loaded before they are timed."""
+    """A few rows, to load the libraries before they are timed."""
     rows = sp.csr_array(sp.eye_array(8, dtype=np.float32))
     return Case(rows, rows, 8, np.ones(8, np.float32))
 
 
 def has_peer(name: str) -> bool:
-    """Whether a peer can be imported; says so where not."""
+    """Whether a peer can be imported; prints a line if not."""
     if importlib.util.find_spec(name) is None:
-        print(f"{name} is not installed and left out", file=sys.stderr)
+        print(f"{name} is not installed and is left out", file=sys.stderr)
         return False
     return True
 
 
 def sparse_dot_topn(case: Case) -> Answer:
-    """Sparse products, the best of each row kept; of every fourth query, as its time is that of the rows."""
+    """Sparse products that keep the best of each row, for every fourth query: the time is proportional to rows."""
     from sparse_dot_topn import sp_matmul_topn
 
     started = time.process_time()
     columns = sp.csr_matrix(case.targets.T)
     fixed, queries = time.process_time(), sp.csr_matrix(case.queries[::4])
-    found = sp_matmul_topn(queries, columns, top_n=K, sort=True)
+    best = sp_matmul_topn(queries, columns, top_n=K, sort=True)
     done = time.process_time()
-    return Answer(fixed - started, done - fixed, found.max(axis=1).toarray().ravel())
+    return Answer(fixed - started, done - fixed, best.max(axis=1).toarray().ravel())
 
 
 def torch(case: Case) -> Answer:
@@ -86,19 +86,22 @@ def torch(case: Case) -> Answer:
 
     peer.set_num_threads(1)
     best = peer.zeros((case.queries.shape[0], K))
-    places = peer.zeros((case.queries.shape[0], K), dtype=peer.int64)
+    columns = peer.zeros((case.queries.shape[0], K), dtype=peer.int64)
     fixed = growing = 0.0
-    for part in ranges(case.targets.shape[0], TARGETS_AT_ONCE):
+    for targets in ranges(case.targets.shape[0], TARGETS_AT_ONCE):
         started = time.process_time()
-        block = peer.from_numpy(case.targets[part.start : part.stop].toarray())
+        block = peer.from_numpy(case.targets[targets.start : targets.stop].toarray())
         dense = time.process_time()
         for rows in ranges(case.queries.shape[0], QUERIES_AT_ONCE):
-            of = slice(rows.start, rows.stop)
-            products = peer.from_numpy(case.queries[of].toarray()) @ block.T
-            top = products.topk(min(K, len(part)))
-            both = peer.cat([best[of], top.values], 1), peer.cat([places[of], top.indices + part.start], 1)
-            best[of], chosen = both[0].topk(K)
-            places[of] = both[1].gather(1, chosen)
+            queries = slice(rows.start, rows.stop)
+            products = peer.from_numpy(case.queries[queries].toarray()) @ block.T
+            top = products.topk(min(K, len(targets)))
+            both = (
+                peer.cat([best[queries], top.values], 1),
+                peer.cat([columns[queries], top.indices + targets.start], 1),
+            )
+            best[queries], chosen = both[0].topk(K)
+            columns[queries] = both[1].gather(1, chosen)
         fixed, growing = fixed + dense - started, growing + time.process_time() - dense
     return Answer(fixed, growing, best[:, 0].numpy())
 

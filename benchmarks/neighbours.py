@@ -1,18 +1,19 @@
-"""Neighbours: CPU seconds and memory of weights between items beside other libraries', and what estimates lose.
+"""Neighbours: CPU seconds and memory of weights between items, compared with other libraries; accuracy of estimates.
 
     python benchmarks/neighbours.py                                  # a small generated world
     python benchmarks/neighbours.py --run edda-store/runs/amazon edda-store/runs/aliccp
     python benchmarks/neighbours.py --long 20000                     # users with long histories
-    python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 --plot curve.png
+    python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 \
+        --plot FILE.png
 
-Everybody gets the distinct train pairs of all domains as one matrix and gives the 500 largest weights of every item as
-another: `plain`, without shrinkage and power, which implicit does not know, and by the `defaults`. `stage` is the whole
-stage, from artifacts to artifact, with the files that it flushes. Contenders take turns, with one thread each. CPU s:
-of the fastest turn and the slowest. MiB: by how much resident pages rise at most, in a process of its own.
-Equal: all rows have as many weights as SciPy's, the same to a millionth, whichever of equal ones were kept.
+Each contender gets the distinct train pairs of all domains as one matrix and returns the 500 largest weights of every
+item as another: `plain`, without shrinkage and power, which implicit does not have, and by the `defaults`. `stage` is
+the whole stage, from artifacts to artifact, including the files that it flushes. Contenders take turns, with one thread
+each. CPU s: of the fastest turn and of the slowest. MiB: peak increase of resident pages, in a process of its own.
+Equal: all rows have as many weights as SciPy's, and the same ones to a millionth, whichever of equal ones were kept.
 
-`--curve`: items with a row are drawn, and their estimated rows, by so many walks, compared with exact ones.
-`--long N` is a matrix of N users that have 73 items in the median, as MovieLens's have, and hundreds in the mean.
+`--curve`: compares estimated rows of items drawn at random with exact ones, for several numbers of walks.
+`--long N`: a matrix of N users who have 73 items in the median, as in MovieLens, and hundreds in the mean.
 """
 
 # mypy: ignore-errors
@@ -62,12 +63,12 @@ def main() -> None:
             curves = {name: curve(matrix, options.items) for name, (matrix, _) in sets.items()}
             show_curves(curves, options)
             return
-        found = {name: measured(*of, options.repeats, Path(scratch)) for name, of in sets.items()}
+        results = {name: measured(*data, options.repeats, Path(scratch)) for name, data in sets.items()}
     if options.json:
-        print(json.dumps({"runs": found, "load_average": os.getloadavg()[0]}))
+        print(json.dumps({"runs": results, "load_average": os.getloadavg()[0]}))
         return
-    for name, of in found.items():
-        report(name, of)
+    for name, result in results.items():
+        report(name, result)
 
 
 def parsed() -> argparse.Namespace:
@@ -76,21 +77,21 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="runs' folders in a store")
     parser.add_argument("--long", type=int, nargs="+", default=[], help="users of matrices with long histories")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--curve", action="store_true", help="what estimates lose, in place of peers")
+    parser.add_argument("--curve", action="store_true", help="accuracy of estimates, instead of peers")
     parser.add_argument("--items", type=int, default=500, help="with --curve: items whose rows are compared")
-    parser.add_argument("--plot", type=Path, help="where the picture of the curve goes")
-    parser.add_argument("--folder", help="where files go meanwhile; a temporary folder by default")
+    parser.add_argument("--plot", type=Path, help="where to write the picture of the curve")
+    parser.add_argument("--folder", help="where to put temporary files; the system's temporary folder by default")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
 def data_sets(options: argparse.Namespace, store: Store) -> dict[str, tuple[sp.csr_array, dict[str, Artifact] | None]]:
-    """Matrices by name, with the artifacts that they are of; those with long histories are of none."""
+    """Matrices by name, with the artifacts that they come from: none for matrices with long histories."""
     runs = {run.name: artifacts_of(run, store) for run in options.run}
     if not runs and not options.long:
         runs = {"generated": artifacts_of(None, store)}
-    found = {name: (union(artifacts), artifacts) for name, artifacts in runs.items()}
-    return found | {f"long, {users:,} users": (long_histories(users), None) for users in options.long}
+    results = {name: (union(artifacts), artifacts) for name, artifacts in runs.items()}
+    return results | {f"long, {users:,} users": (long_histories(users), None) for users in options.long}
 
 
 def union(artifacts: dict[str, Artifact]) -> sp.csr_array:
@@ -122,7 +123,7 @@ def long_histories(users: int, seed: int = 5) -> sp.csr_array:
 
 
 def warm_up(scratch: str) -> None:
-    """Load the compiled kernels, the peers, and what the stage writes by."""
+    """Load the compiled kernels, the peers, and the libraries that the stage writes with."""
     few = sp.csr_array(np.ones((3, 3)))
     for peer in installed_peers("plain").values():
         peer(few, SETTINGS["plain"])
@@ -135,14 +136,14 @@ def warm_up(scratch: str) -> None:
 
 
 def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeats: int, scratch: Path) -> dict:
-    """One data set: what each contender takes, and whether they agree with SciPy, who comes first."""
+    """One data set: the cost of each contender, and whether it agrees with SciPy, which comes first."""
     names = [f"{who}, {how}" for how in SETTINGS for who in installed_peers(how)]
     names += [STAGE] if artifacts else []
     seconds: dict[str, list[float]] = {name: [] for name in names}
     equal: dict[str, bool] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for name in names * repeats:
-            weights, taken = timed(lambda of=name: contend(of, matrix, artifacts, folder))
+            weights, taken = timed(lambda contender=name: contend(contender, matrix, artifacts, folder))
             seconds[name].append(taken)
             if name.startswith("scipy"):
                 expected = weights
@@ -167,12 +168,12 @@ def measured(matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, repeat
 
 
 def contend(name: str, matrix: sp.csr_array, artifacts: dict[str, Artifact] | None, folder: str) -> object:
-    """What a contender makes."""
+    """Run a contender and return its result."""
     who, how = name.split(", ")
     if name == STAGE:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
+        with tempfile.TemporaryDirectory(dir=folder) as root:
             parents = {role: artifacts[role] for role in ("nodes", "graph")}
-            return build_neighbours(Store(place), SETTINGS[how], parents, ONE_THREAD)
+            return build_neighbours(Store(root), SETTINGS[how], parents, ONE_THREAD)
     return installed_peers(how)[who](matrix, SETTINGS[how])
 
 
@@ -182,18 +183,18 @@ def alone(name: str, folder: Path, artifacts: dict[str, Artifact] | None) -> flo
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=take_turn, args=(name, folder, artifacts, sender))
     process.start()
-    sender.close()  # so that a process that fails is no wait
+    sender.close()  # or `recv` would wait forever for a process that failed
     taken = receiver.recv()
     process.join()
     return taken
 
 
 def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, sender: Connection) -> None:
-    """Tell how much a contender takes when everything is loaded."""
+    """Send the MiB that a contender takes once everything is loaded."""
     matrix = sp.csr_array(sp.load_npz(folder / "matrix.npz"))
     with threadpool_limits(1):
         warm_up(str(folder))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of resident pages starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak of resident pages
         before = resident("VmRSS")
         made = contend(name, matrix, artifacts, str(folder))
         sender.send(resident("VmHWM") - before)
@@ -201,77 +202,81 @@ def take_turn(name: str, folder: Path, artifacts: dict[str, Artifact] | None, se
 
 
 def resident(line: str) -> float:
-    """MiB of resident pages, now or at most."""
+    """MiB of resident pages, now (VmRSS) or at the peak (VmHWM)."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(words.split()[1]) for words in status if words.startswith(line)) / 1024
 
 
-def agrees(found: sp.csr_array, expected: sp.csr_array) -> bool:
-    """Rows have equally many weights, and the same ones when they are sorted."""
-    if not np.array_equal(found.indptr, expected.indptr):
+def agrees(rows: sp.csr_array, expected: sp.csr_array) -> bool:
+    """Whether rows have the same number of weights, and equal ones when sorted."""
+    if not np.array_equal(rows.indptr, expected.indptr):
         return False
-    owner = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-    ordered = [of.data[np.lexsort((of.data, owner))] for of in (found, expected)]
+    owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    ordered = [weights.data[np.lexsort((weights.data, owner))] for weights in (rows, expected)]
     return bool(np.allclose(*ordered, rtol=SAME, atol=0))
 
 
 def curve(matrix: sp.csr_array, items: int) -> dict[str, list[dict[str, float]]]:
     """Accuracy and cost of estimated rows by the number of walks, and the cost of exact ones."""
     exact = ItemWeights.from_graph(DomainGraph.from_matrix("", build_edges(matrix)), SETTINGS["defaults"])
-    with_neighbours = np.flatnonzero(exact.paths > matrix.sum(axis=0))  # some users have another item
+    with_neighbours = np.flatnonzero(exact.paths > matrix.sum(axis=0))  # the item has a neighbour
     size = min(items, with_neighbours.size)
     sample = np.sort(np.random.default_rng(1).choice(with_neighbours, size, replace=False))
     rows, seconds = timed(lambda: exact.rows(sample))
     share = 1000 / sample.size
-    found = {"exact": [{"seconds": share * seconds, **accuracy(rows, rows)}], "walk": [], "independent": []}
+    results = {"exact": [{"seconds": share * seconds, **accuracy(rows, rows)}], "walk": [], "independent": []}
     for walks in WALKS:
         settings = NeighboursSettings(walks=walks, method="walk")
         walked = replace(exact, settings=settings, method="walk")
         estimates = {
-            "walk": timed(lambda of=walked: of.rows(sample)),
-            "independent": timed(lambda of=walked, count=walks: independent_walks(of, sample, count)),
+            "walk": timed(lambda weights=walked: weights.rows(sample)),
+            "independent": timed(lambda weights=walked, count=walks: independent_walks(weights, sample, count)),
         }
         for kind, (estimated, taken) in estimates.items():
-            found[kind].append({"walks": walks, "seconds": share * taken, **accuracy(estimated, rows)})
-    return found
+            results[kind].append({"walks": walks, "seconds": share * taken, **accuracy(estimated, rows)})
+    return results
 
 
 def timed(work: Callable[[], object]) -> tuple[object, float]:
-    """What some work gives, and its CPU seconds."""
+    """The result of some work, and its CPU seconds."""
     started = time.process_time()
     return work(), time.process_time() - started
 
 
 def show_curves(curves: dict[str, dict[str, list[dict[str, float]]]], options: argparse.Namespace) -> None:
-    """Print, for people or programs, and draw."""
+    """Print, as text or JSON, and draw."""
     if options.json:
         print(json.dumps({"curves": curves, "load_average": os.getloadavg()[0]}))
     for name, kinds in ({} if options.json else curves).items():
         print(f"{name}; load average {os.getloadavg()[0]:.1f}; exact: {kinds['exact'][0]['seconds']:.3f} CPU s")
         print(f"{'':>21}  20 best   100 best   error   CPU s for 1,000 items")
         for kind in ("walk", "independent"):
-            for of in kinds[kind]:
-                shares = f"{of['overlap_at_20']:7.3f}   {of['overlap_at_100']:8.3f}   {of['relative_error']:5.3f}"
-                print(f"{kind:>12} {of['walks']:>8,}  {shares}   {of['seconds']:21.3f}")
+            for point in kinds[kind]:
+                shares = (
+                    f"{point['overlap_at_20']:7.3f}   {point['overlap_at_100']:8.3f}   {point['relative_error']:5.3f}"
+                )
+                print(f"{kind:>12} {point['walks']:>8,}  {shares}   {point['seconds']:21.3f}")
     if options.plot:
         from neighbours_curve import draw
 
         draw(curves, options.plot)
 
 
-def report(name: str, found: dict) -> None:
+def report(name: str, results: dict) -> None:
     """Print a data set's table."""
     print(
-        f"{name}: {found['users']:,} users, {found['items']:,} items, {found['interactions']:,} interactions, "
-        f"{found['multiply_adds'] / 1e9:.3g} G multiply-adds, {found['weights']:,} weights; "
+        f"{name}: {results['users']:,} users, {results['items']:,} items, {results['interactions']:,} interactions, "
+        f"{results['multiply_adds'] / 1e9:.3g} G multiply-adds, {results['weights']:,} weights; "
         f"load average {os.getloadavg()[0]:.1f}"
     )
-    for contender, of in found["contenders"].items():
-        base = found["contenders"][f"edda, {contender.split(', ')[1]}"]["seconds"]
-        equal = found["equal"].get(contender)
+    for contender, cost in results["contenders"].items():
+        base = results["contenders"][f"edda, {contender.split(', ')[1]}"]["seconds"]
+        equal = results["equal"].get(contender)
         note = "" if equal is None else f"   equal to SciPy's: {'yes' if equal else 'NO'}"
-        times = f"{of['seconds']:9.3f} to {of['most_seconds']:.3f} CPU s, {of['seconds'] / base:5.1f} times edda's"
-        print(f"{contender:>15} {times}, {of['mib']:8,.0f} MiB{note}")
+        times = (
+            f"{cost['seconds']:9.3f} to {cost['most_seconds']:.3f} CPU s, {cost['seconds'] / base:5.1f} times edda's"
+        )
+        print(f"{contender:>15} {times}, {cost['mib']:8,.0f} MiB{note}")
 
 
 if __name__ == "__main__":

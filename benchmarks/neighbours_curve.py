@@ -1,7 +1,7 @@
-"""The curve of `neighbours.py`: accuracy of estimated weights between items against cost, a colour a data set.
+"""The picture of `neighbours.py --curve`: accuracy of estimated weights against cost, one colour per data set.
 
 python benchmarks/neighbours.py --curve --long 20000 --json > long.json
-python benchmarks/neighbours_curve.py curve.png long.json …
+python benchmarks/neighbours_curve.py FILE.png long.json …
 """
 
 # mypy: ignore-errors
@@ -25,18 +25,18 @@ TITLES = {
 }
 
 
-def draw(found: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
+def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
     """Two lines for each data set, and a star where its exact weights are.
 
     Args:
-        found: data set → kind of walks → points with `seconds` and each measure of `TITLES`.
+        curves: data set → kind of walks → points with `seconds` and each measure of `TITLES`.
         path: of the picture.
     """
     figure, panels = plt.subplots(1, 2, figsize=(11, 5.1), layout="constrained")
     for axes, (measure, title) in zip(panels, TITLES.items(), strict=True):
-        for color, (name, kinds) in zip(COLORS, found.items(), strict=False):
+        for color, (name, kinds) in zip(COLORS, curves.items(), strict=False):
             for kind, style in STYLES.items():
-                points = [(of["seconds"], of[measure]) for of in kinds[kind]]
+                points = [(point["seconds"], point[measure]) for point in kinds[kind]]
                 label = name if kind == "walk" else None
                 axes.plot(*zip(*points, strict=True), style, color=color, markersize=5, label=label)
             exact = kinds["exact"][0]
@@ -48,16 +48,16 @@ def draw(found: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> Non
         panels[1].plot([], [], style, color="black", markersize=5, label=LABELS[kind])
     panels[1].plot([], [], "*", color="black", markersize=13, fillstyle="none", linestyle="none", label="exact")
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
-    walks = ", ".join(f"{of['walks']:,}" for of in next(iter(found.values()))["walk"])
+    walks = ", ".join(f"{point['walks']:,}" for point in next(iter(curves.values()))["walk"])
     figure.supxlabel(f"CPU seconds for 1,000 items; the points of a line: {walks} walks", fontsize=11)
     figure.savefig(path, dpi=100)
 
 
 def main() -> None:
-    """Draw the curves of some results of `neighbours.py --curve --json`."""
+    """Draw the curves in output files of `neighbours.py --curve --json`."""
     picture, *results = map(Path, sys.argv[1:])
     curves = [json.loads(result.read_text())["curves"] for result in results]
-    draw({name: kinds for of in curves for name, kinds in of.items()}, picture)
+    draw({name: kinds for file in curves for name, kinds in file.items()}, picture)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `neighbours.py` measures against: weights between items by other libraries, and by independent walks."""
+"""Peers of `neighbours.py`: weights between items by other libraries, and by independent walks."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 2_000
 
 
 def scipy_product(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
-    """SciPy's product of sparse matrices by blocks of rows, then the largest of each row that has too many."""
+    """SciPy's product of sparse matrices by blocks of rows, then the largest weights of rows that have too many."""
     users, items = degrees(matrix)
     left, norms = sp.csr_array(matrix.T @ sp.diags_array(users**-settings.alpha)), items**settings.beta
     parts = []
@@ -37,7 +37,7 @@ def scipy_product(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_
 
 
 def implicit(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
-    """implicit's all_pairs_knn, which multiplies a matrix with itself: scaled before, so it knows no shrinkage."""
+    """implicit's all_pairs_knn, which multiplies a matrix with itself; scaling it before allows no shrinkage."""
     from implicit.nearest_neighbours import all_pairs_knn
 
     users, items = degrees(matrix)
@@ -45,8 +45,8 @@ def implicit(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array
     scaled = sp.diags_array(users ** (-settings.alpha / 2)) @ matrix @ sp.diags_array(items**-settings.beta)
     scaled = sp.csr_matrix(scaled)
     scaled.indptr, scaled.indices = scaled.indptr.astype(np.int32), scaled.indices.astype(np.int32)
-    found = all_pairs_knn(scaled, settings.top + 1, show_progress=False, num_threads=1)
-    return powered(cut(without_diagonal(sp.csr_array(found), 0), settings.top), settings.power)
+    products = all_pairs_knn(scaled, settings.top + 1, show_progress=False, num_threads=1)
+    return powered(cut(without_diagonal(sp.csr_array(products), 0), settings.top), settings.power)
 
 
 def edda(matrix: sp.csr_array, settings: NeighboursSettings) -> sp.csr_array:
@@ -64,7 +64,7 @@ PEERS: dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]] = {
 def installed_peers(how: str) -> dict[str, Callable[[sp.csr_array, NeighboursSettings], sp.csr_array]]:
     """Those that can make the weights, `plain` or by the `defaults`, and are installed; says where implicit is not."""
     if how == "plain" and importlib.util.find_spec("implicit") is None:
-        print("implicit is not installed and left out", file=sys.stderr)
+        print("implicit is not installed and is left out", file=sys.stderr)
     is_left_out = how != "plain" or importlib.util.find_spec("implicit") is None
     return {name: peer for name, peer in PEERS.items() if name != "implicit" or not is_left_out}
 
@@ -80,7 +80,7 @@ def powered(rows: sp.csr_array, power: float) -> sp.csr_array:
 
 
 def without_diagonal(rows: sp.csr_array, first: int) -> sp.csr_array:
-    """Rows from the given one on, without an entry in their own column."""
+    """Rows without their diagonal entries; row 0 has its diagonal entry in column `first`."""
     owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
     other = rows.indices != owner + first
     indptr = np.concatenate([[0], np.cumsum(np.bincount(owner[other], minlength=rows.shape[0]))])
@@ -95,13 +95,13 @@ def cut(rows: sp.csr_array, top: int) -> sp.csr_array:
         kept[entries] = False
         kept[entries.start + np.argpartition(rows.data[entries], -top)[-top:]] = True
     indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
-    found = sp.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
-    found.sort_indices()
-    return found
+    largest = sp.csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
+    largest.sort_indices()
+    return largest
 
 
 def independent_walks(item_weights: ItemWeights, items: np.ndarray, walks: int) -> CsrRows:
-    """Rows estimated from walks of two uniform steps, each drawn for itself, that count as their users' degrees say."""
+    """Rows estimated from independent walks of two uniform steps, weighted by the degree of the user in between."""
     graph = item_weights.graph
     settings = item_weights.settings
     paths, sums = np.empty((1, walks, 3), np.int32), np.zeros(item_weights.norms.size)
@@ -125,6 +125,6 @@ def independent_walks(item_weights: ItemWeights, items: np.ndarray, walks: int) 
 
 @njit(cache=True)
 def add_walks(paths, per_walk, users, sums):
-    """Add what each walk counts to the item that it ends on."""
+    """Add the weight of each walk to the item that it ends on."""
     for walk in range(paths.shape[0]):
         sums[paths[walk, 2] - users] += per_walk[paths[walk, 1]]

@@ -1,10 +1,10 @@
-"""The whole road before training, raw log to pairs: seconds and peak memory by stage, and how they grow.
+"""Everything before training, from raw log to pairs: seconds and peak memory by stage, and how they grow.
 
     python benchmarks/prepare.py                                    # worlds of 0.1, 1 and 10 million interactions
-    EDDA_DATA=… python benchmarks/prepare.py --datasets --plot prepare.png
+    EDDA_DATA=… python benchmarks/prepare.py --datasets --plot FILE.png
 
-Every stage runs as a person runs it, as a command in a process of its own, so its seconds hold starting Python and
-its memory is its own. Exponents are slopes of least squares lines through log CPU seconds over log interactions.
+Every stage runs as a command in its own process, as users run it, so its seconds include starting Python and its memory
+is its own. Exponents are the slopes of least-squares lines through log CPU seconds over log interactions.
 """
 
 # mypy: ignore-errors
@@ -34,11 +34,11 @@ def main() -> None:
     """Measure and print."""
     options = parsed()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        road("to compile kernels", *world(Path(folder), 0.01), Path(folder))
+        measure_run("to compile kernels", *world(Path(folder), 0.01), Path(folder))
         runs = {f"{size:g} M": world(Path(folder), size) for size in options.worlds}
         names = ("amazon", "aliccp", "aliad") if options.datasets else ()
         runs |= {name: (RUNS / f"{name}.toml", None) for name in names}
-        measured = [road(name, *run, Path(folder)) for name, run in runs.items()]
+        measured = [measure_run(name, *run, Path(folder)) for name, run in runs.items()]
     worlds = [row for row in measured if row["name"].endswith(" M")]
     growth = exponents(worlds) if len(worlds) > 1 else {}
     steepest = max(1.0, exponents(worlds[-2:])["total"]) if growth else 1.0
@@ -57,7 +57,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=float, nargs="*", default=[0.1, 1, 10], help="millions of interactions")
     parser.add_argument("--datasets", action="store_true", help="also the released data sets in EDDA_DATA")
-    parser.add_argument("--folder", help="where the temporary store goes")
+    parser.add_argument("--folder", help="where to put the temporary store")
     parser.add_argument("--plot", type=Path, help="draw seconds over interactions")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -78,8 +78,8 @@ def world(folder: Path, millions: float) -> tuple[Path, WorldSettings]:
     return run, WorldSettings(**asked)
 
 
-def road(name: str, run: Path, asked: WorldSettings | None, folder: Path) -> dict:
-    """One run, stage by stage; a world is generated before the clock starts."""
+def measure_run(name: str, run: Path, asked: WorldSettings | None, folder: Path) -> dict:
+    """Measure one run, stage by stage; a world is generated before the clock starts."""
     store = folder / name
     if asked:
         make_world(Store(store), asked, {}, ComputeSettings())
@@ -115,11 +115,11 @@ def edda(stage: str, run: Path, store: Path) -> dict[str, float]:
 
 
 def exponents(worlds: list[dict]) -> dict[str, float]:
-    """Growth of CPU seconds with interactions, by stage and in all."""
+    """Growth of CPU seconds with interactions, by stage and in total."""
     sizes = np.log([row["interactions"] for row in worlds])
     seconds = {stage: [row["stages"][stage]["cpu"] for row in worlds] for stage in STAGES}
     seconds["total"] = [total(row, "cpu") for row in worlds]
-    return {stage: round(float(np.polyfit(sizes, np.log(of), 1)[0]), 2) for stage, of in seconds.items()}
+    return {stage: round(float(np.polyfit(sizes, np.log(cpu), 1)[0]), 2) for stage, cpu in seconds.items()}
 
 
 def total(row: dict, what: str) -> float:
@@ -141,7 +141,7 @@ def print_tables(measured: list[dict], growth: dict[str, float]) -> None:
 
 
 def print_projection(largest: dict, exponent: float) -> None:
-    """What the largest world's cost comes to for many more interactions."""
+    """Extrapolate the cost of the largest world to many more interactions."""
     print(f"projected with exponent {exponent:.2f} (two largest, at least 1), workers of 8 cores kept 80 % busy:")
     for billions in (1, 10):
         hours = total(largest, "cpu") * (billions * 1e9 / largest["interactions"]) ** exponent / 3600
@@ -151,7 +151,7 @@ def print_projection(largest: dict, exponent: float) -> None:
 
 
 def plot(measured: list[dict], worlds: list[dict], path: Path) -> None:
-    """Seconds over interactions, both logarithmic: a line per stage, a cross per data set."""
+    """Plot seconds over interactions on logarithmic axes: a line per stage, a cross per data set."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,7 +1,7 @@
-"""The curve of `reach.py`: accuracy against cost, a line a data set.
+"""The picture of `reach.py`: accuracy against cost, one line per data set.
 
 python benchmarks/reach.py --run edda-store/runs/aliccp --json > aliccp.json
-python benchmarks/reach_curve.py curve.png aliccp.json …
+python benchmarks/reach_curve.py FILE.png aliccp.json …
 """
 
 # mypy: ignore-errors
@@ -21,17 +21,17 @@ MARKERS = {"exact": ("*", 15), "pruned": ("s", 11)}
 TITLES = {"mean_cosine": "Mean cosine with the exact vector", "top_1": "Best partner as good as the true best"}
 
 
-def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+def draw(runs: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     """A line of walks for each data set, and a point for each other method.
 
     Args:
-        found: run → method → `seconds` and each measure of `TITLES`.
+        runs: run → method → `seconds` and each measure of `TITLES`.
         path: of the picture.
     """
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     for axes, (measure, title) in zip(panels, TITLES.items(), strict=True):
-        for color, (name, methods) in zip(COLORS, found.items(), strict=False):
-            draw_run(axes, name, color, {method: (of["seconds"], of[measure]) for method, of in methods.items()})
+        for color, (name, methods) in zip(COLORS, runs.items(), strict=False):
+            draw_run(axes, name, color, {method: (cost["seconds"], cost[measure]) for method, cost in methods.items()})
         axes.set(xscale="log", ylim=(-0.04, 1.04), title=title)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.14)
@@ -53,10 +53,10 @@ def draw_run(axes: plt.Axes, name: str, color: str, points: dict[str, tuple[floa
 
 
 def main() -> None:
-    """Draw the runs of some results of `reach.py --json`."""
+    """Draw the runs in output files of `reach.py --json`."""
     picture, *results = map(Path, sys.argv[1:])
     runs = [json.loads(result.read_text())["runs"] for result in results]
-    draw({name: methods for of in runs for name, methods in of.items()}, picture)
+    draw({name: methods for file in runs for name, methods in file.items()}, picture)
 
 
 if __name__ == "__main__":

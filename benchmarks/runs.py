@@ -1,4 +1,4 @@
-"""Runs to measure: of a store, or of a small generated world; and their reach vectors, computed anew."""
+"""Runs to measure, from a store or from a small generated world, and their reach vectors, recomputed."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.graph import build_graph, number_nodes, read_graph, read_nodes
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.reach.vectors import ReachComputation
 from pipeline.reach.walk_graph import WalkGraph
 from pipeline.synthetic import make_world, world_logs
@@ -38,7 +38,7 @@ NODES_AT_ONCE = 8192
 
 
 def artifacts_of(run: Path | None, store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
-    """A run's artifacts by role; without a run those of a generated world, interactions to graph, made in the store."""
+    """Artifacts of a run by role; without a run, those of a generated world from interactions to graph."""
     if run:
         store = Store(run.parent.parent)
         return store.recorded(store.run(run.name))
@@ -50,10 +50,10 @@ def artifacts_of(run: Path | None, store: Store, world: WorldSettings | None = N
 
 
 class Recomputed:
-    """Exact reach vectors handed out as an artifact's files are, computed when asked for.
+    """Exact reach vectors, computed on demand and read like an artifact.
 
     Attributes:
-        seconds: CPU seconds that it took so far.
+        seconds: CPU seconds spent so far.
     """
 
     def __init__(self, nodes: Artifact, graph: Artifact, kept: int, folder: Path) -> None:
@@ -80,8 +80,8 @@ class Recomputed:
 
 
 def generated(store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
-    """The artifacts of a generated world up to its pairs, by role, made in the store."""
+    """The artifacts of a generated world up to its pairs, by role."""
     made = artifacts_of(None, store, world)
-    made["reach"] = describe_reach(store, ReachSettings(), made, ONE_THREAD)
+    made["reach"] = compute_reach(store, ReachSettings(), made, ONE_THREAD)
     made["pairs"] = pair_domains(store, PairsSettings(), made, ONE_THREAD)
     return made

@@ -1,8 +1,8 @@
-"""A served run under load: seconds until it answers, requests per second, times of answers; every answer is checked.
+"""A served run under load: seconds to the first answer, requests per second, latency; every answer is checked.
 
     python benchmarks/serve.py my-run --requests 10000 --connections 8
 
-Client and server share the machine. Users and items are asked for in turn, over connections that stay open.
+Client and server share the machine. Requests go through all users and items in turn, over connections that stay open.
 """
 
 # mypy: ignore-errors
@@ -29,7 +29,7 @@ from model.serving.recommender import Recommender, ScoredItem
 
 
 def main() -> None:
-    """Serve, ask, print."""
+    """Serve, send requests, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--store", type=Path)
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     recommender = open_run(options.run, options.store)
     every = paths(recommender)
-    questions = [every[place % len(every)] for place in range(options.requests)]
+    questions = [every[number % len(every)] for number in range(options.requests)]
     began = time.perf_counter()
     with served(options.run, options.store) as port:
         started = time.perf_counter() - began
@@ -47,22 +47,22 @@ def main() -> None:
         seconds = time.perf_counter() - began
     wrong = wrong_answers(recommender, answers)
     print(f"first answer after {started:.2f} s")
-    print(f"{len(answers):,} requests by {options.connections} connections, {wrong} answers wrong")
-    print(told(answers, seconds))
+    print(f"{len(answers):,} requests by {options.connections} connections, {wrong} wrong answers")
+    print(summary(answers, seconds))
 
 
 @contextmanager
 def served(run: str, store: Path | None) -> Iterator[int]:
-    """A service in a process of its own, on a free port of loopback; stopped as a supervisor stops it."""
+    """A service in its own process, on a free port of loopback; stopped as a supervisor would stop it."""
     command = [sys.executable, "-m", "flows.cli", "serve", run, "--port", "0"]
     command += ["--store", str(store)] if store else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stderr.readline()
-            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-            assert found, line + process.stderr.read()
-            ask(int(found[1]), ["/health"], 1)
-            yield int(found[1])
+            address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+            assert address, line + process.stderr.read()
+            ask(int(address[1]), ["/health"], 1)
+            yield int(address[1])
         finally:
             process.send_signal(signal.SIGTERM)
             rest = process.stderr.read()
@@ -70,17 +70,17 @@ def served(run: str, store: Path | None) -> Iterator[int]:
 
 
 def paths(recommender: Recommender) -> list[str]:
-    """A question about every user and every item of every domain."""
-    found = []
+    """A request for every user and every item of every domain."""
+    requests = []
     for domain in recommender.domains:
         catalogue = recommender.catalogue(domain)
         for kind, ids in (("recommendations", catalogue.user_ids), ("similar", catalogue.item_ids)):
-            found += [f"/v1/{kind}/{quote(domain, safe='')}/{quote(name, safe='')}" for name in ids.to_pylist()]
-    return found
+            requests += [f"/v1/{kind}/{quote(domain, safe='')}/{quote(name, safe='')}" for name in ids.to_pylist()]
+    return requests
 
 
 def ask(port: int, questions: Sequence[str], connections: int) -> list[tuple[str, int, str, float]]:
-    """Question, status, body and seconds of every answer, by several connections at once."""
+    """Path, status, body and seconds of every answer, over several connections at once."""
 
     def one_connection(number: int) -> list[tuple[str, int, str, float]]:
         answers, connection = [], http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -97,7 +97,7 @@ def ask(port: int, questions: Sequence[str], connections: int) -> list[tuple[str
 
 
 def wrong_answers(recommender: Recommender, answers: Sequence[tuple[str, int, str, float]]) -> int:
-    """How many answers are not what the recommender says in this process, scores to five digits."""
+    """Number of answers that differ from those of the recommender in this process, scores to five digits."""
     expected: dict[str, list[ScoredItem]] = {}
     wrong = 0
     for question, status, body, _ in answers:
@@ -105,15 +105,15 @@ def wrong_answers(recommender: Recommender, answers: Sequence[tuple[str, int, st
             kind, *names = map(unquote, question.split("/")[2:])
             answer = recommender.for_user if kind == "recommendations" else recommender.similar
             expected[question] = answer(*names, 10).items
-        found = json.loads(body).get("items", [])
-        same = [(row["rank"], row["item"]) for row in found] == [row[:2] for row in expected[question]]
-        scores = [row["score"] for row in found], [row.score for row in expected[question]]
+        items = json.loads(body).get("items", [])
+        same = [(row["rank"], row["item"]) for row in items] == [row[:2] for row in expected[question]]
+        scores = [row["score"] for row in items], [row.score for row in expected[question]]
         wrong += not (status == 200 and same and np.allclose(*scores, 1e-5, 1e-6))
     return wrong
 
 
-def told(answers: Sequence[tuple[str, int, str, float]], seconds: float) -> str:
-    """Requests per second and, by kind of question, the median and the 99th percentile of their times."""
+def summary(answers: Sequence[tuple[str, int, str, float]], seconds: float) -> str:
+    """Requests per second and, by kind of request, the median and the 99th percentile of their times."""
     lines = [f"{len(answers) / seconds:,.0f} requests/s"]
     for kind in ("recommendations", "similar"):
         times = [1e3 * answer[3] for answer in answers if answer[0].startswith(f"/v1/{kind}/")]

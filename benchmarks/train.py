@@ -1,30 +1,30 @@
-"""Training: our epoch beside the plain formulation on DGL and on torch's CSR, and beside the bytes it must move.
+"""Training: our epoch compared with the plain formulation on DGL and torch's CSR, and with the bytes it must move.
 
     python benchmarks/train.py                              # a small generated world
     python benchmarks/train.py --run edda-store/runs/aliccp edda-store/runs/aliad
 
-An epoch is every domain's batches and then one alignment step for every ordered pair of domains, at the released
-settings. All contenders take the same batches, negatives and pairs, each in a process of its own.
+An epoch is the batches of every domain and then one alignment step for every ordered pair of domains, with the released
+settings. All contenders take the same batches, negatives and pairs, each in its own process.
 
-    edda                as the stage trains: drawing batches, pruning them (in a second thread), learning; freed memory
-                        is kept for the next step, as the stage tells glibc to
+    edda                as the stage trains: drawing batches, pruning them (in a second thread), optimiser steps; freed
+                        memory is kept for the next step, as in the stage
     edda, torch-sparse  the same, with products by torch-sparse
-    dgl                 the plain formulation (`train_peers.py`) on DGL's message passing, with Adam as torch has it
+    dgl                 the plain formulation (`train_peers.py`) on DGL's message passing, with torch's Adam
     torch               the same on torch's CSR with int32 indices, with fused Adam
 
-    BPR, alignment   CPU seconds of an epoch, of all threads; ours a whole epoch, peers the first `--batches` batches
-                     of each domain, scaled up to all of them. Drawing batches counts for edda only.
-    epoch            both together. `ratio_to_dgl` and `ratio_to_torch` are that peer's epoch over edda's; `…_bpr`
-                     leave the alignment steps out.
-    peak             of resident memory in MiB, Python and its libraries included
+    BPR, alignment   CPU seconds of an epoch, of all threads: ours for a whole epoch, peers' for the first `--batches`
+                     batches of each domain, scaled up to all batches. Drawing batches counts for edda only.
+    epoch            both together. `ratio_to_dgl` and `ratio_to_torch` are the peer's epoch divided by edda's; `…_bpr`
+                     do not include the alignment steps.
+    peak             resident memory in MiB, including Python and its libraries
     floor            the fewest bytes an epoch must move, over the bandwidth of copying 256 MiB in edda's process (or
                      its products' multiply-adds over the rate of a dense product, if that is longer): the layer-0
                      rows that a batch reaches read once, their gradients written and read, table and both moments read
                      and written; 8 bytes for each edge kept. Adam needs these for the rows that a batch reaches if it
                      catches up on the others' momentum later, for all rows of the tables of a step (`floor, all rows`)
-                     if it does not. Rows between layers are taken to stay in the cache.
+                     if it does not. Rows between layers are assumed to stay in the cache.
 
-Times are the least of `--repeats` rounds in which contenders take turns; a step (edda: an epoch) comes before each.
+Times are the least of `--repeats` rounds in which contenders take turns, each after a warm-up step (edda: an epoch).
 Parity: losses of the first `--steps` steps from one start, without dropout, as the largest difference relative
 to ours; and with dropout, tables ten times as wide, as the difference of means over `--draws` masks of all steps, in
 standard errors.
@@ -66,8 +66,8 @@ RELEASED = TrainSettings(
 )
 PARTS = ("bpr", "alignment", "epoch")
 PARITY = (
-    "{}: without dropout losses differ by {:.1e}, gradients by {:.1e} of the largest; with dropout ours is {:.5f}, "
-    "theirs {:.5f}, {:+.2f} standard errors from it"
+    "{}: without dropout losses differ by {:.1e}, gradients by {:.1e} of the largest; with dropout our mean loss is "
+    "{:.5f}, theirs {:.5f}, {:+.2f} standard errors apart"
 )
 
 
@@ -77,27 +77,27 @@ def main() -> None:
     if options.job:
         print(json.dumps(job(options)))
         return
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory(prefix="edda-train-", dir=options.folder) as scratch:
         for run in options.run or [prepared(Path(scratch))]:
-            found[run.name] = measured(run, options)
+            results[run.name] = measured(run, options)
             if not options.json:
-                report(run.name, found[run.name])
+                report(run.name, results[run.name])
     if options.json:
-        print(json.dumps({"runs": found, "threads": options.threads, "load_average": os.getloadavg()[0]}))
+        print(json.dumps({"runs": results, "threads": options.threads, "load_average": os.getloadavg()[0]}))
 
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, nargs="+", help="runs' folders in a store, in place of a generated world")
-    parser.add_argument("--batches", type=int, default=3, help="of each domain that peers take")
-    parser.add_argument("--repeats", type=int, default=2, help="rounds")
-    parser.add_argument("--threads", type=int, default=1, help="of torch and DGL")
+    parser.add_argument("--run", type=Path, nargs="+", help="runs' folders in a store, instead of a generated world")
+    parser.add_argument("--batches", type=int, default=3, help="batches of each domain that peers take")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds of all contenders")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and DGL")
     parser.add_argument("--measure", choices=("cost", "parity"), nargs="+", default=("cost", "parity"))
-    parser.add_argument("--steps", type=int, default=6, help="of parity, from one start")
-    parser.add_argument("--draws", type=int, default=12, help="of parity: masks for each of half of the steps")
-    parser.add_argument("--folder", help="where the generated world goes; a temporary folder by default")
+    parser.add_argument("--steps", type=int, default=6, help="steps of parity, from one start")
+    parser.add_argument("--draws", type=int, default=12, help="draws of parity: dropout masks for half of the steps")
+    parser.add_argument("--folder", help="where to put the generated world; the system's temporary folder by default")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -114,34 +114,34 @@ def prepared(folder: Path) -> Path:
 def measured(run: Path, options: argparse.Namespace) -> dict:
     """One data set: costs, ratios and floor, and parity, as asked for."""
     names = [name for name in (*OURS, *PEERS) if name not in LIBRARIES or has_peer(LIBRARIES[name])]
-    found = costs_of(names, run, options) if "cost" in options.measure else {}
+    results = costs_of(names, run, options) if "cost" in options.measure else {}
     if "parity" in options.measure:
-        found["parity"] = {name: in_process(f"parity {name}", run, options) for name in names if name != "edda"}
-    return found
+        results["parity"] = {name: in_process(f"parity {name}", run, options) for name in names if name != "edda"}
+    return results
 
 
 def costs_of(names: list[str], run: Path, options: argparse.Namespace) -> dict:
     """The least cost of each contender, peers' ratios to edda's, and the floor."""
     rounds = [{name: in_process(name, run, options) for name in names} for _ in range(options.repeats)]
     costs = {name: least([costs[name] for costs in rounds]) for name in names}
-    found = {"contenders": costs, "floor": rounds[0]["edda"]["floor"]}
+    results = {"contenders": costs, "floor": rounds[0]["edda"]["floor"]}
     for name in PEERS:
         if name in costs:
-            found[f"ratio_to_{name}"] = costs[name]["epoch_cpu"] / costs["edda"]["epoch_cpu"]
-            found[f"ratio_to_{name}_bpr"] = costs[name]["bpr_cpu"] / costs["edda"]["bpr_cpu"]
-    return found
+            results[f"ratio_to_{name}"] = costs[name]["epoch_cpu"] / costs["edda"]["epoch_cpu"]
+            results[f"ratio_to_{name}_bpr"] = costs[name]["bpr_cpu"] / costs["edda"]["bpr_cpu"]
+    return results
 
 
 def least(costs: list[dict]) -> dict[str, float]:
     """The smallest seconds and memory of a contender's rounds."""
-    found = {name: min(cost[name] for cost in costs) for name in costs[0] if name not in {"floor", "share"}}
+    results = {name: min(cost[name] for cost in costs) for name in costs[0] if name not in {"floor", "share"}}
     for clock in ("cpu", "wall"):
-        found[f"epoch_{clock}"] = found[f"bpr_{clock}"] + found[f"alignment_{clock}"]
-    return found | {"share": costs[0]["share"]}
+        results[f"epoch_{clock}"] = results[f"bpr_{clock}"] + results[f"alignment_{clock}"]
+    return results | {"share": costs[0]["share"]}
 
 
 def in_process(job: str, run: Path, options: argparse.Namespace) -> dict:
-    """What a job in a new process finds."""
+    """The result of a job in a new process."""
     numbers = {"batches": options.batches, "threads": options.threads, "steps": options.steps, "draws": options.draws}
     command = [sys.executable, __file__, "--job", job, "--run", str(run)]
     command += [part for name, value in numbers.items() for part in (f"--{name}", str(value))]
@@ -153,7 +153,7 @@ def in_process(job: str, run: Path, options: argparse.Namespace) -> dict:
 
 
 def job(options: argparse.Namespace) -> dict:
-    """What this process was started for: one contender's cost, or its parity with edda."""
+    """The job of this process: the cost of one contender, or its parity with edda."""
     import torch
     from train_contenders import edda_cost, load_contest, parity_with, plain_cost
 
@@ -166,12 +166,12 @@ def job(options: argparse.Namespace) -> dict:
     return plain_cost(contest, options.job, options.batches)
 
 
-def report(name: str, found: dict) -> None:
-    """Print what was found of a data set."""
+def report(name: str, results: dict) -> None:
+    """Print the results for a data set."""
     print(f"{name}; load average {os.getloadavg()[0]:.1f}")
-    if "contenders" in found:
-        report_costs(found["contenders"], found["floor"])
-    for contender, parity in found.get("parity", {}).items():
+    if "contenders" in results:
+        report_costs(results["contenders"], results["floor"])
+    for contender, parity in results.get("parity", {}).items():
         print(PARITY.format(contender, *parity.values()))
 
 

@@ -1,4 +1,4 @@
-"""What `train.py` runs in a process of its own: a contender's cost and floor, or its parity with edda."""
+"""The jobs that `train.py` runs in their own processes: cost and floor of a contender, or its parity with edda."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -36,7 +36,7 @@ COPIED = 1 << 28
 
 @dataclass(frozen=True)
 class Contest:
-    """What every contender learns from."""
+    """The training data that all contenders share."""
 
     settings: TrainSettings
     artifacts: dict[str, Artifact]
@@ -44,7 +44,7 @@ class Contest:
     positives: tuple[Positives, ...]
 
     def changed(self, **settings: object) -> Contest:
-        """The same with other settings."""
+        """A copy with other settings."""
         return replace(self, settings=self.settings.model_copy(update=settings))
 
     def batches(self, number: int) -> Iterator[Batch]:
@@ -56,11 +56,11 @@ class Contest:
         return pairs_of(self.artifacts["pairs"], self.world)
 
     def data(self) -> TrainingData:
-        """What our training stage learns from."""
+        """The training data as our stage loads it."""
         return train.load_training_data(CheckpointSettings(train=self.settings, seed=SEED), self.artifacts)
 
     def start(self) -> Edda:
-        """The tables and maps that everybody starts from."""
+        """The tables and maps that all contenders start from."""
         domains = {domain.name: domain.nodes for domain in self.world.domains}
         width, intra_width = self.settings.widths
         shape = TableShapes("both", width, self.world.nodes, domains, aligned=True, intra_width=intra_width)
@@ -69,20 +69,20 @@ class Contest:
 
 @dataclass(frozen=True)
 class Learner:
-    """A model and its loss, from the number of a domain, a batch and the epoch and place that name our masks."""
+    """A model and its loss, as a function of a domain's number, a batch, and the (epoch, position) that names masks."""
 
     model: Edda | Plain
     loss: Callable[[int, Batch, tuple[int, int]], torch.Tensor]
 
 
 def load_contest(run: Path, settings: TrainSettings) -> Contest:
-    """A run's world and what it trains on."""
+    """The training data of a run."""
     store = Store(run.parent.parent)
     return contest_of(store.recorded(store.run(run.name)), settings)
 
 
 def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:
-    """The world of some artifacts and what it trains on."""
+    """The training data in artifacts."""
     world = load_dataset(artifacts["nodes"], artifacts["graph"])
     rows = ((load_interactions(artifacts["interactions"], domain, world), domain) for domain in world.domains)
     return Contest(settings, artifacts, world, tuple(build_positives(*both, "clean") for both in rows))
@@ -102,17 +102,17 @@ def epoch_cost(contest: Contest, data: TrainingData) -> dict:
     without = tuple(replace(part, users=part.users[:0], items=part.items[:0]) for part in data.positives)
     costs = {}
     for epoch in (1, 2):
-        for part, of in (("bpr", replace(data, alignment=())), ("alignment", replace(data, positives=without))):
+        for part, inputs in (("bpr", replace(data, alignment=())), ("alignment", replace(data, positives=without))):
             guard = EpochGuard(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
             cpu, wall = clocked(
-                lambda of=of, guard=guard: learning.EddaLearner(model, optimiser, of).train_epoch(guard)
+                lambda inputs=inputs, guard=guard: learning.EddaLearner(model, optimiser, inputs).train_epoch(guard)
             )
             costs |= {f"{part}_cpu": cpu, f"{part}_wall": wall}
     return costs | {"peak_mib": peak_memory_mib(), "share": "all"}
 
 
 def plain_cost(contest: Contest, peer: str, most: int) -> dict:
-    """Cost of an epoch, from the first batches of each domain, after one that warms up."""
+    """Cost of an epoch of a peer, from the first batches of each domain, after a warm-up batch."""
     plain = Plain(contest.start(), contest.world, contest.settings, peer)
     optimiser = adam(plain, contest.settings)
     costs = dict.fromkeys(("bpr_cpu", "bpr_wall", "alignment_cpu", "alignment_wall"), 0.0)
@@ -142,14 +142,14 @@ def clocked(work: Callable) -> tuple[float, float]:
 
 
 def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam over all tables and maps: the stage's for edda, torch's for peers, fused for all but DGL."""
+    """Adam over all tables and maps: the stage's for edda, torch's for peers, fused except for DGL."""
     if isinstance(model, Edda):
         return RowAdam(model.parameters(), settings.learning_rate)
     return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=model.peer != "dgl")
 
 
 def floor_of(data: TrainingData) -> dict:
-    """Fewest bytes and multiply-adds of an epoch, and the seconds that this machine takes for them."""
+    """Fewest bytes and multiply-adds of an epoch, and the seconds that they take on this machine."""
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
     nodes = [domain.nodes for domain in data.graphs.dataset.domains]
     for step in learning.draw_steps(data, 1):
@@ -170,35 +170,35 @@ def floor_of(data: TrainingData) -> dict:
 
 
 def seconds_of(sizes: dict[str, np.ndarray]) -> dict:
-    """Seconds for bytes and operations on this machine, by part of the epoch."""
+    """Seconds for bytes and operations on this machine, by phase of the epoch."""
     old, new = torch.ones(COPIED // 4), torch.zeros(COPIED // 4)
     bandwidth = 2 * COPIED / min(clocked(lambda: new.copy_(old))[1] for _ in range(7))
     square = torch.ones(1024, 1024)
     rate = 2 * 1024**3 / min(clocked(lambda: square @ square)[1] for _ in range(7))
-    found = {"gigabytes_per_second": bandwidth / 1e9, "gigaflops": rate / 1e9}
-    for place, which in enumerate(("touched", "all")):
-        parts = {part: max(size[place] / bandwidth, size[2] / rate) for part, size in sizes.items()}
-        found[f"{which}_bytes"] = {part: int(size[place]) for part, size in sizes.items()}
-        found[f"{which}_seconds"] = parts | {"epoch": sum(parts.values())}
-    return found
+    results = {"gigabytes_per_second": bandwidth / 1e9, "gigaflops": rate / 1e9}
+    for column, which in enumerate(("touched", "all")):
+        parts = {part: max(size[column] / bandwidth, size[2] / rate) for part, size in sizes.items()}
+        results[f"{which}_bytes"] = {part: int(size[column]) for part, size in sizes.items()}
+        results[f"{which}_seconds"] = parts | {"epoch": sum(parts.values())}
+    return results
 
 
 def parity_with(contest: Contest, contender: str, steps: int, draws: int) -> dict:
-    """How far a contender's losses and gradients are from ours: step by step without dropout, on average with it."""
+    """Differences of losses and gradients from ours: step by step without dropout, on average with it."""
     still = contest.changed(edge_dropout=0.0)
     own, other = (first_gradients(learner_of(still, name), still) for name in (EDDA, contender))
     ours, theirs = (trajectory(learner_of(still, name), still, steps, 0) for name in (EDDA, contender))
     losses = np.abs(np.subtract(theirs, ours)) / np.abs(ours)
     gradients = [float((a - b).abs().max() / a.abs().max()) for a, b in zip(own, other, strict=True)]
     wide = contest.changed(initial_spread=10 * contest.settings.initial_spread)
-    spread = [mean_losses(learner_of(wide, name), wide, -(-steps // 2), draws) for name in (EDDA, contender)]
-    our_mean, mean = (float(np.mean(of)) for of in spread)
+    by_draw = [mean_losses(learner_of(wide, name), wide, -(-steps // 2), draws) for name in (EDDA, contender)]
+    our_mean, mean = (float(np.mean(losses)) for losses in by_draw)
     return {
         "losses": float(losses.max()),
         "gradients": max(gradients),
         "our_mean": our_mean,
         "mean": mean,
-        "standard_errors": apart(*spread),
+        "standard_errors": apart(*by_draw),
     }
 
 
@@ -220,11 +220,11 @@ def trajectory(learner: Learner, contest: Contest, steps: int, draw: int) -> lis
     torch.manual_seed(draw)
     optimiser = adam(learner.model, contest.settings)
     batches = enumerate(turns(contest, steps))
-    return [optimizer_step(optimiser, learner.loss(number, batch, (draw, place))) for place, (number, batch) in batches]
+    return [optimizer_step(optimiser, learner.loss(number, batch, (draw, step))) for step, (number, batch) in batches]
 
 
 def turns(contest: Contest, steps: int) -> Iterator[tuple[int, Batch]]:
-    """The first batch of each domain, the second of each, and so on, as many as there are."""
+    """The first batch of each domain, the second of each, and so on, up to a number of steps."""
     batches = ([(number, batch) for batch in contest.batches(number)] for number in range(len(contest.world.domains)))
     rounds = (batch for turn in zip_longest(*batches) for batch in turn if batch)
     return islice(rounds, steps)
@@ -240,7 +240,7 @@ def first_gradients(learner: Learner, contest: Contest) -> list[torch.Tensor]:
 
 
 def learner_of(contest: Contest, contender: str) -> Learner:
-    """A contender that learns step by step."""
+    """A contender as a model and its loss."""
     settings = contest.settings
     if contender in PEERS:
         plain = Plain(contest.start(), contest.world, settings, contender)

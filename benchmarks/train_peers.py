@@ -1,7 +1,7 @@
-"""What training is measured against: the same step written down plainly, on DGL's message passing or torch's CSR.
+"""Peers of training: the same step in its plain form, on DGL's message passing or torch's CSR.
 
-Every domain's graph spans the nodes of all domains, every layer of every graph is computed for all of them in each
-step, dropout is a random mask over all edges, and Adam walks through all rows of every table that has a gradient.
+The graph of every domain spans the nodes of all domains, each step computes every layer of every graph for all of them,
+dropout is a random mask over all edges, and Adam updates all rows of every table that has a gradient.
 """
 
 # mypy: ignore-errors
@@ -29,14 +29,14 @@ Neighbours = Callable[[Tensor, Tensor], Tensor]
 
 
 class Graph(NamedTuple):
-    """A graph: 1 / sqrt(degree degree) of its directed edges, and how a layer's neighbours are added up."""
+    """A graph: 1 / sqrt(degree degree) of its directed edges, and a function that sums a layer over neighbours."""
 
     weights: Tensor
     neighbours: Neighbours
 
 
 class Pairs(NamedTuple):
-    """Aligned pairs of two domains: their positions, and the nodes in each."""
+    """Aligned pairs of two domains: the domains' numbers, and the nodes in each."""
 
     source: int
     target: int
@@ -92,7 +92,7 @@ def grec(graph: Graph, table: Tensor, settings: TrainSettings) -> Tensor:
 
 
 def graphs_of(world: MultiDomainData, peer: Callable) -> tuple[list[Graph], list[Graph]]:
-    """Over the nodes of all domains, for each domain the interactions with its items; and each domain's own graph."""
+    """For each domain the graph over all nodes with the interactions of its items, and the graph of its own nodes."""
     own = [interactions_of(domain) for domain in world.domains]
     both = [domain.union_nodes[ends] for domain, ends in zip(world.domains, own, strict=True)]
     union = np.unique(np.concatenate(both, axis=1), axis=1)
@@ -143,7 +143,7 @@ def by_torch(sources: Tensor, targets: Tensor, nodes: int) -> Neighbours:
 
     def neighbours(layer: Tensor, weights: Tensor) -> Tensor:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says once per process that CSR is in beta
+            warnings.simplefilter("ignore")  # torch warns once per process that CSR is in beta
             return torch.sparse_csr_tensor(indptr, indices, weights, (nodes, nodes), check_invariants=False) @ layer
 
     return neighbours
@@ -153,9 +153,9 @@ PEERS = {"dgl": by_dgl, "torch": by_torch}
 
 
 def has_peer(name: str) -> bool:
-    """Whether a peer can be imported; says so where not."""
+    """Whether a peer can be imported; prints a line if not."""
     if importlib.util.find_spec(name) is None:
-        print(f"{name} is not installed and left out", file=sys.stderr)
+        print(f"{name} is not installed and is left out", file=sys.stderr)
         return False
     return True
 
@@ -168,12 +168,12 @@ def triples_of(batch: Batch) -> Tensor:
 
 def pairs_of(artifact: Artifact, world: MultiDomainData) -> list[Pairs]:
     """All ordered pairs of domains that have aligned pairs."""
-    found = []
+    results = []
     for source, source_domain in enumerate(world.domains):
         for target, target_domain in enumerate(world.domains):
             names = {"source_domain": source_domain.name, "target_domain": target_domain.name}
             table = artifact.read(["source_node", "target_node"], **names)
             if table.num_rows:
                 nodes = (torch.from_numpy(column.to_numpy().astype(np.int64)) for column in table.columns)
-                found.append(Pairs(source, target, *nodes))
-    return found
+                results.append(Pairs(source, target, *nodes))
+    return results

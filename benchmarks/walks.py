@@ -1,19 +1,20 @@
-"""Random walks: our kernel beside DGL, torch-sparse and NumPy, on the same graph, in one run, on one thread.
+"""Random walks: our kernel compared with DGL, torch-sparse and NumPy, on the same graph and one thread.
 
     python benchmarks/walks.py                          # a generated graph of 1,000,000 nodes and 10,000,000 edges
     python benchmarks/walks.py --users 30000 --items 20000 --edges 150000
     python benchmarks/walks.py --run edda-store/runs/aliccp --domain d2
 
 All take the same walks: 4 steps, 500 from each of the same 4,196 nodes. Ours then counts each source's end points on
-anchors (the run's own; one node in ten of a generated graph); the peers only return where the walks went.
+anchors (those of the run; one node in ten of a generated graph); the peers only return where the walks went.
 
     dgl          as EDDA's released code calls it: an int64 graph, which is `dgl.graph`'s default; the walks of 4,196
                  nodes in one call, the nodes repeated as a whole, so neighbouring walks start apart
     dgl-best     an int32 graph, its compressed rows only; the walks of a node side by side
     torch-sparse, numpy     the walks of a node side by side, 200 nodes a call
 
-Peers: `pip install --no-deps dgl==1.1.3 tqdm`; torch-sparse by `make sparse`. Those absent are left out. Figures are
-steps per CPU second: turns of at least 0.4 s alternate, and the best turn's mean counts. The limit is how fast this
+Peers: `pip install --no-deps dgl==1.1.3 tqdm`; torch-sparse by `make sparse`. A peer that is not installed is left out.
+Figures are steps per CPU second: contenders take turns of at least 0.4 s, and the mean of the best turn counts. The
+limit is how fast this
 machine reads random 4-byte words from an array of the graph's size, with or without prefetching, whichever is faster;
 a step reads one such word, and the bounds of a node's row from a smaller array.
 """
@@ -81,10 +82,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=800_000)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--edges", type=int, default=10_000_000)
-    parser.add_argument("--run", type=Path, help="a run's folder in a store, in place of a generated graph")
+    parser.add_argument("--run", type=Path, help="a run's folder in a store, instead of a generated graph")
     parser.add_argument("--domain", help="the domain of --run")
-    parser.add_argument("--sources", type=int, default=4_196, help="nodes walked from")
-    parser.add_argument("--walks", type=int, default=500, help="walks from each")
+    parser.add_argument("--sources", type=int, default=4_196, help="nodes to walk from")
+    parser.add_argument("--walks", type=int, default=500, help="walks from each node")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -107,7 +108,7 @@ def job_of(options: argparse.Namespace) -> Job:
 
 
 def generated(options: argparse.Namespace) -> DomainGraph:
-    """A graph whose items are of long-tailed popularity."""
+    """A graph with a long tail of unpopular items."""
     draw = np.random.default_rng(0)
     users = draw.integers(0, options.users, options.edges)
     items = options.users + (options.items * draw.random(options.edges) ** 2).astype(np.int64)
@@ -120,7 +121,7 @@ def generated(options: argparse.Namespace) -> DomainGraph:
 
 
 def has_peer(name: str) -> bool:
-    """Whether the contender can run here."""
+    """Whether the contender's library is installed."""
     modules = {"dgl": "dgl", "dgl-best": "dgl", "torch-sparse": "torch_sparse"}
     return importlib.util.find_spec(modules.get(name, "numpy")) is not None
 
@@ -147,7 +148,7 @@ def dgl_as_released(job: Job) -> Callable[[], object]:
 
 
 def dgl_at_its_best(job: Job) -> Callable[[], object]:
-    """DGL's sampler on half the bytes, the walks of a node side by side."""
+    """DGL's sampler on half as many bytes, the walks of a node side by side."""
     import dgl
     import torch
 
@@ -218,7 +219,7 @@ def limits(words: int) -> dict[str, Callable[[], object]]:
 
 
 def measured(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU seconds of one call of each: the mean of its best turn; all take turns, and the first only warms up."""
+    """CPU seconds of one call of each: the mean of its best turn. All take turns; the first turn is a warm-up."""
     seconds = dict.fromkeys(contenders, float("inf"))
     for turn in range(repeats + 1):
         for name, call in contenders.items():
@@ -243,7 +244,7 @@ def report(job: Job, rates: dict[str, float], limit: float, *, as_json: bool) ->
     for name, rate in rates.items():
         ratio = f"  edda is {ratios[name]:.1f} times as fast" if name in ratios else ""
         print(f"{name:13} {rate / 1e6:8.1f} M steps per CPU second, {1e9 / rate:6.2f} ns a step{ratio}")
-    reached = f"edda's steps are {rates['edda'] / limit:.0%} of it"
+    reached = f"edda reaches {rates['edda'] / limit:.0%} of it"
     print(f"{'limit':13} {limit / 1e6:8.1f} M random reads per CPU second, {1e9 / limit:5.2f} ns a read; {reached}")
 
 

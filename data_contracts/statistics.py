@@ -180,7 +180,7 @@ class PairsStatistics(TypedDict):
     copied: int
 
 
-# Model: checkpoint; blend, metrics, embeddings, recommendations and index have none.
+# Model: checkpoint; blend, metrics, embeddings, recommendations and index have no statistics.
 
 
 class InitialRowCounts(TypedDict):

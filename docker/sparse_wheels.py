@@ -1,7 +1,7 @@
 """Build torch-scatter and torch-sparse for this Python and torch, once, and install them.
 
-The index has both as source only. The wheels are kept outside the checkout, in a folder named after torch, Python and
-platform, so that another clone finds them: `$EDDA_WHEELS`, else `edda-recsys/wheels` in the user's cache.
+Both are published as source only. The wheels are kept outside the checkout, in a folder named after torch, Python and
+platform, so that other clones find them: in `$EDDA_WHEELS`, or else in `edda-recsys/wheels` in the user's cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 
 PACKAGES = ("torch-scatter==2.1.2", "torch-sparse==0.6.18")
 FILES_TO_COMPILE = 30
-"""Of both packages for the CPU, roughly: for the progress line only."""
+"""Approximate number for both packages on a CPU, used in progress lines only."""
 SECONDS_BETWEEN_LINES = 20.0
 COMPILED = re.compile(r"-o \S+\.o\b")
 
 
 def main() -> None:
-    """Build unless built, then install."""
+    """Build the wheels unless they exist, then install them."""
     folder = wheel_folder()
     if not has_wheels(folder):
         explain_missing_tools()
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def wheel_folder() -> Path:
-    """Where the wheels for this torch, Python and platform are kept."""
+    """The folder of the wheels for this torch, Python and platform."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(os.environ.get("EDDA_WHEELS") or cache / "edda-recsys" / "wheels")
     release = torch.__version__.split("+")[0]
@@ -49,17 +49,17 @@ def wheel_folder() -> Path:
 
 
 def builds_for_cuda() -> bool:
-    """CUDA kernels are built where torch has CUDA and its compiler is there."""
+    """Whether to build CUDA kernels: torch has CUDA, and nvcc is on the PATH."""
     return bool(torch.version.cuda) and shutil.which("nvcc") is not None
 
 
 def has_wheels(folder: Path) -> bool:
-    """Both wheels are there."""
+    """Whether both wheels exist."""
     return all(list(folder.glob(f"{name.split('==')[0].replace('-', '_')}-*.whl")) for name in PACKAGES)
 
 
 def explain_missing_tools() -> None:
-    """Exit with what to install where a compiler or Python's headers are missing."""
+    """Exit with a message on what to install if a compiler or Python's headers are missing."""
     compiler = os.environ.get("CXX", "c++")
     missing = [] if shutil.which(compiler) else [f"a C++ compiler ({compiler} is not on the PATH)"]
     header = Path(sysconfig.get_path("include")) / "Python.h"
@@ -74,7 +74,7 @@ def explain_missing_tools() -> None:
 
 
 def build(folder: Path) -> None:
-    """Compile into a temporary folder and show it under its name only when both wheels are there."""
+    """Compile in a temporary folder, and rename it to its final name once both wheels exist."""
     jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
     print(f"compiling {' and '.join(PACKAGES)} with {jobs} jobs: 10 to 20 minutes on two cores, once for {folder.name}")
     run_installer(["setuptools", "wheel", "ninja"])
@@ -92,7 +92,7 @@ def build(folder: Path) -> None:
 
 
 def watch(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-    """Run the build, its output into a log file, with a line every few seconds on how far it is."""
+    """Run the build with its output in a log file, and print a line of progress every 20 seconds."""
     started = time.monotonic()
     with (
         log.open("w") as record,
@@ -106,12 +106,12 @@ def watch(command: Sequence[str], environment: dict[str, str], log: Path) -> Non
                 print(f"  {time.monotonic() - started:4.0f} s, file {files} of about {FILES_TO_COMPILE}", flush=True)
     if build.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        sys.exit(f"the build failed with {build.returncode}; its last lines, of {log}:\n{tail}")
+        sys.exit(f"the build failed with {build.returncode}; the last lines of {log}:\n{tail}")
     print(f"  built in {time.monotonic() - started:.0f} s")
 
 
 def run_installer(packages: Sequence[str]) -> None:
-    """Install into this environment by uv where it is there, else by pip; never anything but what is named."""
+    """Install packages into this environment with uv if it is installed, or else with pip."""
     uv = Path(sys.executable).with_name("uv")
     constraints = Path(__file__).parent.parent / "constraints.txt"
     wheels = packages[0].endswith(".whl")

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def tiny_world(store: Store) -> Tiny:
-    """Three domains of 30, 16 and 8 users that share some users and items, every split in each of them."""
+    """Three domains of 30, 16 and 8 users that share some users and items, with all splits in each domain."""
     return build(store, random_log(1, SIZES), every_pair=True)
 
 
@@ -39,14 +39,14 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def vector_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The same without evidence."""
+    """The run of `tiny_run` without evidence."""
     store = Store(tmp_path_factory.mktemp("vectors") / "store")
     return TinyRun(store.root, exported(build(store, random_log(1, SIZES), every_pair=True), "vectors"))
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
-    """Three workers, each a process with one thread on loopback; a killed one is started again."""
+    """Three workers, each a process with one thread on loopback; a killed one is restarted."""
     silent = {"dashboard": False}
     with LocalCluster(
         n_workers=3, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", scheduler_kwargs=silent

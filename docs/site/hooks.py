@@ -80,8 +80,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, name in REPOSITORY.items():
         if files.get_file_from_path(name) is None:
             files.append(File.generated(config, name, content=(root / source).read_text()))
-    for picture in sorted(root.glob("benchmarks/*.png")):
-        files.append(File.generated(config, f"benchmarks/{picture.name}", content=picture.read_bytes()))
+    for picture in sorted(root.glob("benchmarks/pictures/*.png")):
+        files.append(File.generated(config, f"benchmarks/pictures/{picture.name}", content=picture.read_bytes()))
     config.nav = navigation({file.src_uri for file in files.documentation_pages()})
     return files
 

@@ -160,7 +160,7 @@ STAGES = (
         "Describe each user and item by the anchors that random walks reach.",
         (
             Product(
-                REACH, "pipeline.reach.stage:describe_reach", lambda run, _: run.reach,
+                REACH, "pipeline.reach.stage:compute_reach", lambda run, _: run.reach,
                 lambda *_: [Role(NODES), Role(GRAPH)], previous=(NODES, GRAPH, REACH),
                 in_full_run=lambda run: run.aligns,
             ),

@@ -25,7 +25,7 @@ def count_at_least(scores, rows, items, indptr, masked, ranks):
 
 @njit(nogil=True, cache=True)
 def top_k_rows(scores, indptr, masked, items, best):
-    """The k highest scoring unmasked columns of each row, equal scores by ascending column; -1 where none is left.
+    """The k highest scoring unmasked columns of each row, equal scores by ascending column; padded with -1.
 
     Args:
         scores: float32 (rows, columns); masked entries become -inf.

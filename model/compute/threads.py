@@ -16,7 +16,7 @@ _WORTH_SHARING = 1 << 22
 
 @contextmanager
 def torch_threads(threads: int, processes: int = 1) -> Iterator[None]:
-    """Let torch use so many threads until the block ends; 0: an equal share of the CPUs for each of `processes`."""
+    """Set torch's number of threads until the block ends; 0: an equal share of the CPUs for each of `processes`."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // processes))
     try:

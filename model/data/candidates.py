@@ -27,7 +27,7 @@ class HeldOut:
     Attributes:
         users: int32 (rows), nodes of the users.
         items: int32 (rows), numbers of the items among the domain's items.
-        candidates: int32 (rows, candidates), likewise; -1 where the domain has too few items for all of them.
+        candidates: int32 (rows, candidates), likewise, padded with -1 if the domain has too few items.
     """
 
     users: Ints

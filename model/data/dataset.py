@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_contracts.contracts import ITEM, SPLITS, USER
 from data_contracts.store.artifact import Artifact, read_blocks
+from data_contracts.store.files import single_array
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.sparse.rows import Ints, Longs, concat_rows
 
@@ -172,6 +172,5 @@ def _domain_numbers(domain: DomainData, entities: Ints, wanted: Ints, size: int)
     return numbers
 
 
-def _ints(column: Any) -> Ints:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=np.int32)
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return np.ascontiguousarray(single_array(column).to_numpy(zero_copy_only=False), dtype=np.int32)

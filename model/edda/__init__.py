@@ -1,1 +1,1 @@
-"""The model itself."""
+"""The EDDA model: tables, propagation, losses and checkpoints."""

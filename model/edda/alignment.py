@@ -42,8 +42,8 @@ class AlignmentBatch:
 
     def to(self, device: torch.device) -> AlignmentBatch:
         """The batch on a device."""
-        rows = self.source_rows.to(device), self.target_rows.to(device)
-        return AlignmentBatch(self.source, self.target, *rows, self.difference.to(device))
+        source_rows, target_rows = self.source_rows.to(device), self.target_rows.to(device)
+        return AlignmentBatch(self.source, self.target, source_rows, target_rows, self.difference.to(device))
 
 
 def load_alignment(
@@ -67,7 +67,7 @@ def load_alignment(
 
 
 def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, epoch: int) -> Iterator[AlignmentBatch]:
-    """The batches of an epoch, in their order: for each source domain at most so many target domains, drawn.
+    """The batches of an epoch, in their order: for each source domain at most `targets` target domains, drawn.
 
     Differs: [EDDA] aligns all ordered pairs of domains, whose number is quadratic in the domains.
     """
@@ -111,8 +111,13 @@ def _build_batch(source: int, target: int, sources: np.ndarray, targets: np.ndar
     columns = np.stack([source_positions, target_positions + source_rows.size], axis=1).ravel()
     signs = np.tile(np.array([1.0, -1.0], np.float32), sources.size)
     difference = csr(np.arange(0, columns.size + 1, 2), columns, signs, source_rows.size + target_rows.size)
-    rows = torch.from_numpy(source_rows.astype(np.int64)), torch.from_numpy(target_rows.astype(np.int64))
-    return AlignmentBatch(source, target, *rows, with_transpose(difference))
+    return AlignmentBatch(
+        source,
+        target,
+        source_rows=torch.from_numpy(source_rows.astype(np.int64)),
+        target_rows=torch.from_numpy(target_rows.astype(np.int64)),
+        difference=with_transpose(difference),
+    )
 
 
 def _variances(vectors: Tensor) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_contracts.contracts import CHECKPOINT
+from data_contracts.contracts import CHECKPOINT, Role
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import tensors_header
@@ -26,7 +26,7 @@ from model.edda.propagation import Backbone
 from model.sparse.matrix import choose_engine
 
 METADATA_FILE = "model.json"
-"""A checkpoint's file of what is needed to use its tensors."""
+"""A checkpoint's file of the model's name, shapes and settings that its tensors are used with."""
 
 
 def write_checkpoint(
@@ -163,7 +163,7 @@ def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:
     Raises:
         KeyError: there is none.
     """
-    roles = [role for role in parents if role.split("-", 1)[0] == CHECKPOINT.name]
+    roles = [role for role in parents if Role.parse(role).contract is CHECKPOINT]
     if not roles:
         raise KeyError(f"parents are {', '.join(parents)}; there must be a checkpoint among them")
-    return sorted(roles, key=lambda role: int(role.partition("-")[2] or 0))
+    return sorted(roles, key=lambda role: Role.parse(role).seed or 0)

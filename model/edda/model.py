@@ -103,7 +103,7 @@ class Edda(nn.Module):
     """The tables and maps; propagation and the losses are functions of them [EDDA].
 
     Rows of `inter` are the nodes of all domains, rows of `intra[d]` those of domain d; a node's final vector is
-    its propagated inter vector beside its propagated intra vector, if it has one, and a score the dot product of two.
+    its propagated inter vector followed by its propagated intra vector, if it has one; a score is a dot product of two.
     Tables start normal with standard deviation `initial_spread`, 0.1 in [EDDA]. The module holds this process's columns
     of each table and of the inputs of each map.
     """
@@ -200,11 +200,11 @@ def _draw_table(
 ) -> nn.Parameter:
     """This process's columns of normal draws, made in blocks of rows so that no process ever holds a whole table."""
     rows, width = size
-    own = processes.own_columns(width)
-    table = torch.empty(rows, own.stop - own.start)
+    columns = processes.own_columns(width)
+    table = torch.empty(rows, columns.stop - columns.start)
     for block in torch.split(table, _BLOCK):
         whole = torch.from_numpy(draws.standard_normal((block.shape[0], width), dtype="float32"))
-        torch.mul(whole[:, own], spread, out=block)
+        torch.mul(whole[:, columns], spread, out=block)
     return nn.Parameter(table)
 
 

@@ -229,7 +229,7 @@ def _direct_weights(copies_indptr: Longs, stack: GraphStack, backbone: Backbone)
 def _cut_layer(stack: GraphStack, rows: Ints, layer: int, backbone: Backbone, dropout: Dropout) -> _CsrArrays:
     """One layer's rows after dropout; columns are stack rows or, in the first layer, table rows."""
     share = stack.graph_count * (backbone.layers + 1 if backbone.averaged else 1) if layer == backbone.layers else 1
-    columns, own = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.stack_rows)
+    columns, own_columns = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.stack_rows)
     entries = int((stack.indptr[rows.astype(np.int64) + 1] - stack.indptr[rows]).sum()) + rows.size
     indptr, indices = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32)
     values = np.empty(entries, np.float32)
@@ -237,7 +237,7 @@ def _cut_layer(stack: GraphStack, rows: Ints, layer: int, backbone: Backbone, dr
     scale = np.float32(backbone.neighbours / (1.0 - dropout.share) / share)
     threshold, key = np.uint64(int(dropout.share * 2**64)), dropout.keys[layer - 1]
     matrix, output = (stack.indptr, columns, stack.values), (indptr, indices, values)
-    kept = cut_rows(matrix, own, rows, own_weight, scale, threshold, key, output)
+    kept = cut_rows(matrix, own_columns, rows, own_weight, scale, threshold, key, output)
     return indptr, indices[:kept], values[:kept]
 
 

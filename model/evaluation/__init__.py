@@ -1,1 +1,1 @@
-"""Measuring models on held-out rows, and what is fitted on the validation split after training."""
+"""Metrics of models on held-out rows, and the fit of the blend on the validation split."""

@@ -18,7 +18,7 @@ def capped_ranks(scores, evidence, factors, held, most, ranks):
         scores, evidence: float32 (users, items), very low where an item is masked.
         factors: float32 (blends, 2, users), of scores and of evidence.
         held: (rows, items) of each held-out item: int64 row of `scores`, int32 column.
-        most: the last rank that is told from larger ones.
+        most: the last rank that is counted exactly.
         ranks: int32 (blends, held-out items), filled.
     """
     rows, items = held

@@ -53,8 +53,10 @@ def rank_held_out(
         wanted_scores[held_of_block] = scores[block_rows, np.maximum(wanted[held_of_block], 0)]
         new_of_block = slice(*np.searchsorted(owner[new], [block.start, block.stop]))
         to_rank = new[new_of_block]
-        masked_of_block = pick_rows(indptr, masked, users[block])
-        count_at_least(scores, owner[to_rank] - block.start, held.items[to_rank], *masked_of_block, ranks[new_of_block])
+        block_indptr, block_masked = pick_rows(indptr, masked, users[block])
+        count_at_least(
+            scores, owner[to_rank] - block.start, held.items[to_rank], block_indptr, block_masked, ranks[new_of_block]
+        )
     wanted_scores[wanted < 0] = np.nan
     return wanted_scores, held.users[new], ranks
 

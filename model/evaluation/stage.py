@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID
+from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID, Role
 from data_contracts.progress import FinishedPart, Progress, offset_progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
@@ -167,7 +167,7 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
     total = len(roles) * len(dataset.domains)
     for number, role in enumerate(roles):
         checkpoint = load_checkpoint(parents[role], dataset)
-        blend = parents.get(f"{BLEND.name}-{checkpoint.seed}")
+        blend = parents.get(str(Role(BLEND, checkpoint.seed)))
         weights = read_weights(blend) if blend else {}
         checkpoint_progress = offset_progress(progress, number * len(dataset.domains), total)
         measured.append(_measure(data, checkpoint, weights, rank_tables, checkpoint_progress))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.compute as pc
 
-from data_contracts.contracts import BLEND, GRAPH, NODES
+from data_contracts.contracts import BLEND, GRAPH, NODES, Role
 from data_contracts.store.artifact import Artifact
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.data.dataset import load_dataset
@@ -66,7 +66,7 @@ class Blend:
 
         Args:
             scores: of any users, also of those who are not in the domain or in no domain.
-            histories: theirs, in the same order.
+            histories: of these users, in the same order.
         """
         if self.weights.evidence:
             factors = self.weights.factors(histories.lengths)
@@ -121,7 +121,7 @@ def load_blends(parents: Mapping[str, Artifact], allocator: Allocator = IN_MEMOR
         parents: `nodes`, `graph`, and for blends `neighbours` and one `blend-<seed>`.
         allocator: of the train graphs.
     """
-    roles = [role for role in parents if role.split("-", 1)[0] == BLEND.name]
+    roles = [role for role in parents if Role.parse(role).contract is BLEND]
     if not roles:
         return {}
     (role,) = roles

@@ -122,21 +122,21 @@ def draw_steps(data: TrainingData, epoch: int) -> Iterator[BprStep]:
         yield build_step(data, index, batch, (epoch, number))
 
 
-def build_step(data: TrainingData, index: int, batch: Batch, epoch_and_number: tuple[int, int]) -> BprStep:
+def build_step(data: TrainingData, index: int, batch: Batch, name: tuple[int, int]) -> BprStep:
     """Prune the graphs to one batch; edges are dropped by (seed, table, domain, epoch, number, layer, edge).
 
     Args:
         data: of the training.
         index: of the batch's domain.
         batch: the triples.
-        epoch_and_number: names the batch.
+        name: of the batch: epoch, and number in its domain.
     """
     settings, graphs, device = data.settings, data.graphs, data.device
     domain = graphs.dataset.domains[index]
     layers = range(1, graphs.backbone.layers + 1)
 
     def dropout(table: str) -> Dropout:
-        keys = (draw_key(data.seed, "dropout", table, domain.name, *epoch_and_number, layer) for layer in layers)
+        keys = (draw_key(data.seed, "dropout", table, domain.name, *name, layer) for layer in layers)
         return Dropout(settings.edge_dropout, tuple(keys))
 
     inter = intra = None

@@ -17,7 +17,7 @@ from model.learners.adam_kernels import adam_rows, catch_up_rows, step_rows, tab
 from model.sparse.rows import Ints
 
 _FEW = 4
-"""Rows may lag if a loss reads less than one in so many; otherwise catching up costs more than moving all rows."""
+"""Rows may lag if a loss reads less than one row in four; otherwise catching up costs more than moving all rows."""
 _EARLY = 500
 """No row lags in the first steps: Adam's bias changes too fast there for many steps to be taken as one."""
 _LONGEST = 1000
@@ -38,9 +38,9 @@ class RowAdam(torch.optim.Adam):
     Unlike SparseAdam, it moves rows without a gradient along their momentum, as Adam does. On a CPU the gradient of
     a whole table, most of it zeros, is never made: that took longer than the step. State and its names are Adam's.
 
-    Rows that no loss reads may lag behind: a caller that says which rows come next (`prepare_rows`) gets steps whose
+    Rows that no loss reads may lag behind: a caller that announces the next rows (`prepare_rows`) gets steps whose
     cost is that of these rows, not of the table, and has to `flush` before anything else is read. A row that is read
-    again takes all missed steps as one; the result is the same but for the last digits.
+    again takes all missed steps as one; only the last digits of the result differ.
     """
 
     def __init__(self, parameters: Iterable[Parameter], learning_rate: float) -> None:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from scipy import sparse
 from torch import Tensor
 
-from data_contracts.contracts import BEFORE, CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
+from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN, Role
 from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.statistics import InitialRowCounts, WarmStartStatistics
 from data_contracts.store.artifact import Artifact
@@ -127,11 +127,11 @@ def build_warm_start(
         dataset: to be trained on.
         interactions: by domain.
     """
-    checkpoint = parents.get(f"{CHECKPOINT.name}-{seed}-{BEFORE}")
+    checkpoint = parents.get(str(Role(CHECKPOINT, seed).previous))
     if checkpoint is None:
         return None
     nodes, graph, earlier_interactions = (
-        parents[f"{contract.name}-{BEFORE}"] for contract in (NODES, GRAPH, INTERACTIONS)
+        parents[str(Role(contract).previous)] for contract in (NODES, GRAPH, INTERACTIONS)
     )
     earlier = load_dataset(nodes, graph)
     earlier_domains = {domain.name: domain for domain in earlier.domains}

@@ -1,1 +1,1 @@
-"""From vectors and evidence to ranked items: what evaluation, export and the answers to people score with."""
+"""Recommendations from vectors and evidence: export, exact and approximate search, explanations."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_contracts.contracts import EMBEDDINGS, GRAPH, ITEM, USER
 from data_contracts.store.artifact import Artifact, read_blocks
+from data_contracts.store.files import single_array
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.compute.mapped_tensors import open_tensors
 from model.data.dataset import load_train_graph
@@ -169,7 +170,6 @@ def _sort_ids(ids: pa.LargeStringArray) -> Longs:
 def _load_ids(embeddings: Artifact, domain: str, kind: str) -> pa.LargeStringArray:
     """The ids of a kind as one array, a large one because ids of millions of users may exceed 2 GiB."""
     tables = read_blocks(embeddings, ["kind", "id"], domain=domain)
-    blocks = [
-        table.filter(pc.equal(table["kind"], kind))["id"].cast(pa.large_string()).combine_chunks() for table in tables
-    ]
-    return pa.chunked_array(blocks, pa.large_string()).combine_chunks()
+    columns = [table.filter(pc.equal(table["kind"], kind))["id"].cast(pa.large_string()) for table in tables]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    return single_array(pa.chunked_array(chunks, pa.large_string()))

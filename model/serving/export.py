@@ -29,7 +29,7 @@ from model.serving.scorer import DomainScorer
 from model.sparse.rows import Floats32, Ints, Longs, block_height, pick_rows
 
 _FILE_ROWS = 262_144
-"""Rows of one file: of embeddings at most, of recommendations about so many."""
+"""Rows of one file: at most for embeddings, at least for recommendations."""
 
 
 def export_embeddings(

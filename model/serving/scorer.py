@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES
+from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES, Role
 from data_contracts.store.artifact import Artifact
 from model.evidence.user_evidence import UserEvidence
 from model.serving.catalogue import Catalogue, exported_domains, open_catalogue
@@ -124,10 +124,10 @@ def served_artifacts(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
         checkpoint of the embeddings.
     """
     roles = [EMBEDDINGS.name, GRAPH.name]
-    checkpoints = [role for role in artifacts[EMBEDDINGS.name].manifest.parents if role.startswith(CHECKPOINT.name)]
-    blends = [role.replace(CHECKPOINT.name, BLEND.name, 1) for role in checkpoints]
-    evidence_roles = [NODES.name, NEIGHBOURS.name, *blends[:1]]
-    if blends and all(role in artifacts for role in evidence_roles):
+    parents = map(Role.parse, artifacts[EMBEDDINGS.name].manifest.parents)
+    seeds = [role.seed for role in parents if role.contract is CHECKPOINT]
+    evidence_roles = [NODES.name, NEIGHBOURS.name, *(str(Role(BLEND, seed)) for seed in seeds[:1])]
+    if seeds and all(role in artifacts for role in evidence_roles):
         roles += evidence_roles
     return {role: artifacts[role] for role in roles}
 

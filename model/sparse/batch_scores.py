@@ -43,7 +43,7 @@ class ScorePattern:
 
 
 def score_pattern(users: Ints, items: Ints, nodes: int) -> ScorePattern:
-    """The pattern that scores `users` (rows,) with `items` (rows, items of each), positions among so many nodes."""
+    """The pattern that scores `users` (rows,) with `items` (rows, items of each), positions among the nodes."""
     ones = np.ones(items.size, np.float32)
     forward = csr(np.arange(0, items.size + 1, items.shape[1]), items.ravel(), ones, nodes)
     indptr, indices = np.zeros(nodes + 1, np.int32), np.empty(items.size, np.int32)

@@ -121,7 +121,7 @@ def choose_engine(name: EngineName, device: torch.device) -> tuple[str, SpmmEngi
 
 
 def spmm(matrix: Matrix, dense: Tensor, multiply: SpmmEngine) -> Tensor:
-    """`matrix` (r, c) times `dense` (c, w), differentiable by `dense`; zeros where the matrix has no entries."""
+    """`matrix` (r, c) times `dense` (c, w), differentiable by `dense`; zeros if the matrix has no entries."""
     return _Spmm.apply(dense, matrix, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -166,9 +166,13 @@ def _native_engine(device: torch.device) -> SpmmEngine:
 def _multiply_compiled(matrix: Csr, dense: Tensor) -> Tensor:
     """Our own loop, split among torch's threads by rows: the bits of torch's CSR product in a quarter of its time."""
     product = torch.empty(matrix.rows, dense.shape[1])
-    tensors = matrix.indptr, matrix.indices, matrix.values, dense.detach().contiguous(), product
-    arrays = [tensor.numpy() for tensor in tensors]
-    share_rows(matrix.rows, matrix.indices.numel() * dense.shape[1], lambda a, b: multiply_rows(a, b, *arrays))
+    indptr, indices, values = matrix.indptr.numpy(), matrix.indices.numpy(), matrix.values.numpy()
+    factor, output = dense.detach().contiguous().numpy(), product.numpy()
+
+    def work(first: int, last: int) -> None:
+        multiply_rows(first, last, indptr, indices, values, factor, output)
+
+    share_rows(matrix.rows, matrix.indices.numel() * dense.shape[1], work)
     return product
 
 

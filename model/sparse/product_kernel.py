@@ -74,7 +74,7 @@ def _add_up(typing_context, lanes, start, stop, end, column, row, indices, value
 
 
 def _prefetch(builder, pointer, floats):
-    """Prefetch all cache lines of so many floats from a pointer on; changes no result."""
+    """Prefetch the cache lines of this number of floats from a pointer on; changes no result."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *(_INT,) * 3])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     first = builder.bitcast(pointer, cgutils.voidptr_t)

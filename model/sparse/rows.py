@@ -27,7 +27,7 @@ def pick_rows(indptr: NDArray[np.int64], values: NDArray[Any], rows: NDArray[Any
 
 
 def row_blocks(indptr: NDArray[np.integer], entries: int = 1 << 20, rows: int = 1 << 16) -> Iterator[tuple[int, int]]:
-    """Ranges (first, last) of consecutive rows with at most so many entries and rows; a longer row is its own range."""
+    """Ranges (first, last) of rows, limited in entries and in rows; a row with more entries is alone in its range."""
     first, end = 0, indptr.size - 1
     while first < end:
         last = int(np.searchsorted(indptr, indptr[first] + entries, side="right")) - 1

@@ -14,7 +14,7 @@ import pyarrow.csv as arrow_csv
 from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.records import (
-    Columns,
+    FieldColumns,
     Records,
     UnreadableLine,
     column_error,
@@ -30,7 +30,7 @@ _PROBED_LINES = 100
 class Delimited:
     """Lines of `width` fields; those at `positions` are read."""
 
-    columns: Columns
+    columns: FieldColumns
     positions: tuple[int, ...]
     width: int
     delimiter: str
@@ -99,7 +99,7 @@ def split_line(line: bytes, delimiter: str, *, quoted: bool) -> list[str] | None
     return record if reader.line_num == 1 else None
 
 
-def read_delimited(log: LogFile, columns: Columns, block_bytes: int, kind: str) -> Iterator[Records]:
+def read_delimited(log: LogFile, columns: FieldColumns, block_bytes: int, kind: str) -> Iterator[Records]:
     """Records of a CSV or TSV file.
 
     Args:
@@ -140,7 +140,7 @@ def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
     return b"", skipped
 
 
-def _usual_width(block: bytes, delimiter: str, columns: Columns, *, quoted: bool) -> int:
+def _usual_width(block: bytes, delimiter: str, columns: FieldColumns, *, quoted: bool) -> int:
     """The commonest number of fields of the first lines, the larger on a tie; without lines, as many as are mapped."""
     lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
     records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)

@@ -13,7 +13,7 @@ import pyarrow.json as arrow_json
 
 from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import Columns, Records, UnreadableLine, decode_for_display, read_lines, text_blocks
+from pipeline.logs.records import FieldColumns, Records, UnreadableLine, decode_for_display, read_lines, text_blocks
 
 _EXACT_FLOAT = 2.0**53
 _NUMERIC = ("rating", "timestamp")
@@ -23,7 +23,7 @@ _NUMERIC = ("rating", "timestamp")
 class JsonLines:
     """Lines that are JSON objects; the keys in `columns` are read."""
 
-    columns: Columns
+    columns: FieldColumns
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
@@ -117,7 +117,7 @@ def _as_text(columns: Mapping[str, pa.ChunkedArray]) -> Mapping[str, pa.Array] |
     return {name: single_array(column).cast(pa.string()) for name, column in columns.items()}
 
 
-def read_json_lines(log: LogFile, columns: Columns, block_bytes: int) -> Iterator[Records]:
+def read_json_lines(log: LogFile, columns: FieldColumns, block_bytes: int) -> Iterator[Records]:
     """Records of a JSON lines file.
 
     Raises:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import Columns, Records, column_error
+from pipeline.logs.records import FieldColumns, Records, column_error
 
 _READABLE_TYPES = (
     pa.types.is_string,
@@ -28,7 +28,7 @@ _READABLE_TYPES = (
 )
 
 
-def read_parquet(log: LogFile, columns: Columns, block_rows: int) -> Iterator[Records]:
+def read_parquet(log: LogFile, columns: FieldColumns, block_rows: int) -> Iterator[Records]:
     """Records of a Parquet file, numbers and times as text.
 
     Args:

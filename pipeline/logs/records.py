@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.logs.discovery import LogError, LogFile
 
-Columns = Mapping[str, str | int]
+FieldColumns = Mapping[str, str | int]
 """Field (user, item, domain, split, rating, timestamp) → its column's name or position in the log."""
 
 TEXT_KEPT = 500
@@ -54,7 +54,7 @@ class LineFormat(Protocol):
     """Parser of the lines of one file."""
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> FieldColumns:
         """Fields to read."""
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:

@@ -159,11 +159,11 @@ class DirectedAlignment:
         return int(size), int(np.count_nonzero(lost <= _SAME)), round(float(lost.sum()), 6)
 
 
-PairTables = list[tuple[pa.Table, list[PairCoverage]]]
+DirectedTables = list[tuple[pa.Table, list[PairCoverage]]]
 """The pairs of two domains from the first and from the second, with their coverage by kind."""
 
 
-def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> PairTables:
+def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> DirectedTables:
     """The pairs of two domains, once all chunks are joined."""
     nodes = pair.open_domain(0).nodes, pair.open_domain(1).nodes
     best = {kind: join.best() for kind, join in joins.items()}
@@ -177,7 +177,7 @@ def pair_tables(pair: DomainPair, joins: dict[str, Join]) -> PairTables:
 
 def align_domain_pair(
     pair: DomainPair, run: Callable[[Callable[[JoinChunk], None], Sequence[JoinChunk]], Iterable[None]] = map
-) -> PairTables:
+) -> DirectedTables:
     """The pairs of two domains from their vectors; `run` calls a function on each chunk."""
     joins = prepare_joins(pair)
     for _ in run(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()]):
@@ -210,7 +210,7 @@ def align_small_pairs(pairs: Sequence[StoredDomainPair]) -> None:
     _write_pairs(zip(pairs, map(align_domain_pair, in_memory), strict=True))
 
 
-def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, PairTables]]) -> None:
+def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, DirectedTables]]) -> None:
     reports, written = {}, []
     for pair, tables in aligned:
         pair.folder.path.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ from pipeline.reach.vectors import (
 from pipeline.reach.walk_graph import WalkGraph
 
 
-def describe_reach(
+def compute_reach(
     store: Store,
     settings: ReachSettings,
     parents: Mapping[str, Artifact],

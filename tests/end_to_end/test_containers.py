@@ -1,4 +1,4 @@
-"""What docker/ promises, read from the files: no container engine is needed, and none is used."""
+"""Properties of docker/, read from its files without a container engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONCE = "deployments"
-"""The service that ends when it has done its work."""
+"""The service that ends when its work is done."""
 
 
 def stages() -> dict[str, str]:
@@ -27,24 +27,24 @@ def stages() -> dict[str, str]:
 
 def pinned(name: str) -> str:
     """Version of a package in constraints.txt."""
-    found = re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert found
-    return found[1]
+    version = re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert version
+    return version[1]
 
 
-def test_images_are_the_two_targets_and_share_a_base_that_is_nobodys_root():
-    found = stages()
-    assert [name for name, body in found.items() if body.startswith("FROM base\n")] == ["pipeline", "model"]
-    assert "\nUSER 1000:1000\n" in found["base"]
-    assert "\nHEALTHCHECK " in found["base"]
+def test_both_images_share_a_base_without_root():
+    bodies = stages()
+    assert [name for name, body in bodies.items() if body.startswith("FROM base\n")] == ["pipeline", "model"]
+    assert "\nUSER 1000:1000\n" in bodies["base"]
+    assert "\nHEALTHCHECK " in bodies["base"]
     assert "ENTRYPOINT" not in DOCKERFILE
 
 
-def test_compilers_and_torch_stay_out_of_the_images_that_do_not_need_them():
-    found = stages()
-    assert "--from=without-torch" in found["pipeline"]
-    assert "torch==" not in found["without-torch"]
-    assert [name for name, body in found.items() if "g++" in body] == ["with-sparse"]
+def test_images_have_neither_compilers_nor_torch_that_they_do_not_need():
+    bodies = stages()
+    assert "--from=without-torch" in bodies["pipeline"]
+    assert "torch==" not in bodies["without-torch"]
+    assert [name for name, body in bodies.items() if "g++" in body] == ["with-sparse"]
 
 
 def test_versions_in_the_dockerfile_are_those_of_the_project():
@@ -56,7 +56,7 @@ def test_versions_in_the_dockerfile_are_those_of_the_project():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_a_pinned_image_a_health_check_and_only_rights_it_needs(name: str):
+def test_service_has_a_pinned_image_a_health_check_and_few_rights(name: str):
     service = SERVICES[name]
     assert re.search(r":\d+\.\d+", service["image"]) or service["build"]["target"] in stages()
     assert ("test" in service["healthcheck"]) == (name != ONCE)
@@ -67,12 +67,12 @@ def test_a_service_has_a_pinned_image_a_health_check_and_only_rights_it_needs(na
     )
 
 
-def test_what_is_published_is_published_on_loopback_only():
+def test_ports_are_published_on_loopback_only():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"objects": ["127.0.0.1:8333:8333"], "server": ["127.0.0.1:4200:4200"]}
 
 
-def test_services_wait_for_services_and_mount_volumes_that_exist():
+def test_services_depend_on_services_and_mount_volumes_that_exist():
     for service in SERVICES.values():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
         named = {volume.split(":")[0] for volume in service.get("volumes", ()) if not volume.startswith("$")}
@@ -82,7 +82,7 @@ def test_services_wait_for_services_and_mount_volumes_that_exist():
         assert wait["condition"] == ("service_completed_successfully" if name == ONCE else "service_healthy")
 
 
-def test_every_process_that_works_sees_the_store_and_the_logs():
+def test_workers_see_the_store_and_the_logs():
     for name in ("worker", "trainer", "dask-worker"):
         service = SERVICES[name]
         assert service["volumes"] == ["store:/store", "${EDDA_DATA:-./data}:/data:ro"]
@@ -90,14 +90,14 @@ def test_every_process_that_works_sees_the_store_and_the_logs():
         assert "objects" in service["depends_on"]
 
 
-def test_who_keeps_a_store_in_the_object_store_has_its_key_its_bucket_and_the_package_for_it():
+def test_workers_have_what_a_store_on_object_storage_needs():
     objects = SERVICES["objects"]
     assert objects["environment"].items() <= COMPOSE["x-store"].items()
     assert "-bucket=edda" in objects["command"]
     assert " s3fs\n" in stages()["without-torch"]
 
 
-def test_no_image_calls_home():
+def test_telemetry_is_off_in_every_image():
     for name, value in NO_TELEMETRY.items():
         assert f"{name}={value}" in stages()["python"]
     assert "-master.telemetry=false" in SERVICES["objects"]["command"]

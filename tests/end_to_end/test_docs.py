@@ -1,4 +1,4 @@
-"""The site builds without a warning, from the folder and without the network; the Python page does what it says."""
+"""The site builds without warnings and loads nothing from the network; the examples of the Python page work."""
 
 import importlib.util
 import re
@@ -12,19 +12,19 @@ ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-class Fetched(HTMLParser):
-    """Addresses that a browser loads by itself."""
+class LoadedAddresses(HTMLParser):
+    """Addresses that a browser loads when it opens a page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
+        attributes = dict(attrs)
         if tag in ("script", "img", "iframe"):
-            self.found.append(named.get("src") or "")
-        elif tag == "link" and named.get("rel") in ("stylesheet", "preconnect", "preload"):
-            self.found.append(named.get("href") or "")
+            self.addresses.append(attributes.get("src") or "")
+        elif tag == "link" and attributes.get("rel") in ("stylesheet", "preconnect", "preload"):
+            self.addresses.append(attributes.get("href") or "")
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_nothing_is_fetched_from_the_network(site):
+def test_pages_load_nothing_from_the_network(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 12
     for page in pages:
-        fetched = Fetched()
-        fetched.feed(page.read_text())
-        assert fetched.found
-        assert [address for address in fetched.found if re.match("(https?:)?//", address)] == []
+        loaded = LoadedAddresses()
+        loaded.feed(page.read_text())
+        assert loaded.addresses
+        assert [address for address in loaded.addresses if re.match("(https?:)?//", address)] == []
 
 
 def test_generated_pages_have_every_key_column_and_command(site):
@@ -82,7 +82,7 @@ def test_formulas_are_drawn(site):
     assert "```" not in page
 
 
-def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks):
+def test_navigation_skips_missing_pages_and_puts_unknown_ones_last(hooks):
     assert hooks.navigation({"index.md", "operate/storage.md", "novel.md"}) == [
         {"Start": ["index.md"]}, {"Operate": ["operate/storage.md"]}, {"More": ["novel.md"]},
     ]  # fmt: skip
@@ -98,12 +98,12 @@ def test_pages_that_are_not_there_are_left_out_and_unknown_ones_come_last(hooks)
         ("https://a.b ![picture](x.png) [web](https://c.d/e)", "https://a.b ![picture](x.png) [web](https://c.d/e)"),
     ],
 )
-def test_links_lead_to_pages_of_the_site_or_are_text(hooks, written, shown):
+def test_links_lead_to_pages_of_the_site_or_become_text(hooks, written, shown):
     from mkdocs.structure.files import File, Files
 
-    there = [File(name, "", "", use_directory_urls=False) for name in ("index.md", "faq.md", "architecture.md")]
-    page = SimpleNamespace(file=there[1])
-    assert hooks.on_page_markdown(written, page, Files(there)) == shown
+    pages = [File(name, "", "", use_directory_urls=False) for name in ("index.md", "faq.md", "architecture.md")]
+    page = SimpleNamespace(file=pages[1])
+    assert hooks.on_page_markdown(written, page, Files(pages)) == shown
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
@@ -119,7 +119,7 @@ def test_no_generated_page_is_kept_in_the_repository():
     )
 
 
-def test_the_python_page_prints_what_it_says(monkeypatch, tmp_path, capsys):
+def test_examples_of_the_python_page_print_what_it_shows(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = _BLOCK.findall((ROOT / "docs" / "python.md").read_text())
     assert [kind for kind, _ in blocks] == ["python", "text"] * (len(blocks) // 2)

@@ -1,4 +1,4 @@
-"""A run as people start it, killed without warning and started again: what comes out is what would have come out."""
+"""Runs that are killed and started again end with the same results as runs that are not."""
 
 import os
 import random
@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pytest
 from small_run import RUN, SMALL_RUN, every_file
 from torch import Tensor
 from torch.nn import Parameter
@@ -21,6 +22,8 @@ from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 from model.learners.row_adam import RowAdam
 
+pytestmark = pytest.mark.slow
+
 
 def command(stage: str, folder: Path, store: str) -> list[str]:
     arguments = [stage, str(folder / "run.toml"), "--store", str(folder / store), "--no-prefect"]
@@ -28,7 +31,7 @@ def command(stage: str, folder: Path, store: str) -> list[str]:
 
 
 def killed(arguments: list[str], line: str, times: int, seconds: float) -> int:
-    """Kill a command so many seconds after it has logged such a line so many times; epochs that were logged in all."""
+    """Kill a command some seconds after it has logged a line some times; return the number of epochs that it logged."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines: list[str] = []
@@ -80,26 +83,19 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     artifacts = Store(tmp_path / "store").recorded(record)
     assert {role: artifacts[role].path.stat().st_ino for role in before} == before
     assert record.made == ["checkpoint-2022", "blend-2022", "metrics"]
-    assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training went on from its last epoch"
+    assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training did not resume from its last epoch"
 
 
 SLOW_TO_IMPORT = [
-    *(
-        "pipeline.synthetic",
-        "pipeline.ingest.stage",
-        "pipeline.graph",
-        "pipeline.reach.stage",
-        "pipeline.pairs.stage",
-        "dask.delayed",
-    ),
-    *("model.training.stage", "model.evaluation.stage", "model.serving.export", "torch._dynamo"),
+    *("pipeline.synthetic", "pipeline.ingest.stage", "pipeline.graph", "pipeline.reach.stage", "pipeline.pairs.stage"),
+    *("dask.delayed", "model.training.stage", "model.evaluation.stage", "model.serving.export", "torch._dynamo"),
 ]
-WAITING_RUN = RUN.replace("epochs = 60", 'epochs = 12\nbackbone = "mf"').replace("batch_size = 256", "batch_size = 8")
-"""Many steps that read few rows each."""
+DEFERRING_RUN = RUN.replace("epochs = 60", 'epochs = 12\nbackbone = "mf"').replace("batch_size = 256", "batch_size = 8")
+"""Many steps that read few rows each, so that Adam defers the others."""
 
 
-def run_until(file: Path, store: Path, last: int, told: Any) -> None:
-    """Make a run; a process of its own ends as kill -9 ends it before its so manieth step on the store's files."""
+def run_until(file: Path, store: Path, last: int, count: Any) -> None:
+    """Make a run in this process, which kills itself before its `last`-th operation on the store's files."""
     steps = 0
 
     def step(_event: str, arguments: tuple[object, ...]) -> None:
@@ -111,32 +107,32 @@ def run_until(file: Path, store: Path, last: int, told: Any) -> None:
 
     sys.addaudithook(step)
     run_stages(load_config(file, [f"store={store}"]))
-    told.value = steps
+    count.value = steps
 
 
-def train_until(file: Path, store: Path, last: int, told: Any) -> None:
-    """Likewise, killed after its so manieth reading of a table some rows of which wait."""
-    reads = RowAdam.reads
+def train_until(file: Path, store: Path, last: int, count: Any) -> None:
+    """Train in this process, which kills itself after the `last`-th step on a table with deferred rows."""
+    prepare_rows = RowAdam.prepare_rows
 
-    def read(self: RowAdam, table: Parameter, rows: Tensor) -> None:
-        reads(self, table, rows)
-        told.value += table in self._waiting
-        if 0 < told.value == last:
+    def prepare_and_count(self: RowAdam, table: Parameter, rows: Tensor) -> None:
+        prepare_rows(self, table, rows)
+        count.value += table in self._lags
+        if 0 < count.value == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    RowAdam.reads = read  # type: ignore[method-assign]
+    RowAdam.prepare_rows = prepare_and_count  # type: ignore[method-assign]
     run_stages(load_config(file, [f"store={store}"]), "train")
 
 
 def ended(make: Callable[..., None], file: Path, store: Path, last: int = 0) -> tuple[int | None, int]:
-    """Exit status of such a process, and how many steps it took where it was not killed."""
-    servant = get_context("forkserver")  # one that has imported what is slow to import
-    servant.set_forkserver_preload(SLOW_TO_IMPORT)
-    told = servant.Value("i", 0)
-    process = servant.Process(target=make, args=(file, store, last, told))
+    """Exit status of such a process, and its final count, 0 if a run was killed."""
+    context = get_context("forkserver")  # with modules that are slow to import
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    count = context.Value("i", 0)
+    process = context.Process(target=make, args=(file, store, last, count))
     process.start()
     process.join()
-    return process.exitcode, told.value
+    return process.exitcode, count.value
 
 
 def test_a_run_killed_at_any_of_ten_moments_ends_with_the_same_files(tmp_path: Path) -> None:
@@ -151,15 +147,15 @@ def test_a_run_killed_at_any_of_ten_moments_ends_with_the_same_files(tmp_path: P
         assert every_file(store) == every_file(tmp_path / "whole"), f"killed before step {moment} of {steps}"
 
 
-def test_a_training_killed_while_rows_wait_ends_with_the_same_files(tmp_path: Path) -> None:
+def test_a_training_killed_while_rows_are_deferred_ends_with_the_same_files(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text(WAITING_RUN)
-    status, waits = ended(train_until, file, tmp_path / "whole")
+    file.write_text(DEFERRING_RUN)
+    status, deferred = ended(train_until, file, tmp_path / "whole")
     assert status == 0
-    assert waits > 500
+    assert deferred > 500
     store = tmp_path / "killed"
-    assert ended(train_until, file, store, waits // 2)[0] == -signal.SIGKILL
-    status, waits_left = ended(train_until, file, store)
+    assert ended(train_until, file, store, deferred // 2)[0] == -signal.SIGKILL
+    status, deferred_left = ended(train_until, file, store)
     assert status == 0
-    assert waits / 2 < waits_left < waits, "training went on from an epoch in which rows had waited"
+    assert deferred / 2 < deferred_left < deferred, "training did not resume from an epoch with deferred rows"
     assert every_file(store) == every_file(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Runs that leave next to nothing: everything works, and says what there is not."""
+"""Runs with next to no data: every command works, and says what is missing."""
 
 import pytest
 from fake_stages import edda
@@ -16,7 +16,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_one_user_of_one_item_is_a_run_without_metrics_and_recommendations(here, capsys):
+def test_a_single_interaction_makes_a_run_without_metrics_and_recommendations(here, capsys):
     (here / "log.csv").write_text("user_id,item_id\nu,i\n")
     assert edda("run", "r.toml", "--no-prefect") == 0
     assert "No test row is left, so nothing was measured; see ingest.split and the rejects." in capsys.readouterr().out
@@ -27,13 +27,13 @@ def test_one_user_of_one_item_is_a_run_without_metrics_and_recommendations(here,
     assert capsys.readouterr() == ("", "domain 'a' has no other item to recommend\n")
 
 
-@pytest.mark.parametrize("place", ["file", "file/store"])
-def test_a_store_that_is_a_file_is_told(here, capsys, place):
+@pytest.mark.parametrize("store", ["file", "file/store"])
+def test_a_store_that_is_a_file_is_an_error(here, capsys, store):
     (here / "file").touch()
-    assert edda("ingest", "r.toml", "--no-prefect", "--store", place) == 1
-    assert capsys.readouterr().err == f"edda: store {here / place}: {here / 'file'} is a file, must be a folder\n"
+    assert edda("ingest", "r.toml", "--no-prefect", "--store", store) == 1
+    assert capsys.readouterr().err == f"edda: store {here / store}: {here / 'file'} is a file, must be a folder\n"
     assert open_store(here / "folder/that/is/not/there").run_names() == []
 
 
-def test_plots_take_names_in_any_script():
+def test_plots_have_names_in_any_script():
     assert "日本" in bars("rows", "rows", {"日本": 1.0})

@@ -1,4 +1,4 @@
-"""Raw logs to pairs on a Dask cluster of processes: what local threads make, whatever happens to the workers."""
+"""Raw logs to pairs on a Dask cluster of processes: the same results as local threads, whatever happens to workers."""
 
 import os
 import pickle
@@ -28,8 +28,10 @@ from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.synthetic import make_world, world_logs
+
+pytestmark = pytest.mark.slow
 
 ROWS = 60
 WORLD = WorldSettings(domains=3, users=240, items=160, interactions=4000, shrink=0.6)
@@ -40,7 +42,7 @@ LARGEST_MESSAGE = 8192
 
 
 class SmallChunks(WorkerPlugin):
-    """Chunks of few rows on every worker, those started later included."""
+    """Small chunks on every worker, including those that start later."""
 
     name = "small-chunks"
 
@@ -82,7 +84,7 @@ def graphs(store: Store, world: Artifact, compute: ComputeSettings) -> dict[str,
 
 
 def reach(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:
-    return describe_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
+    return compute_reach(store, REACH[method], {name: made[name] for name in ("nodes", "graph")}, compute)
 
 
 def pairs(store: Store, made: dict[str, Artifact], method: str, compute: ComputeSettings) -> Artifact:
@@ -115,37 +117,37 @@ def test_workers_and_threads_read_number_and_join_alike(tmp_path, world, local, 
 
 @pytest.mark.parametrize("method", REACH)
 def test_workers_describe_as_threads_do(tmp_path, local, on_cluster, method):
-    found = reach(Store(tmp_path / "cluster"), local, method, on_cluster)
+    artifact = reach(Store(tmp_path / "cluster"), local, method, on_cluster)
     expected = reach(Store(tmp_path / "threads"), local, method, LOCAL)
-    assert content(found) == content(expected)
-    assert len(found.files()) > 10
-    assert {domain["method"] for domain in found.statistics["domains"].values()} == {method}
+    assert content(artifact) == content(expected)
+    assert len(artifact.files()) > 10
+    assert {domain["method"] for domain in artifact.statistics["domains"].values()} == {method}
 
 
 @pytest.mark.parametrize("method", PAIRS)
 def test_workers_align_as_threads_do(tmp_path, local, on_cluster, method):
-    found = pairs(Store(tmp_path / "cluster"), local, method, on_cluster)
-    assert content(found) == content(pairs(Store(tmp_path / "threads"), local, method, LOCAL))
-    assert {row["method"] for row in found.statistics["coverage"]} == {method}
-    assert found.manifest.rows > 1000
+    artifact = pairs(Store(tmp_path / "cluster"), local, method, on_cluster)
+    assert content(artifact) == content(pairs(Store(tmp_path / "threads"), local, method, LOCAL))
+    assert {row["method"] for row in artifact.statistics["coverage"]} == {method}
+    assert artifact.manifest.rows > 1000
 
 
 def _die_at(turn: int, module: str, name: str, folder: str) -> None:
-    """On every worker: the process that takes the given turn at a function is killed after the function's work."""
+    """On every worker: kill the process that makes the `turn`-th call of a function, after the function's work."""
     original = getattr(import_module(module), name)
 
     def deadly(*arguments: object) -> object:
-        found = original(*arguments)
+        result = original(*arguments)
         if _turn(Path(folder)) == turn:
             os.kill(os.getpid(), signal.SIGKILL)
-        return found
+        return result
 
     deadly.original = original  # type: ignore[attr-defined]
     setattr(import_module(module), name, deadly)
 
 
 def _turn(folder: Path) -> int:
-    """How many turns all processes took, this one included."""
+    """The number of calls by all processes so far, including this one."""
     for number in count(1):
         try:
             (folder / str(number)).touch(exist_ok=False)
@@ -155,34 +157,34 @@ def _turn(folder: Path) -> int:
     raise AssertionError
 
 
-def _live(module: str, name: str) -> None:
+def _restore(module: str, name: str) -> None:
     function = getattr(import_module(module), name)
     setattr(import_module(module), name, getattr(function, "original", function))
 
 
 @pytest.mark.parametrize(
-    ("make", "place"),
+    ("make", "function"),
     [(reach, ("pipeline.reach.vectors", "write_checked")), (pairs, ("pipeline.pairs.join", "_join_exactly"))],
 )
 def test_a_worker_killed_in_the_middle_does_not_change_the_result(
-    tmp_path: Path, local: dict[str, Artifact], on_cluster: ComputeSettings, make: Callable[..., Artifact], place
+    tmp_path: Path, local: dict[str, Artifact], on_cluster: ComputeSettings, make: Callable[..., Artifact], function
 ) -> None:
     method = {reach: "walk", pairs: "exact"}[make]
     turns = tmp_path / "turns"
     turns.mkdir()
     with Client(on_cluster.dask_scheduler, set_as_default=False) as client:
         before = set(client.run(os.getpid).values())
-        client.run(_die_at, 4, *place, str(turns))
-        found = make(Store(tmp_path / "cluster"), local, method, on_cluster)
+        client.run(_die_at, 4, *function, str(turns))
+        artifact = make(Store(tmp_path / "cluster"), local, method, on_cluster)
         client.wait_for_workers(len(before))
         after = set(client.run(os.getpid).values())
-        client.run(_live, *place)
+        client.run(_restore, *function)
     assert len(before - after) == 1
     assert len(list(turns.iterdir())) > 4
-    assert content(found) == content(make(Store(tmp_path / "threads"), local, method, LOCAL))
+    assert content(artifact) == content(make(Store(tmp_path / "threads"), local, method, LOCAL))
 
 
-def test_only_places_of_files_and_small_reports_travel(tmp_path, local, monkeypatch):
+def test_only_paths_and_small_reports_are_sent(tmp_path, local, monkeypatch):
     sizes: list[int] = []
 
     def recorded(function: Callable[[Any], Any], arguments: Sequence[Any], *rest: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Runs whose store is on object storage: what one machine made serves the others, and they fetch what they need."""
+"""Runs whose store is on object storage: machines share artifacts and fetch only what they need."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from data_contracts.open_store import open_store
 from data_contracts.remote.client import Remote
 from data_contracts.store.runs import Attempt
 from flows.runner.lookup import describe_missing
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["address", "endpoint", "here"]
 
@@ -38,7 +40,7 @@ threads = 1
 
 @pytest.fixture
 def run(here: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The store of a run `r.toml` with two domains, given by the environment."""
+    """The address of the store of a run `r.toml` with two domains, set in the environment."""
     (here / "r.toml").write_text(RUN)
     (here / "logs").mkdir()
     for domain, rows in random_log(1, {"books": (30, 20, 260), "films": (16, 14, 120)}).items():
@@ -49,7 +51,7 @@ def run(here: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def without_logs(here: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on this is another machine: an empty cache, no logs."""
+    """Act as another machine from now on: an empty cache and no logs."""
     monkeypatch.setenv("EDDA_CACHE", str(here / cache))
     for path in (here / "logs").glob("*.csv"):
         path.unlink()
@@ -66,7 +68,7 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.runner.execute.make_step", refuse)
 
 
-def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monkeypatch, capsys) -> None:
+def test_a_finished_run_is_read_by_a_new_machine(run, here, monkeypatch, capsys) -> None:
     assert edda("run", "r.toml", "--no-prefect") == 0
     table, report = capsys.readouterr().out.split("\nReport: ")
     assert Path(report.strip()).exists()
@@ -85,8 +87,8 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
     assert edda("compare", "r", "--store", run) == 0
     assert capsys.readouterr().out.startswith("films: ")
     assert edda("inspect", "r/pairs", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["violations"], found["parents"]["reach"]["found"]) == ([], True)
+    described = json.loads(capsys.readouterr().out)
+    assert (described["violations"], described["parents"]["reach"]["found"]) == ([], True)
     assert edda("inspect", run) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"Runs in {run}"
     assert edda("inspect", "r/nothing") == 1
@@ -95,7 +97,7 @@ def test_a_finished_run_is_read_by_a_machine_with_nothing_on_it(run, here, monke
     assert edda("run", "r.toml", "--no-prefect") == 0
 
 
-def test_whether_another_machine_still_works_on_a_run_is_not_guessed(address: str) -> None:
+def test_an_attempt_counts_as_running_only_while_its_lock_is_held(address: str) -> None:
     store = open_store(address)
     store.begin_attempt("r", Attempt(command="edda run r.toml", at="now", config={}, planned={}, costs={}))
     missing = "is not finished; missing: nothing but its record; resume it with: edda run r.toml"
@@ -104,7 +106,7 @@ def test_whether_another_machine_still_works_on_a_run_is_not_guessed(address: st
         assert "is in progress" in str(describe_missing("r", store))
 
 
-def test_training_elsewhere_needs_and_fetches_what_it_reads(run, here, monkeypatch, capsys) -> None:
+def test_training_on_another_machine_fetches_only_what_it_reads(run, here, monkeypatch, capsys) -> None:
     assert edda("align", "r.toml", "--no-prefect") == 0
     without_logs(here, "trainer", monkeypatch)
     assert edda("train", "r.toml", "--no-prefect", "--store", run) == 0
@@ -115,23 +117,23 @@ def test_training_elsewhere_needs_and_fetches_what_it_reads(run, here, monkeypat
     assert "matches no file" in capsys.readouterr().err
 
 
-def test_logs_that_do_not_fit_are_told_however_often_the_run_was_recorded(run, here, capsys) -> None:
+def test_logs_that_do_not_match_are_an_error_even_if_the_run_is_recorded(run, here, capsys) -> None:
     assert edda("ingest", "r.toml", "--no-prefect") == 0
     (here / "logs" / "@.csv").touch()
     assert edda("ingest", "r.toml", "--no-prefect") == 1
     assert "does not match" in capsys.readouterr().err
 
 
-def test_logs_on_object_storage_are_copied_only_by_who_ingests_them(run, here, monkeypatch, capsys) -> None:
+def test_logs_on_object_storage_are_copied_only_for_ingest(run, here, monkeypatch, capsys) -> None:
     remote = Remote(run.removesuffix("/stores/one"))
     for path in (here / "logs").glob("*.csv"):
         remote.write(f"logs/{path.name}", path.read_bytes())
-    there = ["--no-prefect", "--set", f"logs.0.path={remote.address}/logs/*.csv"]
-    assert edda("ingest", "r.toml", *there) == 0
+    options = ["--no-prefect", "--set", f"logs.0.path={remote.address}/logs/*.csv"]
+    assert edda("ingest", "r.toml", *options) == 0
     without_logs(here, "reader", monkeypatch)
-    assert edda("graph", "r.toml", *there) == 0
+    assert edda("graph", "r.toml", *options) == 0
     assert (fetched(here, "reader"), (here / "reader/logs").exists()) == ({"interactions", "nodes", "graph"}, False)
     remote.write("logs/books.csv", b"user_id,item_id,split\nu,i,train\n")
     capsys.readouterr()
-    assert edda("ingest", "r.toml", *there) == 0
+    assert edda("ingest", "r.toml", *options) == 0
     assert "ingest: making rejects" in capsys.readouterr().err  # the interactions come with them

@@ -1,4 +1,4 @@
-"""The deployments as people use them: a server, workers, `prefect deployment run`; on loopback, stopped afterwards."""
+"""The deployments as users run them: a server, workers and `prefect deployment run`, on loopback."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from small_run import SMALL_RUN, every_file
 
 from data_contracts.contracts import CHECKPOINT, CONTRACTS, INDEX
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(1800)]  # much else may go on
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the machine may be busy
 
 ENDED = ("Failed", "Crashed", "Cancelled")
 Moment = tuple[str, float]
-"""An artifact's contract and how many seconds after its start."""
+"""An artifact's contract, and seconds since its making began."""
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory):
 
 
 def drawn(seed: int, count: int) -> list[Moment]:
-    """Moments in the order of a run, anywhere in the short making of an artifact; training is longer."""
+    """Random moments in the order of a run, each while an artifact is being made; training takes longer."""
     draws, order = random.Random(seed), [name for name in CONTRACTS if name != INDEX.name]
     contracts = sorted(draws.sample(order, count), key=order.index)
     return [(name, draws.uniform(0, 0.5 if name == CHECKPOINT.name else 0.05)) for name in contracts]
 
 
 def killed(deployment: Deployment, run: dict[str, object], store: Path, moment: Moment) -> None:
-    """Begin a flow run and kill its process group at a moment."""
+    """Start a flow run and kill its process group at a moment."""
     flow_run, (contract, seconds) = deployment.begin("full", **run), moment
     while not (processes := deployment.processes(flow_run)):
         assert deployment.state(flow_run) not in ENDED, deployment.logs()
@@ -57,7 +57,7 @@ def killed(deployment: Deployment, run: dict[str, object], store: Path, moment: 
 
 
 def finished(deployment: Deployment, flow_run: UUID, store: Path) -> dict[str, str]:
-    """What a flow run has made in the end."""
+    """Wait for a flow run; return the digests of its files."""
     while (state := deployment.state(flow_run)) != "Completed":
         assert state not in ENDED, deployment.logs()
         time.sleep(0.2)
@@ -76,8 +76,8 @@ def test_flows_that_are_killed_and_started_again_end_with_the_same_files(deploym
     assert finished(deployment, last, stores[1]) == finished(deployment, undisturbed, stores[0])
 
 
-def test_the_demo_runs_by_its_deployments_and_does_nothing_twice(deployment: Deployment, tmp_path: Path):
-    schedules = [schedule for found in deployment.ask("deployments/filter", {}) for schedule in found["schedules"]]
+def test_deployments_run_the_demo_and_repeat_nothing(deployment: Deployment, tmp_path: Path):
+    schedules = [schedule for row in deployment.ask("deployments/filter", {}) for schedule in row["schedules"]]
     assert [schedule["active"] for schedule in schedules] == [False]
     short = [f"store={tmp_path / 'store'}", "train.epochs=2", "evaluate.resamples=20"]
 

@@ -1,4 +1,4 @@
-"""Training by two processes under torchrun, on loopback, beside the same training by one."""
+"""Training in two processes under torchrun, on loopback, compared with the same training in one."""
 
 import os
 import shutil
@@ -18,6 +18,8 @@ from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
+
+pytestmark = pytest.mark.slow
 
 RUN = """
 name = "ranks"
@@ -59,7 +61,7 @@ def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] =
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit status and what was logged from here on."""
+    """Exit status, and the rest of the log."""
     assert process.stderr is not None
     text = process.stderr.read()
     process.stderr.close()
@@ -81,7 +83,7 @@ def copied(folder: Path, store: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run trained by one process in the store `one` and by two in `two`; what was logged in `two.log`."""
+    """A run trained by one process in the store `one` and by two in `two`, whose log is `two.log`."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "run.toml").write_text(RUN)
     run_stages(load_config(folder / "run.toml", [f'store="{folder / "one"}"']), "train")
@@ -92,18 +94,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_measures_are_alike(one: Artifact, two: Artifact) -> None:
-    found, expected = two.read().to_pydict(), one.read().to_pydict()
+def assert_metrics_are_close(one: Artifact, two: Artifact) -> None:
+    measures, expected = two.read().to_pydict(), one.read().to_pydict()
     for name in ("epoch", "domain", "metric"):
-        assert found[name] == expected[name]
-    assert found["value"] == pytest.approx(expected["value"], rel=1e-3, abs=1e-4)
+        assert measures[name] == expected[name]
+    assert measures["value"] == pytest.approx(expected["value"], rel=1e-3, abs=1e-4)
 
 
-def test_two_processes_measure_what_one_does(folder: Path) -> None:
-    assert_measures_are_alike(checkpoint_of(folder, "one"), checkpoint_of(folder, "two"))
+def test_two_processes_have_the_metrics_of_one(folder: Path) -> None:
+    assert_metrics_are_close(checkpoint_of(folder, "one"), checkpoint_of(folder, "two"))
 
 
-def test_two_processes_go_on_from_an_earlier_training_as_one_does(folder: Path) -> None:
+def test_two_processes_update_an_earlier_training_as_one_does(folder: Path) -> None:
     grown, now = "world.interactions=2600", ["one-now", "two-now"]
     for store in now:
         shutil.copytree(folder / "one", folder / store, symlinks=True)
@@ -116,19 +118,19 @@ def test_two_processes_go_on_from_an_earlier_training_as_one_does(folder: Path) 
     assert two.statistics["warm_start"] == one.statistics["warm_start"]
     assert two.statistics["warm_start"]["from"] == before.key
     assert min(two.read()["epoch"].to_pylist()) == 0
-    assert_measures_are_alike(one, two)
+    assert_metrics_are_close(one, two)
 
 
 def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Path) -> None:
     one, two = checkpoint_of(folder, "one"), checkpoint_of(folder, "two")
     assert two.key == one.key
-    found, expected = tensors_of(two), tensors_of(one)
-    assert list(found) == list(expected)
+    tensors, expected = tensors_of(two), tensors_of(one)
+    assert list(tensors) == list(expected)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_bytes_of_every_step_are_counted_and_told(folder: Path) -> None:
+def test_bytes_of_every_step_are_counted_and_logged(folder: Path) -> None:
     statistics = checkpoint_of(folder, "two").statistics
     interactions = (
         Store(folder / "two")
@@ -144,13 +146,13 @@ def test_bytes_of_every_step_are_counted_and_told(folder: Path) -> None:
     assert f"by step: batch {batch['bytes'] / batch['steps']:,.0f}, alignment " in (folder / "two.log").read_text()
 
 
-def test_only_the_first_process_tells(folder: Path) -> None:
+def test_only_the_first_process_logs(folder: Path) -> None:
     logged = (folder / "two.log").read_text()
     assert [logged.count(f"epoch {epoch}{EPOCH}") for epoch in (1, 20)] == [1, 1]
     assert logged.count("train: making checkpoint-2022") == 1
 
 
-def test_without_one_process_the_job_fails_and_goes_on_when_started_again(folder: Path) -> None:
+def test_the_job_fails_without_one_process_and_resumes_when_started_again(folder: Path) -> None:
     copied(folder, "again")
     job = launched(folder, "again")
     assert job.stderr is not None
@@ -160,11 +162,11 @@ def test_without_one_process_the_job_fails_and_goes_on_when_started_again(folder
     next(each for each in processes if each.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
     status, logged = ended(job)
     assert status == 1
-    told = (
+    messages = (
         "lost another one",
         "interrupted; what was finished is kept",
     )  # whichever comes first: the sum or the signal
-    assert any(words in logged for words in told)
+    assert any(message in logged for message in messages)
     assert "goes on" in logged
 
     status, logged = ended(launched(folder, "again"))

@@ -1,3 +1,5 @@
+"""The peers that `benchmarks/train.py` measures compute the same losses as EDDA."""
+
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -48,24 +50,27 @@ def peer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_plain_steps_lose_what_ours_do_without_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
-    found = contenders.parity_with(contest, peer, 7, 2)
-    assert found["losses"] < 1e-5
-    assert found["gradients"] < 1e-4
+def test_plain_losses_equal_ours_without_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
+    parity = contenders.parity_with(contest, peer, 7, 2)
+    assert parity["losses"] < 1e-5
+    assert parity["gradients"] < 1e-4
 
 
-def test_plain_steps_lose_on_average_what_ours_do_with_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
+def test_plain_losses_equal_ours_on_average_with_dropout(contenders: ModuleType, contest: Any, peer: str) -> None:
     assert abs(contenders.parity_with(contest, peer, 6, 20)["standard_errors"]) < 3
 
 
-def test_other_dropout_is_seen_in_the_mean_loss(contenders: ModuleType, contest: Any) -> None:
-    of = {"edda": contest.changed(initial_spread=1.0)}
-    of["torch"] = of["edda"].changed(edge_dropout=0.4)
-    means = [contenders.mean_losses(contenders.learner_of(of[name], name), of[name], 3, 20) for name in of]
+def test_another_dropout_changes_the_mean_loss(contenders: ModuleType, contest: Any) -> None:
+    contests = {"edda": contest.changed(initial_spread=1.0)}
+    contests["torch"] = contests["edda"].changed(edge_dropout=0.4)
+    means = [
+        contenders.mean_losses(contenders.learner_of(variant, name), variant, 3, 20)
+        for name, variant in contests.items()
+    ]
     assert abs(contenders.apart(*means)) > 3
 
 
-def test_plain_alignment_losses_are_ours(contenders: ModuleType, contest: Any) -> None:
+def test_plain_alignment_losses_equal_ours(contenders: ModuleType, contest: Any) -> None:
     edda, plain = contest.start(), contenders.learner_of(contest, "torch").model
     _, multiply = choose_engine("native", torch.device("cpu"))
     pairs_of_all = load_alignment(contest.artifacts["pairs"], contest.world)

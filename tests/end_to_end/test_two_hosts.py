@@ -1,4 +1,4 @@
-"""Two hosts, as two network namespaces that only a veth pair joins: server and store here, all work there."""
+"""Two hosts, as two network namespaces joined by a veth pair: the server on one, all work on the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from small_run import SMALL_RUN, every_file
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.slow
 
 HERE, THERE = "10.213.87.1", "10.213.87.2"
 SCHEDULER = f"tcp://{THERE}:8786"
@@ -29,7 +29,7 @@ def ip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def hosts() -> Iterator[list[list[str]]]:
-    """What starts a command on either host; whatever runs there is ended with them."""
+    """Prefixes that start a command on either host; processes on the hosts end with the fixture."""
     names = [f"edda-{side}-{os.getpid()}" for side in "ab"]
     if shutil.which("ip") is None or os.geteuid() != 0 or ip("netns", "add", names[0]).returncode:
         pytest.skip("network namespaces need root and the program ip")
@@ -69,7 +69,7 @@ def dask(there: Sequence[str], folder: Path, environment: dict[str, str]) -> Ite
             stop(process)
 
 
-def test_a_server_here_and_workers_there_make_what_one_machine_makes(hosts: list[list[str]], tmp_path: Path) -> None:
+def test_a_server_and_workers_on_two_hosts_make_the_files_of_one(hosts: list[list[str]], tmp_path: Path) -> None:
     here, there = hosts
     file = tmp_path / "run.toml"
     file.write_text(SMALL_RUN)

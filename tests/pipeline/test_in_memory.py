@@ -15,7 +15,7 @@ from data_contracts.settings import ComputeSettings, PairsSettings, ReachSetting
 from pipeline.graph import DomainGraph, build_edges
 from pipeline.in_memory import PairTable, align_domains, number_alike, random_walks, reach_vectors, shared_places
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 
 ONE = ComputeSettings(threads=1)
 LOG = random_log(1, {"source": (30, 20, 260), "target": (16, 24, 120)})
@@ -52,7 +52,7 @@ def rows(pairs: PairTable) -> list[tuple]:
 )
 def test_pairs_of_matrices_are_the_pairs_of_files_in_both_directions(asked, reach, store):
     parents = build(store, LOG).parents
-    parents = {"nodes": parents["nodes"], "reach": describe_reach(store, reach, parents, ONE)}
+    parents = {"nodes": parents["nodes"], "reach": compute_reach(store, reach, parents, ONE)}
     filed = pair_domains(store, asked, parents, ONE)
     users, items, names = shared(0), shared(1), ("source", "target")
     for ends, places in ((names, (users, items)), (names[::-1], (users[::-1], items[::-1]))):

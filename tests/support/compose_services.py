@@ -1,7 +1,7 @@
-"""The services of docker/compose.yaml as processes, for tests: each by its own command, environment and health check.
+"""The services of docker/compose.yaml as local processes, with their own commands, environments and health checks.
 
-No container engine takes part. In place of a name in a network, each service has a loopback address of its own, so that
-ports stay as they are; in place of volumes there are folders. `Services.here` alone says what differs.
+No container engine is involved. Each service has its own loopback address instead of a name in a network, so ports stay
+as they are, and folders take the place of volumes. `Services.localise` has everything that differs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 
 import psutil
 import yaml
-from prefect_server import ROOT, started, stop, surroundings
+from prefect_server import ROOT, clean_environment, started, stop
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 HOST = re.compile(rf"(?:(?<=[/@=])(?:{'|'.join(SERVICES)})|localhost|0\.0\.0\.0|127\.0\.0\.1)\b")
-OF_A_CONTAINER = re.compile(r"(?<!s3)://(?:[^@/\s]*@)?+(?!127\.)[\w.-]+|(?<![\w/.:])/(?!dev/null)\w+")
-"""Hosts other than this machine, and absolute paths."""
+CONTAINER_ONLY = re.compile(r"(?<!s3)://(?:[^@/\s]*@)?+(?!127\.)[\w.-]+|(?<![\w/.:])/(?!dev/null)\w+")
+"""What exists only in a container: hosts other than this machine, and absolute paths."""
 
 
 class Services:
@@ -36,7 +36,7 @@ class Services:
 
     Args:
         folder: for volumes and logs.
-        settings: what compose would find in its environment.
+        settings: variables that compose would find in its environment.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
@@ -45,47 +45,47 @@ class Services:
         self.addresses = {name: f"{network}.{number}" for number, name in enumerate(SERVICES, 1)}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def here(self, name: str, text: str) -> str:
-        """A service's words with addresses in place of hosts and folders in place of volumes; nothing else is left."""
-        text = VARIABLE.sub(lambda found: self.settings.get(found[1], found[2]), text)
+    def localise(self, name: str, text: str) -> str:
+        """Text of a service with addresses in place of hosts and folders for volumes; fails on anything else."""
+        text = VARIABLE.sub(lambda match: self.settings.get(match[1], match[2]), text)
         assert "$" not in text.replace("$$", ""), f"{name}: {text}: a variable has no default"
-        text = HOST.sub(lambda found: self.addresses.get(found[0], self.addresses[name]), text.replace("$$", "$"))
+        text = HOST.sub(lambda match: self.addresses.get(match[0], self.addresses[name]), text.replace("$$", "$"))
         for target, folder in self.volumes(name).items():
             text = re.sub(rf"(?<![\w/]){target}\b", str(folder), text)
-        left = OF_A_CONTAINER.findall(text.replace(str(self.folder), "."))
-        assert not left, f"{name}: {text}: {left} means something in a container only"
+        left = CONTAINER_ONLY.findall(text.replace(str(self.folder), "."))
+        assert not left, f"{name}: {text}: {left} exists only in a container"
         return text
 
     def volumes(self, name: str) -> dict[str, Path]:
-        """Paths in a container with the folders that are used instead."""
+        """Paths in a container, with the folders that are used instead."""
         texts = [VARIABLE.sub(r"\2", text).split(":") for text in SERVICES[name].get("volumes", ())]
         return {target: self.folder / source for source, target, *_ in texts}
 
     def environment(self, name: str) -> dict[str, str]:
-        """Of a service's processes, which have a home of their own."""
-        stated = {key: self.here(name, value) for key, value in SERVICES[name].get("environment", {}).items()}
+        """The environment of a service's processes, with a home folder of its own."""
+        declared = {key: self.localise(name, value) for key, value in SERVICES[name].get("environment", {}).items()}
         home = str(self.folder / f"home-{name}")
-        own = {"HOME": home, "TMPDIR": home, "PGHOST": self.addresses[name]}
+        local = {"HOME": home, "TMPDIR": home, "PGHOST": self.addresses[name]}
         if "database" not in self.running:
-            stated.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL", None)
-        return {**surroundings("AWS_", "EDDA_", "PREFECT_", "PG", "DASK_"), **own, **stated}
+            declared.pop("PREFECT_SERVER_DATABASE_CONNECTION_URL", None)
+        return {**clean_environment("AWS_", "EDDA_", "PREFECT_", "PG", "DASK_"), **local, **declared}
 
     def start(self, names: Sequence[str]) -> None:
-        """Start services, each when those that it depends on are as it demands; wait until all are healthy."""
+        """Start services in the order of their dependencies; wait until all are healthy."""
         waits = {name: SERVICES[name].get("depends_on", {}) for name in SERVICES}
         for name in [name for name in TopologicalSorter(waits).static_order() if name in names]:
             for needed in [needed for needed in waits[name] if needed in names]:
                 self.wait(needed, waits[name][needed]["condition"])
             for folder in [*self.volumes(name).values(), self.folder / f"home-{name}"]:
                 folder.mkdir(exist_ok=True)
-            command = PROGRAMS.get(name, _stated)(self, name)
+            command = PROGRAMS.get(name, _declared)(self, name)
             self.running[name] = started(command, self.environment(name), self.folder / f"{name}.log")
         for name in names:
             if "test" in SERVICES[name]["healthcheck"]:
                 self.wait(name, "service_healthy")
 
     def wait(self, name: str, condition: str) -> None:
-        """Until a service is healthy, or has completed successfully."""
+        """Wait until a service is healthy, or has completed successfully."""
         until, process = time.monotonic() + 400, self.running[name]
         if condition == "service_completed_successfully":
             assert process.wait(400) == 0, self.log(name)
@@ -96,10 +96,10 @@ class Services:
             time.sleep(0.2)
 
     def is_healthy(self, name: str) -> bool:
-        """What the service's own check says; that it completed, where it has none."""
+        """Result of the service's own health check; without one, whether it completed."""
         if "test" not in (check := SERVICES[name]["healthcheck"]):
             return self.running[name].poll() == 0
-        kind, *command = [self.here(name, word) for word in check["test"]]
+        kind, *command = [self.localise(name, word) for word in check["test"]]
         assert kind == "CMD"
         return subprocess.run(command, env=self.environment(name), capture_output=True, check=False).returncode == 0
 
@@ -107,22 +107,22 @@ class Services:
         return (self.folder / f"{name}.log").read_text()
 
     def stop(self) -> list[psutil.Process]:
-        """Stop what was started, the last first; what is left running."""
+        """Stop all services in reverse order; return the processes that are still running."""
         return [left for process in reversed(self.running.values()) for left in stop(process)]
 
 
-def _stated(services: Services, name: str) -> list[str]:
-    """The command that a service states."""
-    return [services.here(name, word) for word in SERVICES[name]["command"]]
+def _declared(services: Services, name: str) -> list[str]:
+    """The command of a service in compose.yaml."""
+    return [services.localise(name, word) for word in SERVICES[name]["command"]]
 
 
 def _weed(services: Services, name: str) -> list[str]:
-    """What the image's entry point makes of it."""
-    return ["weed", *_stated(services, name)]
+    """The command as the image's entry point runs it."""
+    return ["weed", *_declared(services, name)]
 
 
 def _postgres(services: Services, name: str) -> list[str]:
-    """What the image does at its first start: a database in a folder, whose owner has a password. Never as root."""
+    """What the image does on its first start: a database in a folder, whose owner has a password; never as root."""
     (folder,), environment = services.volumes(name).values(), services.environment(name)
     nobody = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
     user, password, database = (environment[f"POSTGRES_{word}"] for word in ("USER", "PASSWORD", "DB"))
@@ -130,8 +130,10 @@ def _postgres(services: Services, name: str) -> list[str]:
         ("initdb", "--no-sync", "--username", user, "--auth=scram-sha-256", "--pwfile=/dev/stdin", folder): password,
         ("postgres", "--single", "-D", folder, "postgres"): f'create database "{database}"',
     }
-    for step, said in steps.items():
-        subprocess.run([*nobody, *step], input=said.encode(), env=environment, check=True, capture_output=True)
+    for step, standard_input in steps.items():
+        subprocess.run(
+            [*nobody, *step], input=standard_input.encode(), env=environment, check=True, capture_output=True
+        )
     return [*nobody, "postgres", "-D", str(folder), "-h", services.addresses[name], "-k", ""]
 
 
@@ -139,7 +141,7 @@ PROGRAMS: dict[str, Callable[[Services, str], list[str]]] = {"objects": _weed, "
 
 
 def missing() -> dict[str, str]:
-    """Services that cannot be started on this machine, with the reason."""
+    """Services that cannot be started on this machine, with the reasons."""
     reasons = {}
     if shutil.which("initdb") is None or shutil.which("pg_isready") is None:
         reasons["database"] = "Postgres (initdb, postgres, pg_isready) is not on the PATH; the server takes SQLite"

@@ -1,4 +1,4 @@
-"""Stages that make tiny artifacts at once and count their calls, in place of the real ones."""
+"""Fake stages that make tiny artifacts at once and count their calls."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def config_of(folder: Path, *overrides: str) -> RunConfig:
 
 
 class Stages:
-    """The fakes' memory: how often each artifact was made, and what goes wrong next."""
+    """State of the fake stages: how often each artifact was made, and which errors come next."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, list[BaseException]] = {}
         self.functions: dict[str, Any] = {}
-        """In place of each stage's function, by its name in the table of stages."""
+        """The fake function of each stage, by the function's name in the table of stages."""
 
     def make(self, store: Any, name: str, settings: dict[str, Any], parents: Any) -> Any:
-        """Make the artifact of a contract, from its rows above or empty."""
+        """Make the artifact of a contract, with its rows in `ROWS` or empty."""
         contract = CONTRACTS[name]
 
         def write(draft: Any) -> None:
@@ -89,7 +89,7 @@ class Stages:
 
 
 def _function(fake: Stages, products: Sequence[Product]) -> Any:
-    """In place of a stage's function: makes its products, the keys as the table of stages has them."""
+    """A fake function of a stage: makes its products, with the keys that the table of stages gives them."""
 
     def make(
         store: Any, settings: Any, parents: Any, _compute: Any, _progress: Any, previous: Any = None, **_options: Any
@@ -109,7 +109,7 @@ def _function(fake: Stages, products: Sequence[Product]) -> Any:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own with one run, and no store but its own."""
+    """A new current folder with one run `r.toml`, and no store named by the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
     (tmp_path / "r.toml").write_text('name = "r"\ntrain.alignment = 0.3\n[world]\n')
@@ -125,7 +125,7 @@ def edda(*arguments: str) -> int:
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
-    """Put the fakes in place of every stage function; the world's log is one file of two lines."""
+    """Replace every stage function by a fake; the log of the generated world is one file of two lines."""
     fake = Stages()
     log = tmp_path / "world.csv"
     log.write_text("user_id,item_id\nu,i\n")

@@ -24,12 +24,12 @@ class Loaded:
     """One domain of a tiny world with vectors and evidence."""
 
     def __init__(self, world: Tiny, name: str) -> None:
-        self.world: MultiDomainData = load_dataset(world.parents["nodes"], world.parents["graph"])
-        (self.domain,) = (domain for domain in self.world.domains if domain.name == name)
-        self.rows: Interactions = load_interactions(world.parents["interactions"], self.domain, self.world)
-        neighbours, self.dense = random_neighbours(self.world.items)
-        histories = Histories.build(self.world, self.world.domains)
-        self.evidence: DomainEvidence = build_evidence(self.world, self.domain, neighbours, histories)
+        self.dataset: MultiDomainData = load_dataset(world.parents["nodes"], world.parents["graph"])
+        (self.domain,) = (domain for domain in self.dataset.domains if domain.name == name)
+        self.rows: Interactions = load_interactions(world.parents["interactions"], self.domain, self.dataset)
+        neighbours, self.dense = random_neighbours(self.dataset.items)
+        histories = Histories.build(self.dataset, self.dataset.domains)
+        self.evidence: DomainEvidence = build_evidence(self.dataset, self.domain, neighbours, histories)
         self.vectors = torch.randn(self.domain.nodes, 4, generator=torch.Generator().manual_seed(5))
 
     @property

@@ -1,4 +1,4 @@
-"""Servers that speak S3, on loopback, and a bucket of its own for each test."""
+"""S3 servers on loopback, and an empty bucket for each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 @contextmanager
 def moto() -> Iterator[str]:
-    """The address of a server that makes believe."""
+    """The address of a mock server."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -31,13 +31,13 @@ def moto() -> Iterator[str]:
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
-    """The address of the object store of docker/compose.yaml, started as it says there, but outside a container."""
+    """The address of the object store of docker/compose.yaml, started with its command, but outside a container."""
     if (weed := shutil.which("weed")) is None:
         pytest.skip("SeaweedFS is not installed")
     arguments = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]["objects"]["command"]
-    here = {"-dir=/data": f"-dir={folder}", "-ip=objects": "-ip=localhost", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
+    local = {"-dir=/data": f"-dir={folder}", "-ip=objects": "-ip=localhost", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
     url = f"http://localhost:{(port := free_port())}"
-    command = [weed, *(here.get(word, word) for word in arguments), f"-s3.port={port}", f"-s3.port.grpc={free_port()}"]
+    command = [weed, *(local.get(word, word) for word in arguments), f"-s3.port={port}", f"-s3.port.grpc={free_port()}"]
     server = started(command, {**os.environ, **KEYS}, folder / "log")
     try:
         until = time.monotonic() + 60
@@ -64,18 +64,18 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield url
 
 
-def look_there(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on this process finds object storage by these variables."""
+def use_object_storage(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process use the object storage that these environment variables describe."""
     import fsspec
 
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of another module's endpoint
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of the endpoint of another module
 
 
 @pytest.fixture
 def address(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a folder in an empty bucket; this machine's cache is empty."""
+    """The address of a folder in an empty bucket; the local cache is empty."""
     import fsspec
 
     settings = {
@@ -84,7 +84,7 @@ def address(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
         "AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
         "NO_PROXY": "127.0.0.1,localhost", "EDDA_CACHE": str(tmp_path / "cache"),
     }  # fmt: skip
-    look_there(settings, monkeypatch)
+    use_object_storage(settings, monkeypatch)
     bucket = f"edda-{uuid.uuid4().hex}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
     return f"s3://{bucket}/stores/one"

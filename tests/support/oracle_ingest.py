@@ -1,4 +1,4 @@
-"""The ingest, slow and obvious: one dictionary per raw row."""
+"""A slow and obvious ingest of logs that are already split, by dictionaries of raw rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ORDER = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Row:
-    """One good raw row of already split logs."""
+    """One valid raw row of logs that are already split."""
 
     domain: str
     user: str
@@ -22,7 +22,7 @@ Key = tuple[str, str, str, str]
 
 
 def ingest_given(rows: list[Row], protocol: str, cold: str) -> tuple[dict[Key, int], dict[str, int]]:
-    """What already split rows become.
+    """Merge rows that are already split and drop those that leaked or are cold.
 
     Returns:
         (domain, user id, item id, split) → raw rows merged; reason → raw rows dropped.
@@ -45,5 +45,5 @@ def ingest_given(rows: list[Row], protocol: str, cold: str) -> tuple[dict[Key, i
 
 
 def _is_in_an_earlier_split(key: Key, split_pairs: set[tuple[str, ...]]) -> bool:
-    """In whatever domain."""
+    """Whether an earlier split has the pair, in any domain."""
     return any((*key[1:3], earlier) in split_pairs for earlier in ORDER[: ORDER.index(key[3])])

@@ -40,29 +40,29 @@ def propagated(table: Tensor, dense: NDArray[np.float64], backbone: str, layers:
     return total / (layers + 1) if backbone == "lightgcn" else layer
 
 
-def inter_adjacencies(world: MultiDomainData) -> list[NDArray[np.float64]]:
+def inter_adjacencies(dataset: MultiDomainData) -> list[NDArray[np.float64]]:
     """For each domain, the edges of any domain that touch its items, over the union's nodes."""
-    union = np.zeros((world.nodes, world.nodes))
-    for domain in world.domains:
+    union = np.zeros((dataset.nodes, dataset.nodes))
+    for domain in dataset.domains:
         union[np.ix_(domain.union_nodes, domain.union_nodes)] = np.maximum(
             union[np.ix_(domain.union_nodes, domain.union_nodes)], adjacency(domain)
         )
     dense = []
-    for domain in world.domains:
-        offered = np.zeros(world.nodes, bool)
+    for domain in dataset.domains:
+        offered = np.zeros(dataset.nodes, bool)
         offered[domain.union_nodes[domain.users :]] = True
         dense.append(union * (offered[:, None] | offered[None, :]))
     return dense
 
 
-def union_adjacency(world: MultiDomainData) -> NDArray[np.float64]:
+def union_adjacency(dataset: MultiDomainData) -> NDArray[np.float64]:
     """All domains' edges over the union's nodes."""
-    return np.maximum.reduce(inter_adjacencies(world))
+    return np.maximum.reduce(inter_adjacencies(dataset))
 
 
 def final_vectors(
     model: Edda,
-    world: MultiDomainData,
+    dataset: MultiDomainData,
     number: int,
     backbone: str,
     layers: int,
@@ -71,8 +71,8 @@ def final_vectors(
     union: bool = False,
 ) -> Tensor:
     """[inter | intra] of one domain's nodes, differentiable."""
-    domain = world.domains[number]
-    graphs = [union_adjacency(world)] if union else inter_adjacencies(world)
+    domain = dataset.domains[number]
+    graphs = [union_adjacency(dataset)] if union else inter_adjacencies(dataset)
     parts = []
     for table in model.inter:
         outputs = [propagated(table, dense, backbone, layers, residual) for dense in graphs]
@@ -83,10 +83,10 @@ def final_vectors(
 
 
 def bpr_loss(
-    model: Edda, world: MultiDomainData, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
+    model: Edda, dataset: MultiDomainData, number: int, batch: Batch, vectors: Tensor, penalties: tuple[float, float]
 ) -> Tensor:
-    """The batch's loss, row by row; its penalty counts a row's user, positive and own negative."""
-    domain = world.domains[number]
+    """The loss of a batch, row by row; the penalty counts the user, the positive and the first negative of a row."""
+    domain = dataset.domains[number]
     total = torch.zeros((), dtype=torch.float64)
     for user, positive, *negatives in rows_of(batch):
         for negative in negatives:
@@ -106,5 +106,5 @@ def pessimistic_rank(scores: NDArray[np.float64], item: int, masked: set[int]) -
 
 
 def best_items(scores: NDArray[np.float64], masked: set[int], top: int) -> list[int]:
-    """Unmasked items by falling score, then by number."""
+    """Unmasked items by descending score, then by number."""
     return sorted(set(range(scores.size)) - masked, key=lambda item: (-scores[item], item))[:top]

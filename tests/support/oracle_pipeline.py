@@ -1,4 +1,4 @@
-"""Slow, obvious versions of reach and pairs that the fast code must equal."""
+"""Slow, obvious versions of reach, pairs and neighbours, which the fast code must equal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.reach.walk_graph import WalkGraph
 
 
 def transitions(graph: DomainGraph) -> sp.csr_array:
-    """float32 [nodes, nodes], P = D^-1 A: row v holds the chances of one step from v; zero for isolated nodes."""
-    chances = np.repeat(1.0 / np.maximum(graph.degrees, 1), graph.degrees).astype(np.float32)
-    return sp.csr_array((chances, graph.indices, graph.indptr), shape=(graph.nodes, graph.nodes))
+    """float32 [nodes, nodes], P = D^-1 A: row v holds the probabilities of one step from v; zero for isolated nodes."""
+    probabilities = np.repeat(1.0 / np.maximum(graph.degrees, 1), graph.degrees).astype(np.float32)
+    return sp.csr_array((probabilities, graph.indices, graph.indptr), shape=(graph.nodes, graph.nodes))
 
 
 def dense_reach(graph: DomainGraph, is_anchor: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
@@ -22,23 +22,23 @@ def dense_reach(graph: DomainGraph, is_anchor: np.ndarray, steps: tuple[int, ...
     for node in range(graph.nodes):
         adjacency[node, graph.indices[graph.indptr[node] : graph.indptr[node + 1]]] = 1.0
     degrees = adjacency.sum(axis=1, keepdims=True)
-    chances = np.divide(adjacency, degrees, out=np.zeros_like(adjacency), where=degrees > 0)
-    return sum(np.linalg.matrix_power(chances, step) for step in steps) * is_anchor
+    probabilities = np.divide(adjacency, degrees, out=np.zeros_like(adjacency), where=degrees > 0)
+    return sum(np.linalg.matrix_power(probabilities, step) for step in steps) * is_anchor
 
 
 def pruned_reach(walk_graph: WalkGraph, kept: int, *, every_step: bool) -> tuple[np.ndarray, np.ndarray]:
     """As `dense_reach` by Horner's rule, rows cut to the `kept` largest weights after the last or after every step.
 
     Returns:
-        float64 [nodes, nodes]; bool [nodes], whether rounding cannot have decided what was cut from a row or from the
-        rows it is made of.
+        float64 [nodes, nodes]; bool [nodes], true if rounding cannot have affected what was cut from a row or from the
+        rows it is computed from.
     """
     adjacency = walk_graph.adjacency.toarray()
-    own = np.diag(walk_graph.is_anchor).astype(float)
-    visits, clear = own, np.ones(len(own), bool)
+    anchors = np.diag(walk_graph.is_anchor).astype(float)
+    visits, clear = anchors, np.ones(len(anchors), bool)
     for step in range(max(walk_graph.steps) - 1, -1, -1):
         visits = adjacency / np.maximum(walk_graph.graph.degrees, 1)[:, None] @ visits
-        visits = visits + (own if step in walk_graph.steps else 0)
+        visits = visits + (anchors if step in walk_graph.steps else 0)
         clear = ~(adjacency @ ~clear > 0)
         if every_step or step == 0:
             clear &= np.array([_is_clear(row, kept) for row in visits])
@@ -51,14 +51,14 @@ def _largest(row: np.ndarray, kept: int) -> np.ndarray:
 
 
 def _is_clear(row: np.ndarray, kept: int) -> bool:
-    falling = np.append(-np.sort(-row), 0.0)
-    return kept >= row.size or falling[kept] == 0 or falling[kept - 1] - falling[kept] > 1e-6
+    descending = np.append(-np.sort(-row), 0.0)
+    return kept >= row.size or descending[kept] == 0 or descending[kept - 1] - descending[kept] > 1e-6
 
 
 def brute_pairs(
     source: tuple[DomainNodes, np.ndarray], target: tuple[DomainNodes, np.ndarray], k: int, kinds: str = "apart"
 ) -> list[tuple[int, int, str, float, int]]:
-    """(source node, target node, kind, similarity, rank) of the k best partners, by comparing every two nodes.
+    """(source node, target node, kind, similarity, rank) of the k best partners, by comparing all pairs of nodes.
 
     The kind is the source node's; with `kinds` "mixed" nodes of different kinds are compared too.
     """
@@ -69,7 +69,7 @@ def brute_pairs(
         if identity_of(source[0], a) == identity_of(target[0], b)
     ]
     left, right = [a for a, _ in shared], [b for _, b in shared]
-    found = []
+    pairs = []
     for node in range(source[0].entity.size):
         kind = kind_of(source[0], node)
         same, similar = [], []
@@ -80,9 +80,9 @@ def brute_pairs(
             elif cosine > 0 and (kinds == "mixed" or kind == kind_of(target[0], other)):
                 similar.append((-np.float32(cosine), other))
         best = sorted(similar)[:k]
-        found += [(node, other, kind, -negative, rank) for rank, (negative, other) in enumerate(best, start=1)]
-        found += [(node, other, kind, 1.0, 0) for other in same]
-    return sorted(found, key=lambda row: (row[0], row[4]))
+        pairs += [(node, other, kind, -negative, rank) for rank, (negative, other) in enumerate(best, start=1)]
+        pairs += [(node, other, kind, 1.0, 0) for other in same]
+    return sorted(pairs, key=lambda row: (row[0], row[4]))
 
 
 def kind_of(nodes: DomainNodes, node: int) -> str:
@@ -113,7 +113,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 def item_products(
     matrix: sp.csr_array, alpha: float, beta: float, shrink: float = 0.0, power: float = 1.0
 ) -> np.ndarray:
-    """float64 [items, items]: weights of walks between the items of a matrix, by a product of SciPy's."""
+    """float64 [items, items]: weights of walks between the items of a matrix, by SciPy's sparse product."""
     entries = sp.csr_array((matrix != 0).astype(np.float64))
     users, items = (np.maximum(entries.sum(axis=axis), 1.0) for axis in (1, 0))
     between = (entries.T @ sp.diags_array(users**-alpha) @ entries).toarray()
@@ -122,5 +122,5 @@ def item_products(
 
 
 def cut_rows(rows: np.ndarray, kept: int) -> np.ndarray:
-    """Each row cut to its `kept` largest values; of equal ones those of the smaller columns stay."""
+    """Each row cut to its `kept` largest values; of equal values those of the smaller columns stay."""
     return np.array([_largest(row, kept) for row in rows])

@@ -1,4 +1,4 @@
-"""Served scores by brute force, from artifacts as anybody reads them: SciPy, no code of `model.serving`."""
+"""Served scores by brute force, with SciPy, from published artifacts and without code of `model.serving`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Served:
         return sorted({item for pairs in self.train.values() for owner, item in pairs if owner == user})
 
     def evidence(self, domain: str, history: list[str]) -> np.ndarray:
-        """E of a history for every item of a domain."""
+        """Evidence of a history for every item of a domain."""
         rows = [self.number["item", item] for item in history]
         columns = [self.number["item", item] for item in self.items(domain)]
         return np.asarray(self.neighbours[rows].sum(axis=0)).ravel()[columns]
@@ -69,12 +69,12 @@ class Served:
         return (chosen["vectors"] * dots + weighted) / (1 + weighted.std() / chosen["spread"])
 
     def for_user(self, domain: str, user: str) -> list[tuple[str, float]]:
-        """All items that a user may be shown, best first, equal ones by number."""
+        """All items that may be recommended to a user, best first, ties by number."""
         scores = self.blended(domain, self.dots(domain, self.vectors[domain, "user", user]), self.history(user))
         return self.ranked(domain, scores, {item for owner, item in self.train[domain] if owner == user})
 
     def ranked(self, domain: str, scores: np.ndarray, left_out: set[str]) -> list[tuple[str, float]]:
-        """Ids and scores, best first, equal ones by number."""
+        """Ids and scores, best first, ties by number."""
         items = self.items(domain)
         order = np.argsort(-scores.astype(np.float32), kind="stable")
-        return [(items[place], scores[place]) for place in order if items[place] not in left_out]
+        return [(items[index], scores[index]) for index in order if items[index] not in left_out]

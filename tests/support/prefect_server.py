@@ -1,4 +1,4 @@
-"""A Prefect server with workers and EDDA's deployments, for tests: on loopback, in a folder of its own."""
+"""A Prefect server with workers and EDDA's deployments, on loopback, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def surroundings(*left_out: str) -> dict[str, str]:
-    """This process's environment without variables of such prefixes; nothing calls home, nothing takes a proxy."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+def clean_environment(*prefixes: str) -> dict[str, str]:
+    """This process's environment without variables of some prefixes, and with telemetry and proxies switched off."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return {**kept, **NO_TELEMETRY, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_PROXY": "*"}
 
 
@@ -46,7 +46,7 @@ def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 
 def stop(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Interrupt a process and wait for it; those of its children that outlive it."""
+    """Interrupt a process and wait for it; return those of its children that outlive it."""
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGINT)
     try:
@@ -61,11 +61,11 @@ ASK = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5
 
 
 class Prefect:
-    """What people ask of a Prefect server, by its command and its API.
+    """A Prefect server as users see it, through its command and its API.
 
     Args:
-        folder: for what they are told; logs of others in it are shown where something fails.
-        environment: of its command, with the server's address.
+        folder: for the output of commands; all logs in it are shown if something fails.
+        environment: of the command, with the server's address.
         here: what starts a command where the server is, e.g. `ip netns exec NAME`.
     """
 
@@ -91,39 +91,39 @@ class Prefect:
         return self.ask("flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC"})[0]
 
     def tasks(self) -> dict[str, str]:
-        """Names and states of the tasks of the flow run that started last."""
+        """Names and states of the tasks of the last flow run."""
         tasks = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [self.last_run()["id"]]}}})
         return {task["name"]: task["state_name"] for task in tasks}
 
     def made(self) -> list[str]:
-        """Stages that the flow run that started last did not skip; of the others it says so."""
+        """Stages that the last flow run made; the others were skipped."""
         states = self.tasks()
         assert set(states.values()) <= {"Completed", "Skipped"}, self.logs()
         return [stage for stage in STAGES if states.get(stage) == "Completed"]
 
     def logged(self, level: int) -> list[str]:
-        """What the log of the flow run that started last shows of a level and above."""
+        """Messages of a level and above in the log of the last flow run."""
         only = {"flow_run_id": {"any_": [self.last_run()["id"]]}, "level": {"ge_": level}}
         return [line["message"] for line in self.ask("logs/filter", {"logs": only})]
 
     def shown(self) -> dict[str, str]:
-        """What the page shows: the data of each artifact, by key."""
-        return {found["key"]: found["data"] for found in self.ask("artifacts/latest/filter", {})}
+        """What the UI shows: the data of each Prefect artifact, by key."""
+        return {artifact["key"]: artifact["data"] for artifact in self.ask("artifacts/latest/filter", {})}
 
-    def ask(self, what: str, body: dict[str, object]) -> list[dict[str, Any]]:
-        """What the server answers."""
+    def ask(self, path: str, body: dict[str, object]) -> list[dict[str, Any]]:
+        """The rows that the server answers a filter with."""
         request = urllib.request.Request(
-            f"{self.url}/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
-        return found
+            rows: list[dict[str, Any]] = json.load(answer)
+        return rows
 
     def begin(self, deployment: str, **parameters: object) -> UUID:
-        """The id of a new flow run, which a worker will find."""
+        """Create a flow run, which a worker will pick up; return its id."""
         with SyncPrefectClient(self.url) as client:
-            place = client.read_deployment_by_name(f"edda/{deployment}").id
-            return client.create_flow_run_from_deployment(place, parameters=parameters).id
+            deployment_id = client.read_deployment_by_name(f"edda/{deployment}").id
+            return client.create_flow_run_from_deployment(deployment_id, parameters=parameters).id
 
     def state(self, flow_run: UUID) -> str | None:
         """Scheduled, Running, Completed, Crashed, …."""
@@ -132,18 +132,18 @@ class Prefect:
         return state.name if state else None
 
     def logs(self) -> str:
-        """What all parties said."""
+        """The end of every log."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
 
 
 class Deployment(Prefect):
-    """A Prefect server and workers of their own, in a folder of their own.
+    """A Prefect server and workers, started in a folder.
 
     Args:
         folder: for logs and Prefect's database.
         host: the server's address.
         here: what starts a command where the server is, e.g. `ip netns exec NAME`.
-        there: what starts one where the workers are.
+        there: what starts a command where the workers are.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Deployment(Prefect):
     ) -> None:
         self.there, port = there, free_port()
         environment = {
-            **surroundings("PREFECT_"),
+            **clean_environment("PREFECT_"),
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": f"http://{host}:{port}/api",
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite on a busy machine
@@ -173,7 +173,7 @@ class Deployment(Prefect):
             self.workers.append(started(command, self.environment, self.folder / f"worker-{pool}.log"))
 
     def wait(self, seconds: float) -> None:
-        """Until the server answers."""
+        """Wait until the server answers."""
         deadline = time.monotonic() + seconds
         command = [*self.here, sys.executable, "-c", ASK, f"{self.url}/health"]
         while subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode:
@@ -182,15 +182,15 @@ class Deployment(Prefect):
             time.sleep(0.5)
 
     def stop(self) -> list[psutil.Process]:
-        """Stop the workers, then the server; what is left running."""
+        """Stop the workers, then the server; return the processes that are still running."""
         return [left for process in (*self.workers, self.server) for left in stop(process)]
 
     def processes(self, flow_run: UUID) -> list[psutil.Process]:
         """The processes in which workers run a flow run, parents first."""
-        found = []
+        processes = []
         for worker in self.workers:
             for process in psutil.Process(worker.pid).children(recursive=True):
                 with suppress(psutil.Error):
                     if process.environ().get("PREFECT__FLOW_RUN_ID") == str(flow_run):
-                        found.append(process)
-        return found
+                        processes.append(process)
+        return processes

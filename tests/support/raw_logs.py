@@ -1,4 +1,4 @@
-"""Raw log files in a folder, and what ingest makes of them."""
+"""Raw log files in a folder, and their ingest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ class RawLogs:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def ingest(self, source: LogSource, compute: ComputeSettings | None = None, **options: Any) -> dict[str, Any]:
-        """Settings default to: everything is train, nothing is too cold or too malformed."""
+        """Ingest the logs; by default everything is train, and no row is too cold or too malformed."""
         stage = IngestSettings(**{"split": ALL_TRAIN, **KEEP, **options})
         logs = find_logs([source], self.logs)
         return ingest(self.store, stage, logs, compute or ComputeSettings(threads=2))

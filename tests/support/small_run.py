@@ -1,4 +1,4 @@
-"""A small run that tests make in several ways, and what its files hash to."""
+"""A small run that tests make in several ways, and the digests of its files."""
 
 from pathlib import Path
 
@@ -35,9 +35,9 @@ SMALL_RUN = (
 )
 
 
-def every_file(place: Path | str) -> dict[str, str]:
-    """What each file of the run's artifacts in a store hashes to."""
-    store = open_store(place)
+def every_file(root: Path | str) -> dict[str, str]:
+    """Digest of each file of the run's artifacts in a store."""
+    store = open_store(root)
     artifacts = store.recorded(store.run("killed"))
     return {f"{role}/{entry.path}": file_digest(artifact.path / entry.path)
             for role, artifact in artifacts.items() for entry in artifact.manifest.files}  # fmt: skip

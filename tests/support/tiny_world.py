@@ -1,4 +1,4 @@
-"""Small worlds for the model's tests: interactions given by hand, nodes and graph made from them, pairs at will."""
+"""Small worlds for the model's tests: interactions by hand, nodes and graph made from them, and chosen pairs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Log = Mapping[str, Sequence[tuple[str, str, str] | tuple[str, str, str, int]]]
 """By domain: user, item, split and, where it is not 1, count."""
 
 Weights = Mapping[str, tuple[float, float]]
-"""By domain: what vectors and evidence are multiplied by."""
+"""By domain: the factors of vectors and of evidence."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TinyRun:
 
 
 def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
-    """Artifacts of a log; pairs join what lives in two domains and, with `every_pair`, other nodes of equal rank."""
+    """Artifacts of a log; pairs join shared users and items and, with `every_pair`, other nodes of equal rank."""
     compute = ComputeSettings(threads=1)
     parents = {"interactions": _interactions(store, log)}
     parents["nodes"] = number_nodes(store, GraphSettings(), parents, compute)
@@ -69,12 +69,12 @@ def build(store: Store, log: Log, *, every_pair: bool = False) -> Tiny:
 
 
 def seeded(train: TrainSettings, seed: int, validation: EvaluateSettings) -> CheckpointSettings:
-    """What `train` takes."""
+    """The settings that `train` takes."""
     return CheckpointSettings(train=train, seed=seed, validation=validation)
 
 
 def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str, Artifact]:
-    """A short training of the world, exported and recorded as a run; with weights it has evidence beside vectors."""
+    """Train briefly, export, and record as a run; with weights the scores have evidence besides vectors."""
     settings = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
     compute = ComputeSettings(threads=1)
     checkpoint = train(
@@ -86,8 +86,8 @@ def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str
     parents = {**world.without_pairs(), "checkpoint-1": checkpoint}
     made = {"embeddings": export_embeddings(world.store, ExportSettings(), parents, compute)}
     if weights is not None:
-        walked = {role: parents[role] for role in ("nodes", "graph")}
-        made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), walked, compute)
+        graph = {role: parents[role] for role in ("nodes", "graph")}
+        made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), graph, compute)
         fitted = {**parents, "neighbours": made["neighbours"]}
         made["blend-1"] = blend_of(world.store, fitted, weights)
     world.store.link_run(RunRecord.build(name, {**parents, **made}))
@@ -95,7 +95,7 @@ def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str
 
 
 def blend_of(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
-    """A `blend` artifact with weights given by hand, in place of fitted ones; vectors spread by 0.5."""
+    """A `blend` artifact with weights given by hand, instead of fitted ones; the spread of vectors is 0.5."""
     rows = [
         {
             "domain": domain, "share": 0.5, "vectors": vectors, "evidence": evidence, "spread": 0.5, "growth": 0.5,
@@ -111,7 +111,7 @@ def blend_of(store: Store, parents: Mapping[str, Artifact], weights: Weights) ->
 
 
 def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str, list[tuple[str, str, str]]]:
-    """Users prefer items of their own parity; domains share low numbered users and items.
+    """Users prefer items of their own parity; domains share users and items with low numbers.
 
     Args:
         seed: of the draws.
@@ -119,12 +119,12 @@ def random_log(seed: int, sizes: Mapping[str, tuple[int, int, int]]) -> dict[str
     """
     random = np.random.default_rng(seed)
     log: dict[str, list[tuple[str, str, str]]] = {}
-    for place, (domain, (users, items, rows)) in enumerate(sizes.items()):
+    for index, (domain, (users, items, rows)) in enumerate(sizes.items()):
         user = random.integers(0, users, rows)
         item = random.integers(0, items // 2, rows) * 2 + np.where(random.random(rows) < 0.9, user % 2, 1 - user % 2)
         pairs = sorted({(int(u), int(i)) for u, i in zip(user, item, strict=True)})
         split = random.choice(["train", "valid", "test"], len(pairs), p=[0.7, 0.1, 0.2])
-        names = [(_name("u", u, place), _name("i", i, place), str(s)) for (u, i), s in zip(pairs, split, strict=True)]
+        names = [(_name("u", u, index), _name("i", i, index), str(s)) for (u, i), s in zip(pairs, split, strict=True)]
         log[domain] = names
     return log
 
@@ -135,8 +135,8 @@ def rows_of(batch: Batch) -> list[list[int]]:
     return batch.nodes[np.concatenate([users, batch.pattern.items.indices.numpy().reshape(users.size, -1)], 1)].tolist()
 
 
-def _name(kind: str, number: int, place: int) -> str:
-    return f"{kind}{number:04d}" if number < 6 else f"{kind}{number:04d}-{place}"
+def _name(kind: str, number: int, domain: int) -> str:
+    return f"{kind}{number:04d}" if number < 6 else f"{kind}{number:04d}-{domain}"
 
 
 def _interactions(store: Store, log: Log) -> Artifact:
@@ -191,12 +191,12 @@ def _pairs(store: Store, nodes: Artifact, domains: list[str], every_pair: bool) 
 def _joined(sources: list[dict[str, Any]], targets: list[dict[str, Any]], every_pair: bool) -> list[dict[str, Any]]:
     same = {(node["kind"], node["id"]): node["node"] for node in targets}
     rows = []
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         partner = same.get((source["kind"], source["id"]))
         if partner is not None:
             rows.append(_pair(source, partner, 0))
-        elif every_pair and place < len(targets) and targets[place]["kind"] == source["kind"]:
-            rows.append(_pair(source, targets[place]["node"], 1))
+        elif every_pair and index < len(targets) and targets[index]["kind"] == source["kind"]:
+            rows.append(_pair(source, targets[index]["node"], 1))
     return rows
 
 

@@ -13,6 +13,8 @@ from object_storage import address, endpoint
 from data_contracts.open_store import open_store
 from data_contracts.remote.client import Remote
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint"]
 
 

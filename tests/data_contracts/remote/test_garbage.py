@@ -18,6 +18,8 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.runs import RunRecord
 from flows.runner.lookup import find_artifact
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint"]
 
 ROWS = pa.table({"file": ["a.csv"], "line": [1], "reason": ["arity"], "text": ["x"]})

@@ -19,6 +19,8 @@ from data_contracts.remote.run_lock import hold_run_lock
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint", "stages"]
 
 WORKING = "runs/r/working"

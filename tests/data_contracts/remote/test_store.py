@@ -23,6 +23,8 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.runs import RunRecord
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint"]
 
 ROWS = pa.table({"file": ["a.csv"], "line": [1], "reason": ["arity"], "text": ["x"]})

@@ -346,6 +346,7 @@ def test_epochs_are_told_by_whole_numbers():
     assert ticks[: ticks.index("epoch")] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_path, scheme):
@@ -361,6 +362,7 @@ def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_p
     assert 0.01 < float((np.abs(pixels - paper).max(axis=2) > 0.5).mean()) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_prints_it(run, tmp_path):
     page = write_report(run, tmp_path / "page.html")

@@ -28,7 +28,7 @@ def test_arrays_in_files_hold_what_they_are_given_and_leave_no_file(tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"space|large"):
         MappedAllocator(tmp_path).empty((1 << 55,), np.float32)
 

@@ -7,7 +7,7 @@ from flows.runner.torchrun import is_first, is_multi_process, run_under_torchrun
 from model.compute.threads import share_rows, torch_threads
 
 
-def test_processes_beside_each_other_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_one_machine_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     used = []
     for threads, beside in ((0, 1), (0, 3), (0, 9), (5, 3)):

@@ -164,7 +164,7 @@ def test_layers_have_masks_of_their_own() -> None:
     assert len(first.keys() & second.keys()) / len(first) == pytest.approx(0.5, abs=0.04)
 
 
-def test_an_empty_batch_has_an_empty_fan() -> None:
+def test_an_empty_batch_has_an_empty_subgraph() -> None:
     subgraph = sample_subgraph(big_stack(), np.zeros(0, np.int32), backbone_for("grec", 2), undropped(2))
     output, layer0 = propagate_subgraph(subgraph, torch.ones(200, 3), MULTIPLY)
     assert (tuple(output.shape), tuple(layer0.shape)) == ((0, 3), (0, 3))

@@ -47,7 +47,7 @@ def test_evidence_sums_the_weights_of_a_users_train_items_in_all_domains(tiny_wo
     ids = tiny_world.parents["nodes"].read(["kind", "id"], domain="books")
     users = ids.filter(np.asarray(ids["kind"]) == "user")["id"].to_pylist()
     known, numbers = train_items(tiny_world), item_numbers(tiny_world)
-    items = books.domain.union_nodes[books.domain.users :] - books.world.users
+    items = books.domain.union_nodes[books.domain.users :] - books.dataset.users
     expected = np.array([books.dense[[numbers[item] for item in known[user]]].sum(axis=0)[items] for user in users])
     found = books.evidence.sum(books.evidence.user_histories(np.arange(len(users))))
     assert np.allclose(found, expected, atol=1e-6)

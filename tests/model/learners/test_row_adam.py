@@ -44,8 +44,8 @@ def test_its_state_is_adams() -> None:
 
 
 @pytest.mark.parametrize("slope", [1e-6, 1.0])
-def test_rows_that_wait_come_to_where_adam_moves_them(slope: float) -> None:
-    """Three rows are read in a step, now and then 40; every seventh time nobody tells which."""
+def test_lagging_rows_come_to_where_adam_moves_them(slope: float) -> None:
+    """Three rows are read in a step, now and then 40; every seventh time they are not announced."""
     table, plain = (torch.nn.Parameter(START.clone()) for _ in range(2))
     ours, adam = RowAdam([table], 0.01), torch.optim.Adam([plain], lr=0.01, fused=True)
     furthest = 0.0

@@ -119,7 +119,7 @@ def test_a_new_domain_has_new_tables_and_known_neighbours_in_the_common_one(gene
     np.testing.assert_allclose(games["user", "player"][width:], books["item", "i0000"][width:], rtol=1e-6)
 
 
-def test_each_process_fills_its_own_columns(generations) -> None:
+def test_each_process_initialises_its_own_columns(generations) -> None:
     *_, now = generations
     start = start_of(generations)
     whole = filled(start, now)[1].tensors()

@@ -90,7 +90,7 @@ def test_a_users_items_folded_in_lie_near_the_users_own_vector(tiny_run: TinyRun
     assert cosines.mean() > 0.5  # after two epochs; of strangers it is about 0
 
 
-def test_a_new_users_own_items_are_left_out_and_strange_ones_told(vector_run: TinyRun) -> None:
+def test_a_new_users_own_items_are_left_out_and_unknown_ones_reported(vector_run: TinyRun) -> None:
     recommender = Recommender(vector_run.artifacts)
     found = recommender.for_new_user("games", ["i0002", "i0000", "i0002", "i0008-0", "zz"], 99)
     assert found.used == ["i0000", "i0002"]

@@ -157,6 +157,7 @@ train(store, chosen, parents, ComputeSettings(threads=1), lambda done, total, un
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_any_moment_continues_to_the_same_bytes(tiny_world: Tiny, tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"epochs": 60, "patience": 60})
     store = Store(tmp_path / "killed")

@@ -21,6 +21,8 @@ from pipeline.ingest import stage as ingest_stage
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 
+pytestmark = pytest.mark.slow
+
 FILES, BUCKETS = 12, 22
 BUCKET_ROWS = (300, 300)
 LOCAL = ComputeSettings(threads=1)

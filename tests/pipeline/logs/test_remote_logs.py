@@ -16,6 +16,8 @@ from data_contracts.store.store import Store
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import LogError, find_logs
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["address", "endpoint"]
 
 

@@ -21,7 +21,7 @@ from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_g
 from pipeline.pairs.join import Join, TopK, join_chunk
 from pipeline.pairs.join_kernels import expand_groups
 from pipeline.pairs.stage import pair_domains
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
 
@@ -188,7 +188,7 @@ def test_few_candidates_find_most_of_the_best_partners():
 def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, tmp_path, monkeypatch, tiny_world):
     settings = PairsSettings(most_products=most_products)
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
-    parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
+    parents["reach"] = compute_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
     whole = pair_domains(Store(tmp_path / "whole"), settings, parents, ONE)
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", 3)
@@ -204,7 +204,7 @@ def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, t
 
 def test_a_stage_that_is_killed_continues_with_the_chunks_it_finished(tmp_path, monkeypatch, tiny_world):
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
-    parents["reach"] = describe_reach(tiny_world.store, ReachSettings(), parents, ONE)
+    parents["reach"] = compute_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", 5)
     monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
@@ -287,7 +287,7 @@ def test_the_check_finds_what_candidates_miss(kinds):
 
 
 def test_mixed_pairs_keep_the_contract(tiny_world):
-    parents = {"reach": describe_reach(tiny_world.store, ReachSettings(), tiny_world.parents, ONE)}
+    parents = {"reach": compute_reach(tiny_world.store, ReachSettings(), tiny_world.parents, ONE)}
     parents["nodes"] = tiny_world.parents["nodes"]
     pairs = pair_domains(tiny_world.store, PairsSettings(kinds="mixed"), parents, ONE)
     assert pairs.verify([parents["nodes"]]) == []

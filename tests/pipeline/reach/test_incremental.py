@@ -14,7 +14,7 @@ from data_contracts.store.store import Store
 from pipeline.graph import DomainGraph, build_graph
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.incremental import changed_nodes
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.reach.walk_graph import WalkGraph
 
 COMPUTE = ComputeSettings(threads=1)
@@ -45,7 +45,7 @@ def prepared(store: Store, folder: Path, before: Artifacts, settings: ReachSetti
 
 def reached(store: Store, made: Artifacts, before: Artifacts, settings: ReachSettings) -> Artifacts:
     parents = {role: made[role] for role in ("nodes", "graph")}
-    reach = describe_reach(store, settings, parents, COMPUTE, previous=before)
+    reach = compute_reach(store, settings, parents, COMPUTE, previous=before)
     parents = {"nodes": made["nodes"], "reach": reach}
     return {"reach": reach, "pairs": pair_domains(store, PairsSettings(), parents, COMPUTE, previous=before)}
 

@@ -15,7 +15,7 @@ from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.rows import keep_largest_weights
 from pipeline.graph import DomainGraph
 from pipeline.reach.expected import bound_cost
-from pipeline.reach.stage import describe_reach
+from pipeline.reach.stage import compute_reach
 from pipeline.reach.vectors import ReachComputation, choose_method, compare_with_exact
 from pipeline.reach.walk_graph import WalkGraph
 
@@ -102,11 +102,11 @@ def test_the_walks_of_a_node_differ_from_each_other():
 def test_reach_does_not_depend_on_threads_chunks_or_files(method, tmp_path, monkeypatch, tiny_world):
     settings = ReachSettings(method=method, anchors_kept=5)
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
-    whole = describe_reach(Store(tmp_path / "whole"), settings, parents, ONE)
+    whole = compute_reach(Store(tmp_path / "whole"), settings, parents, ONE)
     monkeypatch.setattr("pipeline.reach.vectors._NODES_PER_CHUNK", (3, 3))
     monkeypatch.setattr("pipeline.reach.expected._BLOCKS_IN_MEMORY", 1 << 22)
     monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
-    parts = describe_reach(Store(tmp_path / "parts"), settings, parents, TWO)
+    parts = compute_reach(Store(tmp_path / "parts"), settings, parents, TWO)
     assert len(parts.files()) > len(whole.files())
     assert parts.read().equals(whole.read())
     assert parts.statistics == whole.statistics
@@ -195,7 +195,7 @@ def test_a_stage_that_is_killed_continues_whatever_the_size_of_its_chunks(tmp_pa
     settings = ReachSettings(method="walk", compared_nodes=0)
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
     monkeypatch.setattr("pipeline.reach.vectors._NODES_PER_CHUNK", (3, 3))
-    whole = describe_reach(Store(tmp_path / "whole"), settings, parents, ONE)
+    whole = compute_reach(Store(tmp_path / "whole"), settings, parents, ONE)
     described, told = pipeline.reach.vectors.ReachComputation.rows, []
 
     def dies_at_the_eighth(self, nodes):
@@ -207,9 +207,9 @@ def test_a_stage_that_is_killed_continues_whatever_the_size_of_its_chunks(tmp_pa
     monkeypatch.setattr("pipeline.reach.vectors.ReachComputation.rows", dies_at_the_eighth)
     store = Store(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        describe_reach(store, settings, parents, ONE)
+        compute_reach(store, settings, parents, ONE)
     monkeypatch.setattr("pipeline.reach.vectors._NODES_PER_CHUNK", (size, size))
-    again = describe_reach(store, settings, parents, ONE)
+    again = compute_reach(store, settings, parents, ONE)
     assert again.read().equals(whole.read())
     if size == 3:  # the finished chunks are kept
         assert len(told) == len(set(told)) + 1 > 10
