@@ -149,9 +149,17 @@ _EDDA_KEYS = {
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
 _GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
 _LEARNING_KEYS = {
-    "confidence", "width", "l2", "epochs", "patience", "device", *_NETWORK_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS,
+    "confidence",
+    "width",
+    "l2",
+    "epochs",
+    "patience",
+    "device",
+    *_NETWORK_KEYS,
+    *_EDDA_KEYS,
+    *_GRAPH_KEYS,
     *_GRADIENT_DESCENT_KEYS,
-}  # fmt: skip
+}
 _NOT_READ: Mapping[ModelName, set[str]] = {
     "edda": {"confidence", *_NETWORK_KEYS},
     "popularity": {"select_by", "select_users", *_LEARNING_KEYS},
@@ -161,7 +169,7 @@ _NOT_READ: Mapping[ModelName, set[str]] = {
     "mmoe": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
     "ple": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
     "star": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
-}  # fmt: skip
+}
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
 
 

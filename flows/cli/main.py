@@ -52,7 +52,8 @@ COMMANDS = {
         "Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.",
     ),
     "report": (
-        "flows.cli.inspect:report", "Write a run's report, finished or not, as one HTML file, and print its path."
+        "flows.cli.inspect:report",
+        "Write a run's report, finished or not, as one HTML file, and print its path.",
     ),
     "recommend": (
         "flows.cli.serve:recommend",
@@ -83,7 +84,7 @@ COMMANDS = {
         "Remove artifacts that no run in the store refers to, and what interrupted stages left behind.",
     ),
     "datasets": ("flows.cli.datasets:datasets", "Public data: list, fetch, check it, convert it to logs."),
-}  # fmt: skip
+}
 """Name → the function, which is imported when the command runs, and the first line of its help."""
 
 

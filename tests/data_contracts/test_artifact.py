@@ -146,7 +146,7 @@ def test_whole_artifact_verifies(nodes: Artifact) -> None:
     assert nodes.verify() == []
 
 
-def graph_of(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Artifact:
+def make_graph(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Artifact:
     lists = pa.array(neighbours, pa.list_(pa.int32()))
     table = pa.table({"node": pa.array(range(len(neighbours)), pa.int32()), "neighbours": lists})
     return store.make(GRAPH, {"n": neighbours}, {"nodes": nodes}, lambda draft: draft.write(table, domain="d"))
@@ -154,8 +154,8 @@ def graph_of(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Arti
 
 def test_verify_follows_references_into_parents(nodes: Artifact, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert graph_of(store, nodes, [[999], []]).verify([nodes]) == []
-    (found,) = graph_of(store, nodes, [[1000], []]).verify([nodes])
+    assert make_graph(store, nodes, [[999], []]).verify([nodes]) == []
+    (found,) = make_graph(store, nodes, [[1000], []]).verify([nodes])
     assert found.found.startswith("('d', 1000)")
 
 

@@ -145,10 +145,10 @@ def toml(folder: Path, text: str, name: str = "r") -> Path:
         ('[train]\nmodel = "popularity"', "nothing to search for train.model 'popularity'"),
     ],
 )
-def test_a_wrong_space_is_told_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises((ConfigError, ValueError)) as told:
+def test_a_wrong_space_is_reported_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((ConfigError, ValueError)) as raised:
         build_search([RunSpec(toml(tmp_path, text))])
-    assert message in str(told.value)
+    assert message in str(raised.value)
 
 
 def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_not(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pair
        "metrics", "embeddings", "recommendations"]  # fmt: skip
 
 
-def config_of(folder: Path, *overrides: str) -> RunConfig:
+def load_run_config(folder: Path, *overrides: str) -> RunConfig:
     log = folder / "log.csv"
     if not log.exists():
         log.write_text("user_id,item_id\nu,i\n")

@@ -89,12 +89,12 @@ def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str
         graph = {role: parents[role] for role in ("nodes", "graph")}
         made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), graph, compute)
         fitted = {**parents, "neighbours": made["neighbours"]}
-        made["blend-1"] = blend_of(world.store, fitted, weights)
+        made["blend-1"] = make_blend(world.store, fitted, weights)
     world.store.link_run(RunRecord.build(name, {**parents, **made}))
     return {**parents, **made}
 
 
-def blend_of(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
+def make_blend(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
     """A `blend` artifact with weights given by hand, instead of fitted ones; the spread of vectors is 0.5."""
     rows = [
         {

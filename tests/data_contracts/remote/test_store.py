@@ -50,7 +50,7 @@ def names(address: str) -> list[str]:
     return list(Remote(address).listing())
 
 
-def files_of(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
@@ -61,7 +61,7 @@ def test_what_one_machine_made_another_finds_and_reads_only_when_it_is_asked(add
     assert (found.manifest, found.address) == (made.manifest, f"{address}/rejects/{made.key}")
     assert (found.is_readable, found.is_local) == (True, False)
     assert found.read().equals(ROWS)
-    assert (found.is_local, found.verify(), files_of(found.path)) == (True, [], files_of(made.path))
+    assert (found.is_local, found.verify(), list_files(found.path)) == (True, [], list_files(made.path))
     assert other.find(REJECTS, "0" * 20) is None
 
 

@@ -103,7 +103,7 @@ def test_debug_shows_the_traceback(here, stages: Stages):
         main(["run", "r.toml", "--no-prefect", "--debug"])
 
 
-def test_mistakes_in_the_file_exit_1_and_are_all_told(here, capsys):
+def test_mistakes_in_the_file_exit_1_and_are_all_reported(here, capsys):
     (here / "r.toml").write_text('name = "r"\n[world]\nuser = 1\n[train]\nepochs = 0\n')
     assert edda("run", "r.toml") == 1
     err = capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_inspect_shows_the_first_of_many_parts_and_all_settings(here, capsys):
         ),
     ],
 )
-def test_a_store_that_may_only_be_read_is_told(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
+def test_a_store_that_may_only_be_read_is_reported(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
     edda("run", "r.toml", "--no-prefect")
     capsys.readouterr()
     monkeypatch.setattr("data_contracts.store.files.os.access", lambda *_: False)

@@ -60,7 +60,7 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[ingest.split]\nmethod = 'time'", "ingest.split: method 'time' needs valid_from and test_from"),
     ],
 )
-def test_a_wrong_value_is_told_with_key_found_and_allowed(tmp_path, text, problem):
+def test_a_wrong_value_is_reported_with_key_found_and_allowed(tmp_path, text, problem):
     assert problems(tmp_path, f'name = "a"\n[world]\n{text}\n') == [f"FILE: {problem}"]
 
 
@@ -85,7 +85,7 @@ def test_user_and_item_are_two_columns(tmp_path, columns):
     assert problem.startswith("FILE: logs[0].columns: user and item are both ")
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     found = problems(tmp_path, 'name = "a b"\n[[logs]]\npth = "x"\n[train]\nepochs = 0\nlayers = 9\n')
     keys = {problem.removeprefix("FILE: ").split(" ")[0] for problem in found}
     assert keys == {"name", "logs[0].path", "logs[0].pth", "train.epochs", "train.layers"}
@@ -105,13 +105,13 @@ def test_logs_and_world_exclude_each_other(tmp_path):
     ]
 
 
-def test_a_file_that_is_not_toml_is_told_with_its_line(tmp_path):
+def test_a_file_that_is_not_toml_is_reported_with_its_line(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\nworld = \n')
     assert problem.startswith("FILE: not TOML: ")
     assert "line 2" in problem
 
 
-def test_a_missing_file_is_told():
+def test_a_missing_file_is_reported():
     with pytest.raises(ConfigError, match=r"^/nowhere/x.toml: no such file$"):
         load_config(Path("/nowhere/x.toml"))
     with pytest.raises(ConfigError, match=r"^my-run: no such file, must be a run's TOML file$"):
@@ -178,7 +178,7 @@ def test_the_folder_of_event_files_is_relative_to_the_runs_file_and_an_address_i
     assert (tracking.tensorboard, tracking.mlflow) == (str(tmp_path / "curves"), "http://localhost:5000")
 
 
-def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
+def test_an_environment_variable_that_is_not_set_is_reported(tmp_path, monkeypatch):
     monkeypatch.delenv("EDDA_DATA", raising=False)
     (problem,) = problems(tmp_path, 'name = "a"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n')
     assert problem == "FILE: logs[0].path needs the environment variable EDDA_DATA, which is not set"

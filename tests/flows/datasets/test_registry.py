@@ -79,8 +79,16 @@ def server(monkeypatch):
 
 
 def dataset(**changes) -> Dataset:
-    known = {"name": "d", "what": "a file", "page": "http://page", "folder": "D", "files": {"a.csv": DIGEST},
-             "licence": "free", "citation": "nobody", "run": "amazon.toml"}  # fmt: skip
+    known = {
+        "name": "d",
+        "what": "a file",
+        "page": "http://page",
+        "folder": "D",
+        "files": {"a.csv": DIGEST},
+        "licence": "free",
+        "citation": "nobody",
+        "run": "amazon.toml",
+    }
     return Dataset(**{**known, **changes})
 
 
@@ -96,11 +104,11 @@ def test_a_file_is_fetched_checked_and_not_fetched_again(server, tmp_path):
 
 
 def test_progress_counts_bytes(server, tmp_path):
-    told = []
-    fetch(dataset(base=server.base), tmp_path, lambda *progress: told.append(progress))
-    of_bytes = [progress for progress in told if progress[2] == "bytes"]
-    assert of_bytes[-1] == (len(CONTENT), len(CONTENT), "bytes", "a.csv")
-    assert told[-1] == (1, 1, "files checked")
+    reports = []
+    fetch(dataset(base=server.base), tmp_path, lambda *progress: reports.append(progress))
+    byte_reports = [progress for progress in reports if progress[2] == "bytes"]
+    assert byte_reports[-1] == (len(CONTENT), len(CONTENT), "bytes", "a.csv")
+    assert reports[-1] == (1, 1, "files checked")
 
 
 def names(folder: Path) -> list[str]:
@@ -135,11 +143,11 @@ def test_a_connection_that_always_breaks_keeps_a_part_and_the_next_fetch_goes_on
     had = (tmp_path / "D/.a.csv.part").stat().st_size
     assert had > len(CONTENT) / 2
     server.cuts, server.sent, server.asked = 0, 0, []
-    told = []
-    fetch(dataset(base=server.base), tmp_path, lambda *progress: told.append(progress))
+    reports = []
+    fetch(dataset(base=server.base), tmp_path, lambda *progress: reports.append(progress))
     assert (states(dataset(), tmp_path), server.asked) == (["good"], [f"bytes={had}-"])
     assert server.sent == len(CONTENT) - had
-    assert min(progress[0] for progress in told if progress[2] == "bytes") > had
+    assert min(progress[0] for progress in reports if progress[2] == "bytes") > had
     assert names(tmp_path / "D") == ["a.csv"]
 
 

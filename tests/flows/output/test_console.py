@@ -32,7 +32,7 @@ def summary(clock: Clock, *calls: tuple[float, int], total: int = 0, unit: str =
     return text
 
 
-def test_done_speed_and_time_left_are_told(clock):
+def test_done_speed_and_time_left_are_reported(clock):
     assert summary(clock, (3, 0), (6, 36_000), total=96_510) == "36,000 of 96,510 nodes, 12 k nodes/s, 5 s left"
 
 
@@ -105,10 +105,17 @@ def test_another_count_starts_a_new_measurement(clock):
 @pytest.mark.parametrize(
     ("per_second", "text"),
     [
-        (35_000, "35 k"), (35_149, "35.1 k"), (999.4, "999"), (999.5, "1 k"), (999_600, "1 M"), (12.34, "12.3"),
-        (1.0, "1"), (3.14e9, "3.14 G"), (2.5e12, "2.5 T"),
+        (35_000, "35 k"),
+        (35_149, "35.1 k"),
+        (999.4, "999"),
+        (999.5, "1 k"),
+        (999_600, "1 M"),
+        (12.34, "12.3"),
+        (1.0, "1"),
+        (3.14e9, "3.14 G"),
+        (2.5e12, "2.5 T"),
     ],
-)  # fmt: skip
+)
 def test_speeds_have_three_digits_and_a_prefix(clock, per_second, text):
     done = round(per_second * 1000)
     assert summary(clock, (0, 0), (1000, done)) == f"{done:,} nodes, {text} nodes/s"
@@ -157,7 +164,7 @@ def on_screen(width: int, note: str = "") -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_a_bar_shows_what_is_told_on_one_line_of_any_terminal(width):
+def test_a_bar_shows_what_is_reported_on_one_line_of_any_terminal(width):
     lines = re.split(r"[\r\n]+", on_screen(width))
     shown = [line for line in lines if "of 96,510" in line]
     assert shown

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from fake_stages import edda
-from tiny_world import TinyRun, blend_of
+from tiny_world import TinyRun, make_blend
 
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.garbage import find_garbage
@@ -160,7 +160,7 @@ def test_an_index_is_found_by_what_it_was_built_from_alone(tiny_run: TinyRun, bu
 
 def other_blend(run: TinyRun, store: Store) -> dict[str, Artifact]:
     """The run's artifacts, but for weights that were fitted anew."""
-    return {**run.artifacts, "blend-1": blend_of(store, run.artifacts, {"books": (1.0, 9.0)})}
+    return {**run.artifacts, "blend-1": make_blend(store, run.artifacts, {"books": (1.0, 9.0)})}
 
 
 def test_another_blend_needs_another_index(tiny_run: TinyRun, built: Artifact, tmp_path) -> None:
