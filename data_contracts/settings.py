@@ -74,7 +74,7 @@ class LogSource(Settings):
     path_pattern: str | None = None
     """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
     rating_at_least: float | None = None
-    """Rows rated lower are no positives: they go to the rejects, reason `rating`."""
+    """Rows rated lower are not positives: they go to the rejects, with reason `rating`."""
 
 
 class SplitSettings(Settings):
@@ -115,7 +115,7 @@ class IngestSettings(Settings):
     cold: Literal["drop", "keep"] = "drop"
     """Held-out rows whose user or item has no train row in the domain."""
     rejected_share_at_most: Share = 0.01
-    """The run fails where a larger share of the raw rows is malformed."""
+    """The run fails if a larger share of the raw rows is malformed."""
 
 
 class GraphSettings(Settings):
@@ -129,13 +129,13 @@ class NeighboursSettings(Settings):
     """Graph → item-to-item weights of walks, item to user to item."""
 
     alpha: float = Field(0.2, ge=0.0, le=2.0)
-    """How much less a user of many items counts: by their number to this power."""
+    """How much less a user with many items counts: divided by their number to this power."""
     beta: float = Field(0.5, ge=0.0, le=2.0)
-    """How much popular items are held back: by the numbers of users of both items to this power; 0.5 is a cosine."""
+    """How much popular items are damped: divided by both items' numbers of users to this power; 0.5 is a cosine."""
     shrink: float = Field(5.0, ge=0.0)
-    """Added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    """Added to that divisor, so that items with few users do not become close neighbours by chance."""
     power: float = Field(1.4, gt=0.0, le=4.0)
-    """Of the weights; above 1 close neighbours count more."""
+    """Exponent of the weights; above 1 close neighbours count more."""
     top: int = Field(500, ge=1)
     """Largest weights kept of each item."""
     scope: Literal["union", "domain"] = "union"
@@ -157,8 +157,8 @@ class ReachSettings(Settings):
     """Graph → anchor-reach vectors."""
 
     method: Literal["auto", "exact", "pruned", "walk"] = "auto"
-    """exact: expected visits by sparse products; pruned: so, with every product cut to `anchors_kept`; walk: sampled
-    end points of random walks; auto: for each domain the first of them whose predicted cost is allowed."""
+    """exact: expected visits by sparse products; pruned: the same, with every product cut to `anchors_kept`; walk:
+    sampled end points of random walks; auto: for each domain the first of them whose predicted cost is allowed."""
     steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((3, 4), min_length=1)
     """Lengths of the walks whose end points count."""
     walks: int = Field(500, ge=1, le=1_000_000)
