@@ -52,8 +52,8 @@ def recommend(
     like:
         an item's id; the score is the cosine of the two items' vectors, with walks from the item beside it.
     new_user:
-        ids of items of any domain that a user who was not in training knows, separated by commas, or repeat the option;
-        they are left out, and the vector is one propagation step from those of the domain.
+        ids of items of any domain that a user who was not in training knows, separated by commas (or repeat the
+        option); they are left out, and the vector is one propagation step from those of the domain.
     top:
         items to print.
     why:
