@@ -41,7 +41,7 @@ def contenders(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def contest(contenders: ModuleType, tiny_world: Tiny) -> Iterator[Any]:
     with torch_threads(1), torch.random.fork_rng():
-        yield contenders.contest_of(tiny_world.parents, SMALL)
+        yield contenders.build_contest(tiny_world.parents, SMALL)
 
 
 @pytest.fixture(params=["torch", "dgl"])
