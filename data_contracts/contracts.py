@@ -20,15 +20,10 @@ MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
 SHARE = "share_"
 """Prefix of metrics that say which parts a score comes from; they do not measure accuracy."""
-COVERAGE, GINI, NOVELTY, POPULARITY, TAIL_SHARE = (
-    "coverage@20",
-    "gini@20",
-    "novelty@20",
-    "popularity@20",
-    "tail_share@20",
-)
+COVERAGE, GINI = "coverage@20", "gini@20"
+NOVELTY, POPULARITY, TAIL_SHARE = "novelty@20", "popularity@20", "tail_share@20"
 BEYOND_ACCURACY = (COVERAGE, GINI, NOVELTY, POPULARITY, TAIL_SHARE)
-"""Metrics of the lists of test users that are no accuracy."""
+"""Metrics of what test users are recommended; they do not measure accuracy."""
 UNBOUNDED = (NOVELTY, POPULARITY)
 """Metrics that may exceed 1."""
 ALL = "all"
@@ -38,7 +33,7 @@ HISTORY_STRATA = ("history 0", "history 1-2", "history 3-5", "history 6-10", "hi
 USER_STRATA = ("user in one domain", "user in several domains")
 ITEM_STRATA = ("item in one domain", "item in several domains")
 STRATA = (*HISTORY_STRATA, *USER_STRATA, *ITEM_STRATA)
-"""Strata in the order in which they are shown."""
+"""Strata in the order of tables."""
 UNION = ""
 """In place of a domain's name: all domains together."""
 BEFORE = "before"
