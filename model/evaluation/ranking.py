@@ -29,8 +29,8 @@ class FullRanking:
         scores: float32 (held-out rows, 1 + candidates), the item's own first, NaN for missing candidates.
         is_ranked: bool (held-out rows), as in `are_ranked`.
         users, ranks: int32 and int64 (ranked rows), user and rank, from 1, sorted by user.
-        lists: int32 (users with held-out rows, TOP), the items with the highest scores but for the user's train items,
-            equal ones by number, padded with -1.
+        lists: int32 (users with test rows, TOP), the items with the highest scores but for the user's train items,
+            equal ones by number, padded with -1; no list for validation.
     """
 
     scores: Floats32
@@ -63,13 +63,14 @@ def rank_held_out(
         blend: adds evidence to the vectors' scores; None ranks by vectors alone.
     """
     held, (indptr, masked) = interactions.for_split(split), _masked_items(domain, interactions, split)
-    train = known_items(interactions, domain.users, (0,)) if split == TEST else (indptr, masked)
     is_ranked = _are_new(held, indptr, masked, domain)
     new = np.flatnonzero(is_ranked)
     wanted = np.concatenate([held.items[:, None], candidates], axis=1)
     users, owner = np.unique(held.users, return_inverse=True)
     wanted_scores, ranks = np.empty(wanted.shape, np.float32), np.empty(new.size, np.int64)
-    lists, list_scores = np.full((users.size, TOP), -1, np.int32), np.empty((users.size, TOP), np.float32)
+    listed = users.size if split == TEST else 0
+    lists, list_scores = np.full((listed, TOP), -1, np.int32), np.empty((listed, TOP), np.float32)
+    train = known_items(interactions, domain.users, (0,))
     for block, scores in _score_blocks(vectors, domain, users, blend):
         held_of_block = slice(*np.searchsorted(owner, [block.start, block.stop]))
         block_rows = owner[held_of_block, None] - block.start
@@ -80,7 +81,8 @@ def rank_held_out(
         count_at_least(
             scores, owner[to_rank] - block.start, held.items[to_rank], block_indptr, block_masked, ranks[new_of_block]
         )
-        top_k_rows(scores, *pick_rows(*train, users[block]), lists[block], list_scores[block])  # overwrites scores
+        if listed:
+            top_k_rows(scores, *pick_rows(*train, users[block]), lists[block], list_scores[block])  # overwrites scores
     wanted_scores[wanted < 0] = np.nan
     return FullRanking(wanted_scores, is_ranked, held.users[new], ranks, lists)
 

@@ -54,7 +54,7 @@ class RankedHeldOut:
         candidates: float32 (rows, candidates), scores of their candidates, NaN for missing ones.
         users, ranks: int32 and int64, user and full rank of each row that is ranked, as in `rank_held_out`.
         is_ranked: bool (rows), whether a row is ranked.
-        lists: int32 (users with held-out rows, length), what they are recommended, as in `rank_held_out`.
+        lists: int32 (users with test rows, length), what they are recommended, as in `rank_held_out`.
     """
 
     rows: Interactions

@@ -38,7 +38,7 @@ def test_all_of_its_run_is_there_but_the_metrics_which_have_a_new_version(run: P
     artifacts = plan.existing()
     assert list(artifacts) == KEPT
     assert plan.missing(plan.roles()) == ["metrics"]
-    assert list(known_costs(plan, artifacts)) == ["world", *(stage for stage in STAGE_NAMES if stage != "evaluate")]
+    assert list(known_costs(plan, artifacts)) == ["world", *STAGE_NAMES]
 
 
 @pytest.mark.parametrize("command", [stage for stage in STAGE_NAMES if stage != "evaluate"])
@@ -50,9 +50,7 @@ def test_no_stage_but_evaluation_has_anything_to_make(
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
-def test_evaluation_makes_the_metrics_again_and_nothing_else(
-    run: Path, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluation_makes_the_metrics_again_and_nothing_else(run: Path, command: str) -> None:
     plan = make_plan(load_config(run))
     before = plan.existing()
     assert edda(command, str(run), "--no-prefect") == 0
@@ -60,14 +58,16 @@ def test_evaluation_makes_the_metrics_again_and_nothing_else(
     assert list(after) == ROLES
     assert {role: after[role] for role in before} == before
     assert list((run.parent / "store" / "metrics").iterdir()) != [after["metrics"].path]  # the old ones are still there
-    capsys.readouterr()
     assert edda("run", str(run), "--no-prefect") == 0
     assert is_recorded(Outcome(plan, after, []))
+    assert edda("inspect", "small", "--store", str(run.parent / "store")) == 0
 
 
-def test_its_old_metrics_are_refused_with_both_versions(run: Path) -> None:
+def test_its_old_metrics_are_refused_with_both_versions(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edda("inspect", "small", "--store", str(run.parent / "store")) == 1
+    assert "contract version of metrics is 3, must be 4; run its TOML file again" in capsys.readouterr().err
     view = find_run("small", str(run.parent / "store"))
-    with pytest.raises(ValueError, match="version 3"):
+    with pytest.raises(ValueError, match="contract version of metrics is 3, must be 4"):
         _ = view.values
 
 
@@ -77,7 +77,7 @@ def test_its_artifacts_keep_their_contracts_and_its_lists_are_served(
     view = find_run("small", str(run.parent / "store"))
     for role in KEPT:
         assert view.artifacts[role].verify() == [], role
-    assert edda("inspect", "small", "--store", str(run.parent / "store")) == 0
+        assert edda("inspect", f"small/{role}", "--store", str(run.parent / "store")) == 0
     row = view.artifacts["recommendations"].read(domain="east").to_pylist()[0]
     capsys.readouterr()
     recommend = ["recommend", "small", "--domain", "east", "--user", row["user_id"], "--top", "1"]
