@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train_peers import PEERS, Pairs, Plain, load_pairs, build_triples
+from train_peers import PEERS, Pairs, Plain, build_triples, load_pairs
 
 from data_contracts.resources import peak_memory_mib
 from data_contracts.store.artifact import Artifact
