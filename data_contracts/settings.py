@@ -112,17 +112,54 @@ class GraphSettings(Settings):
     """Kinds of node that may be anchors."""
 
 
-class NeighboursSettings(Settings):
-    """Graph → item-to-item weights of walks, item to user to item."""
+class Rp3betaSettings(Settings):
+    """Parameters of RP3beta."""
 
+    alpha: float = Field(0.6, ge=0.0, le=2.0)
+    """Power of the transition probabilities of a walk: of 1 / the number of users of its first item, and of 1 / the
+    number of items of the user."""
+    beta: float = Field(0.4, ge=0.0, le=2.0)
+    """How much popular items are held back: by their number of users to this power."""
+
+
+class EaseSettings(Settings):
+    """Parameters of EASE."""
+
+    l2: float = Field(100.0, gt=0.0)
+    """Ridge penalty, often called lambda; denser data needs more."""
+
+
+class SlimSettings(Settings):
+    """Parameters of SLIM."""
+
+    l1: float = Field(0.5, ge=0.0)
+    """Penalty on the weights; items with at most so many common users have no weight."""
+    l2: float = Field(5.0, ge=0.0)
+    """Penalty on the squares of the weights, halved."""
+
+
+class NeighboursSettings(Settings):
+    """Graph → item-to-item weights: of walks, item to user to item, or of another item-to-item model."""
+
+    weights: Literal["walks", "cosine", "rp3beta", "ease", "slim"] = "walks"
+    """walks: a shrunk cosine to a power; cosine: item-based nearest neighbours (ItemKNN), with `shrink`; rp3beta,
+    ease and slim: those models, with the parameters in their tables."""
     alpha: float = Field(0.2, ge=0.0, le=2.0)
-    """How much less a user of many items counts: by their number to this power."""
+    """walks: how much less a user of many items counts: by their number to this power."""
     beta: float = Field(0.5, ge=0.0, le=2.0)
-    """How much popular items are held back: by the numbers of users of both items to this power; 0.5 is a cosine."""
+    """walks: how much popular items are held back: by the numbers of users of both items to this power; 0.5 is a
+    cosine."""
     shrink: float = Field(5.0, ge=0.0)
-    """Added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    """walks, cosine: added to what those numbers make, so that items of few users are no close neighbours by chance."""
     power: float = Field(1.4, gt=0.0, le=4.0)
-    """Of the weights; above 1 close neighbours count more."""
+    """walks: power of the weights; above 1 close neighbours count more."""
+    rp3beta: Rp3betaSettings = Rp3betaSettings()
+    """Parameters of `weights = "rp3beta"`."""
+    ease: EaseSettings = EaseSettings()
+    """Parameters of `weights = "ease"`. Its memory grows with the square of the items; `compute.memory_mib` bounds
+    it."""
+    slim: SlimSettings = SlimSettings()
+    """Parameters of `weights = "slim"`."""
     top: int = Field(500, ge=1)
     """Largest weights kept of each item."""
     scope: Literal["union", "domain"] = "union"
@@ -138,6 +175,23 @@ class NeighboursSettings(Settings):
     """walk: seed of the walks, and of the draw of items that are compared."""
     compared_items: int = Field(200, ge=0)
     """walk: items with estimated weights for which the manifest compares these with exact ones."""
+
+    @property
+    def are_fitted(self) -> bool:
+        """Whether the weights are coefficients of regressions rather than sums over users."""
+        return self.weights in {"ease", "slim"}
+
+    def keyed(self) -> dict[str, Any]:
+        """What the chosen weights depend on; those of walks have the keys that they had when there were no others."""
+        sampling = ("method", "exact_multiply_adds", "walks", "seed", "compared_items")
+        read: dict[str, tuple[str, ...]] = {
+            "walks": ("alpha", "beta", "shrink", "power", *sampling),
+            "cosine": ("weights", "shrink", *sampling),
+            "rp3beta": ("weights", "rp3beta", *sampling),
+            "ease": ("weights", "ease"),
+            "slim": ("weights", "slim"),
+        }
+        return self.model_dump(mode="json", include={*read[self.weights], "top", "scope"})
 
 
 class ReachSettings(Settings):
