@@ -333,7 +333,7 @@ class ComputeSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
-    """Working memory that blocks of the pipeline are sized for, per worker."""
+    """Working memory that blocks of the pipeline are sized for, per worker; EASE and SLIM are refused above it."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 

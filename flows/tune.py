@@ -18,7 +18,7 @@ from data_contracts.contracts import CHECKPOINT, Role
 from data_contracts.open_store import open_store
 from data_contracts.store.claims import alone
 from flows.config.run_config import RunConfig, RunSpec, store_place
-from flows.config.tune_settings import DEFAULT_SPACE, Axis, Value
+from flows.config.tune_settings import Axis, Value, default_space
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import Watch
 from flows.output.tables import Table
@@ -196,7 +196,9 @@ def search_of(runs: Sequence[RunSpec]) -> Search:
             f"tune: runs are selected by {' and '.join(sorted(scores))}, must be by one; set train.select_by"
         )
     settings = configs[0].tune
-    space = DEFAULT_SPACE[configs[0].train.model] if settings.space is None else settings.space
+    space = settings.space
+    if space is None:
+        space = default_space(configs[0].train.model, configs[0].neighbours.weights)
     if not space:
         raise ValueError(f"tune: nothing to search for train.model {configs[0].train.model!r}; give it a [tune.space]")
     for key, axis in space.items():

@@ -19,7 +19,7 @@ _WITH_WALKS = "blend.evidence=true"
 
 
 def _item_models() -> dict[str, tuple[str, ...]]:
-    """Item-to-item models that rank alone: by name, of each domain, then of the union of all domains."""
+    """Item-to-item models that rank alone, of each domain and of the union; the last ones take most memory."""
     weights = {"item-knn": "cosine", "rp3beta": "rp3beta", "slim": "slim", "ease": "ease"}
     return {
         f"{name}{suffix}": (
@@ -28,8 +28,8 @@ def _item_models() -> dict[str, tuple[str, ...]]:
             f"neighbours.weights={chosen}",
             f"neighbours.scope={scope}",
         )
-        for suffix, scope in (("", "domain"), ("-union", "union"))
         for name, chosen in weights.items()
+        for suffix, scope in (("", "domain"), ("-union", "union"))
     }
 
 

@@ -21,7 +21,7 @@ from flows.runner.plan import make_plan
 __all__ = ["here", "stages"]
 
 ITEM_MODELS = ["item-knn", "rp3beta", "slim", "ease"]
-WITHOUT_VECTORS = ["walks", *ITEM_MODELS, *(f"{name}-union" for name in ITEM_MODELS)]
+WITHOUT_VECTORS = ["walks", *(f"{name}{suffix}" for name in ITEM_MODELS for suffix in ("", "-union"))]
 
 LOG = {"big": [("u", "i", "train"), ("v", "j", "train"), ("w", "j", "test")], "small": [("u", "i", "test")]}
 
