@@ -34,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from runs import artifacts_of, generated
-from train_contenders import Contest, adam, contest_of, epoch_cost
+from runs import generated, load_artifacts
+from train_contenders import Contest, adam, build_contest, epoch_cost
 
 from data_contracts.settings import WorldSettings
 from data_contracts.store.store import Store
@@ -52,7 +52,7 @@ LARGE_PARTS = (*TRIPLES, "by 32nds")
 WARMING = 4
 
 
-def world_of(domains: int, times: int = 1) -> WorldSettings:
+def build_world_settings(domains: int, times: int = 1) -> WorldSettings:
     """A world of equal domains."""
     return WorldSettings(
         domains=domains, users=1200 * times, items=800 * times, interactions=30_000 * times, shrink=1.0
@@ -60,12 +60,12 @@ def world_of(domains: int, times: int = 1) -> WorldSettings:
 
 
 SERIES = {
-    "domains": {number: world_of(number) for number in (2, 4, 8, 16, 32)},
-    "interactions": {times: world_of(4, times) for times in (1, 2, 4, 8)},
+    "domains": {number: build_world_settings(number) for number in (2, 4, 8, 16, 32)},
+    "interactions": {times: build_world_settings(4, times) for times in (1, 2, 4, 8)},
 }
 LARGE = {
-    "interactions": {times: world_of(4, times) for times in (4, 16, 80)},
-    "domains": {number: world_of(number, 2) for number in (4, 8, 16, 32)},
+    "interactions": {times: build_world_settings(4, times) for times in (4, 16, 80)},
+    "domains": {number: build_world_settings(number, 2) for number in (4, 8, 16, 32)},
 }
 
 
@@ -73,11 +73,11 @@ def main() -> None:
     """Measure and print, one world after another."""
     options = parsed()
     torch.set_num_threads(1)
-    every, costs = (LARGE, large_costs_of) if options.batches else (SERIES, costs_of)
+    every, costs = (LARGE, measure_large_costs) if options.batches else (SERIES, measure_costs)
     results = {name: list(costs(name, series, options)) for name, series in every.items()}
     if options.plot:
         plot(results, options.plot)
-    exponents = {name: {part: exponent(costs, part) for part in parts_of(costs)} for name, costs in results.items()}
+    exponents = {name: {part: exponent(costs, part) for part in part_names(costs)} for name, costs in results.items()}
     if options.json:
         print(json.dumps({"costs": results, "exponents": exponents, "load_average": os.getloadavg()[0]}))
         return
@@ -86,12 +86,12 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 
-def parts_of(costs: list[dict]) -> list[str]:
+def part_names(costs: list[dict]) -> list[str]:
     """The parts of an epoch that were timed."""
     return [part for part in (*PARTS, *LARGE_PARTS) if part in costs[0]]
 
 
-def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
+def measure_costs(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
     """The costs of each world of a series, printed as they are measured."""
     if not options.json:
         print(f"{name:>14}{'train rows':>12}{'nodes':>10}{'reached':>10}{'BPR, s':>14}{'alignment, s':>14}")
@@ -103,7 +103,7 @@ def costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Name
         yield cost
 
 
-def large_costs_of(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
+def measure_large_costs(name: str, series: dict[int, WorldSettings], options: argparse.Namespace) -> Iterator[dict]:
     """The costs of each large world of a series, printed as they are measured."""
     keep_freed_memory()
     row_adam._EARLY = 1
@@ -112,8 +112,8 @@ def large_costs_of(name: str, series: dict[int, WorldSettings], options: argpars
         print(f"{name:>20}{'train rows':>12}{'nodes':>11}{parts}")
     for size, world in series.items():
         with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
-            artifacts = artifacts_of(None, Store(options.store or folder), world)
-            contest = contest_of(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
+            artifacts = load_artifacts(None, Store(options.store or folder), world)
+            contest = build_contest(artifacts, TrainSettings(engine="native", device="cpu", alignment=0.0))
             data = contest.data()
         cost = {
             "size": size,
@@ -164,7 +164,7 @@ def parsed() -> argparse.Namespace:
 def measured(size: int, world: WorldSettings, repeats: int) -> dict:
     """The least CPU seconds of an epoch of a world."""
     with tempfile.TemporaryDirectory(prefix="edda-growth-") as folder:
-        contest = contest_of(generated(Store(folder), world), TrainSettings(engine="native", device="cpu"))
+        contest = build_contest(generated(Store(folder), world), TrainSettings(engine="native", device="cpu"))
         data = contest.data()
         costs = [epoch_cost(contest, data) for _ in range(repeats)]
         reached = [step.inter.rows.numel() for step in learning.draw_steps(data, 1)]
@@ -186,7 +186,7 @@ def plot(results: dict[str, list[dict]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
     for axes, (name, costs) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         sizes = np.array([cost["size"] for cost in costs])
-        for part in parts_of(costs):
+        for part in part_names(costs):
             (line,) = axes.loglog(sizes, [cost[part] for cost in costs], "o-", label=part)
             axes.loglog(sizes, costs[0][part] * sizes / sizes[0], ":", color=line.get_color())
         axes.set(title=f"an epoch, dotted: linear growth ({name})", xlabel=name, ylabel="CPU seconds")

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from neighbours_peers import independent_walks, installed_peers
-from runs import ONE_THREAD, artifacts_of
+from runs import ONE_THREAD, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.settings import NeighboursSettings
@@ -87,9 +87,9 @@ def parsed() -> argparse.Namespace:
 
 def data_sets(options: argparse.Namespace, store: Store) -> dict[str, tuple[sp.csr_array, dict[str, Artifact] | None]]:
     """Matrices by name, with the artifacts that they come from: none for matrices with long histories."""
-    runs = {run.name: artifacts_of(run, store) for run in options.run}
+    runs = {run.name: load_artifacts(run, store) for run in options.run}
     if not runs and not options.long:
-        runs = {"generated": artifacts_of(None, store)}
+        runs = {"generated": load_artifacts(None, store)}
     results = {name: (union(artifacts), artifacts) for name, artifacts in runs.items()}
     return results | {f"long, {users:,} users": (long_histories(users), None) for users in options.long}
 

@@ -40,7 +40,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from join_peers import PEERS, Case, has_peer, warming_case
-from runs import ONE_THREAD, Recomputed, artifacts_of
+from runs import ONE_THREAD, Recomputed, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import KINDS
@@ -87,7 +87,7 @@ def main() -> None:
     for run in options.run or [None]:
         with tempfile.TemporaryDirectory(prefix="edda-pairs-", dir=options.folder) as scratch, threadpool_limits(1):
             name = run.name if run else "generated"
-            results[name] = measured(vectors_of(run, options, Path(scratch)), options.share, Path(scratch) / "ours")
+            results[name] = measured(load_vectors(run, options, Path(scratch)), options.share, Path(scratch) / "ours")
             if not options.json:
                 report(name, results[name])
     if options.json:
@@ -106,10 +106,10 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def vectors_of(run: Path | None, options: argparse.Namespace, scratch: Path) -> Vectors:
+def load_vectors(run: Path | None, options: argparse.Namespace, scratch: Path) -> Vectors:
     """The vectors asked for."""
     store = Store(scratch / "store")
-    artifacts = artifacts_of(run, store)
+    artifacts = load_artifacts(run, store)
     if not options.anchors:
         reach = artifacts["reach"] if run else compute_reach(store, ReachSettings(), artifacts, ONE_THREAD)
         return Vectors(artifacts["nodes"], reach)
@@ -161,7 +161,7 @@ def ours(vectors: Vectors, folder: Path) -> dict[str, float]:
     seconds["reach"] = vectors.reach_seconds - reach
     seconds["store"] -= seconds["reach"]
     for ends in combinations(vectors.domains, 2):
-        pair = pair_of(folder, ends)
+        pair = build_pair(folder, ends)
         with timed(seconds, "prepare"):
             joins = prepare_joins(pair)
         with timed(seconds, "join"):
@@ -182,7 +182,7 @@ def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] += time.process_time() - started
 
 
-def pair_of(folder: Path, ends: tuple[str, str]) -> StoredDomainPair:
+def build_pair(folder: Path, ends: tuple[str, str]) -> StoredDomainPair:
     """Two domains whose vectors are in the folder."""
     vectors = DiskArrays(folder / "vectors" / ends[0]), DiskArrays(folder / "vectors" / ends[1])
     return StoredDomainPair(ends, vectors, 0, DiskArrays(folder / "pairs" / "-".join(ends)), SETTINGS, 0.0)
@@ -198,7 +198,7 @@ def cases(vectors: Vectors, folder: Path, share: float) -> Iterator[Case]:
     """Every kind's rows in every ordered pair of domains, from the vectors in the folder."""
     draw = np.random.default_rng(1)
     for ends in combinations(vectors.domains, 2):
-        pair = pair_of(folder, ends)
+        pair = build_pair(folder, ends)
         domains = pair.open_domain(0), pair.open_domain(1)
         anchors = shared_anchors(*(domain.nodes for domain in domains))
         unit = [domain.unit_rows(columns) for domain, columns in zip(domains, anchors, strict=True)]

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from runs import ONE_THREAD, artifacts_of
+from runs import ONE_THREAD, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import KINDS
@@ -94,7 +94,7 @@ def main() -> None:
         warm_up(Path(scratch))
         for run in options.run or [None]:
             name = run.name if run else "generated"
-            results[name] = measured(artifacts_of(run, Store(scratch)), options, Path(scratch))
+            results[name] = measured(load_artifacts(run, Store(scratch)), options, Path(scratch))
             if not options.json:
                 report(name, results[name])
     if options.json:
@@ -124,7 +124,7 @@ def warm_up(scratch: Path) -> None:
     nodes = np.arange(2)
     domain = Domain(None, WalkGraph(graph, np.ones(2, np.bool_), STEPS), nodes, nodes > 0, nodes > 0, None)
     for method in METHODS:
-        vectors_of(domain, method, scratch)
+        compute_vectors(domain, method, scratch)
 
 
 def measured(artifacts: dict[str, Artifact], options: argparse.Namespace, scratch: Path) -> dict[str, dict]:
@@ -136,7 +136,7 @@ def measured(artifacts: dict[str, Artifact], options: argparse.Namespace, scratc
         if too_large := [domain.nodes.domain for domain in domains if not is_affordable(domain.walk_graph, method)]:
             print(f"{method} is left out: it would be too expensive in {', '.join(too_large)}", file=sys.stderr)
             continue
-        vectors, seconds = zip(*(vectors_of(domain, method, scratch) for domain in domains), strict=True)
+        vectors, seconds = zip(*(compute_vectors(domain, method, scratch) for domain in domains), strict=True)
         results[method] = figures(domains, vectors, sum(seconds))
     return results
 
@@ -164,7 +164,7 @@ def is_affordable(walk_graph: WalkGraph, method: str) -> bool:
     return cost.multiply_adds <= MOST_MULTIPLY_ADDS and cost.memory_mib <= MOST_MIB
 
 
-def vectors_of(domain: Domain, method: str, scratch: Path) -> tuple[sp.csr_array, float]:
+def compute_vectors(domain: Domain, method: str, scratch: Path) -> tuple[sp.csr_array, float]:
     """Vectors of the sample by a method, float32 [n, nodes], and CPU seconds scaled up to all nodes of the domain."""
     name, walks = METHODS[method]
     settings = ReachSettings(walks=walks, anchors_kept=KEPT)

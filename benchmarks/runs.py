@@ -37,7 +37,7 @@ ONE_THREAD = ComputeSettings(threads=1)
 NODES_AT_ONCE = 8192
 
 
-def artifacts_of(run: Path | None, store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
+def load_artifacts(run: Path | None, store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
     """Artifacts of a run by role; without a run, those of a generated world from interactions to graph."""
     if run:
         store = Store(run.parent.parent)
@@ -81,7 +81,7 @@ class Recomputed:
 
 def generated(store: Store, world: WorldSettings | None = None) -> dict[str, Artifact]:
     """The artifacts of a generated world up to its pairs, by role."""
-    made = artifacts_of(None, store, world)
+    made = load_artifacts(None, store, world)
     made["reach"] = compute_reach(store, ReachSettings(), made, ONE_THREAD)
     made["pairs"] = pair_domains(store, PairsSettings(), made, ONE_THREAD)
     return made

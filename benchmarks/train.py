@@ -114,13 +114,13 @@ def prepared(folder: Path) -> Path:
 def measured(run: Path, options: argparse.Namespace) -> dict:
     """One data set: costs, ratios and floor, and parity, as asked for."""
     names = [name for name in (*OURS, *PEERS) if name not in LIBRARIES or has_peer(LIBRARIES[name])]
-    results = costs_of(names, run, options) if "cost" in options.measure else {}
+    results = measure_costs(names, run, options) if "cost" in options.measure else {}
     if "parity" in options.measure:
         results["parity"] = {name: in_process(f"parity {name}", run, options) for name in names if name != "edda"}
     return results
 
 
-def costs_of(names: list[str], run: Path, options: argparse.Namespace) -> dict:
+def measure_costs(names: list[str], run: Path, options: argparse.Namespace) -> dict:
     """The least cost of each contender, peers' ratios to edda's, and the floor."""
     rounds = [{name: in_process(name, run, options) for name in names} for _ in range(options.repeats)]
     costs = {name: least([costs[name] for costs in rounds]) for name in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
+from train_peers import PEERS, Pairs, Plain, build_triples, load_pairs
 
 from data_contracts.resources import peak_memory_mib
 from data_contracts.store.artifact import Artifact
@@ -53,7 +53,7 @@ class Contest:
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""
-        return pairs_of(self.artifacts["pairs"], self.world)
+        return load_pairs(self.artifacts["pairs"], self.world)
 
     def data(self) -> TrainingData:
         """The training data as our stage loads it."""
@@ -78,10 +78,10 @@ class Learner:
 def load_contest(run: Path, settings: TrainSettings) -> Contest:
     """The training data of a run."""
     store = Store(run.parent.parent)
-    return contest_of(store.recorded(store.run(run.name)), settings)
+    return build_contest(store.recorded(store.run(run.name)), settings)
 
 
-def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:
+def build_contest(artifacts: dict[str, Artifact], settings: TrainSettings) -> Contest:
     """The training data in artifacts."""
     world = load_dataset(artifacts["nodes"], artifacts["graph"])
     rows = ((load_interactions(artifacts["interactions"], domain, world), domain) for domain in world.domains)
@@ -91,7 +91,7 @@ def contest_of(artifacts: dict[str, Artifact], settings: TrainSettings) -> Conte
 def edda_cost(contest: Contest, contender: str) -> dict:
     """Cost of our second epoch, and the floor."""
     data = contest.changed(engine=ENGINES[contender]).data()
-    return epoch_cost(contest, data) | {"floor": floor_of(data)}
+    return epoch_cost(contest, data) | {"floor": lower_bound(data)}
 
 
 def epoch_cost(contest: Contest, data: TrainingData) -> dict:
@@ -118,7 +118,7 @@ def plain_cost(contest: Contest, peer: str, most: int) -> dict:
     costs = dict.fromkeys(("bpr_cpu", "bpr_wall", "alignment_cpu", "alignment_wall"), 0.0)
     warm, taken, total = False, 0, 0
     for number in range(len(contest.world.domains)):
-        triples = [triples_of(batch) for batch in contest.batches(number)]
+        triples = [build_triples(batch) for batch in contest.batches(number)]
         for batch in triples[:most] if warm else triples[:1] + triples[:most]:
             cpu, wall = clocked(lambda number=number, batch=batch: optimizer_step(optimiser, plain.loss(number, batch)))
             scale = len(triples) / len(triples[:most]) if warm else 0.0
@@ -148,7 +148,7 @@ def adam(model: Edda | Plain, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=model.peer != "dgl")
 
 
-def floor_of(data: TrainingData) -> dict:
+def lower_bound(data: TrainingData) -> dict:
     """Fewest bytes and multiply-adds of an epoch, and the seconds that they take on this machine."""
     sizes = {"bpr": np.zeros(3), "alignment": np.zeros(3)}  # bytes for touched rows, for all rows, operations
     nodes = [domain.nodes for domain in data.graphs.dataset.domains]
@@ -166,10 +166,10 @@ def floor_of(data: TrainingData) -> dict:
         moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
         operations = 6 * touched * width**2 + 4 * edges * width
         sizes["alignment"] += (moved[0] + 4 * edges, moved[1] + 4 * edges, operations)
-    return seconds_of(sizes)
+    return estimate_seconds(sizes)
 
 
-def seconds_of(sizes: dict[str, np.ndarray]) -> dict:
+def estimate_seconds(sizes: dict[str, np.ndarray]) -> dict:
     """Seconds for bytes and operations on this machine, by phase of the epoch."""
     old, new = torch.ones(COPIED // 4), torch.zeros(COPIED // 4)
     bandwidth = 2 * COPIED / min(clocked(lambda: new.copy_(old))[1] for _ in range(7))
@@ -186,12 +186,12 @@ def seconds_of(sizes: dict[str, np.ndarray]) -> dict:
 def parity_with(contest: Contest, contender: str, steps: int, draws: int) -> dict:
     """Differences of losses and gradients from ours: step by step without dropout, on average with it."""
     still = contest.changed(edge_dropout=0.0)
-    own, other = (first_gradients(learner_of(still, name), still) for name in (EDDA, contender))
-    ours, theirs = (trajectory(learner_of(still, name), still, steps, 0) for name in (EDDA, contender))
+    own, other = (first_gradients(build_learner(still, name), still) for name in (EDDA, contender))
+    ours, theirs = (trajectory(build_learner(still, name), still, steps, 0) for name in (EDDA, contender))
     losses = np.abs(np.subtract(theirs, ours)) / np.abs(ours)
     gradients = [float((a - b).abs().max() / a.abs().max()) for a, b in zip(own, other, strict=True)]
     wide = contest.changed(initial_spread=10 * contest.settings.initial_spread)
-    by_draw = [mean_losses(learner_of(wide, name), wide, -(-steps // 2), draws) for name in (EDDA, contender)]
+    by_draw = [mean_losses(build_learner(wide, name), wide, -(-steps // 2), draws) for name in (EDDA, contender)]
     our_mean, mean = (float(np.mean(losses)) for losses in by_draw)
     return {
         "losses": float(losses.max()),
@@ -239,12 +239,12 @@ def first_gradients(learner: Learner, contest: Contest) -> list[torch.Tensor]:
     return [table.grad.to_dense() for table in (inter, *intra) if table.grad is not None]
 
 
-def learner_of(contest: Contest, contender: str) -> Learner:
+def build_learner(contest: Contest, contender: str) -> Learner:
     """A contender as a model and its loss."""
     settings = contest.settings
     if contender in PEERS:
         plain = Plain(contest.start(), contest.world, settings, contender)
-        return Learner(plain, lambda number, batch, _: plain.loss(number, triples_of(batch)))
+        return Learner(plain, lambda number, batch, _: plain.loss(number, build_triples(batch)))
     data, model = contest.changed(engine=ENGINES[contender]).data(), contest.start()
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:

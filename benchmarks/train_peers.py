@@ -57,7 +57,7 @@ class Plain(nn.Module):
         self.maps = nn.ParameterList(copies[name] for name in tables if name.startswith("map/"))
         self.settings = settings
         self.unions = [torch.from_numpy(domain.union_nodes.astype(np.int64)) for domain in world.domains]
-        self.inter_graphs, self.intra_graphs = graphs_of(world, PEERS[peer])
+        self.inter_graphs, self.intra_graphs = build_peer_graphs(world, PEERS[peer])
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -91,23 +91,23 @@ def grec(graph: Graph, table: Tensor, settings: TrainSettings) -> Tensor:
     return layer
 
 
-def graphs_of(world: MultiDomainData, peer: Callable) -> tuple[list[Graph], list[Graph]]:
+def build_peer_graphs(world: MultiDomainData, peer: Callable) -> tuple[list[Graph], list[Graph]]:
     """For each domain the graph over all nodes with the interactions of its items, and the graph of its own nodes."""
-    own = [interactions_of(domain) for domain in world.domains]
+    own = [read_interactions(domain) for domain in world.domains]
     both = [domain.union_nodes[ends] for domain, ends in zip(world.domains, own, strict=True)]
     union = np.unique(np.concatenate(both, axis=1), axis=1)
     offered = [np.isin(union[1], domain.union_nodes[domain.users :]) for domain in world.domains]
-    inter = [graph_of(union[:, kept], world.nodes, peer) for kept in offered]
-    return inter, [graph_of(ends, domain.nodes, peer) for domain, ends in zip(world.domains, own, strict=True)]
+    inter = [build_peer_graph(union[:, kept], world.nodes, peer) for kept in offered]
+    return inter, [build_peer_graph(ends, domain.nodes, peer) for domain, ends in zip(world.domains, own, strict=True)]
 
 
-def interactions_of(domain: DomainData) -> np.ndarray:
+def read_interactions(domain: DomainData) -> np.ndarray:
     """Users and items (2, interactions) of a domain's train graph, as its nodes."""
     users = np.repeat(np.arange(domain.users), np.diff(domain.indptr[: domain.users + 1]))
     return np.stack([users, domain.indices[: users.size]])
 
 
-def graph_of(ends: np.ndarray, nodes: int, peer: Callable) -> Graph:
+def build_peer_graph(ends: np.ndarray, nodes: int, peer: Callable) -> Graph:
     """A graph with every interaction in both directions, ordered by target."""
     sources, targets = np.concatenate([ends, ends[::-1]], axis=1).astype(np.int64)
     order = np.lexsort((sources, targets))
@@ -160,13 +160,13 @@ def has_peer(name: str) -> bool:
     return True
 
 
-def triples_of(batch: Batch) -> Tensor:
+def build_triples(batch: Batch) -> Tensor:
     """Users, positives and negatives of a batch (3, size), as nodes of its domain."""
     users, items = batch.pattern.users.forward.indices, batch.pattern.items.indices.view(batch.size, -1)
     return torch.from_numpy(batch.nodes)[torch.stack([users, items[:, 0], items[:, 1]]).long()].long()
 
 
-def pairs_of(artifact: Artifact, world: MultiDomainData) -> list[Pairs]:
+def load_pairs(artifact: Artifact, world: MultiDomainData) -> list[Pairs]:
     """All ordered pairs of domains that have aligned pairs."""
     results = []
     for source, source_domain in enumerate(world.domains):

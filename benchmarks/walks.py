@@ -66,7 +66,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # before DGL and torch load their thread pools
     warnings.simplefilter("ignore")  # DGL's and torch's own, on import
     options = parsed()
-    job = job_of(options)
+    job = build_job(options)
     makers = {"edda": ours, "dgl": dgl_as_released, "dgl-best": dgl_at_its_best}
     makers |= {"torch-sparse": torch_sparse_walk, "numpy": numpy_walk}
     contenders = {name: make(job) for name, make in makers.items() if has_peer(name)}
@@ -91,7 +91,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def job_of(options: argparse.Namespace) -> Job:
+def build_job(options: argparse.Namespace) -> Job:
     """The walks asked for, from nodes drawn among those that have neighbours."""
     draw = np.random.default_rng(1)
     if options.run:

@@ -19,11 +19,11 @@ RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
 SHARE = "share_"
-"""Begins the names of metrics that say where scores come from, which are no accuracy."""
+"""Prefix of metrics that say which parts a score comes from; they do not measure accuracy."""
 UNION = ""
 """In place of a domain's name: all domains together."""
 BEFORE = "before"
-"""Ends the role, after a hyphen, of a parent that an update goes on from: what the run's name had before."""
+"""Suffix, after a hyphen, of the role of an artifact that an update continues from: it is of an earlier run."""
 
 _DOMAIN = Column("domain", pa.string(), "the domain's name (market, ad slot, product category)")
 _USER_ID = Column("user_id", pa.string(), "the user as the logs name it")
@@ -313,35 +313,35 @@ CONTRACTS = {
 
 @dataclass(frozen=True)
 class Role:
-    """What a run calls one of its artifacts: `nodes`, `checkpoint-2022`; an update's parents also `nodes-before`."""
+    """The role of an artifact in a run: `nodes`, `checkpoint-2022`, or among an update's parents `nodes-before`."""
 
     contract: Contract
     seed: int | None = None
-    """Training seed, where a run has one artifact of the contract for each seed."""
+    """Training seed, if a run has one artifact of the contract for each seed."""
     is_previous: bool = False
-    """The artifact is that of an earlier run, which an update goes on from."""
+    """The artifact is of an earlier run, which an update continues from."""
 
     @property
     def previous(self) -> Role:
-        """The same of an earlier run."""
+        """The same role in an earlier run."""
         return replace(self, is_previous=True)
 
     def __str__(self) -> str:
-        """As records, manifests and commands have it."""
+        """The role as in records, manifests and commands."""
         seed = [] if self.seed is None else [str(self.seed)]
         return "-".join([self.contract.name, *seed, *([BEFORE] if self.is_previous else [])])
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The role of a text.
+        """Parse a role.
 
         Raises:
-            KeyError: it does not begin with a contract's name.
+            KeyError: the text does not begin with a contract's name.
             ValueError: what follows the name is neither a seed nor `before`.
         """
-        name, *rest = text.split("-")
-        is_previous = rest[-1:] == [BEFORE]
-        seeds = [int(part) for part in rest[: len(rest) - is_previous]]
+        name, *suffixes = text.split("-")
+        is_previous = suffixes[-1:] == [BEFORE]
+        seeds = [int(suffix) for suffix in suffixes[: len(suffixes) - is_previous]]
         if len(seeds) > 1:
             raise ValueError(f"role {text!r}: must be a contract's name, a seed and {BEFORE!r}, the last two optional")
         return cls(CONTRACTS[name], seeds[0] if seeds else None, is_previous)

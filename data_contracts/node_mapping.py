@@ -1,4 +1,4 @@
-"""Node numbers of an earlier run, found by the logs' own ids."""
+"""Node numbers of an earlier run, looked up by the ids in the logs."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from data_contracts.store.artifact import Artifact
 
 
 def previous_node_numbers(previous: Artifact, nodes: pa.Table, domain: str) -> npt.NDArray[np.int32]:
-    """The number that each node of a domain had in an earlier `nodes` artifact.
+    """Look up the number that each node of a domain had in an earlier `nodes` artifact.
 
     Args:
         previous: the earlier `nodes`.
@@ -17,7 +17,7 @@ def previous_node_numbers(previous: Artifact, nodes: pa.Table, domain: str) -> n
         domain: its name.
 
     Returns:
-        int32 [nodes], -1 for new ones.
+        int32 [nodes], -1 for new nodes.
     """
     known = _kind_and_id(previous.read(["kind", "id"], domain=domain))
     numbers: npt.NDArray[np.int32] = pc.index_in(_kind_and_id(nodes), known).fill_null(-1).to_numpy()

@@ -10,22 +10,22 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 
 
-def open_store(place: str | Path) -> Store:
-    """The store at a path, or at the address of a folder on object storage.
+def open_store(location: str | Path) -> Store:
+    """Open the store at a path, or at the address of a folder on object storage.
 
     Raises:
         NotADirectoryError: the path, or a folder in it, is a file.
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
     """
-    if is_remote(str(place)):
-        return RemoteStore(str(place))
-    for part in (Path(place), *Path(place).parents):
-        if part.is_file():
-            raise NotADirectoryError(f"store {place}: {part} is a file, must be a folder")
-    return Store(place)
+    if is_remote(str(location)):
+        return RemoteStore(str(location))
+    for path in (Path(location), *Path(location).parents):
+        if path.is_file():
+            raise NotADirectoryError(f"store {location}: {path} is a file, must be a folder")
+    return Store(location)
 
 
-def store_of(artifact: Artifact) -> Store:
+def containing_store(artifact: Artifact) -> Store:
     """The store that an artifact is in."""
     origin = artifact.origin
     return origin if isinstance(origin, RemoteStore) else Store(artifact.folder.parent.parent)

@@ -1,4 +1,4 @@
-"""How long-running work reports its progress, whoever listens."""
+"""How long-running work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,39 +6,46 @@ from typing import Protocol
 
 
 class Unit(str):
-    """What is counted, where each is many equal parts of work: nodes of 2,000 steps."""
+    """A unit that consists of many equal steps, such as a node of 2,000 walk steps; speed is shown in steps."""
 
-    parts: int
-    """Parts of work in each."""
-    part: str
-    """What the parts are called."""
+    steps: int
+    """Steps in one unit."""
+    step_name: str
+    """What steps are called."""
 
-    def __new__(cls, name: str, parts: int, part: str) -> Unit:
-        """Name, and what each is made of."""
+    def __new__(cls, name: str, steps: int, step_name: str) -> Unit:
+        """Create a unit; see the attributes."""
         unit = super().__new__(cls, name)
-        unit.parts, unit.part = parts, part
+        unit.steps, unit.step_name = steps, step_name
         return unit
 
 
 class FinishedPart(str):
-    """A note that names a part of the work, a domain or two, that has just been finished."""
+    """A note that names a part of the work that has just been finished: a domain, or a pair of domains."""
 
 
 class Progress(Protocol):
-    """Called with the units done so far and in all, and what else there is to say of them."""
+    """A function to call with the units done so far, their total, and an optional note."""
 
     def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
-        """Report; `Unit` has the unit of speed. A note says what is in progress or, a `FinishedPart`, done."""
+        """Report progress.
+
+        Args:
+            done: units finished so far.
+            total: all units; 0 if unknown.
+            unit: what is counted; a `Unit` if speed is shown in steps.
+            note: what is in progress or, if it is a `FinishedPart`, what is done.
+        """
 
 
 def silent(done: int, total: int, unit: str, note: str = "") -> None:
-    """Reports to nobody."""
+    """Report nothing."""
 
 
-def after(progress: Progress, before: int, of_all: int) -> Progress:
-    """Progress of one part of the work, after `before` units of `of_all`."""
+def offset_progress(progress: Progress, done_before: int, grand_total: int) -> Progress:
+    """Progress of one part of the work, which starts after `done_before` units of `grand_total`."""
 
     def report(done: int, total: int, unit: str, note: str = "") -> None:  # noqa: ARG001 - the part's own total
-        progress(before + done, of_all, unit, note)
+        progress(done_before + done, grand_total, unit, note)
 
     return report

@@ -1,4 +1,4 @@
-"""Memory that work takes."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ import psutil
 
 @contextmanager
 def resident_memory(interval_seconds: float = 0.05) -> Iterator[Callable[[], int]]:
-    """Watch the process's resident size until the block ends; call what is yielded for the largest seen, in MiB.
+    """Watch the process's resident size until the block ends; the yielded function returns the largest seen, in MiB.
 
-    Other than `peak_memory_mib` it forgets what the process did before.
+    Unlike `peak_memory_mib`, it ignores what the process used before.
     """
     process, ended = psutil.Process(), threading.Event()
-    seen = [process.memory_info().rss]
+    largest = process.memory_info().rss
 
     def watch() -> None:
+        nonlocal largest
         while not ended.wait(interval_seconds):
-            seen[0] = max(seen[0], process.memory_info().rss)
+            largest = max(largest, process.memory_info().rss)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield lambda: seen[0] // 2**20
+        yield lambda: largest // 2**20
     finally:
         ended.set()
         watcher.join()
 
 
 def peak_memory_mib() -> int:
-    """Largest resident size the process ever had, in MiB."""
+    """Largest resident size that the process has ever had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""Contracts: what an artifact's table promises, and the check that it keeps the promise."""
+"""The language of contracts: rules for the columns of an artifact's table, and the check that a table follows them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Scalar = int | float | str | bool
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type, what it means, and the closed set of rules its values keep.
+    """One column: its Arrow type, its meaning, and the rules that its values must follow.
 
-    Rules on a list column hold for the list's elements, at any depth. Floats are always finite, strings never empty
-    unless `may_be_empty`.
+    Rules of a list column apply to the list's elements, at any depth. Floats must always be finite, and strings must
+    not be empty unless `may_be_empty`.
     """
 
     name: str
@@ -40,19 +40,19 @@ class Reference:
     contract: str
     target_columns: tuple[str, ...]
     where: tuple[str, Scalar] | None = None
-    """A column of the parent and the value that it has in the rows that count; all rows count without."""
+    """A column of the parent and a value: only rows with that value count; None: all rows count."""
 
     @property
     def read_columns(self) -> tuple[str, ...]:
-        """The parent's columns that a check reads."""
+        """The parent's columns that the check reads."""
         return self.target_columns if self.where is None else (*self.target_columns, self.where[0])
 
 
 @dataclass(frozen=True)
 class Contract:
-    """The promise of one kind of artifact.
+    """What every artifact of one kind guarantees.
 
-    A change of meaning, columns or algorithm raises `version`, and keys change with it.
+    A change of meaning, columns or algorithm raises `version`, which changes the artifacts' keys.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: where it stands, what was found, what the rule says."""
+    """One broken rule: where, what was found, and what the rule says."""
 
     artifact: str
     column: str
@@ -88,12 +88,12 @@ class Violation:
     rule: str
 
     def __str__(self) -> str:
-        place = self.column if self.row is None else f"{self.column}[{self.row}]"
-        return f"{self.artifact}: {place} is {self.found}, must be {self.rule}"
+        position = self.column if self.row is None else f"{self.column}[{self.row}]"
+        return f"{self.artifact}: {position} is {self.found}, must be {self.rule}"
 
 
 class ContractError(ValueError):
-    """All violations found in one artifact, in one picklable error."""
+    """All violations in one artifact, as one picklable error."""
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(violations)
@@ -104,14 +104,18 @@ class ContractError(ValueError):
 
 
 def check_table(contract: Contract, table: pa.Table, label: str = "") -> None:
-    """Raise ContractError with every violation of `contract` in one file's rows (partition columns left out)."""
-    found = tuple(violations(contract, table, label or contract.name))
-    if found:
-        raise ContractError(found)
+    """Check the rows of one file, without partition columns.
+
+    Raises:
+        ContractError: the table violates the contract; the error has every violation.
+    """
+    broken = tuple(violations(contract, table, label or contract.name))
+    if broken:
+        raise ContractError(broken)
 
 
 def violations(contract: Contract, table: pa.Table, label: str) -> Iterator[Violation]:
-    """Every broken rule of one file's rows; the first offending row of each rule is named."""
+    """Every rule that one file's rows break, with the first row that breaks it."""
     wrong_shape = tuple(_schema_violations(contract, table.schema, label))
     yield from wrong_shape
     if wrong_shape:
@@ -169,7 +173,7 @@ def _first(name: str, label: str, values: Any, broken: Any, rule: str) -> Violat
 
 
 def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterator[Violation]:
-    """Sortedness by neighbouring rows; the key's uniqueness in the same pass where the order starts with the key."""
+    """Check the order of consecutive rows and, in the same pass if rows are sorted by the key, that keys are unique."""
     key = tuple(name for name in contract.key if name not in contract.partitioned_by)
     if table.num_rows < 2:
         return
@@ -197,12 +201,19 @@ def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterat
 
 
 def _repeated(key: tuple[str, ...], table: pa.Table, row: int, label: str, *, row_known: bool = True) -> Violation:
-    found = ", ".join(repr(table[name][row].as_py()) for name in key)
-    return Violation(label, "(" + ", ".join(key) + ")", row if row_known else None, f"({found}) again", "unique")
+    values = ", ".join(repr(table[name][row].as_py()) for name in key)
+    return Violation(label, f"({', '.join(key)})", row if row_known else None, f"({values}) again", "unique")
 
 
 def reference_violations(reference: Reference, table: pa.Table, target: pa.Table, label: str) -> Iterator[Violation]:
-    """Rows of `table` (partition columns included) whose reference does not occur in `target`, its `read_columns`."""
+    """Rows of a table whose reference does not occur in its target.
+
+    Args:
+        reference: the rule.
+        table: rows with the reference's `columns`, partition columns included.
+        target: the parent's rows with the reference's `read_columns`.
+        label: the table's name in violations.
+    """
     if reference.where is not None:
         target = target.filter(pc.equal(target[reference.where[0]], reference.where[1]))
     wanted = _reference_rows(reference.columns, reference.target_columns, table)
@@ -210,15 +221,15 @@ def reference_violations(reference: Reference, table: pa.Table, target: pa.Table
         target.select(reference.target_columns), list(reference.target_columns), join_type="left anti"
     )
     if missing.num_rows:
-        found = ", ".join(repr(missing[name][0].as_py()) for name in reference.target_columns)
-        where = "(" + ", ".join(reference.columns) + ")"
+        first = ", ".join(repr(missing[name][0].as_py()) for name in reference.target_columns)
         rule = f"in {reference.contract} ({', '.join(reference.target_columns)})"
         rule += f" where {reference.where[0]} is {reference.where[1]}" if reference.where else ""
-        yield Violation(label, where, None, f"({found}), {missing.num_rows} such values,", rule)
+        columns = f"({', '.join(reference.columns)})"
+        yield Violation(label, columns, None, f"({first}), {missing.num_rows} such values,", rule)
 
 
 def _reference_rows(columns: tuple[str, ...], names: tuple[str, ...], table: pa.Table) -> pa.Table:
-    """Distinct referenced values under the target's column names, list columns flattened."""
+    """Distinct referenced values under the target's column names, with list columns flattened."""
     distinct = []
     for chunk in table.select(columns).to_batches():
         arrays = {name: chunk.column(column) for name, column in zip(names, columns, strict=True)}
@@ -239,7 +250,7 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def describe(contract: Contract) -> Mapping[str, str]:
-    """One line of prose per column: meaning, unit and rules, for inspection and documentation."""
+    """One line of text per column: meaning, unit and rules, for inspection and documentation."""
     lines = {}
     for column in contract.columns:
         bounds = [f"≥ {column.minimum}"] if column.minimum is not None else []

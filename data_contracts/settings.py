@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -10,15 +12,26 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def expand_variables(path: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Replace `${NAME}` in a path by environment variables.
+
+    Returns:
+        The path, in which unset variables are left as they are, and the names of those.
+    """
+    unset = [name for name in _VARIABLE.findall(path) if name not in environment]
+    return _VARIABLE.sub(lambda match: environment.get(match[1], match[0]), path), unset
 
 
 class Settings(BaseModel):
-    """Frozen, typed, closed: an unknown key is an error, and so is a number that is not finite."""
+    """Base class of settings. An unknown key is an error, and so is a number that is not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def keyed(self) -> dict[str, Any]:
-        """What enters an artifact's key: plain JSON values."""
+        """The settings that enter an artifact's key, as plain JSON values."""
         return self.model_dump(mode="json")
 
 
@@ -61,7 +74,7 @@ class LogSource(Settings):
     path_pattern: str | None = None
     """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
     rating_at_least: float | None = None
-    """Rows rated lower are no positives: they go to the rejects, reason `rating`."""
+    """Rows rated lower are not positives: they go to the rejects, with reason `rating`."""
 
 
 class SplitSettings(Settings):
@@ -102,7 +115,7 @@ class IngestSettings(Settings):
     cold: Literal["drop", "keep"] = "drop"
     """Held-out rows whose user or item has no train row in the domain."""
     rejected_share_at_most: Share = 0.01
-    """The run fails where a larger share of the raw rows is malformed."""
+    """The run fails if a larger share of the raw rows is malformed."""
 
 
 class GraphSettings(Settings):
@@ -145,14 +158,14 @@ class NeighboursSettings(Settings):
     """walks: a shrunk cosine to a power; cosine: item-based nearest neighbours (ItemKNN), with `shrink`; rp3beta,
     ease and slim: those models, with the parameters in their tables."""
     alpha: float = Field(0.2, ge=0.0, le=2.0)
-    """walks: how much less a user of many items counts: by their number to this power."""
+    """walks: how much less a user with many items counts: divided by their number to this power."""
     beta: float = Field(0.5, ge=0.0, le=2.0)
-    """walks: how much popular items are held back: by the numbers of users of both items to this power; 0.5 is a
+    """walks: how much popular items are damped: divided by both items' numbers of users to this power; 0.5 is a
     cosine."""
     shrink: float = Field(5.0, ge=0.0)
-    """walks, cosine: added to what those numbers make, so that items of few users are no close neighbours by chance."""
+    """walks, cosine: added to that divisor, so that items with few users do not become close neighbours by chance."""
     power: float = Field(1.4, gt=0.0, le=4.0)
-    """walks: power of the weights; above 1 close neighbours count more."""
+    """walks: exponent of the weights; above 1 close neighbours count more."""
     rp3beta: Rp3betaSettings = Rp3betaSettings()
     """Parameters of `weights = "rp3beta"`."""
     ease: EaseSettings = EaseSettings()
@@ -198,8 +211,8 @@ class ReachSettings(Settings):
     """Graph → anchor-reach vectors."""
 
     method: Literal["auto", "exact", "pruned", "walk"] = "auto"
-    """exact: expected visits by sparse products; pruned: so, with every product cut to `anchors_kept`; walk: sampled
-    end points of random walks; auto: for each domain the first of them whose predicted cost is allowed."""
+    """exact: expected visits by sparse products; pruned: the same, with every product cut to `anchors_kept`; walk:
+    sampled end points of random walks; auto: for each domain the first of them whose predicted cost is allowed."""
     steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((3, 4), min_length=1)
     """Lengths of the walks whose end points count."""
     walks: int = Field(500, ge=1, le=1_000_000)
@@ -256,7 +269,7 @@ class BlendSettings(Settings):
     """Seed of that draw."""
 
     def keyed(self) -> dict[str, Any]:
-        """What the fit depends on; whether there is one shows in the artifacts that a run has."""
+        """The settings that the fit depends on. Without evidence there is no fit, so `evidence` is left out."""
         return self.model_dump(mode="json", exclude={"evidence"})
 
 
@@ -286,11 +299,11 @@ class ExportSettings(Settings):
     """Fill the columns of recommendations that say why: items of the user's history, their domains and shares."""
 
     def keyed(self) -> dict[str, Any]:
-        """What embeddings depend on by key; `why` only adds to lists."""
+        """The settings that enter the key of embeddings; `why` only adds to lists."""
         return self.model_dump(mode="json", exclude={"why"})
 
     def keyed_lists(self) -> dict[str, Any]:
-        """What recommendations depend on."""
+        """The settings that enter the key of recommendations."""
         return self.model_dump(mode="json")
 
 
@@ -333,7 +346,7 @@ class ComputeSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
-    """Working memory that blocks of the pipeline are sized for, per worker; EASE and SLIM are refused above it."""
+    """Working memory per worker, in MiB, that blocks of the pipeline are sized for; EASE and SLIM may not exceed it."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 
@@ -349,7 +362,7 @@ class TrackingSettings(Settings):
     @field_validator("mlflow")
     @classmethod
     def _without_password(cls, uri: str | None) -> str | None:
-        """A run's settings are kept in the store, for everybody to read."""
+        """Refuse passwords: a run's settings are kept in the store, where everybody may read them."""
         if uri is not None and urlsplit(uri).password is not None:
             raise ValueError("has a password in it, which would be kept in the store; set MLFLOW_TRACKING_PASSWORD")
         return uri

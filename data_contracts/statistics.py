@@ -172,7 +172,7 @@ class PairsCheck(TypedDict):
 
 
 class PairsStatistics(TypedDict):
-    """Of `pairs`: `copied` counts the pairs of domains that an update took from the earlier artifact."""
+    """Of `pairs`: `copied` counts the pairs of domains that an update has copied from the earlier artifact."""
 
     coverage: list[PairCoverage]
     checked: PairsCheck

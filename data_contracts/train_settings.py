@@ -1,4 +1,4 @@
-"""The settings of training: EDDA's and the baselines'."""
+"""The settings of training, of EDDA and of the baselines."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class TrainSettings(Settings):
     def penalties(self, shared: float) -> tuple[float, float]:
         """Weights of half the squared norms of inter and of intra vectors.
 
-        What a domain shares the inter table learns better, from more interactions; intra vectors then only learn noise.
+        The more a domain shares with others, the better the inter table represents it, because that learns from more
+        interactions; intra vectors then only learn noise.
 
         Args:
             shared: share of the domain's interactions whose user or item another domain has too.
@@ -105,7 +106,7 @@ class TrainSettings(Settings):
         return self.l2, self.l2 * (self.intra_penalty**shared if self.tables == "both" else 1.0)
 
     def has_intra(self, shared: float) -> bool:
-        """Whether a domain has an intra table.
+        """A domain has an intra table.
 
         Args:
             shared: share of the domain's interactions whose user or item another domain has too.
@@ -119,22 +120,22 @@ class TrainSettings(Settings):
 
     @property
     def selects_by_ndcg(self) -> bool:
-        """Epochs are selected by the full ranking of the served score, which evidence may be part of."""
+        """Epochs are selected by the full ranking of the served score, which may include evidence."""
         return self.select_by == "full_ndcg@20" and "select_by" not in _NOT_READ[self.model]
 
     @property
     def score(self) -> str:
-        """The validation measure that epochs are selected by; AUC where nothing is selected."""
+        """The validation measure that epochs are selected by; AUC if nothing is selected."""
         return "full_ndcg@20" if self.selects_by_ndcg else "auc"
 
     def keyed(self) -> dict[str, Any]:
-        """What enters a checkpoint's key beside its own seed: all but what the model does not look at."""
+        """The settings that enter a checkpoint's key, without its seed: all that the model reads."""
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
         return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
-_OF_NETWORKS = {"hidden", "experts"}
-_OF_EDDA = {
+_NETWORK_KEYS = {"hidden", "experts"}
+_EDDA_KEYS = {
     "backbone",
     "tables",
     "inter_graph",
@@ -145,26 +146,35 @@ _OF_EDDA = {
     "intra_shared_at_most",
     "intra_width",
 }
-_OF_GRAPHS = {"layers", "edge_dropout", "engine"}
-_OF_DESCENT = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
-_OF_LEARNING = {
-    "confidence", "width", "l2", "epochs", "patience", "device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT
-}  # fmt: skip
+_GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
+_GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_LEARNING_KEYS = {
+    "confidence",
+    "width",
+    "l2",
+    "epochs",
+    "patience",
+    "device",
+    *_NETWORK_KEYS,
+    *_EDDA_KEYS,
+    *_GRAPH_KEYS,
+    *_GRADIENT_DESCENT_KEYS,
+}
 _NOT_READ: Mapping[ModelName, set[str]] = {
-    "edda": {"confidence", *_OF_NETWORKS},
-    "popularity": {"select_by", "select_users", *_OF_LEARNING},
-    "walks": _OF_LEARNING,
-    "ials": {"device", *_OF_NETWORKS, *_OF_EDDA, *_OF_GRAPHS, *_OF_DESCENT},
-    "shared-bottom": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
-    "mmoe": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
-    "ple": {"confidence", *_OF_EDDA, *_OF_GRAPHS},
-    "star": {"confidence", "experts", *_OF_EDDA, *_OF_GRAPHS},
-}  # fmt: skip
-"""Keys of [train] that a model does not look at; a key not named here enters the checkpoint's key."""
+    "edda": {"confidence", *_NETWORK_KEYS},
+    "popularity": {"select_by", "select_users", *_LEARNING_KEYS},
+    "walks": _LEARNING_KEYS,
+    "ials": {"device", *_NETWORK_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS, *_GRADIENT_DESCENT_KEYS},
+    "shared-bottom": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "mmoe": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "ple": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "star": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+}
+"""Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
 
 
 class CheckpointSettings(Settings):
-    """Everything that one checkpoint depends on beside its parents."""
+    """All settings that one checkpoint depends on."""
 
     train: TrainSettings = TrainSettings()
     """Model and optimisation."""
@@ -174,6 +184,6 @@ class CheckpointSettings(Settings):
     """How the validation split is ranked; its protocol is training's too."""
 
     def keyed(self) -> dict[str, Any]:
-        """What enters the checkpoint's key: its own seed, and how the validation that selects its epoch ranks."""
+        """The settings that enter the checkpoint's key: of training, its seed, and how validation ranks."""
         ranking = self.validation.model_dump(mode="json", include={"protocol", "candidates", "candidate_seed"})
         return {**self.train.keyed(), "seed": self.seed, "validation": ranking}

@@ -1,4 +1,4 @@
-"""What people run: configuration, the command line, the Prefect flow and the reports that wire the stages."""
+"""What people run: configuration, the command line, the Prefect flow and the reports; it wires the stages."""
 
 NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""Environment in which nothing that the project starts sends telemetry; the user's own environment comes first."""
+"""Environment variables that switch off the telemetry of all that is started; the user's own values take priority."""

@@ -1,7 +1,7 @@
-"""Object storage: files under an address such as `s3://bucket/prefix`, reached through fsspec.
+"""Object storage: files under an address such as `s3://bucket/prefix`, accessed through fsspec.
 
-Credentials and endpoints are found where each provider's own tools find them. Nothing is listed from memory: what
-another machine has just written is seen.
+Credentials and endpoints are found where each provider's own tools find them. Listings are not cached, so files that
+another machine has just written are seen.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
-"""Schemes of addresses, and the package that each needs."""
+"""Scheme of an address → the package that it needs."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on object storage, as listed.
+    """A listed file on object storage.
 
     Attributes:
         size: in bytes.
         modified: when it was written, by the storage's clock.
-        tag: what the storage calls this content.
+        tag: the storage's identifier of this content (ETag).
     """
 
     size: int
@@ -35,100 +35,100 @@ class RemoteFile:
     tag: str
 
 
-def is_remote(place: str) -> bool:
-    """An address, not a path."""
-    return "://" in place
+def is_remote(location: str) -> bool:
+    """The location is an address, not a path."""
+    return "://" in location
 
 
 def cache_folder() -> Path:
-    """Where copies of what is remote are kept: `$EDDA_CACHE`, else `edda-recsys` in the user's cache."""
+    """Folder for copies of remote files: `$EDDA_CACHE`, else `edda-recsys` in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("EDDA_CACHE") or Path(cache) / "edda-recsys").absolute()
 
 
 class Remote:
-    """A folder on object storage. Names are relative to it; every error says where, what and what to do."""
+    """A folder on object storage. File names are relative to it; every error says where, what and what to do."""
 
     def __init__(self, address: str) -> None:
-        """Find the folder's storage.
+        """Connect to the folder's storage.
 
         Raises:
             ValueError: the address is of no known kind.
             ModuleNotFoundError: the package for its kind is not installed.
             FileNotFoundError: there is no such bucket.
-            PermissionError: no credentials, or they do not allow it.
+            PermissionError: there are no credentials, or they do not allow access.
             ConnectionError: the storage does not answer.
         """
         self.address = address.rstrip("/")
         _require_known(self.address)
         import fsspec  # noqa: PLC0415 - slow to import, and stores that are folders need none
 
-        with self._reached():
+        with self._translated_errors():
             self._files, self._root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
         self._require_bucket()
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content; None where there is none."""
-        with self._reached(), suppress(FileNotFoundError):
+        """A small file's content; None if there is no such file."""
+        with self._translated_errors(), suppress(FileNotFoundError):
             content: bytes = self._files.cat_file(self._path(name))
             return content
         return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a small file there, in place of what is there."""
-        with self._reached():
+        """Write a small file, in place of an earlier one."""
+        with self._translated_errors():
             self._files.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Put a small file there unless there is one; of several that try at once one does, and is told True."""
-        with self._reached():
+        """Write a small file unless it exists; if several processes try at once, only one succeeds and gets True."""
+        with self._translated_errors():
             try:
                 self._files.pipe_file(self._path(name), content, mode="create")
             except OSError as error:
-                if not _is_there(error):
+                if not _means_exists(error):
                     raise
                 return False
         return True
 
     def upload(self, files: Mapping[Path, str]) -> None:
-        """Put local files under their names, several at a time."""
+        """Upload local files under the given names, several at a time."""
         if files:
-            with self._reached():
+            with self._translated_errors():
                 self._files.put([str(path) for path in files], [self._path(name) for name in files.values()])
 
     def download(self, files: Mapping[str, Path]) -> None:
-        """Bring files to local paths, several at a time; whoever needs them whole checks sizes or digests.
+        """Download files to local paths, several at a time; the caller checks sizes or digests.
 
         Raises:
-            FileNotFoundError: one of them is not there.
+            FileNotFoundError: one of them does not exist.
         """
         if files:
-            with self._reached():
+            with self._translated_errors():
                 self._files.get([self._path(name) for name in files], [str(path) for path in files.values()])
 
     def listing(self) -> dict[str, RemoteFile]:
-        """Every file by name, in order of names."""
-        with self._reached():
-            return self._described(self._files.find(self._root, detail=True))
+        """All files, in order of names."""
+        with self._translated_errors():
+            return self._parse_listing(self._files.find(self._root, detail=True))
 
     def matching(self, pattern: str) -> dict[str, RemoteFile]:
         """Files whose names match a pattern with `*`, `?`, `[…]`, `**`, in order of names."""
-        with self._reached():
-            return self._described(self._files.glob(self._path(pattern), detail=True))
+        with self._translated_errors():
+            return self._parse_listing(self._files.glob(self._path(pattern), detail=True))
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Delete files; one that is already gone is no error."""
         if names:
-            with self._reached(), suppress(FileNotFoundError):
+            with self._translated_errors(), suppress(FileNotFoundError):
                 self._files.rm([self._path(name) for name in names])
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _described(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteFile]:
-        """Each provider has its own words for the same."""
+    def _parse_listing(self, infos: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteFile]:
+        """Files by name; each provider has different keys for time and tag."""
         files = {}
-        for path, info in sorted(found.items()):
+        for path, info in sorted(infos.items()):
             if info["type"] == "file":
                 modified = info.get("LastModified") or info.get("mtime") or info["last_modified"]
                 tag = str(info.get("ETag") or info.get("etag"))
@@ -137,25 +137,25 @@ class Remote:
 
     def _require_bucket(self) -> None:
         bucket = self._root.split("/")[0]
-        with self._reached():
+        with self._translated_errors():
             try:
                 self._files.ls(self._root)
-            except FileNotFoundError:  # of the folder, which may be yet to come, or of the bucket
+            except FileNotFoundError:  # the folder, which the first upload creates, or the bucket is missing
                 if not self._files.exists(bucket):
                     raise FileNotFoundError(
                         f"{self.address}: bucket {bucket!r} is not there, must exist; create it or correct the address"
                     ) from None
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, FileExistsError):
             raise
-        except Exception as error:  # the border: each provider's packages have errors of their own
-            raise self._told(error) from error
+        except Exception as error:  # each provider's packages have errors of their own
+            raise self._translate(error) from error
 
-    def _told(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception) -> Exception:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return error
         package = PACKAGES[_scheme(self.address)]
@@ -163,19 +163,19 @@ class Remote:
             return ModuleNotFoundError(
                 f"{self.address}: {package} is not installed, must be; pip install -e '.[cloud]'"
             )
-        words = f"{type(error).__name__}: {error}"
+        cause = f"{type(error).__name__}: {error}"
         if isinstance(error, PermissionError):
-            return PermissionError(f"{self.address}: access is refused ({words}); use credentials that allow it")
+            return PermissionError(f"{self.address}: access is refused ({cause}); use credentials that allow it")
         if any(word in type(error).__name__ for word in ("Credential", "Authentication", "Token")):
             remedy = f"set them as {package} expects them, see docs/operate/storage.md"
-            return PermissionError(f"{self.address}: no usable credentials ({words}); {remedy}")
-        return ConnectionError(f"{self.address}: the storage does not answer as it should ({words}); try again later")
+            return PermissionError(f"{self.address}: no usable credentials ({cause}); {remedy}")
+        return ConnectionError(f"{self.address}: the storage does not answer as it should ({cause}); try again later")
 
 
-def _is_there(error: OSError) -> bool:
-    """A conditional write found a file; s3fs says so only of servers that name the condition, as AWS does."""
-    answer = getattr(error.__cause__, "response", None) or {}
-    return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") == "PreconditionFailed"
+def _means_exists(error: OSError) -> bool:
+    """A conditional write failed because the file exists; s3fs only says so if the server names the condition."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") == "PreconditionFailed"
 
 
 def _scheme(address: str) -> str:

@@ -1,9 +1,9 @@
-"""Garbage collection on object storage: what no run refers to, and what is left of writers that were killed.
+"""Garbage collection on object storage: removes what no run refers to, and what killed writers have left behind.
 
-There are no locks, so nobody can tell what is in use. Instead, whatever was written less than a time of grace ago
-stays: it must be longer than the longest run. A run that used an older artifact, which no run had recorded, notices
-when it is recorded: the artifact is put there again from its cache, or the run is told to start again. Manifests go
-before their files, so no reader finds a manifest that names what is gone.
+There are no locks, so it is unknown what is in use. Instead, files that are younger than a grace period stay; the
+period must be longer than the longest run. If a run has used an older artifact that no run had recorded, this is
+noticed when the run is recorded: the artifact is uploaded again from the cache, or the run fails and must be started
+again. Manifests are deleted before their files, so no reader finds a manifest that names deleted files.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ from data_contracts.store.garbage import Garbage, is_keyed, parent_keys, parse_m
 from data_contracts.store.runs import RunRecord
 
 GRACE = timedelta(days=7)
-"""What was written less than this ago stays, unless something else is asked for."""
+"""Default grace period: younger files stay."""
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """An artifact's folder as it is there: files by name, of them the manifest's own, and the parents' keys."""
+class _ArtifactFolder:
+    """The remote folder of an artifact.
+
+    Attributes:
+        files: all files by name, those that killed writers have left among them.
+        named: names of the manifest and of the files that it names; empty without a manifest.
+        parents: keys of the artifact's parents.
+    """
 
     files: Mapping[str, RemoteFile]
     named: frozenset[str]
@@ -32,66 +38,66 @@ class _Folder:
 
 
 def find_remote_garbage(remote: Remote, grace: timedelta = GRACE) -> list[Garbage]:
-    """What `collect_remote_garbage` would remove, in path order.
+    """Find what `collect_remote_garbage` would remove, in path order.
 
     Args:
         remote: the store's folder on object storage.
-        grace: what was written less than this ago stays.
+        grace: younger files stay.
 
     Raises:
-        ValueError: a run's record or a manifest is damaged, so that nobody knows what must stay.
+        ValueError: a run's record or a manifest is damaged, so it is unknown what must stay.
     """
-    return [_garbage(folder, files) for folder, files in _unused(remote, grace).items()]
+    return [_build_garbage(folder, files) for folder, files in _find_unused(remote, grace).items()]
 
 
 def collect_remote_garbage(remote: Remote, grace: timedelta = GRACE) -> list[Garbage]:
-    """Remove what no run refers to; arguments, result and errors as of `find_remote_garbage`."""
-    found = _unused(remote, grace)
-    for folder, files in found.items():
+    """Remove what no run refers to; arguments, result and errors are those of `find_remote_garbage`."""
+    unused = _find_unused(remote, grace)
+    for folder, files in unused.items():
         remote.delete([name for name in files if name == f"{folder}/{MANIFEST}"])
         remote.delete([name for name in files if name != f"{folder}/{MANIFEST}"])
-    return [_garbage(folder, files) for folder, files in found.items()]
+    return [_build_garbage(folder, files) for folder, files in unused.items()]
 
 
-def _unused(remote: Remote, grace: timedelta) -> dict[str, dict[str, RemoteFile]]:
-    """Files that can go, by their artifact's folder."""
+def _find_unused(remote: Remote, grace: timedelta) -> dict[str, dict[str, RemoteFile]]:
+    """Files that can be removed, by their artifact's folder."""
     listing = remote.listing()
-    folders = _folders(remote, listing)
+    folders = _read_folders(remote, listing)
     by_key = {PurePosixPath(name).name: folder for name, folder in folders.items()}
     kept = with_parents(_recorded_keys(remote, listing), lambda key: by_key[key].parents if key in by_key else ())
     limit = datetime.now(UTC) - grace
-    found = {}
+    unused = {}
     for name, folder in folders.items():
         files = {path: file for path, file in folder.files.items() if file.modified < limit}
         if PurePosixPath(name).name in kept:
             files = {path: file for path, file in files.items() if path not in folder.named}
-        elif len(files) < len(folder.files):  # something in it is young: perhaps it is about to be used
+        elif len(files) < len(folder.files):  # the folder has a young file, so it may be about to be used
             files = {}
         if files:
-            found[name] = files
-    return found
+            unused[name] = files
+    return unused
 
 
-def _folders(remote: Remote, listing: Mapping[str, RemoteFile]) -> dict[str, _Folder]:
-    files: dict[str, dict[str, RemoteFile]] = {}
+def _read_folders(remote: Remote, listing: Mapping[str, RemoteFile]) -> dict[str, _ArtifactFolder]:
+    files_by_folder: dict[str, dict[str, RemoteFile]] = {}
     for name, file in listing.items():
         folder = PurePosixPath(*PurePosixPath(name).parts[:2])
         if is_keyed(folder) and name != folder.as_posix():
-            files.setdefault(folder.as_posix(), {})[name] = file
-    return {folder: _folder(remote, folder, inside) for folder, inside in files.items()}
+            files_by_folder.setdefault(folder.as_posix(), {})[name] = file
+    return {name: _read_folder(remote, name, files) for name, files in files_by_folder.items()}
 
 
-def _folder(remote: Remote, folder: str, files: Mapping[str, RemoteFile]) -> _Folder:
+def _read_folder(remote: Remote, folder: str, files: Mapping[str, RemoteFile]) -> _ArtifactFolder:
     content = remote.read(f"{folder}/{MANIFEST}")
     if content is None:
-        return _Folder(files, frozenset(), ())
+        return _ArtifactFolder(files, frozenset(), ())
     manifest = parse_manifest(content, f"{remote.address}/{folder}/{MANIFEST}")
     named = frozenset({f"{folder}/{MANIFEST}", *(f"{folder}/{entry['path']}" for entry in manifest["files"])})
-    return _Folder(files, named, tuple(parent_keys(manifest)))
+    return _ArtifactFolder(files, named, tuple(parent_keys(manifest)))
 
 
 def _recorded_keys(remote: Remote, listing: Mapping[str, RemoteFile]) -> set[str]:
-    """Keys that runs refer to: by their last record, or by what was linked beside it."""
+    """Keys that runs refer to: in their record, or by a link beside it."""
     keys: set[str] = set()
     for name in listing:
         if PurePosixPath(name).match("runs/*/*.json") and (content := remote.read(name)) is not None:
@@ -99,5 +105,5 @@ def _recorded_keys(remote: Remote, listing: Mapping[str, RemoteFile]) -> set[str
     return keys
 
 
-def _garbage(folder: str, files: Mapping[str, RemoteFile]) -> Garbage:
+def _build_garbage(folder: str, files: Mapping[str, RemoteFile]) -> Garbage:
     return Garbage(Path(folder), sum(file.size for file in files.values()))

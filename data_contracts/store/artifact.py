@@ -1,4 +1,4 @@
-"""Artifacts: a folder of Parquet files (and tensors) with a manifest, read with every check on."""
+"""Artifacts: folders of Parquet files (and tensors) with a manifest, checked whenever they are read."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
-from data_contracts.store.files import DAMAGES, damaged, file_digest, partition_folder, partition_of, read_rows
+from data_contracts.store.files import (
+    READ_ERRORS,
+    damaged_file_error,
+    file_digest,
+    parse_partition,
+    partition_folder,
+    read_rows,
+)
 
 MANIFEST = "manifest.json"
+S = TypeVar("S")
 
 
 class FileEntry(BaseModel):
-    """One file of an artifact: its place, its size and what its bytes hash to."""
+    """One file of an artifact: its path in the folder, its size in bytes, the hash of its content, and its rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
@@ -33,7 +41,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The last file written; without it there is no artifact."""
+    """What an artifact holds and how it was made. It is written last: a folder without it is no artifact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     contract: str
@@ -48,25 +56,25 @@ class Manifest(BaseModel):
 
 
 def artifact_key(contract: Contract, settings: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """Digest of everything the content depends on: contract and version, the stage's settings, the parents' keys."""
+    """Digest of all that the content depends on: contract and version, the stage's settings, the parents' keys."""
     text = json.dumps([contract.name, contract.version, settings, parents], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class Origin(Protocol):
-    """Where artifacts are fetched from, each when it is first needed."""
+    """A remote store that artifacts are fetched from when they are first needed."""
 
     def find(self, contract: Contract, key: str) -> Artifact | None:
         """The finished artifact of a key, or None."""
 
     def address(self, artifact: Artifact) -> str:
-        """Where the artifact lies."""
+        """The artifact's URL."""
 
     def manifest(self, artifact: Artifact) -> Manifest:
-        """What the artifact holds; nothing else is fetched."""
+        """The artifact's manifest; nothing else is fetched."""
 
     def fetch(self, artifact: Artifact) -> None:
-        """Bring the artifact into its folder, whole or not at all."""
+        """Download the artifact into its folder, completely or not at all."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,9 @@ class Artifact:
     """A finished artifact.
 
     Attributes:
-        contract: what it promises.
-        folder: where its files lie, or will lie as soon as they are needed.
-        origin: whence they come then; None where they are there.
+        contract: the rules that its table follows.
+        folder: where its files are, or will be once they are fetched.
+        origin: the remote store to fetch the files from; None for a local artifact.
     """
 
     contract: Contract
@@ -84,20 +92,20 @@ class Artifact:
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
-    def is_here(self) -> bool:
-        """Its files are in its folder."""
+    def is_local(self) -> bool:
+        """The files are in the folder."""
         return (self.folder / MANIFEST).exists()
 
     @property
     def path(self) -> Path:
-        """Its folder, with its files in it."""
-        if self.origin is not None and not self.is_here:
+        """The folder; files that are not there are fetched first."""
+        if self.origin is not None and not self.is_local:
             self.origin.fetch(self)
         return self.folder
 
     @property
     def address(self) -> str:
-        """How people find it: its folder, or its URL in a remote store."""
+        """The folder, or the URL in a remote store."""
         return str(self.folder) if self.origin is None else self.origin.address(self)
 
     @cached_property
@@ -105,64 +113,73 @@ class Artifact:
         """What the artifact holds and what it was made from.
 
         Raises:
-            ValueError: the artifact keeps another version of the contract than this program knows.
+            ValueError: the artifact follows another version of the contract than this program knows.
         """
-        found = self._manifest()
-        if found.version != self.contract.version:
+        manifest = self._manifest()
+        if manifest.version != self.contract.version:
             raise ValueError(
-                f"{self.address}: contract version of {self.contract.name} is {found.version}, must be "
-                f"{self.contract.version}; run its TOML file again, or read it with edda {found.made.get('edda')}"
+                f"{self.address}: contract version of {self.contract.name} is {manifest.version}, must be "
+                f"{self.contract.version}; run its TOML file again, or read it with edda {manifest.made.get('edda')}"
             )
-        return found
+        return manifest
 
     @property
     def is_readable(self) -> bool:
-        """It exists and keeps the version of the contract that this program knows; nothing is fetched to know."""
+        """It exists and follows the contract's version that this program knows. At most the manifest is fetched."""
         with suppress(FileNotFoundError):
             return self._manifest().version == self.contract.version
         return False
 
     def _manifest(self) -> Manifest:
-        if self.origin is not None and not self.is_here:
+        if self.origin is not None and not self.is_local:
             return self.origin.manifest(self)
         return Manifest.model_validate_json((self.folder / MANIFEST).read_bytes())
 
     @property
     def key(self) -> str:
-        """Digest of everything the content depends on."""
+        """Digest of all that the content depends on."""
         return self.manifest.key
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """What the stage measured while it worked; shape and meaning are the stage's own."""
+        """What the stage measured while it worked, as the contract's class in `data_contracts.statistics` describes."""
         return self.manifest.statistics
 
+    def statistics_as(self, kind: type[S]) -> S:  # noqa: ARG002 - only names the type
+        """The statistics, typed.
+
+        Args:
+            kind: the contract's class in `data_contracts.statistics`. Its keys are not checked: an artifact that an
+                earlier program made may lack those that the class has not always had.
+        """
+        return cast(S, self.manifest.statistics)
+
     def partitions(self) -> list[dict[str, str]]:
-        """The distinct partition values, in path order; one empty mapping where the contract has no partitions."""
-        return sorted((dict(partition) for partition in self._tables), key=partition_folder)
+        """The distinct partition values, in path order; one empty mapping if the contract has no partitions."""
+        return sorted((dict(partition) for partition in self._paths), key=partition_folder)
 
     def files(self, **partition: str) -> list[Path]:
-        """Parquet files whose partition values equal those given, in path order."""
+        """Parquet files with the given partition values, in path order."""
         if partition.keys() == set(self.contract.partitioned_by):
-            paths = self._tables.get(tuple((name, partition[name]) for name in self.contract.partitioned_by), [])
+            paths = self._paths.get(tuple((name, partition[name]) for name in self.contract.partitioned_by), [])
         else:
             wanted = set(partition.items())
-            paths = [path for own, paths in self._tables.items() if wanted.issubset(own) for path in paths]
+            paths = [path for values, paths in self._paths.items() if wanted.issubset(values) for path in paths]
         return sorted(self.path / path for path in paths)
 
     def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
-        """The rows of the matching partitions, page checksums verified and the contract checked.
+        """Read the rows of the matching partitions; page checksums and the contract are checked.
 
         Args:
             columns: names to return, partition columns among them; all by default.
             partition: wanted values of partition columns, e.g. `domain="d0"`; all by default.
 
         Returns:
-            Rows in file order; zero rows with the right schema where nothing matches.
+            Rows in file order; if nothing matches, zero rows with the right schema.
 
         Raises:
-            ContractError: a file breaks the contract.
-            KeyError: a column is none of the contract's.
+            ContractError: a file violates the contract.
+            KeyError: the contract has no such column.
             OSError: a file is missing or damaged.
         """
         tables = [self._read_file(path, columns) for path in self.files(**partition)]
@@ -170,15 +187,15 @@ class Artifact:
         return pa.concat_tables([schema.empty_table(), *tables])
 
     def batches(self, columns: Sequence[str] | None = None, **partition: str) -> Iterator[pa.Table]:
-        """As `read`, one file at a time."""
+        """Read as `read` does, one file at a time."""
         for path in self.files(**partition):
             yield self._read_file(path, columns)
 
     def verify(self, parents: Sequence[Artifact] = ()) -> list[Violation]:
-        """Everything that can be wrong: digests, sizes, rules, and references into the given parents."""
-        found = list(self._digest_violations())
-        if found:
-            return found
+        """Check digests, sizes, the contract's rules, and references into the given parents."""
+        broken = list(self._digest_violations())
+        if broken:
+            return broken
         by_name = {parent.contract.name: parent for parent in parents}
 
         @cache
@@ -186,15 +203,20 @@ class Artifact:
             return by_name[reference.contract].read(reference.read_columns, **dict(partition))
 
         for path in self.files():
-            found += violations(self.contract, read_rows(path), self._label(path))
-            own = partition_of(path.relative_to(self.path).as_posix())
+            broken += violations(self.contract, read_rows(path), self._label(path))
+            partition = parse_partition(path.relative_to(self.path).as_posix())
             for reference in self.contract.references:
-                if reference.contract in by_name and not found:
-                    places = zip(reference.columns, reference.target_columns, strict=True)
-                    parts = by_name[reference.contract].contract.partitioned_by
-                    there = target(reference, tuple((to, own[of]) for of, to in places if of in own and to in parts))
-                    found += reference_violations(reference, self._read_file(path, None), there, self._label(path))
-        return found
+                if reference.contract in by_name and not broken:
+                    names = zip(reference.columns, reference.target_columns, strict=True)
+                    partitioned_by = by_name[reference.contract].contract.partitioned_by
+                    shared = tuple(
+                        (parent_name, partition[name])
+                        for name, parent_name in names
+                        if name in partition and parent_name in partitioned_by
+                    )
+                    rows = self._read_file(path, None)
+                    broken += reference_violations(reference, rows, target(reference, shared), self._label(path))
+        return broken
 
     def _digest_violations(self) -> Iterator[Violation]:
         for entry in self.manifest.files:
@@ -206,14 +228,14 @@ class Artifact:
 
     def _read_file(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
         schema = self._schema(columns)
-        partition = partition_of(path.relative_to(self.path).as_posix())
-        inside = None if columns is None else [name for name in columns if name not in partition]
+        partition = parse_partition(path.relative_to(self.path).as_posix())
+        in_file = None if columns is None else [name for name in columns if name not in partition]
         try:
-            table = read_rows(path, inside)
-            if inside is None:
+            table = read_rows(path, in_file)
+            if in_file is None:
                 check_table(self.contract, table, self._label(path))
-        except DAMAGES as error:
-            raise damaged(path, self.path, error) from error
+        except READ_ERRORS as error:
+            raise damaged_file_error(path, self.path, error) from error
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
         return table.select(schema.names).cast(schema)
@@ -227,25 +249,25 @@ class Artifact:
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
 
     @cached_property
-    def _tables(self) -> dict[tuple[tuple[str, str], ...], list[str]]:
-        """Paths of the Parquet files by their partition, parsed once: sixty domains have 3,540 pairs."""
-        tables: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    def _paths(self) -> dict[tuple[tuple[str, str], ...], list[str]]:
+        """Paths of the Parquet files by partition, parsed only once: sixty domains have 3,540 pairs."""
+        paths: dict[tuple[tuple[str, str], ...], list[str]] = {}
         for entry in self.manifest.files:
             if entry.rows is not None:
-                tables.setdefault(tuple(partition_of(entry.path).items()), []).append(entry.path)
-        return tables
+                paths.setdefault(tuple(parse_partition(entry.path).items()), []).append(entry.path)
+        return paths
 
     def _label(self, path: Path) -> str:
         return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"
 
 
 def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **partition: str) -> Iterator[pa.Table]:
-    """As `Artifact.read`, so many rows at a time, or fewer, of one file; memory holds no whole file.
+    """Read an artifact in tables of few rows, so that no whole file has to fit into memory.
 
     Args:
-        artifact: what is read.
+        artifact: what to read.
         columns: names of columns inside the files, in the order of the contract.
-        rows: of a table, at most.
+        rows: most rows of a table; all of them are from one file.
         partition: wanted values of partition columns; all by default.
 
     Raises:
@@ -257,9 +279,9 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-        except DAMAGES as error:
-            raise damaged(path, artifact.path, error) from error
-        pa.default_memory_pool().release_unused()  # else it keeps as much as a file's largest column
+        except READ_ERRORS as error:
+            raise damaged_file_error(path, artifact.path, error) from error
+        pa.default_memory_pool().release_unused()  # otherwise it keeps as much as a file's largest column
 
 
 Artifacts = Mapping[str, Artifact]

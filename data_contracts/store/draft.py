@@ -1,4 +1,4 @@
-"""Drafts: artifacts in the making."""
+"""Drafts: artifacts that are being made."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from data_contracts.store.files import file_digest, flush_all, partition_folder,
 
 
 class Draft:
-    """An artifact in the making, in a staging folder that only its publication turns into an artifact.
+    """An artifact that is being made, in a staging folder that becomes an artifact when it is published.
 
-    A killed stage leaves the staging folder behind; the next attempt at the same key finds it again, so a stage
-    may continue from what it kept in `scratch`.
+    If a stage is killed, its staging folder stays, and the next attempt at the same key uses it again, so a stage may
+    continue from what it wrote to `scratch`.
     """
 
     def __init__(self, contract: Contract, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Draft:
             partition: a value for every partition column.
 
         Raises:
-            ContractError: the table breaks the contract; nothing is written.
+            ContractError: the table violates the contract; nothing is written.
         """
         path = self._next_file(partition)
         label = f"{self.contract.name}/{path.relative_to(self.folder).as_posix()}"
@@ -52,7 +52,7 @@ class Draft:
         self._rows[path.relative_to(self.folder).as_posix()] = table.num_rows
 
     def adopt(self, path: Path, **partition: str) -> None:
-        """Take a file that `write_checked` wrote under `scratch` as the partition's next Parquet file; it stays there.
+        """Link a file that `write_checked` wrote under `scratch` as the partition's next Parquet file.
 
         Args:
             path: the file, on the store's file system.
@@ -75,7 +75,7 @@ class Draft:
         return folder / f"part-{len(list(folder.glob('part-*.parquet'))):05d}.parquet"
 
     def manifest(self, key: str, settings: Mapping[str, Any], parents: Mapping[str, str], started: float) -> Manifest:
-        """The manifest of what was written so far, every file flushed to disk and hashed."""
+        """Flush and hash every file that was written so far, and return the manifest."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         flush_all(paths)
         files = []

@@ -1,4 +1,4 @@
-"""Files of an artifact: where those of a partition are, what their bytes hash to, their rows, and their damages."""
+"""Files of an artifact: partition folders, digests, Parquet read with checks, and files written atomically."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ import pyarrow.parquet as pq
 from data_contracts.schema import Contract, check_table
 
 T = TypeVar("T")
-DAMAGES = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError)
-"""What reading a damaged Parquet file raises; KeyError where it lacks a column."""
+READ_ERRORS = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises; KeyError if it lacks a column."""
 
 
 def partition_folder(partition: Mapping[str, str]) -> str:
-    """Hive folder of partition values, percent-encoded so that any text is one path component."""
+    """Hive folder of partition values, percent-encoded so that any text becomes one path component."""
     return "/".join(f"{name}={quote(value, safe='')}" for name, value in partition.items())
 
 
-def partition_of(path: str) -> dict[str, str]:
+def parse_partition(path: str) -> dict[str, str]:
     """Partition values in a hive path."""
-    parts = (part.split("=", 1) for part in path.split("/")[:-1] if "=" in part)
-    return {name: unquote(value) for name, value in parts}
+    pairs = (folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder)
+    return {name: unquote(value) for name, value in pairs}
 
 
 def file_digest(path: Path) -> str:
@@ -41,53 +41,57 @@ def file_digest(path: Path) -> str:
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one file, page checksums verified, and of its columns those named.
+    """Read the rows of one file and verify page checksums.
 
-    `pq.read_table` would do, but makes a data set of each file, which takes longer than reading a small one.
+    `pq.read_table` makes a data set of each file, which takes longer than reading a small one.
+
+    Args:
+        path: the file.
+        columns: names to return, in this order; all by default.
 
     Raises:
-        DAMAGES: the file is missing or damaged.
+        READ_ERRORS: the file is missing or damaged.
     """
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read(columns)
     return table if columns is None else table.select(columns)
 
 
-def damaged(path: Path, folder: Path, error: Exception) -> OSError:
-    """The error that tells of a file, of the artifact in a folder, that cannot be read."""
+def damaged_file_error(path: Path, folder: Path, error: Exception) -> OSError:
+    """The error to raise for a file that cannot be read, of the artifact in a folder."""
     return OSError(f"{path} is damaged: {error}; delete {folder} to make it again")
 
 
 def neighbours_file(domain: str) -> str:
-    """Path of a domain's rows, or with an empty name those of the union, in a `neighbours` artifact."""
+    """Path of a domain's rows in a `neighbours` artifact; an empty name means the union of all domains."""
     return f"rows/{quote(domain, safe='') or 'union'}.safetensors"
 
 
 def tensors_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
-    """What a safetensors file begins with; the tensors' bytes follow in the same order, without gaps.
+    """Header of a safetensors file; the tensors' bytes must follow in the same order, without gaps.
 
     Args:
-        tensors: name → type as safetensors calls it, shape, and bytes in all.
+        tensors: name → dtype as safetensors spells it, shape, and size in bytes.
     """
-    header, place = {}, 0
-    for name, (kind, shape, size) in tensors.items():
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [place, place + size]}
-        place += size
+    header, offset = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
 def coalesce(tables: Iterable[T], rows: int, rows_of: Callable[[T], int] = attrgetter("num_rows")) -> Iterator[list[T]]:
-    """Consecutive tables in groups of at least `rows` rows together, but for the last group.
+    """Group consecutive tables until a group has at least `rows` rows; the last group may have fewer.
 
     Args:
         tables: Arrow tables, or anything else that has rows.
         rows: least rows of a group.
-        rows_of: the number of rows of a table.
+        rows_of: returns the number of rows of a table.
 
     Yields:
-        Groups that are not empty, though their tables may be; none without tables.
+        Lists of at least one table, which may be empty itself; nothing if there are no tables.
     """
     group: list[T] = []
     total = 0
@@ -102,30 +106,30 @@ def coalesce(tables: Iterable[T], rows: int, rows_of: Callable[[T], int] = attrg
 
 
 def single_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array; a column of one chunk is not copied."""
+    """A column as one array, without a copy if it has only one chunk."""
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-_FLUSHES = 16
-"""Files that are flushed at once: a disk takes many in the time of one."""
+_PARALLEL_FLUSHES = 16
+"""Files that are flushed at once: a disk flushes many in the time of one."""
 
 
 def write_checked(contract: Contract, table: pa.Table, path: Path, label: str) -> None:
-    """Write one Parquet file of an artifact; under its name it is whole, whoever else writes the same one meanwhile.
+    """Write one Parquet file of an artifact atomically, even if several processes write the same one.
 
     Args:
-        contract: what the file promises.
+        contract: the rules that the rows must follow.
         table: the contract's file columns, in any order.
-        path: where it goes.
-        label: how errors call it.
+        path: where to write the file.
+        label: the file's name in errors.
 
     Raises:
-        ContractError: the table breaks the contract; nothing is written.
+        ContractError: the table violates the contract; nothing is written.
     """
     check_table(contract, table, label)
-    temporary = _beside(path)
+    temporary = _temporary_path(path)
     write_parquet(table.select(contract.file_schema.names).cast(contract.file_schema), temporary)
     temporary.replace(path)
 
@@ -155,8 +159,8 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
-    """Replace files so that readers of each, and a kill at any moment, see its old bytes or the new ones."""
-    temporary = {path: _beside(path) for path in contents}
+    """Replace files, each atomically: readers see the old or the new content, even after a kill at any moment."""
+    temporary = {path: _temporary_path(path) for path in contents}
     for path, content in contents.items():
         temporary[path].write_bytes(content)
     flush_all(temporary.values())
@@ -166,29 +170,29 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
 
 
 def require_writable(folder: Path, purpose: str, remedy: str) -> None:
-    """Say in words, before anything is done, what the system would say by number.
+    """Check before any work that a folder may be written to, so that the error says what to do.
 
     Raises:
-        PermissionError: the folder is there and may only be read.
+        PermissionError: the folder exists and is read-only.
     """
     if folder.exists() and not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is read-only, must be writable to {purpose}; {remedy}")
 
 
-def _beside(path: Path) -> Path:
-    """A name that no other process or thread of this machine writes to."""
+def _temporary_path(path: Path) -> Path:
+    """A path in the same folder that no other process or thread of this machine writes to."""
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
 
 
 def flush_all(paths: Iterable[Path]) -> None:
-    """As `flush`, of several files side by side."""
-    with ThreadPoolExecutor(_FLUSHES) as pool:
+    """Flush several files or folders, in parallel."""
+    with ThreadPoolExecutor(_PARALLEL_FLUSHES) as pool:
         for _ in pool.map(flush, paths):
             pass
 
 
 def flush(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk."""
+    """Force a file's content, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

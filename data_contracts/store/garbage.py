@@ -1,13 +1,13 @@
-"""Garbage collection: what no run refers to, and what is left of stages that ended before their time.
+"""Garbage collection: removes artifacts that no run refers to, and what interrupted stages have left behind.
 
-Kept are the artifacts that a run's record or links name, those that a living process claims, the parents of both, and
-the staging folders of stages in progress and of those that an interrupted run will go on with. Of an update it keeps
-what that goes on from, as the record names it, but not what that went on from itself. So it may go on beside running
-processes, on this machine or on another that sees the folder:
+It keeps the artifacts that a run's record or links name, those that a running process claims, the parents of both, and
+the staging folders of stages that are running or that an interrupted run will resume. Of an update it keeps the
+artifacts that the record names as the update's base, but not the base of that base. It is safe while other processes
+work, on this machine or on another that sees the folder:
 
-- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its process is gone. So
+- A `Store` claims a key before it looks for the artifact or makes it, and the claim lasts until its process ends. So
   what a process has found or made stays while it works, whether or not a run's record names it.
-- Claims are made, and garbage is chosen and moved aside, under one lock. So whoever looks for a key sees a whole
+- Claims are made, and garbage is chosen and moved aside, under one lock. So a process that looks for a key sees a whole
   artifact that stays, or none and makes it. Deleting what was moved aside takes longer and needs no lock.
 - Claims are read before the runs' records, so a run that ends in between is seen by one or by both.
 """
@@ -26,18 +26,18 @@ from filelock import FileLock
 
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.artifact import MANIFEST
-from data_contracts.store.claims import STAGING, alone, claimed_keys, claims_lock, is_held
+from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.files import require_writable
 from data_contracts.store.runs import RunRecord
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that can go.
+    """A folder that can be removed.
 
     Attributes:
         path: relative to the store: `<contract>/<key>`, or `.staging/<contract>/<key>` of an abandoned stage.
-        size: of its files, bytes.
+        size: of its files, in bytes.
     """
 
     path: Path
@@ -45,19 +45,19 @@ class Garbage:
 
 
 def find_garbage(root: Path) -> list[Garbage]:
-    """What `collect_garbage` would remove, in path order.
+    """Find what `collect_garbage` would remove, in path order.
 
     Args:
         root: the store's folder.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        PermissionError: it may only be read.
-        ValueError: a run's record, or the manifest of an artifact that is referred to, is damaged, so that nobody knows
+        PermissionError: the folder is read-only.
+        ValueError: a run's record, or the manifest of an artifact that is referred to, is damaged, so it is unknown
             what must stay.
     """
-    with claims_lock(_staging(root)):
-        return _garbage(root)
+    with claims_lock(_staging_folder(root)):
+        return _find_garbage(root)
 
 
 def collect_garbage(root: Path) -> list[Garbage]:
@@ -73,33 +73,33 @@ def collect_garbage(root: Path) -> list[Garbage]:
         FileNotFoundError, PermissionError, ValueError: as `find_garbage`; nothing is removed.
         BlockingIOError: another process is collecting.
     """
-    aside = _staging(root) / "garbage"
-    with alone(_staging(root) / "garbage.lock", f"{root}: another process collects garbage there"):
-        shutil.rmtree(aside, ignore_errors=True)  # of a collection that was killed
-        with claims_lock(_staging(root)):
-            found = _garbage(root)
-            for garbage in found:
-                (aside / garbage.path).parent.mkdir(parents=True, exist_ok=True)
-                (root / garbage.path).rename(aside / garbage.path)
+    aside = _staging_folder(root) / "garbage"
+    with exclusive_lock(_staging_folder(root) / "garbage.lock", f"{root}: another process collects garbage there"):
+        shutil.rmtree(aside, ignore_errors=True)  # left by a collection that was killed
+        with claims_lock(_staging_folder(root)):
+            garbage = _find_garbage(root)
+            for folder in garbage:
+                (aside / folder.path).parent.mkdir(parents=True, exist_ok=True)
+                (root / folder.path).rename(aside / folder.path)
         if aside.exists():
             shutil.rmtree(aside)
-    return found
+    return garbage
 
 
-def _staging(root: Path) -> Path:
+def _staging_folder(root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder, so no store; name it by --store or $EDDA_STORE")
-    require_writable(root, "lock what is in use while garbage is chosen", "do it as somebody who may write there")
+    require_writable(root, "lock what is in use while garbage is chosen", "do it as a user who may write there")
     staging = root / STAGING
     staging.mkdir(exist_ok=True)
     return staging
 
 
-def _garbage(root: Path) -> list[Garbage]:
+def _find_garbage(root: Path) -> list[Garbage]:
     claimed = claimed_keys(root / STAGING)
     artifacts = {path.name: path for path in _keyed_folders(root)}
     wanted = claimed | _recorded_keys(root)
-    kept = with_parents(wanted, lambda key: _parents(artifacts.get(key)))
+    kept = with_parents(wanted, lambda key: _read_parent_keys(artifacts.get(key)))
     unused = [path for key, path in artifacts.items() if key not in kept]
     unmade = claimed | (wanted - artifacts.keys())
     abandoned = [
@@ -111,34 +111,34 @@ def _garbage(root: Path) -> list[Garbage]:
 
 
 def _keyed_folders(folder: Path) -> list[Path]:
-    """Folders `<contract>/<key>`; whatever else lies around is nobody's garbage."""
-    found = (path for contract in CONTRACTS for path in folder.glob(f"{contract}/*"))
-    return [path for path in found if is_keyed(path.relative_to(folder)) and path.is_dir()]
+    """Folders named `<contract>/<key>`; anything else in the store is not ours to remove."""
+    paths = (path for contract in CONTRACTS for path in folder.glob(f"{contract}/*"))
+    return [path for path in paths if is_keyed(path.relative_to(folder)) and path.is_dir()]
 
 
 def is_keyed(path: PurePath) -> bool:
-    """The name of an artifact's folder in a store: `<contract>/<key>`."""
+    """The path is that of an artifact's folder in a store: `<contract>/<key>`."""
     return re.fullmatch("[0-9a-f]{20}", path.name) is not None and path.parent.as_posix() in CONTRACTS
 
 
 def _recorded_keys(root: Path) -> set[str]:
-    """Keys that runs refer to: by their last record, or by a link that an earlier one left."""
+    """Keys that runs refer to: in their record, or by a link that an earlier run has left."""
     records = [RunRecord.parse(path.read_bytes(), str(path)) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
     return {key for record in records for key in record.keys} | {link.readlink().name for link in links}
 
 
 def parent_keys(manifest: Mapping[str, Any]) -> list[str]:
-    """Keys of what an artifact stands on. What an update went on from is none: that would keep all of history."""
+    """Keys of an artifact's parents, without those of an update's base, which would keep the whole history."""
     return [key for role, key in manifest["parents"].items() if not role.endswith(f"-{BEFORE}")]
 
 
 def with_parents(keys: set[str], parents: Callable[[str], Iterable[str]]) -> set[str]:
-    """Keys and all that their artifacts stand on.
+    """Keys and those of all ancestors of their artifacts.
 
     Args:
         keys: where to start.
-        parents: keys of an artifact's parents, by its own; none where there is no such artifact.
+        parents: returns the keys of an artifact's parents, by its own key; none if there is no such artifact.
     """
     kept: set[str] = set()
     waiting = list(keys)
@@ -151,16 +151,16 @@ def with_parents(keys: set[str], parents: Callable[[str], Iterable[str]]) -> set
     return kept
 
 
-def _parents(artifact: Path | None) -> list[str]:
+def _read_parent_keys(artifact: Path | None) -> list[str]:
     manifest = artifact / MANIFEST if artifact else None
     return parent_keys(parse_manifest(manifest.read_bytes(), str(manifest))) if manifest and manifest.exists() else []
 
 
 def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
-    """Read a manifest, of any version of this program.
+    """Parse a manifest of any version of this program.
 
     Raises:
-        ValueError: it is damaged, so that nobody knows what must stay.
+        ValueError: it is damaged, so it is unknown what must stay.
     """
     try:
         manifest: dict[str, Any] = json.loads(content)
@@ -171,6 +171,6 @@ def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder; one that has two names there counts once."""
-    found = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
-    return sum({(file.st_dev, file.st_ino): file.st_size for file in found}.values())
+    """Size of the files in a folder, in bytes; a file with two names counts once."""
+    files = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())

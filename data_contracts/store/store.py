@@ -1,4 +1,4 @@
-"""The store: where artifacts live, how they come to be whole or not at all, and which ones a run used."""
+"""The store: a folder of artifacts, which are published atomically, and of records of which run used which."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from filelock import FileLock
 from data_contracts.contracts import CONTRACTS
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest, artifact_key
-from data_contracts.store.claims import STAGING, Claims, is_for_reading, is_held
+from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import flush, require_writable, write_atomically
 from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
 from data_contracts.store.runs import Attempt, RunRecord
 
 log = logging.getLogger(__name__)
+
+_IF_READ_ONLY = "choose another with --store, or do it as a user who may write there"
 
 
 class Store:
@@ -34,20 +36,20 @@ class Store:
         self._claims = Claims(self.root / STAGING)
 
     def __str__(self) -> str:
-        """Where it is, as `--store` takes it."""
+        """The path or address, as `--store` takes it."""
         return str(self.root)
 
     def find(self, contract: Contract, key: str) -> Artifact | None:
-        """The finished artifact of a key, or None. Sizes are compared with the manifest's.
+        """The finished artifact of a key, or None. File sizes are compared with the manifest's.
 
-        The key is claimed: no garbage collection removes its artifact while this store object lives.
+        The key is claimed: no garbage collection removes its artifact while this store object exists.
 
         Raises:
             OSError: files of a finished artifact are missing or have another size.
         """
         self._claims.add_if_allowed([key])
         artifact = self._artifact(contract, key)
-        if not artifact.is_here:
+        if not artifact.is_local:
             return None
         for entry in artifact.manifest.files:
             path = artifact.folder / entry.path
@@ -65,26 +67,26 @@ class Store:
         parents: Mapping[str, Artifact],
         write: Callable[[Draft], None],
     ) -> Artifact:
-        """The artifact of these settings and parents: found where it exists, else written by `write` and published.
+        """Find the artifact of these settings and parents; if there is none, have `write` make it, and publish it.
 
         Two processes that want the same key do the work once: the second waits for the first.
 
         Args:
-            contract: what is to be made.
+            contract: contract of the artifact.
             settings: JSON values that the content depends on.
             parents: role (the contract's name, or e.g. `checkpoint-2022`) → artifact read.
             write: fills the draft; called at most once.
 
         Raises:
-            PermissionError: it is to be made, and the store may only be read.
+            PermissionError: the artifact must be made, and the store is read-only.
         """
         parent_keys = {role: parent.key for role, parent in parents.items()}
         key = artifact_key(contract, settings, parent_keys)
-        if found := self.find(contract, key):
-            return found
+        if artifact := self.find(contract, key):
+            return artifact
         with self._in_staging(contract, key, parent_keys.values()) as staging:
-            if found := self.find(contract, key):
-                return found
+            if artifact := self.find(contract, key):
+                return artifact
             started = time.monotonic()
             draft = Draft(contract, staging)
             write(draft)
@@ -93,24 +95,24 @@ class Store:
 
     @contextmanager
     def _in_staging(self, contract: Contract, key: str, parents: Iterable[str] = ()) -> Iterator[Path]:
-        """The folder in which an artifact comes to be, for one process at a time; its keys are claimed."""
-        require_writable(self.root, f"make {contract.name}", "name another by --store, or do it as somebody who may")
+        """The folder in which an artifact is made, by one process at a time; its keys are claimed."""
+        require_writable(self.root, f"make {contract.name}", _IF_READ_ONLY)
         staging = self.root / STAGING / contract.name / key
         staging.mkdir(parents=True, exist_ok=True)
         self._claims.add([key, *parents])
-        with _locked(staging.with_suffix(".lock")):
+        with _artifact_lock(staging.with_suffix(".lock")):
             yield staging
 
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turn a finished draft into an artifact."""
         artifact = self._artifact(draft.contract, manifest.key)
-        self._show(draft.folder, artifact, manifest)
+        self._move_into_place(draft.folder, artifact, manifest)
         rows, seconds = f"{manifest.rows:,}", manifest.made["seconds"]
         log.info("%s: %s rows in %s s → %s", manifest.contract, rows, seconds, artifact.address)
         return artifact
 
-    def _show(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
-        """Manifest last inside the staging folder, then one rename shows the whole artifact."""
+    def _move_into_place(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
+        """Write the manifest into a staging folder, as the last file, and rename the folder to the artifact's."""
         write_atomically({folder / MANIFEST: manifest.model_dump_json(indent=2).encode()})
         artifact.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(artifact.folder, ignore_errors=True)
@@ -123,7 +125,7 @@ class Store:
         return Artifact(contract, self.root / contract.name / key)
 
     def link_run(self, record: RunRecord) -> Path:
-        """Record a finished run: `runs/<name>/run.json` and, beside it, a link to each artifact. Returns the folder."""
+        """Record a finished run in `runs/<name>/run.json`, link each of its artifacts there, and return the folder."""
         for role, artifact in self.recorded(record).items():
             self._link(record.name, role, artifact)
         return self._write_record(record).parent
@@ -139,7 +141,7 @@ class Store:
         return path
 
     def record(self, name: str) -> RunRecord | None:
-        """A run's record; None where there is no run of that name.
+        """A run's record; None if there is no run of that name.
 
         Raises:
             ValueError: the record is damaged.
@@ -151,7 +153,7 @@ class Store:
         """A run's record.
 
         Raises:
-            FileNotFoundError: no run of that name, with the names there are.
+            FileNotFoundError: no run of that name; the message lists the names of all runs.
             ValueError: the record is damaged.
         """
         record = self.record(name)
@@ -166,25 +168,25 @@ class Store:
 
     def find_planned(self, attempt: Attempt) -> dict[str, Artifact]:
         """The artifacts of an attempt that the store has, by role."""
-        found = {role: self.find(CONTRACTS[name], key) for role, (name, key) in attempt.planned.items()}
-        return {role: artifact for role, artifact in found.items() if artifact}
+        artifacts = {role: self.find(CONTRACTS[name], key) for role, (name, key) in attempt.planned.items()}
+        return {role: artifact for role, artifact in artifacts.items() if artifact}
 
     @contextmanager
     def lock_run(self, name: str) -> Iterator[None]:
-        """Work on a run's name while no other process does; waits for one that does. A killed one holds no lock."""
-        require_writable(self.root, f"work on run {name!r}", "name another by --store, or do it as somebody who may")
+        """Keep other processes from working on a run's name; waits for one that does. A killed one holds no lock."""
+        require_writable(self.root, f"work on run {name!r}", _IF_READ_ONLY)
         (self.root / "runs").mkdir(parents=True, exist_ok=True)
         if is_held(self._run_lock(name)):
-            log.info("waiting for another run named %r, which works in %s", name, self)
+            log.info("waiting for another run named %r, which is at work in %s", name, self)
         with self._run_lock(name):
             yield
 
     def is_run_locked(self, name: str) -> bool | None:
-        """Some process works on a run's name; None where this one cannot know, because it may only read the store."""
+        """Some process works on a run's name; None if this one cannot know, because the store is read-only."""
         try:
             return is_held(self._run_lock(name))
         except OSError as error:
-            if not is_for_reading(error):
+            if not is_write_refused(error):
                 raise
             return None
 
@@ -192,18 +194,18 @@ class Store:
         return FileLock(self.root / "runs" / f".{name}.lock")
 
     def collect_garbage(self, *, dry_run: bool = False, older_than: timedelta | None = None) -> list[Garbage]:
-        """Remove what no run and no living process refers to.
+        """Remove what no run and no running process refers to.
 
         Args:
-            dry_run: remove nothing, only say what would go.
-            older_than: for object storage, where nobody can tell what is in use: younger files stay.
+            dry_run: remove nothing, only return what would be removed.
+            older_than: for object storage, which cannot show what is in use: younger files stay.
 
         Returns:
             What was removed, in path order.
 
         Raises:
-            ValueError: `older_than` is given for a folder; or a record or manifest is damaged, so that nobody knows
-                what must stay.
+            ValueError: `older_than` is given for a folder; or a record or manifest is damaged, so it is unknown what
+                must stay.
             FileNotFoundError, PermissionError, BlockingIOError: as `garbage.collect_garbage`.
         """
         if older_than is not None:
@@ -213,24 +215,24 @@ class Store:
         return (find_garbage if dry_run else collect_garbage)(self.root)
 
     def link(self, name: str, link: str, artifact: Artifact) -> None:
-        """Link an artifact into a run's folder, in place of one linked before; it is no garbage then."""
+        """Link an artifact into a run's folder, in place of an earlier one, so that it is not garbage."""
         self._link(name, link, artifact)
 
     def unlink(self, name: str, link: str) -> None:
-        """Take a link out of a run's folder."""
+        """Remove a link from a run's folder."""
         (self.root / "runs" / name / link).unlink(missing_ok=True)
 
     def linked(self, name: str, link: str) -> Artifact | None:
-        """What is linked into a run's folder; None where nothing is."""
+        """The artifact of a link in a run's folder; None without a link, or if the artifact is gone."""
         target = self.link_target(name, link)
         return self.find(target.contract, target.folder.name) if target else None
 
     def link_target(self, name: str, link: str) -> Artifact | None:
-        """What a link names, unread: it may be gone, or keep another version of its contract; None without a link."""
+        """The artifact that a link names, unread: it may be gone or of another version; None without a link."""
         path = self.root / "runs" / name / link
-        return (
-            self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name) if path.is_symlink() else None
-        )
+        if not path.is_symlink():
+            return None
+        return self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name)
 
     def _link(self, name: str, link: str, artifact: Artifact) -> None:
         folder = self.root / "runs" / name
@@ -250,18 +252,18 @@ class Store:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """The artifact in a folder, its contract named by its manifest.
+    """Open the artifact in a folder; its manifest names the contract.
 
     Raises:
-        FileNotFoundError: the folder has no manifest, so it holds no artifact.
+        FileNotFoundError: the folder has no manifest, so it is no artifact.
     """
     if not (path / MANIFEST).exists():
         raise FileNotFoundError(f"{path}: no {MANIFEST}, so no artifact")
     return Artifact(CONTRACTS[json.loads((path / MANIFEST).read_text())["contract"]], path.resolve())
 
 
-def _locked(path: Path) -> FileLock:
+def _artifact_lock(path: Path) -> FileLock:
     lock = FileLock(path)
     if is_held(lock):
-        log.info("waiting for another process that makes %s", path.stem)
+        log.info("waiting for another process that is making %s", path.stem)
     return lock

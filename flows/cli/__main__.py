@@ -1,4 +1,4 @@
-"""`python -m flows.cli`, and torchrun's way in."""
+"""The command line as `python -m flows.cli`, which torchrun uses."""
 
 from flows.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Commands that set runs side by side: `compare`, `tune`."""
+"""Commands that compare several runs: `compare`, `tune`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flows.cli.options import Options, bring_up_to_date
 from flows.compare.runs import cautions, evaluated_run
 from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import baseline_runs, other_evidence, variant_run, with_walks
-from flows.config.run_config import RunSpec, store_place
-from flows.output.console import answer, watcher
-from flows.runner.lookup import RunView, view_of
-from flows.tune import as_options, best_of, search_settings, trials_table
+from flows.config.run_config import RunSpec, store_location
+from flows.output.console import print_result, watcher
+from flows.runner.lookup import RunView, build_view
+from flows.tune import as_options, best_trial, search_settings, trials_table
 
 
 def compare(
@@ -52,15 +52,15 @@ def compare(
         raise ValueError(
             "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
         )
-    more = _variants(files[0], variant, baselines, evidence) if files else []
-    views = _evaluated(runs, [*files, *more], options)
+    variants = _variants(files[0], variant, baselines, evidence) if files else []
+    views = _evaluate_runs(runs, [*files, *variants], options)
     if json_:
-        answer(json.dumps(as_json(views), indent=2, ensure_ascii=False))
+        print_result(json.dumps(as_json(views), indent=2, ensure_ascii=False))
         return
     tables = comparison_tables(views)
-    answer("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
+    print_result("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
     for caution in cautions(views):
-        answer(f"\nCAUTION: {caution}")
+        print_result(f"\nCAUTION: {caution}")
 
 
 def tune(*runs: Path, options: Options = Options()) -> None:
@@ -75,25 +75,25 @@ def tune(*runs: Path, options: Options = Options()) -> None:
         raise ValueError("edda tune: there must be at least one run's TOML file")
     specs = [options.spec(run) for run in runs]
     trials = search_settings(specs, watcher())
-    best = best_of(trials)
-    answer(trials_table(trials, specs[0].config.train.score).plain())
-    answer(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    best = best_trial(trials)
+    print_result(trials_table(trials, specs[0].config.train.score).plain())
+    print_result(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
-        answer(f"  edda run {run} {as_options(best.values)}")
+        print_result(f"  edda run {run} {as_options(best.values)}")
 
 
 def _variants(first: RunSpec, changes: Sequence[str], baselines: bool, evidence: bool) -> list[RunSpec]:
-    """What is compared with the first file's run: changed, baselines, all of them with and without walks."""
-    more = [variant_run(first, shlex.split(change)) for change in changes]
-    more += [other_evidence(first)] if evidence else []
+    """The runs to compare with the first file's: changed ones, and baselines, all with and without walks if asked."""
+    variants = [variant_run(first, shlex.split(change)) for change in changes]
+    variants += [other_evidence(first)] if evidence else []
     for run in baseline_runs(first) if baselines else ():
-        more += [run, *(with_walks(run) if evidence else [])]
-    return more
+        variants += [run, *(with_walks(run) if evidence else [])]
+    return variants
 
 
-def _evaluated(runs: Sequence[str], specs: Sequence[RunSpec], options: Options) -> list[RunView]:
-    """The named runs, files brought up to date, then those of further files."""
+def _evaluate_runs(runs: Sequence[str], specs: Sequence[RunSpec], options: Options) -> list[RunView]:
+    """Bring specs up to date; return the given runs, files and names, in their order, then the remaining specs."""
     outcomes = iter(bring_up_to_date(specs, options, "evaluate") if specs else ())
-    store = open_store(options.store or store_place())
-    views = [view_of(next(outcomes)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
-    return [*views, *map(view_of, outcomes)]
+    store = open_store(options.store or store_location())
+    views = [build_view(next(outcomes)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
+    return [*views, *map(build_view, outcomes)]

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from flows.cli.options import FAILURE
 from flows.datasets import registry
-from flows.output.console import answer, watcher
+from flows.output.console import print_result, watcher
 from flows.output.tables import Table
 from pipeline.published.convert import convert as convert_dataset
 
@@ -34,22 +34,22 @@ def list_(name: str | None = None, /, *, json_: Json = False) -> None:
     json_:
         print JSON.
     """
-    found = [registry.find_dataset(name)] if name else list(registry.datasets().values())
+    chosen = [registry.find_dataset(name)] if name else list(registry.datasets().values())
     if json_:
-        answer(json.dumps([registry.as_json(dataset) for dataset in found], indent=2, ensure_ascii=False))
+        print_result(json.dumps([registry.as_json(dataset) for dataset in chosen], indent=2, ensure_ascii=False))
     elif name:
-        answer("\n".join(registry.described(found[0])))
+        print_result("\n".join(registry.details(chosen[0])))
     else:
         root = registry.data_folder()
-        rows = tuple((dataset.name, registry.at_hand(dataset, root), dataset.what) for dataset in found)
-        answer(Table(f"Data sets in {root}", ("name", "files there", "what it is"), rows, left=True).plain())
+        rows = tuple((dataset.name, registry.files_present(dataset, root), dataset.what) for dataset in chosen)
+        print_result(Table(f"Data sets in {root}", ("name", "files there", "what it is"), rows, left=True).plain())
 
 
 @datasets.command
 def fetch(name: str, /) -> None:
-    """Fetch what is missing of a data set into $EDDA_DATA, else a cache folder, and check all of it.
+    """Fetch what is missing of a data set into $EDDA_DATA, or else a cache folder, and check all of it.
 
-    Files that are there already are checked and used, so a folder filled by hand is a mirror.
+    Files that are there already are checked and used, so a folder that you have filled works as a mirror.
 
     Parameters
     ----------
@@ -60,38 +60,38 @@ def fetch(name: str, /) -> None:
     with watcher()(f"fetch {name}") as progress:
         states = registry.fetch(dataset, root, progress)
     unpublished = sum(state.state == "unknown" for state in states)
-    note = f"; no digest is published of {unpublished}, theirs are in {registry.RECORD} now" if unpublished else ""
-    answer(f"{name}: {len(states)} files in {root / dataset.folder}{note}\nNext:")
-    answer("\n".join(f"  {command}" for command in registry.next_commands(dataset, root)))
+    note = f"; no digest is published for {unpublished}, so theirs are now in {registry.RECORD}" if unpublished else ""
+    print_result(f"{name}: {len(states)} files in {root / dataset.folder}{note}\nNext:")
+    print_result("\n".join(f"  {command}" for command in registry.next_commands(dataset, root)))
 
 
 @datasets.command
 def verify(name: str | None = None, /, *, json_: Json = False) -> int:
-    """Compare a data set's files with what was published, or with what was first fetched; exit 1 where one differs.
+    """Compare a data set's files with what was published, or with what was first fetched; exit 1 if one differs.
 
     Parameters
     ----------
     name:
-        the data set; by default every one of which files are there.
+        the data set; by default every one that has files there.
     json_:
         print JSON.
     """
     root, states = registry.data_folder(), []
-    chosen = [registry.find_dataset(name)] if name else list(registry.begun(root))
+    chosen = [registry.find_dataset(name)] if name else list(registry.started(root))
     for dataset in chosen:
         with watcher()(f"verify {dataset.name}") as progress:
             states += registry.verify(dataset, root, progress)
     if json_:
-        answer(json.dumps([state._asdict() for state in states], indent=2, ensure_ascii=False, default=str))
+        print_result(json.dumps([state._asdict() for state in states], indent=2, ensure_ascii=False, default=str))
     else:
         lines = [f"{state.state:<8} {state.path} {state.digest}".rstrip() for state in states]
-        answer("\n".join(lines or [f"no file of any data set is in {root}"]))
+        print_result("\n".join(lines or [f"no file of any data set is in {root}"]))
     return FAILURE if any(state.state in ("missing", "wrong") for state in states) else 0
 
 
 @datasets.command
 def convert(name: str, /) -> None:
-    """Make Parquet logs of a data set's files, where a run cannot read them as they are; rejected lines are kept.
+    """Convert a data set's files to Parquet logs, if a run cannot read them as they are; rejected lines are kept.
 
     Parameters
     ----------
@@ -104,5 +104,5 @@ def convert(name: str, /) -> None:
     with watcher()(f"convert {name}") as progress:
         made = convert_dataset(dataset.adapter, registry.files_folder(dataset, root), progress)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in made.rejects.items()) or "none"
-    answer(f"{made.rows:,} rows in {made.folder}/logs.parquet; rejected lines (rejects.parquet): {reasons}")
-    answer(f"Next:\n  {[*registry.next_commands(dataset, root)][-1]}")
+    print_result(f"{made.rows:,} rows in {made.folder}/logs.parquet; rejected lines (rejects.parquet): {reasons}")
+    print_result(f"Next:\n  {[*registry.next_commands(dataset, root)][-1]}")

@@ -1,4 +1,4 @@
-"""What the demo shows: how well the product ranks beside simpler ones, and how many planted twins the pairs find."""
+"""The command `demo`: compares the product's ranking with simpler ones, and counts the planted twins that it finds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from data_contracts.contracts import MACRO, METRICS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from flows.cli.options import Options, bring_up_to_date, say_where_nothing_was_made
+from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
 from flows.config.presets import BASELINES, VECTORS_ALONE
 from flows.config.run_config import DEFAULT_STORE, RunSpec
-from flows.output.console import answer
+from flows.output.console import print_result
 from flows.output.tables import Table, artifacts_table, domain_sizes, metric_names, metric_values, ordered_domains
 from flows.report.twins import twins_table
 from flows.runner.lookup import report_path
@@ -20,7 +20,7 @@ from flows.runner.lookup import report_path
 RUN = Path(str(files("flows") / "runs" / "demo.toml"))
 
 PRODUCT = "EDDA"
-"""The demo's run itself, among what it is compared with."""
+"""Name of the demo's own run in the comparison."""
 
 _COMPARED = {
     "popularity": ("name=demo-popularity", *BASELINES["popularity"], VECTORS_ALONE),
@@ -31,7 +31,7 @@ _COMPARED = {
 
 
 def demo_runs(run: RunSpec) -> dict[str, RunSpec]:
-    """What the demo compares, from the simplest to the product; of each domain alone, walks too stay in the domain."""
+    """The runs that the demo compares, from the simplest to the product."""
     return {name: run.with_overrides(*changes) for name, changes in _COMPARED.items()}
 
 
@@ -39,17 +39,17 @@ def ranking_table(compared: Mapping[str, Mapping[str, Artifact]]) -> Table:
     """Recall and NDCG of the test split among all items, of several runs on the same interactions.
 
     Args:
-        compared: artifacts of each run, by role, by what the run is called.
+        compared: name of a run → its artifacts by role.
     """
-    last = list(compared.values())[-1]
-    values = {name: metric_values(artifacts[METRICS.name]) for name, artifacts in compared.items()}
-    measured, sizes = values[list(compared)[-1]], domain_sizes(last)
-    names = [name for name in metric_names(measured) if name.startswith(("full_recall@", "full_ndcg@"))][:2]
+    *_, last = compared.values()
+    *_, last_values = values_by_run = [metric_values(artifacts[METRICS.name]) for artifacts in compared.values()]
+    sizes = domain_sizes(last)
+    names = [name for name in metric_names(last_values) if name.startswith(("full_recall@", "full_ndcg@"))][:2]
     rows = []
-    for domain in ordered_domains(measured, sizes):
-        called = "mean" if domain == MACRO else domain
-        cells = [" / ".join(f"{of_run[domain, name]['value']:.3f}" for name in names) for of_run in values.values()]
-        rows.append((called, f"{sizes[domain]:,}" if domain in sizes else "", *cells))
+    for domain in ordered_domains(last_values, sizes):
+        label = "mean" if domain == MACRO else domain
+        cells = [" / ".join(f"{values[domain, name]['value']:.3f}" for name in names) for values in values_by_run]
+        rows.append((label, f"{sizes[domain]:,}" if domain in sizes else "", *cells))
     title = f"Test split, all items of a domain ranked: {' / '.join(names)}"
     return Table(title, ("domain", "interactions", *compared), tuple(rows))
 
@@ -76,13 +76,13 @@ def demo(*, options: Options = Options()) -> None:
     *simpler, product = compared.values()
     outcomes = bring_up_to_date(simpler, options, "evaluate", quietly=True)
     outcomes += bring_up_to_date([product], options, quietly=True)
-    say_where_nothing_was_made(outcomes)
+    report_nothing_to_do(outcomes)
     run, keys = outcomes[-1], {outcome.plan.steps[role].key for outcome in outcomes for role in outcome.made}
     made = [role for role, artifact in run.artifacts.items() if artifact.key in keys]
-    answer(artifacts_table(run.config.name, run.artifacts, made).plain() + "\n")
+    print_result(artifacts_table(run.config.name, run.artifacts, made).plain() + "\n")
     if "pairs" in run.artifacts:
-        answer(twins_table(run.artifacts, run.config.pairs.k).plain() + "\n")
+        print_result(twins_table(run.artifacts, run.config.pairs.k).plain() + "\n")
     named = zip(compared, outcomes, strict=True)
-    answer(ranking_table({name: outcome.artifacts for name, outcome in named}).plain() + "\n")
-    answer(what_next(run.plan.store, run.artifacts["recommendations"]))
-    answer(f"Report: {report_path(run.plan.store.root, run.config.name)}")
+    print_result(ranking_table({name: outcome.artifacts for name, outcome in named}).plain() + "\n")
+    print_result(what_next(run.plan.store, run.artifacts["recommendations"]))
+    print_result(f"Report: {report_path(run.plan.store.root, run.config.name)}")

@@ -1,4 +1,4 @@
-"""Commands that look at what exists, `inspect`, `report`, `config`, and one that cleans it up, `gc`."""
+"""Commands that show what exists, `inspect`, `report`, `config`, and one that cleans up, `gc`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
 from flows.cli.options import FAILURE, Run, Viewing
 from flows.config.reference import reference
-from flows.config.run_config import store_place
+from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table
 from flows.inspection.lineage import ancestors, as_tree, without_children
-from flows.inspection.overview import find_store, overview, overview_text
+from flows.inspection.overview import overview, overview_text, resolve_store
 from flows.inspection.sql import ask
-from flows.output.console import answer
+from flows.output.console import print_result
 from flows.report.html import write_report
 from flows.runner.lookup import find_artifact, find_run
 
@@ -43,29 +43,29 @@ def inspect(
     head:
         rows to show of each artifact.
     sql:
-        print what this query finds instead; every artifact of the run, or every ancestor of the artifact, is a view.
+        print the result of this query instead; each artifact of the run, or each ancestor of the artifact, is a view.
     json_:
         print JSON.
     """
-    store = None if sql else find_store(place, options.store)
+    store = None if sql else resolve_store(place, options.store)
     if store is not None:
         runs = overview(store)
-        answer(_json(runs) if json_ else overview_text(runs))
+        print_result(_json(runs) if json_ else overview_text(runs))
         return 0
     artifact = find_artifact(place, options.store)
     if artifact is not None:
         if sql is not None:
-            return _queried(ancestors(artifact.contract.name, artifact), sql, json_)
+            return _print_query(ancestors(artifact.contract.name, artifact), sql, json_)
         description = describe(artifact, head)
         tree = as_tree("made from:", description["parents"])
-        answer(_json(description) if json_ else f"{as_text(description)}\n{tree}")
+        print_result(_json(description) if json_ else f"{as_text(description)}\n{tree}")
         return FAILURE if description["violations"] else 0
     run = find_run(place, options.store)
     if sql is not None:
-        return _queried(run.artifacts, sql, json_, run.missing)
+        return _print_query(run.artifacts, sql, json_, run.missing)
     descriptions = {role: describe(artifact, head) for role, artifact in run.artifacts.items()}
     if json_:
-        answer(_json({"run": run.name, "unfinished": run.missing, "artifacts": descriptions}))
+        print_result(_json({"run": run.name, "unfinished": run.missing, "artifacts": descriptions}))
     else:
         texts = [
             f"run {run.name}",
@@ -73,7 +73,7 @@ def inspect(
             as_tree("what was made from what:", without_children(descriptions)),
             *([f"UNFINISHED: {run.missing}"] if run.missing else []),
         ]
-        answer("\n\n".join(texts))
+        print_result("\n\n".join(texts))
     return FAILURE if any(description["violations"] for description in descriptions.values()) else 0
 
 
@@ -85,15 +85,15 @@ def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewin
     output:
         the file; by default report.html in the run's folder in the store.
     """
-    answer(str(write_report(find_run(run, options.store), output)))
+    print_result(str(write_report(find_run(run, options.store), output)))
 
 
-def _queried(artifacts: Mapping[str, Artifact], sql: str, as_json: bool, missing: str | None = None) -> int:
+def _print_query(artifacts: Mapping[str, Artifact], sql: str, as_json: bool, missing: str | None = None) -> int:
     with ask(artifacts, sql, missing) as result:
         if as_json:
-            answer(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
+            print_result(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
         else:
-            answer(rows_table(result.columns, result.rows))
+            print_result(rows_table(result.columns, result.rows))
     return 0
 
 
@@ -103,7 +103,7 @@ def _json(value: object) -> str:
 
 def config() -> None:
     """Print every key of a run's TOML file with its default, type and meaning; the text is itself a valid run."""
-    answer(reference())
+    print_result(reference())
 
 
 def gc(
@@ -114,19 +114,19 @@ def gc(
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what interrupted stages left behind.
 
-    What a run's record or its links name stays, with all its parents; so does what an interrupted run will continue
-    with, and whatever a running command uses. Each line has the bytes and the folder.
+    What a run's record or its links name stays, with all its ancestors; so does what an interrupted run will resume
+    with, and what a running command uses. Each line shows the bytes and the folder.
 
     Parameters
     ----------
     dry_run:
-        say what would go, and remove nothing.
+        show what would be removed, and remove nothing.
     older_than:
-        on object storage, where nobody can tell what is in use, younger files stay: 12h, 7d; by default a week.
+        on object storage, which cannot show what is in use, younger files stay: 12h, 7d; by default a week.
     """
-    store = open_store(options.store or store_place())
+    store = open_store(options.store or store_location())
     garbage = store.collect_garbage(dry_run=dry_run, older_than=older_than)
     for folder in garbage:
-        answer(f"{folder.size:>15,}  {folder.path}")
+        print_result(f"{folder.size:>15,}  {folder.path}")
     size = sum(folder.size for folder in garbage)
-    answer(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {store}")
+    print_result(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {store}")

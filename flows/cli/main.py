@@ -14,8 +14,8 @@ from rich.console import Console
 
 from flows import NO_TELEMETRY
 from flows.cli.options import FAILURE, INTERRUPTED, USAGE
-from flows.output.console import show_logs, tell
-from flows.runner.failures import in_one_line, is_the_machines
+from flows.output.console import inform, show_logs
+from flows.runner.failures import format_failure, is_system_error
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
 
@@ -38,7 +38,7 @@ EXAMPLES = {
     "tune": ["edda tune my.toml --set tune.trials=30"],
     "gc": ["edda gc --dry-run"],
 }
-"""By command; the help of `edda` shows all."""
+"""Command → examples in its help; the help of `edda` shows all."""
 
 COMMANDS = {
     "demo": ("flows.cli.demo:demo", "Run the pipeline on a generated world and compare it with simpler recommenders."),
@@ -52,7 +52,8 @@ COMMANDS = {
         "Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.",
     ),
     "report": (
-        "flows.cli.inspect:report", "Write a run's report, finished or not, as one HTML file, and print its path."
+        "flows.cli.inspect:report",
+        "Write a run's report, finished or not, as one HTML file, and print its path.",
     ),
     "recommend": (
         "flows.cli.serve:recommend",
@@ -83,8 +84,8 @@ COMMANDS = {
         "Remove artifacts that no run in the store refers to, and what interrupted stages left behind.",
     ),
     "datasets": ("flows.cli.datasets:datasets", "Public data: list, fetch, check it, convert it to logs."),
-}  # fmt: skip
-"""By name: the function, imported when the command runs, and the first line of its help."""
+}
+"""Name → the function, which is imported when the command runs, and the first line of its help."""
 
 
 def _examples(*commands: str) -> str:
@@ -96,7 +97,7 @@ app = App(
     name="edda",
     help="Recommend in many domains at once: raw logs → graph → aligned pairs → embeddings → recommendations.",
     help_epilogue="A run is a TOML file; `edda config` prints every key with its default and meaning. Any key can be "
-    "set on the command line: `--set train.epochs=5`. What exists already is never made again.\n\n"
+    "set on the command line: `--set train.epochs=5`. Existing artifacts are never made again.\n\n"
     + _examples(*EXAMPLES),
     help_format="plaintext",
     version=lambda: version("edda-recsys"),
@@ -104,8 +105,8 @@ app = App(
     result_action="return_value",
 )
 for _number, (_name, (_function, _help)) in enumerate(COMMANDS.items()):
-    _own = {} if _name == "datasets" else {"help_epilogue": _examples(_name)}
-    app.command(_function, name=_name, help=_help, sort_key=_number, **_own)
+    _options = {} if _name == "datasets" else {"help_epilogue": _examples(_name)}
+    app.command(_function, name=_name, help=_help, sort_key=_number, **_options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,15 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(USAGE)
     except KeyboardInterrupt:
         if first:
-            tell("interrupted; what was finished is kept, the same command goes on from there")
+            inform("interrupted; what was finished is kept, the same command continues from there")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
-    except Exception as error:  # one message in place of a traceback
+    except Exception as error:  # shown as one message, not as a traceback
         if debug:
             raise
-        tell(f"edda: {_message(error)}")
+        inform(f"edda: {_message(error)}")
         sys.exit(FAILURE)
     sys.exit(result or 0)
 
@@ -141,11 +142,11 @@ def _run_command(arguments: Sequence[str]) -> int | None:
 
 
 def _message(error: Exception) -> str:
-    """The error's own words where it was meant for people; else its type and stage as well, and how to see more."""
-    if is_the_machines(error) and getattr(error, "__notes__", []):
-        return in_one_line(error)
-    meant = isinstance(error, ValueError | OSError | LookupError)
-    if meant and not isinstance(error, ValidationError | IndexError):
+    """The error's message; for an unexpected error also its type, the stage, and how to see the traceback."""
+    notes = [*getattr(error, "__notes__", [])][-1:]
+    if is_system_error(error) and notes:
+        return format_failure(error)
+    is_expected = isinstance(error, ValueError | OSError | LookupError)
+    if is_expected and not isinstance(error, ValidationError | IndexError):
         return str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    where = [*getattr(error, "__notes__", [])][-1:]
-    return f"{': '.join([*where, type(error).__name__, str(error)])} (--debug shows where)"
+    return f"{': '.join([*notes, type(error).__name__, str(error)])} (--debug shows where)"

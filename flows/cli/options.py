@@ -1,4 +1,4 @@
-"""What commands accept, and how those that work on runs do it."""
+"""Options that several commands share, and what commands do that bring runs up to date."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from flows.config.run_config import RunSpec, store_override
 from flows.orchestration import up_to_date
-from flows.output.console import tell, watcher
+from flows.output.console import inform, watcher
 from flows.runner.execute import Outcome
-from flows.runner.torchrun import are_several
+from flows.runner.torchrun import is_multi_process
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
@@ -25,10 +25,10 @@ Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Viewing:
-    """What every command that looks at a run accepts."""
+    """Options of every command that reads a run."""
 
     store: str | None = None
-    """Folder of all artifacts, or s3://, gs://, abfs://; without it the file's, else $EDDA_STORE, else ./edda-store."""
+    """Folder of all artifacts, or s3://, gs://, abfs://; by default the file's, else $EDDA_STORE, else ./edda-store."""
     debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Show tracebacks and debugging messages."""
 
@@ -36,17 +36,17 @@ class Viewing:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options(Viewing):
-    """What every command that works on a run accepts."""
+    """Options of every command that makes artifacts of a run."""
 
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
-    """KEY=VALUE over the file's value, e.g. train.epochs=5; may be repeated."""
+    """KEY=VALUE to override the file's value, e.g. train.epochs=5; may be repeated."""
     update: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    """Go on from what the run's name made last, in place of from scratch; as `update = true` in the file."""
+    """Continue from the last run of the name instead of from scratch, as `update = true` in the file."""
     prefect: bool = True
     """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
 
     def spec(self, path: Path) -> RunSpec:
-        """The run of a TOML file, with the overrides of all options."""
+        """The run of a TOML file, with the overrides of these options."""
         update = ["update=true"] if self.update else []
         return RunSpec(path, (*self.set, *store_override(self.store), *update))
 
@@ -54,25 +54,25 @@ class Options(Viewing):
 def bring_up_to_date(
     specs: Sequence[RunSpec], options: Options, stage: str | None = None, *, quietly: bool = False
 ) -> list[Outcome]:
-    """Make what is missing of each run, as a Prefect flow where the options have it.
+    """Make what is missing of each run, as a Prefect flow if the options say so.
 
     Args:
         specs: the runs.
         options: of the command.
-        stage: one stage and what it needs; all by default.
-        quietly: say nothing where there was nothing to do.
+        stage: one stage and what it needs; all stages by default.
+        quietly: print no message if there was nothing to do.
 
     Returns:
-        What each run has, in the same order.
+        The outcome of each run, in the same order.
     """
-    prefect = options.prefect and not are_several(os.environ)
+    prefect = options.prefect and not is_multi_process(os.environ)
     outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=prefect)
     if not quietly:
-        say_where_nothing_was_made(outcomes)
+        report_nothing_to_do(outcomes)
     return outcomes
 
 
-def say_where_nothing_was_made(outcomes: Sequence[Outcome]) -> None:
-    """Say so where there was nothing to do for any of them."""
+def report_nothing_to_do(outcomes: Sequence[Outcome]) -> None:
+    """Print a message if there was nothing to do for any of the runs."""
     if not any(outcome.made for outcome in outcomes):
-        tell("nothing to do, everything is up to date")
+        inform("nothing to do, everything is up to date")

@@ -1,4 +1,4 @@
-"""Commands that work on a run: `run`, and one for each stage."""
+"""The command `run`, and one command for each stage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.cli.options import Options, bring_up_to_date
-from flows.output.console import answer
+from flows.output.console import print_result
 from flows.output.tables import NOTHING_MEASURED, artifacts_table, metrics_table, reuse_table
 from flows.runner.execute import Outcome
 from flows.runner.lookup import report_path
@@ -24,7 +24,7 @@ def run(run: Path, /, *, options: Options = Options()) -> None:
     (outcome,) = bring_up_to_date([options.spec(run)], options)
     _show(outcome)
     if (path := report_path(outcome.plan.store.root, outcome.config.name)).exists():
-        answer(f"\nReport: {path}")
+        print_result(f"\nReport: {path}")
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -38,7 +38,7 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 def __getattr__(name: str) -> Callable[..., None]:
-    """The command of a stage, `ingest` and so on, as the table of commands names it."""
+    """The command of a stage, by the stage's name: the table of commands refers to `flows.cli.run:ingest` and so on."""
     for stage in STAGES:
         if stage.command == name:
             return _stage_command(stage)
@@ -46,9 +46,9 @@ def __getattr__(name: str) -> Callable[..., None]:
 
 
 def _show(outcome: Outcome) -> None:
-    answer(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
+    print_result(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
     if reused := reuse_table(outcome.artifacts):
-        answer("\n" + reused.plain())
+        print_result("\n" + reused.plain())
     if "metrics" in outcome.artifacts:
         metrics = metrics_table(outcome.artifacts)
-        answer("\n" + (metrics.plain() if metrics.rows else NOTHING_MEASURED))
+        print_result("\n" + (metrics.plain() if metrics.rows else NOTHING_MEASURED))

@@ -1,4 +1,4 @@
-"""Commands that answer from a run's vectors: `recommend`, `index`, `serve`."""
+"""Commands that recommend: `recommend`, `index`, `serve`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli.options import Run, Viewing
-from flows.output.console import answer, tell, watcher
+from flows.output.console import inform, print_result, watcher
 from flows.output.tables import Table
 from flows.serve.open_run import exported_run, open_run
 from model.serving.explanations import REASONS
@@ -16,14 +16,14 @@ from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scor
 
 
 def _exactly_one(given: ArgumentCollection) -> None:
-    found = [argument.name for argument in given if argument.tokens]
-    if len(found) != 1:
-        raise ValueError(f"found {' and '.join(found) or 'none'}, must be exactly one of --user, --like, --new-user")
+    names = [argument.name for argument in given if argument.tokens]
+    if len(names) != 1:
+        raise ValueError(f"found {' and '.join(names) or 'none'}, must be exactly one of --user, --like, --new-user")
 
 
 _FOR = Group("For", validator=_exactly_one)
 _WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
-"""What ranks for somebody who has no vector in a domain."""
+"""How a ranking for a user without a vector in the domain was made → its name in messages."""
 
 
 def recommend(
@@ -52,44 +52,45 @@ def recommend(
     like:
         an item's id; the score is the cosine of the two items' vectors, with walks from the item beside it.
     new_user:
-        ids of items of any domain that a user who was not in training knows, separated by commas or the option
-        repeated; they are left out, the vector is one propagation step from those of the domain.
+        ids of items of any domain that a user who was not in training knows, separated by commas (or repeat the
+        option); they are left out, and the vector is one propagation step from those of the domain.
     top:
         items to print.
     why:
         print for each item which items of the user it follows from, with their domains and shares, and how much of the
         score is the vectors' and how much is evidence from walks.
     with_index:
-        search by the run's index (`edda index`) for users, known or new, in place of exactly.
+        search with the run's index (`edda index`) for users, known or new, instead of exactly.
     json_:
         print JSON.
     """
     recommender, reasons = open_run(run, options.store, index=with_index), REASONS if why else 0
-    asked: dict[str, object] = {"domain": domain}
+    result: dict[str, object] = {"domain": domain}
     if user is not None:
-        asked["user"], ranking = user, recommender.for_user(domain, user, top, reasons)
+        result["user"], ranking = user, recommender.for_user(domain, user, top, reasons)
         if by := _WITHOUT_VECTOR.get(ranking.by):
-            tell(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
+            inform(f"user {user!r} is in other domains only and has no vector in {domain!r}: ranked by {by}")
     elif like is not None:
-        asked["like"], ranking = like, recommender.similar(domain, like, top, reasons)
+        result["like"], ranking = like, recommender.similar(domain, like, top, reasons)
     else:
-        ranking = found = _for_new_user(recommender, domain, new_user, top, reasons)
-        asked |= {"used": found.used, "ignored": found.ignored}
+        ranking = new_user_ranking = _for_new_user(recommender, domain, new_user, top, reasons)
+        result |= {"used": new_user_ranking.used, "ignored": new_user_ranking.ignored}
     if json_:
-        asked |= {"by": ranking.by, "score": _meaning(ranking, like is not None)}
-        asked["items"] = [_as_json(row, why) for row in ranking.items]
-        answer(json.dumps(asked, indent=2, ensure_ascii=False))
+        result |= {"by": ranking.by, "score": _score_meaning(ranking, like is not None)}
+        result["items"] = [_as_json(row, why) for row in ranking.items]
+        print_result(json.dumps(result, indent=2, ensure_ascii=False))
         return
     if not ranking.items:
-        tell(f"domain {domain!r} has no other item to recommend")
+        inform(f"domain {domain!r} has no other item to recommend")
     for row in ranking.items:
-        answer("\t".join([str(row.rank), row.item, f"{row.score:.4f}", *([_reasons(row)] if why else [])]))
+        reason = [_describe_reasons(row)] if why else []
+        print_result("\t".join([str(row.rank), row.item, f"{row.score:.4f}", *reason]))
 
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
     """Build an approximate index (HNSW) of each domain's items and compare it with exact search.
 
-    It pays where a domain has many items.
+    It is worth it for domains with many items.
     """
     from model.serving.approximate import build_index  # needs the extra `ann`
 
@@ -103,7 +104,7 @@ def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
         for row in made.read().to_pylist()
     )
     header = ("domain", "items", "recall@20", "exact, ms p50", "p99", "index, ms p50", "p99")
-    answer(Table(f"Index in {made.path}", header, rows).plain())
+    print_result(Table(f"Index in {made.path}", header, rows).plain())
 
 
 def serve(
@@ -120,11 +121,11 @@ def serve(
     Parameters
     ----------
     host:
-        address to listen on; whoever reaches it may ask, so leave others than this machine to a proxy.
+        address to listen on; anyone who can reach it may send requests, so put a proxy in front for other machines.
     port:
-        port to listen on; 0 takes a free one.
+        port to listen on; 0 picks a free one.
     with_index:
-        search by the run's index (`edda index`) for users, known or new, in place of exactly.
+        search with the run's index (`edda index`) for users, known or new, instead of exactly.
     """
     from flows.serve.server import serve_until_stopped  # needs the extra `serve`
     from flows.serve.service import service
@@ -135,18 +136,18 @@ def serve(
 def _for_new_user(
     recommender: Recommender, domain: str, given: tuple[str, ...], top: int, reasons: int
 ) -> NewUserRanking:
-    """Ask with every item given, and tell which were ignored; a comma separates unless it belongs to an item's id."""
+    """Rank for all given items and report the ignored ones; a comma is a separator unless an item's id has it."""
     items = [name for text in given for name in ([text] if recommender.has_item(text) else text.split(",")) if name]
-    found = recommender.for_new_user(domain, items, top, reasons)
-    for item, others in found.ignored.items():
+    ranking = recommender.for_new_user(domain, items, top, reasons)
+    for item, others in ranking.ignored.items():
         where = f"only in {', '.join(others)}" if others else "in no domain"
-        tell(f"ignored: {item!r} is not in domain {domain!r}, it is {where}")
-    if by := _WITHOUT_VECTOR.get(found.by):
-        tell(f"no item given is in domain {domain!r}: ranked by {by}")
-    return found
+        inform(f"ignored: {item!r} is not in domain {domain!r}, it is {where}")
+    if by := _WITHOUT_VECTOR.get(ranking.by):
+        inform(f"no item given is in domain {domain!r}: ranked by {by}")
+    return ranking
 
 
-def _meaning(ranking: Ranking, is_like: bool) -> str:
+def _score_meaning(ranking: Ranking, is_like: bool) -> str:
     """What the scores of a list are."""
     if ranking.by == "vectors":
         return "cosine" if is_like else "dot product"
@@ -154,16 +155,17 @@ def _meaning(ranking: Ranking, is_like: bool) -> str:
 
 
 def _as_json(row: ScoredItem, why: bool) -> dict[str, object]:
-    found: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
+    item: dict[str, object] = {"rank": row.rank, "item": row.item, "score": row.score}
     if why:
-        found["why"] = row.why and {**row.why._asdict(), "because_of": [part._asdict() for part in row.why.because_of]}
-    return found
+        because_of = [reason._asdict() for reason in row.why.because_of] if row.why else []
+        item["why"] = row.why and {**row.why._asdict(), "because_of": because_of}
+    return item
 
 
-def _reasons(row: ScoredItem) -> str:
-    """Why, in words: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
+def _describe_reasons(row: ScoredItem) -> str:
+    """A sentence: `because of i0007 (books) 41 %, i0011 (films) 22 %; vectors 31 %, evidence 69 %`."""
     if row.why is None:
         return "popular"
     shares = f"vectors {row.why.vectors:.0%}, evidence {row.why.evidence:.0%}".replace("%", " %")
-    items = [f"{part.item} ({', '.join(part.domains)}) {100 * part.share:.0f} %" for part in row.why.because_of]
+    items = [f"{reason.item} ({', '.join(reason.domains)}) {100 * reason.share:.0f} %" for reason in row.why.because_of]
     return f"because of {', '.join(items)}; {shares}" if items else shares

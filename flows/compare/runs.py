@@ -11,20 +11,21 @@ from typing import Any
 from scipy import stats
 
 from data_contracts.contracts import INTERACTIONS, METRICS
+from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.store import Store
 from flows.runner.lookup import RunView, recorded_run
 
 log = logging.getLogger(__name__)
 
 _NOT_COMPARED = ("name", "store", "compute", "export", "tune")
-"""Settings that make no difference to accuracy."""
+"""Settings that have no effect on accuracy."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """A run's value minus the first run's: the mean over the seeds both have, else of the two values.
 
-    `p` is that of a two-sided t test paired by seed; None where fewer than two seeds are common.
+    `p` is from a two-sided t test paired by seed; None for fewer than two common seeds.
     """
 
     value: float
@@ -33,7 +34,7 @@ class Difference:
 
 
 def evaluated_run(name: str, store: Store) -> RunView:
-    """A run that the store knows by name.
+    """Look up a run that is to be compared, by its name.
 
     Raises:
         FileNotFoundError: the store has no such run.
@@ -43,78 +44,80 @@ def evaluated_run(name: str, store: Store) -> RunView:
     if METRICS.name not in run.artifacts:
         raise ValueError(f"run {name!r} has no metrics yet; {run.missing or 'make them with: edda evaluate RUN.toml'}")
     if run.missing:
-        log.warning("%s; what is compared was made before", run.missing)
+        log.warning("%s; comparing what was made before", run.missing)
     return run
 
 
-def difference(run: RunView, first: RunView, place: tuple[str, str]) -> Difference | None:
-    """Compare one (domain, metric); None where one of the runs has no value."""
-    if place not in run.values or place not in first.values:
+def difference(run: RunView, first: RunView, measure: tuple[str, str]) -> Difference | None:
+    """Compare two runs by one measure, a (domain, metric); None if one of them has no value."""
+    if measure not in run.values or measure not in first.values:
         return None
-    mine, theirs = run.by_seed[place], first.by_seed[place]
-    paired = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+    values, first_values = run.by_seed[measure], first.by_seed[measure]
+    paired = [values[seed] - first_values[seed] for seed in sorted(values.keys() & first_values.keys())]
     if not paired:
-        return Difference(run.values[place]["value"] - first.values[place]["value"], None, 0)
-    return Difference(math.fsum(paired) / len(paired), _p_of_zero_mean(paired), len(paired))
+        return Difference(run.values[measure]["value"] - first.values[measure]["value"], None, 0)
+    return Difference(math.fsum(paired) / len(paired), _p_value_of_zero_mean(paired), len(paired))
 
 
 def cautions(runs: Sequence[RunView]) -> list[str]:
-    """What makes runs unlike in more than the model: other interactions, other candidates."""
-    found = []
-    for run in runs[1:]:
-        for role, what in ((INTERACTIONS.name, "interactions"), (METRICS.name, "candidates or metrics")):
-            if _measured_on(run, role) != _measured_on(runs[0], role):
-                found.append(f"{run.name} was measured on other {what} than {runs[0].name}")
-    return found
+    """Warnings about runs that differ from the first in more than the model: in interactions or candidates."""
+    return [
+        f"{run.name} was measured on other {what} than {runs[0].name}"
+        for run in runs[1:]
+        for role, what in ((INTERACTIONS.name, "interactions"), (METRICS.name, "candidates or metrics"))
+        if _measurement_basis(run, role) != _measurement_basis(runs[0], role)
+    ]
 
 
 def cost(run: RunView) -> dict[str, float | None]:
-    """What a checkpoint cost, as means over seeds; seconds of an interrupted training from the epochs it counted."""
-    of = [checkpoint.statistics for checkpoint in run.checkpoints]
-    pace = [sum(one["epoch_seconds"]) / len(one["epoch_seconds"]) for one in of if one.get("epoch_seconds")]
-    epochs = _mean([one["epochs"] for one in of if "epochs" in one])
-    each = _mean(pace)
-    sizes = [sum(entry.size for entry in found.manifest.files) / 2**20 for found in run.checkpoints]
+    """Cost of a checkpoint, as means over seeds; for a resumed training, seconds are estimated from its last epochs."""
+    trainings = [checkpoint.statistics_as(CheckpointStatistics) for checkpoint in run.checkpoints]
+    seconds_by_epoch = [training["epoch_seconds"] for training in trainings if training["epoch_seconds"]]
+    epoch_seconds = _mean([sum(seconds) / len(seconds) for seconds in seconds_by_epoch])
+    epochs = _mean([training["epochs"] for training in trainings])
+    sizes = [sum(entry.size for entry in checkpoint.manifest.files) / 2**20 for checkpoint in run.checkpoints]
     return {
-        "seeds": len(of),
-        "best_epoch": _mean([one["epoch"] for one in of if "epoch" in one]),
+        "seeds": len(trainings),
+        "best_epoch": _mean([training["epoch"] for training in trainings]),
         "epochs": epochs,
-        "seconds": None if each is None or epochs is None else each * epochs,
-        "epoch_seconds": each,
-        "memory_mib": _mean([one["memory_mib"] for one in of if "memory_mib" in one]),
+        "seconds": None if epoch_seconds is None or epochs is None else epoch_seconds * epochs,
+        "epoch_seconds": epoch_seconds,
+        "memory_mib": _mean([training["memory_mib"] for training in trainings if "memory_mib" in training]),
         "checkpoint_mib": _mean(sizes),
     }
 
 
 def changes(run: RunView, first: RunView) -> dict[str, Any]:
-    """Settings of the run, by dotted key, that the first run has otherwise."""
-    settings, others = _compared_settings(run), _compared_settings(first)
-    return {key: settings.get(key) for key in {**others, **settings} if settings.get(key) != others.get(key)}
+    """Settings of the run, by dotted key, that differ from the first run's."""
+    settings, first_settings = _compared_settings(run), _compared_settings(first)
+    keys = {**first_settings, **settings}
+    return {key: settings.get(key) for key in keys if settings.get(key) != first_settings.get(key)}
 
 
 def _compared_settings(run: RunView) -> dict[str, Any]:
-    """Settings that may make a difference, by dotted key."""
-    return dict(flat({key: value for key, value in run.config.items() if key not in _NOT_COMPARED}))
+    """Settings that may have an effect on accuracy, by dotted key."""
+    return dict(flatten({key: value for key, value in run.config.items() if key not in _NOT_COMPARED}))
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted key."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _measured_on(run: RunView, role: str) -> Any:
+def _measurement_basis(run: RunView, role: str) -> Any:
+    """What two runs must have in common to be comparable: the key of interactions, or the settings of metrics."""
     artifact = run.artifacts.get(role)
     if artifact is None or role == INTERACTIONS.name:
         return artifact and artifact.key
     return artifact.manifest.settings
 
 
-def _p_of_zero_mean(values: Sequence[float]) -> float | None:
-    """Of a two-sided t test; without any spread the mean is surely zero, or surely not. None for fewer than two."""
+def _p_value_of_zero_mean(values: Sequence[float]) -> float | None:
+    """p of a two-sided t test, None for fewer than two values; equal values have a mean of zero for certain, or not."""
     if len(values) < 2:
         return None
     if math.isclose(min(values), max(values), rel_tol=1e-12):

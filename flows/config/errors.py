@@ -1,4 +1,4 @@
-"""What is wrong with a run's file, in the file's own words: key, found value, what is allowed."""
+"""Errors in a run's file, described as the file has it: key, found value, what is allowed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-Place = tuple[int | str, ...]
+KeyPath = tuple[int | str, ...]
 
 
-def mistakes(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[str]:
-    """One line per wrong key; where a key may be of several types, one line names them all."""
+def describe_errors(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[str]:
+    """One line for each wrong key; if a key may be of several types, the line names them all."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        place = _place(detail["loc"], raw)
-        line = _line(dict(detail), place, model)
-        key = dotted(place)
+        path = _key_path(detail["loc"], raw)
+        line = _line(dict(detail), path, model)
+        key = dotted(path)
         if key in lines and detail["type"].endswith("_type"):
             lines[key] += f" or {_rule(dict(detail))}"
         else:
@@ -25,57 +25,55 @@ def mistakes(error: ValidationError, model: type[BaseModel], raw: Mapping[str, A
     return list(lines.values())
 
 
-def dotted(place: Place) -> str:
-    """A key as TOML has it, elements of lists by number: `logs[0].columns.user`."""
+def dotted(path: KeyPath) -> str:
+    """A key as in TOML, with elements of lists by number: `logs[0].columns.user`."""
     text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside an annotation such as `X`, `X | None` or `tuple[X, ...]`, not one by free keys."""
+    """The settings class in an annotation such as `X`, `X | None` or `tuple[X, ...]`; None for `dict[str, X]`."""
     if get_origin(annotation) is dict:
         return None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for inner in get_args(annotation) if (found := nested_model(inner))), None)
+    return next((model for inner in get_args(annotation) if (model := nested_model(inner))), None)
 
 
-def known_keys(model: type[BaseModel], prefix: Place = ()) -> Iterator[Place]:
-    """Every key of a settings class and of those inside it."""
+def known_keys(model: type[BaseModel], prefix: KeyPath = ()) -> Iterator[KeyPath]:
+    """All keys of a settings class and of the classes inside it."""
     for name, field in model.model_fields.items():
         yield (*prefix, name)
         if inner := nested_model(field.annotation):
             yield from known_keys(inner, (*prefix, name))
 
 
-def _place(location: Place, raw: Any) -> Place:
-    """The part of an error's location that is in the file; the rest names alternatives of a type."""
-    place: list[int | str] = []
-    for part in location:
+def _key_path(location: KeyPath, raw: Any) -> KeyPath:
+    """The steps of an error's location that are in the file; the others name alternatives of a type."""
+    path: list[int | str] = []
+    for step in location:
         if not isinstance(raw, dict | list):
             break
-        place.append(part)
-        inside = isinstance(part, int) or part in raw
-        raw = raw[part] if inside else None  # type: ignore[index]
-    return tuple(place)
+        path.append(step)
+        exists = isinstance(step, int) or step in raw
+        raw = raw[step] if exists else None  # type: ignore[index]
+    return tuple(path)
 
 
-def _line(detail: dict[str, Any], place: Place, model: type[BaseModel]) -> str:
-    key = dotted(place)
+def _line(detail: dict[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
+    key = dotted(path)
     if detail["type"] == "extra_forbidden":
-        return _unknown(place, model)
+        return _unknown_key(path, model)
     if detail["type"] == "missing":
         return f"{key} is missing"
     if detail["type"] == "value_error":
         message = detail["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"{key} is {_shown(detail['input'])}, must be {_rule(detail)}"
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    value = detail["input"]
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return f"{key} is {shown}, must be {_rule(detail)}"
 
 
 _LIMITS = {
@@ -109,16 +107,16 @@ def _rule(detail: dict[str, Any]) -> str:
     return _TYPES.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 
-def _unknown(place: Place, model: type[BaseModel]) -> str:
-    """An unknown key, with the nearest known one: first among its neighbours, then anywhere."""
-    where, name = tuple(part for part in place[:-1] if isinstance(part, str)), str(place[-1])
-    every = list(known_keys(model))
-    beside = [key for key in every if key[:-1] == where]
-    guess = _nearest(name, beside) or _nearest(name, every)
+def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
+    """A message about an unknown key, with the most similar key of the same table or, if there is none, of any."""
+    table, name = tuple(step for step in path[:-1] if isinstance(step, str)), str(path[-1])
+    keys = list(known_keys(model))
+    siblings = [key for key in keys if key[:-1] == table]
+    guess = _nearest(name, siblings) or _nearest(name, keys)
     hint = f"; did you mean {dotted(guess)}?" if guess else ""
-    return f"{dotted(place)} is no known key{hint} (known here: {', '.join(str(key[-1]) for key in beside)})"
+    return f"{dotted(path)} is not a known key{hint} (known here: {', '.join(str(key[-1]) for key in siblings)})"
 
 
-def _nearest(name: str, keys: list[Place]) -> Place | None:
+def _nearest(name: str, keys: list[KeyPath]) -> KeyPath | None:
     close = difflib.get_close_matches(name, [str(key[-1]) for key in keys], n=1)
     return next((key for key in keys if close and key[-1] == close[0]), None)

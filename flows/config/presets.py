@@ -1,4 +1,4 @@
-"""Named presets: every baseline as overrides of a run, so that all else stays the same."""
+"""Presets: every baseline as overrides of a run, so that everything else stays the same."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from flows.config.run_config import RunConfig, RunSpec
 
 _NETWORK_L2 = "train.l2=1e-4"
-"""EDDA's penalty leaves networks with nothing but popularity."""
+"""With EDDA's penalty, networks only learn popularity."""
 
-_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
-"""Every domain learns from its own interactions."""
+_EACH_DOMAIN_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
+"""Every domain learns only from its own interactions."""
 
 VECTORS_ALONE = "blend.evidence=false"
 """No evidence from walks beside a model's vectors."""
@@ -61,9 +61,9 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "popularity": ("train.model=popularity",),
     "walks": ("train.model=walks", _WITH_WALKS),
     "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
-    "mf-bpr": (*_ALONE, "train.backbone=mf"),
-    "lightgcn": (*_ALONE, "train.backbone=lightgcn"),
-    "grec": (*_ALONE, "train.backbone=grec"),
+    "mf-bpr": (*_EACH_DOMAIN_ALONE, "train.backbone=mf"),
+    "lightgcn": (*_EACH_DOMAIN_ALONE, "train.backbone=lightgcn"),
+    "grec": (*_EACH_DOMAIN_ALONE, "train.backbone=grec"),
     "union-lightgcn": (
         "train.model=edda",
         "train.tables=inter",
@@ -76,44 +76,42 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "star": ("train.model=star", _NETWORK_L2),
     **_item_models(),
 }
-"""By name: what is set beside the run's own settings."""
+"""Name of a baseline → overrides of a run's settings."""
 
 
 def baseline_runs(run: RunSpec) -> list[RunSpec]:
     """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
 
     Their vectors rank alone, except for `walks` and the item-to-item models, which have none. Epochs are selected as
-    the run's are, by the score that the baseline is evaluated on, unless the preset says otherwise.
+    in the run, by the score that the baseline is evaluated on, unless the preset says otherwise.
     """
-    shared = f"train.width={_final_width(run.config)}", VECTORS_ALONE
+    train = run.config.train
+    has_both_tables = train.model == "edda" and train.tables == "both"
+    shared = f"train.width={sum(train.widths) if has_both_tables else train.width}", VECTORS_ALONE
     return [
-        run.with_overrides(*shared, *preset, f"name={_named(run.config, name)}") for name, preset in BASELINES.items()
+        run.with_overrides(*shared, *preset, f"name={_extend_name(run.config, name)}")
+        for name, preset in BASELINES.items()
     ]
 
 
 def with_walks(run: RunSpec) -> list[RunSpec]:
-    """The run with evidence from walks beside its vectors, named `…-walks`; none where it has that already."""
+    """The run with evidence from walks beside its vectors, named `…-walks`; empty if it has evidence already."""
     if run.config.blend.evidence:
         return []
-    return [run.with_overrides(_WITH_WALKS, f"name={_named(run.config, 'walks')}")]
+    return [run.with_overrides(_WITH_WALKS, f"name={_extend_name(run.config, 'walks')}")]
 
 
 def other_evidence(run: RunSpec) -> RunSpec:
-    """The run without evidence from walks where it has that, with it where it does not."""
+    """The run without evidence from walks if it has evidence, otherwise the run with it."""
     return variant_run(run, [VECTORS_ALONE if run.config.blend.evidence else _WITH_WALKS])
 
 
 def variant_run(run: RunSpec, changes: Sequence[str]) -> RunSpec:
-    """The run with further overrides, named after the run and what they change."""
-    name = _named(run.config, *(change.rpartition(".")[2] for change in changes))
+    """The run with further overrides, named after the run and the overrides."""
+    name = _extend_name(run.config, *(change.rpartition(".")[2] for change in changes))
     return run.with_overrides(*changes, f"name={name}")
 
 
-def _final_width(config: RunConfig) -> int:
-    both = config.train.model == "edda" and config.train.tables == "both"
-    return sum(config.train.widths) if both else config.train.width
-
-
-def _named(config: RunConfig, *suffixes: str) -> str:
-    """A run's name and more, in the letters that names may have."""
+def _extend_name(config: RunConfig, *suffixes: str) -> str:
+    """A run's name with suffixes, in the characters that names may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([config.name, *suffixes])).strip("-")[:100]

@@ -1,4 +1,4 @@
-"""Every key of a run's file, as a TOML file that explains itself; made from the settings' own descriptions."""
+"""The reference of a run's file: a TOML file of all keys, with comments made from the settings' docstrings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean":
 
 
 def reference() -> str:
-    """A run's file with every key at its default and its type and meaning beside it; keys without a default are off.
+    """A run's file with every key at its default, with type and meaning; keys without a default are commented out.
 
     The text is itself a valid run of a generated world.
     """
@@ -26,7 +26,7 @@ def reference() -> str:
 
 
 def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """A class's own keys, then the tables inside it."""
+    """Lines of a settings class: its own keys, then the tables inside it."""
     schemas = model.model_json_schema()
     for name, field in model.model_fields.items():
         if nested_model(field.annotation) is None:
@@ -47,17 +47,17 @@ def _inner(name: str, field: FieldInfo, inner: type[BaseModel], prefix: str) -> 
 
 
 def table_title(name: str, field: FieldInfo, prefix: str) -> str:
-    """A table's line in the file: `[train]`, or `[[logs]]` where there may be several."""
+    """A table's line in the file: `[train]`, or `[[logs]]` if there may be several."""
     return f"[[{prefix}{name}]]" if str(field.annotation).startswith("tuple") else f"[{prefix}{name}]"
 
 
 def _comment(text: str | None) -> list[str]:
-    """A docstring, which may have several lines."""
+    """A docstring of one or more lines as comments."""
     return [f"# {line}".rstrip() for line in (text or "").splitlines()]
 
 
 def assignment(name: str, field: FieldInfo, prefix: str) -> str:
-    """A key's line in the file, with its default; a comment where it has none."""
+    """A key's line in the file, with its default; a comment if it has none."""
     if name == "name" and not prefix:
         return 'name = "my-run"'
     if name == "protocol" and prefix:
@@ -68,13 +68,13 @@ def assignment(name: str, field: FieldInfo, prefix: str) -> str:
 
 
 def _shown(limit: float) -> str:
-    """A number; large powers of two as such."""
+    """A number; large powers of two as `2^63`."""
     power = int(limit).bit_length() - 1
     return f"2^{power}" if power > 31 and limit == 2**power else str(limit)
 
 
 def describe_type(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
-    """A JSON schema in a few words: `integer, ≥ 1`, `one of "a", "b"`, `list of integers ≥ 1`."""
+    """A short text for a JSON schema: `integer, ≥ 1`, `one of "a", "b"`, `list of: integer, ≥ 1`."""
     if "$ref" in schema:
         return describe_type(schemas["$defs"][schema["$ref"].rsplit("/", 1)[-1]], schemas)
     if "anyOf" in schema:

@@ -1,10 +1,9 @@
-"""A run's TOML file: every key typed, documented and checked, all mistakes told at once."""
+"""A run's TOML file: every key typed, documented and checked; all errors are reported at once."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,16 +30,17 @@ from data_contracts.settings import (
     Settings,
     TrackingSettings,
     WorldSettings,
+    expand_variables,
 )
 from data_contracts.train_settings import TrainSettings
-from flows.config.errors import dotted, mistakes
+from flows.config.errors import describe_errors, dotted
 from flows.config.tune_settings import TuneSettings
 
 DEFAULT_STORE = "edda-store"
 
 
 class ConfigError(ValueError):
-    """Everything wrong with a run's file and its overrides, one line each: file, key, found, allowed."""
+    """All errors in a run's file and its overrides, one line each: file, key, found value, allowed values."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__(problems)
@@ -51,16 +51,16 @@ class ConfigError(ValueError):
 
 
 class RunConfig(Settings):
-    """A run: where its logs come from and how each stage works on them."""
+    """The settings of a run: where its logs come from, and those of each stage."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run; links to what it made are under `<store>/runs/<name>`."""
     protocol: Protocol = "clean"
-    """Rules of ingest and evaluate: clean, or as the authors' released code has them."""
+    """Rules of ingest and evaluate: clean, or those of the authors' released code."""
     store: Annotated[str, Field(min_length=1)] | None = None
     """Folder of all artifacts, relative to the run's file, or s3://, gs://, abfs://; else $EDDA_STORE, ./edda-store."""
     update: bool = False
-    """Where logs have grown, go on from what the run's name made last; else from scratch (docs/operate/updating.md)."""
+    """If logs have grown, continue from the last run of the name, not from scratch (docs/operate/updating.md)."""
     world: WorldSettings | None = None
     """Generate the logs; either this or [[logs]]."""
     logs: tuple[LogSource, ...] = ()
@@ -113,7 +113,7 @@ class RunConfig(Settings):
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run as a command line names it: its file, and settings that replace the file's."""
+    """A run as given on a command line: its file, and settings that override the file's."""
 
     path: Path
     overrides: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class RunSpec:
         return RunSpec(self.path, (*self.overrides, *overrides))
 
     def __str__(self) -> str:
-        """As a command line takes it, from any folder."""
+        """The run as arguments of a command line, valid in any folder."""
         options = [word for override in self.overrides for word in ("--set", override)]
         return shlex.join([str(self.path.absolute()), *options])
 
@@ -146,39 +146,40 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `key=value` with a dotted key and a TOML value, e.g. `train.epochs=5`; a bare word is a string.
 
     Returns:
-        The settings; paths of logs and store absolute, `${NAME}` in them expanded.
+        The settings; paths of logs and store are absolute, with `${NAME}` expanded.
 
     Raises:
-        ConfigError: file unreadable or not TOML, unknown key, wrong type, value out of range; all of them at once.
+        ConfigError: the file is unreadable or not TOML, or has unknown keys, wrong types or values out of range; all
+            errors at once.
     """
     raw = _read(path)
     origins = {key: f"--set {text}" for text in overrides for key in [_override(raw, text)]}
-    _hand_down_protocol(raw)
-    problems = [*_expand(raw, path)]
+    _pass_on_protocol(raw)
+    problems = _resolve_paths(raw, path.parent)
     try:
         config = RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        problems += mistakes(error, RunConfig, raw)
+        problems += describe_errors(error, RunConfig, raw)
     if problems:
-        raise ConfigError(tuple(_placed(problem, path, origins) for problem in problems))
+        raise ConfigError(tuple(_with_origin(problem, path, origins) for problem in problems))
     return config
 
 
-def store_place(config: RunConfig | None = None) -> str:
-    """The run's store, a path or an address: the file's, else $EDDA_STORE, else ./edda-store."""
+def store_location(config: RunConfig | None = None) -> str:
+    """Path or address of a run's store: the file's, else $EDDA_STORE, else ./edda-store."""
     if config is not None and config.store is not None:
         return config.store
     return absolute(os.environ.get("EDDA_STORE") or DEFAULT_STORE)
 
 
-def store_override(place: str | None) -> list[str]:
-    """The override that has a run use the store at a path or an address; none without."""
-    return [f"store={json.dumps(absolute(place))}"] if place else []
+def store_override(location: str | None) -> list[str]:
+    """The override that sets a run's store to a path or an address; empty without one."""
+    return [f"store={json.dumps(absolute(location))}"] if location else []
 
 
-def absolute(place: str, folder: Path = Path()) -> str:
-    """A path that is relative to a folder, absolute; an address as it is."""
-    return place if is_remote(place) else str((folder / place).absolute())
+def absolute(location: str, folder: Path = Path()) -> str:
+    """The absolute form of a path that is relative to a folder; an address unchanged."""
+    return location if is_remote(location) else str((folder / location).absolute())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,78 +196,67 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _override(raw: dict[str, Any], text: str) -> str:
-    """Put one `key=value` in its place; the dotted key."""
+    """Set one `key=value` and return the key as `dotted` spells it."""
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
         raise ConfigError((f"--set {text}: must be KEY=VALUE, e.g. train.epochs=5",))
     *tables, last = key.split(".")
-    place: Any = raw
-    for table in tables:
-        place = _inside(place, table, text)
-    if isinstance(place, list):
-        place[_index(place, last, text)] = _toml_value(value)
-    else:
-        place[last] = _toml_value(value)
-    return dotted(tuple(int(part) if part.isdecimal() else part for part in key.split(".")))
+    table: Any = raw
+    for name in tables:
+        table = _inner_table(table, name, text)
+    table[_index(table, last, text) if isinstance(table, list) else last] = _parse_value(value)
+    return dotted(tuple(int(name) if name.isdecimal() else name for name in key.split(".")))
 
 
-def _inside(place: Any, name: str, text: str) -> Any:
-    inner = place[_index(place, name, text)] if isinstance(place, list) else place.setdefault(name, {})
+def _inner_table(table: Any, name: str, text: str) -> Any:
+    inner = table[_index(table, name, text)] if isinstance(table, list) else table.setdefault(name, {})
     if not isinstance(inner, dict | list):
         raise ConfigError((f"--set {text}: {name} is {inner!r}, which has no keys",))
     return inner
 
 
-def _index(place: list[Any], name: str, text: str) -> int:
-    if not name.isdecimal() or int(name) >= len(place):
-        raise ConfigError((f"--set {text}: {name} must be a number from 0 to {len(place) - 1}",))
+def _index(values: list[Any], name: str, text: str) -> int:
+    if not name.isdecimal() or int(name) >= len(values):
+        raise ConfigError((f"--set {text}: {name} must be a number from 0 to {len(values) - 1}",))
     return int(name)
 
 
-def _toml_value(text: str) -> Any:
-    """`5`, `true`, `[1, 2]`, `"text"` as TOML has them; anything else is a string."""
+def _parse_value(text: str) -> Any:
+    """Parse a TOML value such as `5`, `true`, `[1, 2]` or `"text"`; anything else is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
 
 
-def _hand_down_protocol(raw: dict[str, Any]) -> None:
-    """The run's protocol holds for ingest and evaluate unless they name their own."""
+def _pass_on_protocol(raw: dict[str, Any]) -> None:
+    """Set the run's protocol for ingest and evaluate unless they have their own."""
     for stage in ("ingest", "evaluate"):
         if raw.get("protocol") in ("clean", "released") and isinstance(raw.setdefault(stage, {}), dict):
             raw[stage].setdefault("protocol", raw["protocol"])
 
 
-def _expand(raw: dict[str, Any], path: Path) -> list[str]:
-    """Make paths absolute and put environment variables in; the problems met."""
-    logs = raw.get("logs")
-    places = [("store", raw)]
-    if isinstance(logs, list):
-        places += [(f"logs[{i}].path", log) for i, log in enumerate(logs) if isinstance(log, dict)]
-    if isinstance(raw.get("tracking"), dict):
-        places.append(("tracking.tensorboard", raw["tracking"]))
+def _resolve_paths(raw: dict[str, Any], folder: Path) -> list[str]:
+    """Expand environment variables and make paths absolute; returns a message for each unset variable."""
+    tables = {"store": raw, "tracking.tensorboard": raw.get("tracking")}
+    if isinstance(logs := raw.get("logs"), list):
+        tables |= {f"logs[{number}].path": log for number, log in enumerate(logs)}
     problems = []
-    for key, table in places:
-        name = key.rsplit(".", 1)[-1]
-        if isinstance(table.get(name), str) and table[name]:
-            text, missing = _with_environment(table[name], os.environ)
-            table[name] = absolute(text, path.parent)
-            problems += [f"{key} needs the environment variable {name}, which is not set" for name in missing]
+    for key, table in tables.items():
+        name = key.rpartition(".")[2]
+        if isinstance(table, dict) and isinstance(table.get(name), str) and table[name]:
+            # Not left to find_logs: errors are reported at once, and the run's record holds the paths that were read.
+            text, unset = expand_variables(table[name], os.environ)
+            table[name] = absolute(text, folder)
+            problems += [f"{key} needs the environment variable {variable}, which is not set" for variable in unset]
     return problems
 
 
-def _with_environment(text: str, environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    names = re.findall(r"\$\{(\w+)\}", text)
-    expanded = re.sub(r"\$\{(\w+)\}", lambda match: environment.get(match[1], match[0]), text)
-    return expanded, [name for name in names if name not in environment]
-
-
-def _placed(problem: str, path: Path, origins: Mapping[str, str]) -> str:
-    """The problem with the file it stands in, or the override that caused it."""
-    place = problem.partition(" ")[0]
+def _with_origin(problem: str, path: Path, origins: Mapping[str, str]) -> str:
+    """The problem after the file that has it, or after the override that caused it."""
+    problem_key = problem.partition(" ")[0]
     for key, origin in origins.items():
-        if place == key or place.startswith(f"{key}[") or key.startswith(f"{place}."):
+        if problem_key == key or problem_key.startswith(f"{key}[") or key.startswith(f"{problem_key}."):
             return f"{origin}: {problem}"
     return f"{path}: {problem}"

@@ -1,4 +1,4 @@
-"""Where `edda tune` looks for better settings: an interval or a list of values for each key."""
+"""Settings of `edda tune`: the search space, as an interval or a list of values for each key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Axis(Settings):
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """Values that stand for all: if these are allowed, so is what lies between."""
+        """The values to check: if a run may have these, it may have all values of the axis."""
         return self.choices or tuple(end for end in (self.low, self.high) if end is not None)
 
 
@@ -65,15 +65,15 @@ _SEARCHABLE = ("graph", "neighbours", "reach", "pairs", "train")
 """Tables whose keys do not change what is measured."""
 
 _NOT_SEARCHABLE = ("train.seeds", "train.device", "train.engine", "train.select_by", "train.select_users")
-"""Keys of these tables that do, or that no score depends on."""
+"""Keys of these tables that change what is measured, or that no score depends on."""
 
-_DESCENT = {
+_OPTIMIZER = {
     "train.learning_rate": Axis(low=1e-4, high=1e-1, log=True),
     "train.l2": Axis(low=1e-5, high=1e-1, log=True),
     "train.initial_spread": Axis(low=0.01, high=0.2, log=True),
 }
 _GRAPH = {"train.layers": Axis(choices=(1, 2, 3)), "train.edge_dropout": Axis(low=0.0, high=0.9)}
-_NETWORK = {**_DESCENT, "train.hidden": Axis(choices=(64, 128, 256))}
+_NETWORK = {**_OPTIMIZER, "train.hidden": Axis(choices=(64, 128, 256))}
 _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
 
 WEIGHTS_SPACE: Mapping[str, dict[str, Axis]] = {
@@ -94,10 +94,10 @@ WEIGHTS_SPACE: Mapping[str, dict[str, Axis]] = {
         "neighbours.slim.l2": Axis(low=1e-2, high=1000.0, log=True),
     },
 }
-"""What is searched of models that have evidence alone, by `neighbours.weights`."""
+"""The search space of models that rank by evidence alone, by `neighbours.weights`."""
 
 DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
-    "edda": {**_DESCENT, **_GRAPH},
+    "edda": {**_OPTIMIZER, **_GRAPH},
     "popularity": {},
     "walks": WEIGHTS_SPACE["walks"],
     "ials": {
@@ -110,9 +110,9 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "ple": _MIXTURE,
     "star": _NETWORK,
 }
-"""What is searched where the file has no [tune.space]."""
+"""The search space by model, if the file has no [tune.space]."""
 
 
 def default_space(model: ModelName, weights: str) -> dict[str, Axis]:
-    """What is searched for a model, which ranks by such weights between items if it has no vectors."""
+    """The search space of a model; `weights` is its `neighbours.weights`, by which it ranks if it has no vectors."""
     return WEIGHTS_SPACE[weights] if model == "walks" else DEFAULT_SPACE[model]

@@ -1,1 +1,1 @@
-"""Public data sets: found, fetched, checked."""
+"""Public data sets: list, download and check them."""

@@ -1,4 +1,4 @@
-"""What an artifact holds and whether it keeps its contract, as plain values that print as text or JSON."""
+"""Descriptions of artifacts: content, statistics and violations, as plain values to print as text or JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import partition_of, read_rows
-from flows.inspection.lineage import lineage, parents_of
+from data_contracts.store.files import parse_partition, read_rows
+from flows.inspection.lineage import find_parents, lineage
 from flows.output.tables import Table
 
-_SHOWN_PARTS = 20
-"""Partitions, or parts of what a stage measured, that are shown of more."""
+_SHOWN_ENTRIES = 20
+"""Most partitions, or entries of a table of statistics, that are shown."""
 _SHOWN_ROWS = 100
 
 
@@ -25,11 +25,11 @@ def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
     """Contract, rows by partition, sizes, ranges, ancestors, statistics and violations of an artifact.
 
     Args:
-        artifact: its folder may lie in a store, where its parents are looked up, or alone.
-        head: first rows to show.
+        artifact: to describe; its parents are only found if it is in a store.
+        head: number of first rows to show.
     """
     manifest = artifact.manifest
-    broken = artifact.verify([parent for parent in parents_of(artifact).values() if parent])
+    broken = artifact.verify([parent for parent in find_parents(artifact).values() if parent])
     return {
         "contract": artifact.contract.name,
         "version": manifest.version,
@@ -47,32 +47,36 @@ def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
         "made": manifest.made,
         "violations": [str(violation) for violation in broken],
         "head": [] if broken or not head else _head(artifact, head),
-    }  # fmt: skip
+    }
 
 
-def as_text(found: Mapping[str, Any]) -> str:
-    """A description for people."""
-    size = f"{found['rows']:,} rows, {found['files']} files, {found['bytes'] / 2**20:.2f} MiB"
-    lines = [f"{found['contract']} (contract version {found['version']}): {found['meaning']}",
-             f"  {found['folder']}", f"  {size}, made {found['made']['at']} in {found['made']['seconds']} s",
-             "columns:", *(f"  {_column_line(column)}" for column in found["columns"])]  # fmt: skip
-    lines += _partition_lines(found["partitions"])
-    for part in ("settings", "statistics"):
-        if found[part]:
-            lines += [f"{part}:", *(f"  {line}" for line in _outline(found[part]))]
-    if found["head"]:
-        lines += ["first rows:", rows_table(tuple(found["head"][0]), (row.values() for row in found["head"]))]
-    lines += [f"VIOLATION: {violation}" for violation in found["violations"]] or ["violations: none"]
+def as_text(description: Mapping[str, Any]) -> str:
+    """A description as text."""
+    made, head = description["made"], description["head"]
+    size = f"{description['rows']:,} rows, {description['files']} files, {description['bytes'] / 2**20:.2f} MiB"
+    lines = [
+        f"{description['contract']} (contract version {description['version']}): {description['meaning']}",
+        f"  {description['folder']}",
+        f"  {size}, made {made['at']} in {made['seconds']} s",
+        "columns:",
+        *(f"  {_column_line(column)}" for column in description["columns"]),
+        *_partition_lines(description["partitions"]),
+    ]
+    for name in ("settings", "statistics"):
+        if description[name]:
+            lines += [f"{name}:", *(f"  {line}" for line in _outline(description[name]))]
+    if head:
+        lines += ["first rows:", rows_table(tuple(head[0]), (row.values() for row in head))]
+    lines += [f"VIOLATION: {violation}" for violation in description["violations"]] or ["violations: none"]
     return "\n".join(lines)
 
 
 def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]]) -> str:
-    """Rows in aligned columns, long lists and texts cut short; the first hundred, and a line where there are more."""
+    """The first hundred rows in aligned columns, with long lists and texts cut short."""
     cells = tuple(tuple(map(_cell, row)) for row in islice(rows, _SHOWN_ROWS))
     text = Table("", tuple(columns), cells).plain().removeprefix("\n")
-    return (
-        f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all" if any(True for _ in rows) else text
-    )
+    has_more = any(True for _ in rows)
+    return f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all" if has_more else text
 
 
 def _cell(value: Any) -> str:
@@ -85,32 +89,32 @@ def _cell(value: Any) -> str:
 def _rows_by_partition(artifact: Artifact) -> list[dict[str, Any]]:
     rows: Counter[tuple[tuple[str, str], ...]] = Counter()
     for entry in artifact.manifest.files:
-        rows[tuple(partition_of(entry.path).items())] += entry.rows or 0
+        rows[tuple(parse_partition(entry.path).items())] += entry.rows or 0
     return [{**dict(partition), "rows": count} for partition, count in sorted(rows.items()) if partition]
 
 
 def _partition_lines(partitions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if partitions:
         yield "rows by partition:"
-    for partition in partitions[:_SHOWN_PARTS]:
+    for partition in partitions[:_SHOWN_ENTRIES]:
         yield f"  {' → '.join(list(partition.values())[:-1]):<32} {partition['rows']:>15,}"
-    yield from _rest(len(partitions), "  ")
+    yield from _more_line(len(partitions), "  ")
 
 
 def _columns(artifact: Artifact) -> Iterator[dict[str, Any]]:
     for column in artifact.contract.columns:
-        found: dict[str, Any] = {"name": column.name, "type": str(column.type), "meaning": column.meaning}
-        found |= {"unit": column.unit} if column.unit else {}
+        description: dict[str, Any] = {"name": column.name, "type": str(column.type), "meaning": column.meaning}
+        description |= {"unit": column.unit} if column.unit else {}
         if column.name in artifact.contract.partitioned_by:
             values = sorted({partition[column.name] for partition in artifact.partitions()})
-            found |= {"minimum": values[0], "maximum": values[-1], "distinct": len(values)} if values else {}
+            description |= {"minimum": values[0], "maximum": values[-1], "distinct": len(values)} if values else {}
         else:
-            found |= _range(artifact, column.name)
-        yield found
+            description |= _range(artifact, column.name)
+        yield description
 
 
 def _range(artifact: Artifact, name: str) -> dict[str, Any]:
-    """Smallest and largest value, list lengths and nulls, one file at a time."""
+    """Smallest and largest value, longest list and number of nulls of a column, read one file at a time."""
     lows, highs, lengths, nulls = [], [], [], 0
     for path in artifact.files():
         values = read_rows(path, [name])[name]
@@ -121,48 +125,46 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
         limits = pc.min_max(values).as_py()
         lows += [limits["min"]] if limits["min"] is not None else []
         highs += [limits["max"]] if limits["max"] is not None else []
-    found = {"minimum": min(lows), "maximum": max(highs)} if lows else {}
-    return found | ({"nulls": nulls} if nulls else {}) | ({"longest": max(lengths)} if lengths else {})
+    extremes = {"minimum": min(lows), "maximum": max(highs)} if lows else {}
+    return extremes | ({"nulls": nulls} if nulls else {}) | ({"longest": max(lengths)} if lengths else {})
 
 
 def _head(artifact: Artifact, rows: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    head: list[dict[str, Any]] = []
     for table in artifact.batches():
-        found += table.slice(0, rows - len(found)).to_pylist()
-        if len(found) >= rows:
+        head += table.slice(0, rows - len(head)).to_pylist()
+        if len(head) >= rows:
             break
-    return found
+    return head
 
 
 def _column_line(column: Mapping[str, Any]) -> str:
     limits = f"{column['minimum']!s} … {column['maximum']!s}" if "minimum" in column else "empty"
-    extra = [f"{column[name]:,} {name}" for name in ("distinct", "nulls") if name in column]
-    extra += [f"longest list {column['longest']:,}"] if "longest" in column else []
+    counts = [f"{column[name]:,} {name}" for name in ("distinct", "nulls") if name in column]
+    counts += [f"longest list {column['longest']:,}"] if "longest" in column else []
     unit = f" [{column['unit']}]" if "unit" in column else ""
-    return f"{column['name']:<16} {column['type']:<20} {'; '.join([limits, *extra])} – {column['meaning']}{unit}"
+    return f"{column['name']:<16} {column['type']:<20} {'; '.join([limits, *counts])} – {column['meaning']}{unit}"
 
 
 def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Nested values, one per line; a list of mappings as a line for each. Of many mappings the first are shown."""
-    are_parts = all(isinstance(inner, dict) for inner in value.values())
-    for key, inner in islice(value.items(), _SHOWN_PARTS if are_parts else None):
+    """Nested values, one per line, and one line for each mapping of a list; only the first of many mappings."""
+    are_mappings = all(isinstance(inner, dict) for inner in value.values())
+    for key, inner in islice(value.items(), _SHOWN_ENTRIES if are_mappings else None):
         if isinstance(inner, dict) and inner:
             yield f"{indent}{key}:"
             yield from _outline(inner, indent + "  ")
         elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
             yield f"{indent}{key}:"
-            yield from (f"{indent}  {_flat(row)}" for row in inner[:_SHOWN_PARTS])
-            yield from _rest(len(inner), indent + "  ")
+            for row in inner[:_SHOWN_ENTRIES]:
+                pairs = (f"{name} {json.dumps(cell, ensure_ascii=False)}" for name, cell in row.items())
+                yield f"{indent}  {', '.join(pairs)}"
+            yield from _more_line(len(inner), indent + "  ")
         else:
             yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
-    if are_parts:
-        yield from _rest(len(value), indent)
+    if are_mappings:
+        yield from _more_line(len(value), indent)
 
 
-def _rest(parts: int, indent: str) -> Iterator[str]:
-    if parts > _SHOWN_PARTS:
-        yield f"{indent}… {parts - _SHOWN_PARTS:,} more, --json has them"
-
-
-def _flat(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in row.items())
+def _more_line(count: int, indent: str) -> Iterator[str]:
+    if count > _SHOWN_ENTRIES:
+        yield f"{indent}… {count - _SHOWN_ENTRIES:,} more, --json has them"

@@ -1,4 +1,4 @@
-"""A store at a glance: its runs, how large they are, how accurate, and what is missing of them."""
+"""An overview of a store: its runs, their sizes and accuracy, and what is missing of them."""
 
 from __future__ import annotations
 
@@ -9,39 +9,51 @@ from typing import Any
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
 from data_contracts.open_store import open_store
 from data_contracts.store.store import Store
-from flows.config.run_config import store_place
+from flows.config.run_config import store_location
 from flows.output.tables import Table, metric_values
 from flows.runner.lookup import recorded_run
 
 _AUC = MACRO, "auc"
 
 
-def find_store(place: str, store: str | None) -> Store | None:
-    """The store that a place names, a folder with runs or an address; the given one for no place; else None."""
-    if not place:
-        return open_store(store or store_place())
-    return open_store(place) if "://" in place or (Path(place) / "runs").is_dir() else None
+def resolve_store(location: str, store: str | None) -> Store | None:
+    """The store to list, or None.
+
+    Args:
+        location: a folder with runs or an address; another text names no store; an empty one names `store`.
+        store: the store of the command's options; by default $EDDA_STORE or ./edda-store.
+    """
+    if not location:
+        return open_store(store or store_location())
+    return open_store(location) if "://" in location or (Path(location) / "runs").is_dir() else None
 
 
 def overview(store: Store) -> dict[str, Any]:
     """The store's address and its runs, by name."""
-    return {"store": str(store), "runs": [_run(name, store) for name in store.run_names()]}
+    return {"store": str(store), "runs": [_describe_run(name, store) for name in store.run_names()]}
 
 
-def overview_text(found: Mapping[str, Any]) -> str:
-    """An overview for people."""
+def overview_text(store: Mapping[str, Any]) -> str:
+    """An overview as text."""
     header = "run", "made", "domains", "interactions", "mean test auc", "artifacts", "MiB"
-    runs = tuple(
-        (run["name"], run["made"] or "–", *(_number(run[name], "{:,}") for name in ("domains", "interactions")),
-         _number(run["auc"], "{:.3f}"), str(run["artifacts"]), f"{run['bytes'] / 2**20:,.1f}")
-        for run in found["runs"]
-    )  # fmt: skip
-    title = f"Runs in {found['store']}{'' if runs else ': none'}"
-    unfinished = [f"UNFINISHED: {run['unfinished']}" for run in found["runs"] if run["unfinished"]]
-    return "\n".join([Table(title, header, runs).plain() if runs else title, *unfinished])
+    rows = tuple(
+        (
+            run["name"],
+            run["made"] or "–",
+            _number(run["domains"], "{:,}"),
+            _number(run["interactions"], "{:,}"),
+            _number(run["auc"], "{:.3f}"),
+            str(run["artifacts"]),
+            f"{run['bytes'] / 2**20:,.1f}",
+        )
+        for run in store["runs"]
+    )
+    title = f"Runs in {store['store']}{'' if rows else ': none'}"
+    unfinished = [f"UNFINISHED: {run['unfinished']}" for run in store["runs"] if run["unfinished"]]
+    return "\n".join([Table(title, header, rows).plain() if rows else title, *unfinished])
 
 
-def _run(name: str, store: Store) -> dict[str, Any]:
+def _describe_run(name: str, store: Store) -> dict[str, Any]:
     view = recorded_run(name, store)
     artifacts = {role: artifact for role, artifact in view.artifacts.items() if artifact.is_readable}
     manifests = {role: artifact.manifest for role, artifact in artifacts.items()}

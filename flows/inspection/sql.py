@@ -1,4 +1,4 @@
-"""Questions in SQL to artifacts: each is a view in DuckDB, its partition columns among the others."""
+"""SQL queries over artifacts: each artifact is a view in DuckDB, with its partition columns."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FETCHED = 1024
-"""Rows that are taken from DuckDB at a time."""
+"""Rows that are fetched from DuckDB at a time."""
 
 
 class QueryError(ValueError):
-    """SQL that is wrong, or does more than look."""
+    """SQL that is wrong, or that does more than read."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query found: the columns' names, each once, and the rows, read as they are asked for."""
+    """The result of a query: distinct names of columns, and rows, which are fetched as they are consumed."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
@@ -30,15 +30,15 @@ class Answer:
 
 @contextmanager
 def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None) -> Iterator[Answer]:
-    """Run one SELECT over artifacts; nothing can be changed by it.
+    """Run one SELECT over artifacts; it cannot change anything.
 
     Args:
         artifacts: by role; a role's view has underscores in place of its hyphens (`checkpoint_2022`).
-        sql: one statement of DuckDB's that reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE, SHOW.
-        missing: what of an unfinished run there is no view of, in words; told where the statement is wrong.
+        sql: one DuckDB statement that reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE, SHOW.
+        missing: which artifacts an unfinished run lacks, as text for the error message.
 
     Raises:
-        QueryError: the statement is wrong, there is not one, or it would write; the message names the views.
+        QueryError: the statement is wrong, there is not exactly one, or it would write; the message names the views.
     """
     import duckdb
 
@@ -61,7 +61,7 @@ def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None)
 
 
 def _create_view(connection: DuckDBPyConnection, name: str, artifact: Artifact) -> None:
-    """Columns in the contract's order; partition values stay text, so that `0042` is no number."""
+    """Create a view with columns in the contract's order; partition values stay text, so `0042` does not become 42."""
     columns = ", ".join(f'"{column.name}"' for column in artifact.contract.columns)
     files = ", ".join(f"'{_quoted(str(path))}'" for path in artifact.files())
     if files:
@@ -78,13 +78,13 @@ def _quoted(text: str) -> str:
 
 
 def _distinct(names: Iterator[str]) -> tuple[str, ...]:
-    """A name that comes again gets `_1` behind it."""
-    found: dict[str, None] = {}
+    """Names with `_1` appended to those that occur again."""
+    distinct: dict[str, None] = {}
     for name in names:
-        while name in found:
+        while name in distinct:
             name += "_1"  # noqa: PLW2901
-        found[name] = None
-    return tuple(found)
+        distinct[name] = None
+    return tuple(distinct)
 
 
 def _rows(connection: DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:

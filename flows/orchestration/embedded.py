@@ -20,8 +20,8 @@ ENVIRONMENT = {
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
-"""No telemetry; patience with the embedded API, which takes 15 to 25 s to start on a busy machine; no complaints about
-what is logged before and after a flow."""
+"""No telemetry; a long time-out for the embedded API, which takes 15 to 25 s to start on a busy machine; no warnings
+about log messages before and after a flow."""
 
 
 def run_flows(specs: Sequence[RunSpec], stage: str | None, watch: Watch, digests: Digests) -> list[Outcome]:
@@ -29,8 +29,8 @@ def run_flows(specs: Sequence[RunSpec], stage: str | None, watch: Watch, digests
 
     Args:
         specs: the runs.
-        stage: one stage and what it needs; all by default.
-        watch: follows the work.
+        stage: one stage and what it needs; all stages if None.
+        watch: shows progress.
         digests: of the log files that this process has read.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The Prefect flow `edda`: every stage a task, as one full run or up to a single stage.
+"""The Prefect flow `edda`: every stage is a task, in a full run or up to a single stage.
 
-Several deployments share the flow; `prefect.yaml` names them. A stage decides by its artifacts' keys whether there is
-anything to do, so a repeated run is a row of tasks in state `Skipped`.
+Several deployments share the flow; `prefect.yaml` lists them. The keys of its artifacts show whether a stage has
+anything to do, so a repeated run consists of tasks in state `Skipped`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flows.orchestration.page import link_artifact, page_progress, show_outcome
 from flows.output.console import PACKAGES, Watch
 from flows.report.keep import keep_report
 from flows.runner.execute import Execution, Outcome, make_roles, run_stages
-from flows.runner.failures import in_one_line, is_passing
+from flows.runner.failures import format_failure, is_transient
 from flows.runner.plan import Plan
 from flows.runner.stages import STAGE_NAMES
 from pipeline.logs.discovery import Digests
@@ -36,7 +36,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 @dataclass
 class _Session:
-    """What the process that starts a flow hands to it, and gets back from it: a flow's parameters are JSON."""
+    """Objects that a flow and the process that starts it exchange; they cannot be parameters, which must be JSON."""
 
     watch: Watch
     digests: Digests
@@ -51,8 +51,8 @@ def run_flow(spec: RunSpec, stage: str | None, watch: Watch, digests: Digests) -
 
     Args:
         spec: the run.
-        stage: one stage and what it needs; all by default.
-        watch: follows the work.
+        stage: one stage and what it needs; all stages if None.
+        watch: shows progress.
         digests: of the log files that this process has read.
     """
     session = _Session(watch, digests)
@@ -67,8 +67,8 @@ def run_flow(spec: RunSpec, stage: str | None, watch: Watch, digests: Digests) -
 
 
 def _retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Wrong input stays wrong: only errors that pass are tried again."""
-    return is_passing(state.data)
+    """Retry only after errors that may pass; wrong input stays wrong."""
+    return is_transient(state.data)
 
 
 @task(
@@ -80,11 +80,11 @@ def _retry(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=_retry,
 )
 def work_on_stage(plan: Plan, stage: str, roles: list[str], watch: Watch) -> Any:
-    """Make a stage's missing artifacts; `Skipped` where there are none. Each artifact of the stage gets a link."""
+    """Make a stage's missing artifacts and link all of its artifacts; `Skipped` if none are missing."""
     try:
         made = make_roles(plan, stage, roles, watch)
-    except Exception as error:  # the task's border: the state tells a person what a traceback would bury
-        return _failed(error)
+    except Exception as error:  # the state shows people one line in place of a traceback
+        return _failed_state(error)
     for role, step in plan.steps.items():
         if step.stage == stage and (artifact := plan.find(role)):
             link_artifact(plan.config.name, role, artifact)
@@ -96,32 +96,32 @@ def work_on_stage(plan: Plan, stage: str, roles: list[str], watch: Watch) -> Any
 
 def _work(plan: Plan, stage: str, roles: list[str], watch: Watch) -> dict[str, Artifact]:
     state: Any = work_on_stage(plan, stage, roles, watch)
-    keys = state.result()  # raises what made the task fail
+    keys = state.result()  # raises the task's error
     return {role: artifact for role in keys if (artifact := plan.find(role))}
 
 
-def _failed(error: Exception) -> Any:
-    get_run_logger().debug("what led to it", exc_info=error)
-    return Failed(message=in_one_line(error), data=error)
+def _failed_state(error: Exception) -> Any:
+    get_run_logger().debug("traceback of the failure", exc_info=error)
+    return Failed(message=format_failure(error), data=error)
 
 
-def _tell_no_more(error: Exception) -> None:
-    """Keep Prefect from logging, when the process of a flow run ends, the traceback of what was told in one line.
+def _silence_traceback(error: Exception) -> None:
+    """Keep Prefect from logging the traceback of an error that is already in the log, when the process ends.
 
-    What no words were found for, a mistake of this program perhaps, keeps its traceback.
+    Unexpected errors, which may be bugs of this program, keep their traceback.
     """
 
-    def is_news(record: logging.LogRecord) -> bool:
+    def is_another_error(record: logging.LogRecord) -> bool:
         return record.levelno < logging.ERROR or not record.exc_info or record.exc_info[1] is not error
 
     if isinstance(error, ValueError | OSError):
         for name in ("prefect.flow_runs", "prefect.engine"):
-            logging.getLogger(name).addFilter(is_news)
+            logging.getLogger(name).addFilter(is_another_error)
 
 
 @contextmanager
-def _logs_of_packages() -> Iterator[None]:
-    """In a worker, what terminals show goes to the flow run's log."""
+def _show_package_logs() -> Iterator[None]:
+    """In a worker, send the packages' log messages, which a terminal would show, to the flow run's log."""
     unset = [logger for name in PACKAGES if (logger := logging.getLogger(name)).level == logging.NOTSET]
     try:
         for logger in unset:
@@ -138,8 +138,8 @@ def _run(spec: RunSpec, stage: str | None) -> None:
     if session:
         execution = Execution(_work, session.watch, command, session.digests)
         session.outcome = outcome = run_stages(spec.config, stage, execution)
-    else:  # a worker's process, which no terminal watches
-        with _logs_of_packages():
+    else:  # a worker's process, without a terminal
+        with _show_package_logs():
             outcome = run_stages(spec.config, stage, Execution(_work, page_progress, command))
     if stage is None:
         keep_report(outcome.config.name, outcome.plan.store)
@@ -153,19 +153,19 @@ def edda(
     overrides: list[str] = [],  # noqa: B006 - never changed, and None would be no list in the page's form
     stage: StageName = "full",
 ) -> Any:
-    """Bring a run up to date: what exists is skipped, what is missing is made.
+    """Bring a run up to date: make what is missing, skip what exists.
 
     Args:
         run: Path of the run's TOML file, as the worker sees it.
-        seed: Train with this seed only, in place of the file's train.seeds.
-        overrides: KEY=VALUE over the file's values, each a line of its own, e.g. train.epochs=5.
+        seed: Train with this seed only, instead of the file's train.seeds.
+        overrides: KEY=VALUE to override the file's values, one per line, e.g. train.epochs=5.
         stage: The stage to bring up to date, with all that it needs; all stages by default.
     """
     seeds = [] if seed is None else [f"train.seeds=[{seed}]"]
     try:
         _run(RunSpec(Path(run), (*overrides, *seeds)), None if stage == "full" else stage)
-    except Exception as error:  # the flow's border, as the task's
-        get_run_logger().error(in_one_line(error))
-        _tell_no_more(error)
-        return _failed(error)
+    except Exception as error:  # as in the task
+        get_run_logger().error(format_failure(error))
+        _silence_traceback(error)
+        return _failed_state(error)
     return Completed()

@@ -1,4 +1,4 @@
-"""Bring runs up to date the cheapest way: nothing heavy is imported where there is nothing to do."""
+"""Bring runs up to date the cheapest way: if there is nothing to do, nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.logs.discovery import Digests
 
 
 def bring_up_to_date(specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool) -> list[Outcome]:
-    """Make what is missing of each run. Every log file is read once for its digest, however many runs read it.
+    """Make what is missing of each run. Every log file is read only once for its digest, however many runs use it.
 
     Args:
-        specs: the runs, made one after another.
-        stage: one stage and what it needs; all by default.
-        watch: follows the work.
-        prefect: work as a Prefect flow, otherwise as plain functions.
+        specs: the runs, to be made one after another.
+        stage: one stage and what it needs; all stages if None.
+        watch: shows progress.
+        prefect: run as a Prefect flow, otherwise as plain functions.
 
     Returns:
-        What each run has, in the same order; `made` is empty where there was nothing to do.
+        The outcome of each run, in the same order; `made` is empty if there was nothing to do.
     """
     digests = Digests()
-    finished = _finished(specs, stage, digests)
+    finished = _find_finished(specs, stage, digests)
     if finished is not None:
         return finished
     if prefect:
@@ -42,8 +42,8 @@ def _run(spec: RunSpec, stage: str | None, watch: Watch, digests: Digests) -> Ou
     return outcome
 
 
-def _finished(specs: Sequence[RunSpec], stage: str | None, digests: Digests) -> list[Outcome] | None:
-    """The runs' outcomes where nothing is missing, else None."""
+def _find_finished(specs: Sequence[RunSpec], stage: str | None, digests: Digests) -> list[Outcome] | None:
+    """The runs' outcomes if nothing is missing of any of them, otherwise None."""
     outcomes = []
     for spec in specs:
         plan = make_plan(spec.config, digests)
@@ -53,7 +53,7 @@ def _finished(specs: Sequence[RunSpec], stage: str | None, digests: Digests) -> 
         outcome = Outcome(plan, artifacts, [], known_costs(plan, artifacts))
         outcomes.append(outcome)
         if not is_recorded(outcome) and not plan.store.is_run_locked(spec.config.name):
-            record(outcome)  # whoever works on a run of this name will record it
+            record(outcome)  # if another process works on a run of this name, that will record it
         if stage is None:
             keep_report(spec.config.name, plan.store)
     return outcomes

@@ -1,4 +1,4 @@
-"""What a person sees: bars on a terminal while a run works, a plain line every few seconds elsewhere; answers."""
+"""Console output: progress bars on a terminal, otherwise a plain line every few seconds; results and messages."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from data_contracts.progress import Progress, Unit
 log = logging.getLogger(__name__)
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
-"""From a role that is about to be made to whoever is told how far it is."""
+"""Takes the role of an artifact that is about to be made; the progress of making it is reported to the context."""
 
 PACKAGES = ("data_contracts", "pipeline", "model", "flows")
 SECONDS_BETWEEN_LINES = 5.0
 
-
 _SHORTEST_MEASURED = 1.0
-"""Seconds that a speed is measured over, at least."""
+"""Least seconds that a speed is measured over."""
 
 _WIDEST_BAR = 40
 
 
 class Pace:
-    """How far work is, how fast it goes and how long it will take, in words.
+    """Progress, speed and remaining time of some work, as text.
 
-    Speed is that of the second half of the time since the first call, so it follows the work, and what an earlier
-    attempt had finished and this one only counts is soon forgotten.
+    Speed is measured over the second half of the time since the first call. So it follows changes, and units that an
+    earlier attempt had finished and this one only counts soon have no effect on it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,23 +43,23 @@ class Pace:
         self._calls: deque[tuple[float, int]] = deque()
         self._first = self._last = clock()
 
-    def told(self, done: int, total: int, unit: str, note: str = "") -> str:
-        """`12,000 of 96,510 nodes, 35.1 k nodes/s, 3 s left`, the note before the speed; without what is not known."""
-        words = [f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}", *([note] if note else [])]
+    def summary(self, done: int, total: int, unit: str, note: str = "") -> str:
+        """Progress as `12,000 of 96,510 nodes, the note, 35.1 k nodes/s, 3 s left`, without what is unknown."""
+        phrases = [f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}", *([note] if note else [])]
         speed = self._speed(done, total, unit)
         if speed:
-            parts, part = (unit.parts, unit.part) if isinstance(unit, Unit) else (1, unit)
-            words.append(_shown_speed(speed * parts, part))
+            steps, step_name = (unit.steps, unit.step_name) if isinstance(unit, Unit) else (1, unit)
+            phrases.append(_format_speed(speed * steps, step_name))
         if speed and done < total:
-            words.append(f"{_shown_time((total - done) / speed)} left")
-        return ", ".join(words)
+            phrases.append(f"{_format_time((total - done) / speed)} left")
+        return ", ".join(phrases)
 
     def _speed(self, done: int, total: int, unit: str) -> float | None:
-        """Units per second, None where nothing was done for long enough to know."""
+        """Units per second; None if nothing was finished or too little time has passed."""
         now, calls = self._clock(), self._calls
-        counted = (str(unit), total, *((unit.parts, unit.part) if isinstance(unit, Unit) else ()))
+        counted = (str(unit), total, *((unit.steps, unit.step_name) if isinstance(unit, Unit) else ()))
         if counted != self._counted or done < calls[-1][1]:
-            # The first of anything began when what was told before it ended; of more, some may be an earlier attempt's.
+            # A first unit started when the report before it ended; more units may partly be an earlier attempt's.
             calls.clear()
             calls.append((self._last, 0) if done == 1 else (now, done))
             self._counted, self._first = counted, calls[0][0]
@@ -72,8 +71,8 @@ class Pace:
         return units / seconds if units and seconds >= _SHORTEST_MEASURED else None
 
 
-def _shown_speed(speed: float, unit: str) -> str:
-    """Per second, or per the shortest longer time in which one is done: `35.1 k nodes/s`, `20 epochs/min`."""
+def _format_speed(speed: float, unit: str) -> str:
+    """Speed per second, minute or hour, the shortest in which one unit is done: `35.1 k nodes/s`, `20 epochs/min`."""
     seconds, name = next((item for item in ((1, "s"), (60, "min")) if speed * item[0] >= 0.9995), (3600, "h"))
     number = speed * seconds
     prefixes = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
@@ -81,19 +80,19 @@ def _shown_speed(speed: float, unit: str) -> str:
     return f"{number / scale:.3g}{prefix} {unit}/{name}"
 
 
-def _shown_time(seconds: float) -> str:
-    """Whole seconds, from 100 s on minutes, from 100 min on hours."""
+def _format_time(seconds: float) -> str:
+    """Time in whole seconds, from 100 s in minutes, from 100 min in hours."""
     if seconds < 99.5:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 99.5 * 60 else f"{round(seconds / 3600)} h"
 
 
-def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Watch:
-    """Watch work by log lines: nothing before the first few seconds, then one line every few seconds.
+def log_lines(write_line: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Watch:
+    """Show progress as log lines: nothing in the first few seconds, then one line every few seconds.
 
     Args:
-        tell: takes a line, e.g. a logger's `info`.
-        clock: seconds.
+        write_line: takes a line, e.g. a logger's `info`.
+        clock: returns seconds.
     """
 
     @contextmanager
@@ -102,10 +101,10 @@ def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.m
 
         def progress(done: int, total: int, unit: str, note: str = "") -> None:
             nonlocal last
-            told = pace.told(done, total, unit, note)
+            summary = pace.summary(done, total, unit, note)
             if clock() - last >= SECONDS_BETWEEN_LINES:
                 last = clock()
-                tell(f"{role}: {told}")
+                write_line(f"{role}: {summary}")
 
         yield progress
 
@@ -113,18 +112,19 @@ def log_lines(tell: Callable[[str], object], clock: Callable[[], float] = time.m
 
 
 def bars(console: Console) -> Watch:
-    """Watch work by a progress bar that leaves nothing behind; the log line of each artifact stays."""
+    """Show progress as a bar that disappears when the work is done."""
 
     @contextmanager
     def watch(role: str) -> Iterator[Progress]:
         bar = BarColumn(None, table_column=Column(max_width=_WIDEST_BAR))
-        columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[summary]}"), TimeElapsedColumn())
         pace = Pace()
         with RichProgress(*columns, console=console, transient=True) as display:
-            task = display.add_task(role, total=None, told="")
+            task = display.add_task(role, total=None, summary="")
 
             def progress(done: int, total: int, unit: str, note: str = "") -> None:
-                display.update(task, completed=done, total=total or None, told=pace.told(done, total, unit, note))
+                summary = pace.summary(done, total, unit, note)
+                display.update(task, completed=done, total=total or None, summary=summary)
 
             yield progress
 
@@ -132,13 +132,13 @@ def bars(console: Console) -> Watch:
 
 
 def watcher() -> Watch:
-    """Bars where standard error is a terminal, log lines elsewhere."""
+    """Progress bars if standard error is a terminal, otherwise log lines."""
     console = Console(stderr=True)
     return bars(console) if console.is_terminal else log_lines(log.info)
 
 
 class ConsoleLines(logging.Handler):
-    """Log records as lines of a console, above the bars."""
+    """Prints log records as lines of a console, above the progress bars."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -146,12 +146,12 @@ class ConsoleLines(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; its text is no markup."""
+        """Print one record, without interpreting its text as markup."""
         self.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_logs(console: Console, level: int = logging.INFO) -> None:
-    """Send what the project's packages log to a console, once."""
+    """Send the log records of the project's packages to a console, in place of earlier handlers."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.setLevel(level)
@@ -159,11 +159,11 @@ def show_logs(console: Console, level: int = logging.INFO) -> None:
         logger.propagate = False
 
 
-def answer(text: str) -> None:
-    """Print what a command was asked for."""
+def print_result(text: str) -> None:
+    """Print the result of a command to standard output."""
     print(text)
 
 
-def tell(text: str) -> None:
-    """Print what a person wants to know beside the answer."""
+def inform(text: str) -> None:
+    """Print a message for people to standard error."""
     print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Small plots as SVG that lies inside a page: its text and lines take their colours from the page's CSS."""
+"""Plots: small ones as SVG for an HTML page, whose CSS gives them their colours, and the learning curve as PNG."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_contracts.contracts import CHECKPOINT
+from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = 8
-"""Series that a page tells apart; `var(--series-0)` and so on are their colours."""
+"""Number of colours of series in a page: `var(--series-0)` and so on."""
 
 STANDS_OUT = -1
-"""In place of a colour's number: the text's colour, and thicker."""
+"""In place of a colour's number: a thicker line in the colour of the text."""
 
 _INK, _RULE, _REST = "#0000b0", "#0000b1", "#0000b2"
-_CSS = {_INK: "currentColor", _RULE: "var(--rule)", _REST: "var(--muted)",
-        **{f"#0000a{number}": f"var(--series-{number})" for number in range(COLOURS)}}  # fmt: skip
-"""Colours that matplotlib draws in → what they become."""
+_CSS = {
+    _INK: "currentColor",
+    _RULE: "var(--rule)",
+    _REST: "var(--muted)",
+    **{f"#0000a{number}": f"var(--series-{number})" for number in range(COLOURS)},
+}
+"""Colour that matplotlib draws with → the colour in the page."""
 
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "edda", "text.parse_math": False, "font.family": "sans-serif",
@@ -39,29 +44,35 @@ _STYLE: Any = {
     "lines.linewidth": 1.4, "savefig.transparent": True,
 }  # fmt: skip
 _WIDTH, _HEIGHT = 5.2, 3.1
-"""Inches of one plot: two side by side fill a desktop's page, one a phone's."""
+"""Size of one plot in inches: two side by side fill the page on a desktop, one on a phone."""
 
-_UNWANTED = [re.compile(pattern, re.DOTALL) for pattern in (
-    r"<metadata>.*?</metadata>", r"<style.*?</style>", r' width="[\d.]+pt" height="[\d.]+pt"', r' xmlns[:\w]*="[^"]*"',
-    r'(?<=<g) id="[^"]*"', r" font-family: [^;]*;", r' transform="rotate\(-0 [^"]*"',
-)]  # fmt: skip
-"""What a page has already, or has one of for many plots."""
+_UNWANTED = re.compile(
+    r"<metadata>.*?</metadata>"
+    r"|<style.*?</style>"
+    r'| width="[\d.]+pt" height="[\d.]+pt"'
+    r'| xmlns[:\w]*="[^"]*"'
+    r'|(?<=<g) id="[^"]*"'
+    r"| font-family: [^;]*;"
+    r'| transform="rotate\(-0 [^"]*"',
+    re.DOTALL,
+)
+"""Markup that the page itself has, or that would clash among several plots."""
 
 Points = tuple[Sequence[float] | NDArray[np.generic], Sequence[float] | NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a plot and the number of its colour."""
+    """One line of a plot."""
 
     points: Points
     number: int | None = None
-    """None: one of many that are not told apart; STANDS_OUT: in the text's colour."""
+    """Number of its colour; None: one of many lines of the same colour; STANDS_OUT: in the text's colour."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Values with intervals, one for each label; a gap where the value is no number."""
+    """Values with intervals, one for each label; NaN leaves a gap."""
 
     values: Sequence[float]
     low: Sequence[float]
@@ -76,9 +87,9 @@ def line_plot(
     Args:
         title: of the plot.
         axes: labels of x and y.
-        lines: the last lies on top.
+        lines: the last is drawn on top.
         scale: of both axes, linear or log.
-        marked: an x to draw a dashed line at.
+        marked: x of a dashed vertical line.
     """
 
     def draw(plot: Axes) -> None:
@@ -102,7 +113,7 @@ def line_plot(
 
 
 def bars(title: str, label: str, values: Mapping[str, float]) -> str:
-    """A horizontal bar for each name, the first on top."""
+    """A horizontal bar for each name, the first at the top."""
 
     def draw(plot: Axes) -> None:
         plot.set(xlabel=label)
@@ -114,15 +125,15 @@ def bars(title: str, label: str, values: Mapping[str, float]) -> str:
 
 
 def intervals(title: str, labels: Sequence[str], spreads: Sequence[Spread]) -> str:
-    """Values with intervals, labels downwards, the spreads of one label close together."""
+    """Values with intervals; the labels run downwards, and the spreads of one label are close together."""
     step = 0.7 / max(1, len(spreads))
 
     def draw(plot: Axes) -> None:
         for number, spread in enumerate(spreads):
             value = np.array(spread.values)
-            reach = np.abs(np.array([spread.low, spread.high]) - value)
-            place = np.arange(len(labels)) + (number - (len(spreads) - 1) / 2) * step
-            plot.errorbar(value, place, xerr=reach, fmt="o", markersize=4, color=_colour(number), elinewidth=1.4)
+            error = np.abs(np.array([spread.low, spread.high]) - value)
+            y = np.arange(len(labels)) + (number - (len(spreads) - 1) / 2) * step
+            plot.errorbar(value, y, xerr=error, fmt="o", markersize=4, color=_colour(number), elinewidth=1.4)
         plot.set_yticks(range(len(labels)), labels)
         plot.set_ylim(len(labels) - 0.5, -0.5)
         plot.grid(False, axis="y")
@@ -135,52 +146,46 @@ def _colour(number: int | None) -> str:
 
 
 def _svg(title: str, draw: Callable[[Axes], None], height: float = _HEIGHT) -> str:
-    """An `<svg>` element as wide as its place in the page, in the page's font and colours."""
+    """An `<svg>` element without a fixed width, in the page's font and colours."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     stream = StringIO()
     with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names stay text, and a browser has other fonts
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # text stays text, and browsers have other fonts
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         plot = figure.subplots()
         draw(plot)
         plot.set_title(title)
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    for unwanted in _UNWANTED:
-        text = unwanted.sub("", text)
-    return re.sub(r"#0000[ab]\d", lambda found: _CSS[found.group()], text)
-
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    text = _UNWANTED.sub("", text[text.index("<svg") :])
+    return re.sub(r"#0000[ab]\d", lambda colour: _CSS[colour.group()], text)
 
 
 def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
-    """Loss and the score that selects, by epoch, means over domains, a line for each seed; the kept epoch is marked.
+    """Loss and selecting score by epoch, as means over domains, a line for each seed with its best epoch marked.
 
     Args:
         artifacts: of a run, by role.
 
     Returns:
-        A PNG; None where the run has no checkpoint.
+        A PNG; None if the run has no checkpoint.
     """
     from matplotlib.figure import Figure
 
-    checkpoints = {role: found for role, found in artifacts.items() if found.contract is CHECKPOINT}
+    checkpoints = {role: artifact for role, artifact in artifacts.items() if artifact.contract is CHECKPOINT}
     if not checkpoints:
         return None
     figure = Figure(figsize=(9, 3.4), dpi=80, layout="constrained")
-    losses, measures = figure.subplots(1, 2)
+    losses, scores = figure.subplots(1, 2)
     for role, checkpoint in checkpoints.items():
         table, seed = checkpoint.read(), role.partition("-")[2]
-        kept = int(checkpoint.statistics.get("epoch", 0))
-        _line(losses, _mean(table.filter(pc.equal(table["metric"], "loss"))), kept, seed)
-        _line(measures, _mean(table.filter(pc.equal(table["metric"], "score"))), kept, seed)
-    score = f"Validation score: {selected_by(next(iter(checkpoints.values())))}"
-    for axes, title in ((losses, "Training loss"), (measures, score)):
+        best = checkpoint.statistics_as(CheckpointStatistics)["epoch"]
+        _line(losses, _means_by_epoch(table, "loss"), best, seed)
+        _line(scores, _means_by_epoch(table, "score"), best, seed)
+    score = f"Validation score: {selection_measure(next(iter(checkpoints.values())))}"
+    for axes, title in ((losses, "Training loss"), (scores, score)):
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -190,18 +195,19 @@ def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
     return picture.getvalue()
 
 
-def selected_by(checkpoint: Artifact) -> str:
-    """The measure of the validation split that a training's epochs are selected by; AUC where nothing is selected."""
+def selection_measure(checkpoint: Artifact) -> str:
+    """The validation measure that a training's epochs are selected by; AUC if nothing is selected."""
     return str(checkpoint.manifest.settings.get("select_by", "auc"))
 
 
-def _mean(table: pa.Table) -> dict[int, float]:
-    """Epoch → the mean of its values, in order."""
-    means = table.group_by("epoch").aggregate([("value", "mean")]).sort_by("epoch")
+def _means_by_epoch(history: pa.Table, metric: str) -> dict[int, float]:
+    """Epoch → the mean of a metric's values, in order."""
+    values = history.filter(pc.equal(history["metric"], metric))
+    means = values.group_by("epoch").aggregate([("value", "mean")]).sort_by("epoch")
     return dict(zip(means["epoch"].to_pylist(), means["value_mean"].to_pylist(), strict=True))
 
 
-def _line(axes: Axes, values: Mapping[int, float], kept: int, seed: str) -> None:
+def _line(axes: Axes, values: Mapping[int, float], best: int, seed: str) -> None:
     (line,) = axes.plot(list(values), list(values.values()), label=seed)
-    if kept in values:
-        axes.plot([kept], [values[kept]], "o", color=line.get_color())
+    if best in values:
+        axes.plot([best], [values[best]], "o", color=line.get_color())

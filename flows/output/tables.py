@@ -1,10 +1,9 @@
-"""A run's results as tables: metrics by domain, where the artifacts are, what they weigh."""
+"""Tables of a run's results: metrics by domain, artifacts and their sizes, and what an update reused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +11,6 @@ import pyarrow.compute as pc
 from data_contracts.contracts import (
     CHECKPOINT,
     INTERACTIONS,
-    KINDS,
     MACRO,
     METRICS,
     NODES,
@@ -22,13 +20,14 @@ from data_contracts.contracts import (
     TEST,
     Role,
 )
+from data_contracts.statistics import CheckpointStatistics, NodesStatistics, PairsStatistics, ReachStatistics
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import partition_of
+from data_contracts.store.files import parse_partition
 
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of text: a title, a header, rows; first column left, the others right, unless all are `left`."""
+    """A small table of text. The first column is aligned left, the others right, or all left if `left` is set."""
 
     title: str
     header: tuple[str, ...]
@@ -39,10 +38,14 @@ class Table:
         """Aligned columns for a terminal or a log."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        text = ["  ".join(_aligned(cell, width, i and not self.left)
-                          for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-                for line in lines]  # fmt: skip
-        return "\n".join([self.title, *(line.rstrip() for line in text)])
+        text = [self.title]
+        for line in lines:
+            first, *others = (
+                cell.ljust(width) if self.left or not column else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            text.append("  ".join([first, *others]).rstrip())
+        return "\n".join(text)
 
     def markdown(self) -> str:
         """A Markdown table under its title."""
@@ -56,13 +59,15 @@ Values = Mapping[tuple[str, str], Mapping[str, float]]
 
 
 def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str], dict[str, float]]:
-    """The estimates of one split, the mean over seeds where there are several."""
+    """The estimates of one split, as means over seeds if there are several."""
     table = metrics.read()
     table = table.filter(pc.equal(table["split"], split))
     overall = table.filter(pc.is_null(table["seed"]))
-    chosen: pa.Table = overall if overall.num_rows else table
-    return {(row["domain"], row["metric"]): {name: row[name] for name in ("value", "low", "high", "rows")}
-            for row in chosen.to_pylist()}  # fmt: skip
+    estimates: pa.Table = overall if overall.num_rows else table
+    return {
+        (row["domain"], row["metric"]): {name: row[name] for name in ("value", "low", "high", "rows")}
+        for row in estimates.to_pylist()
+    }
 
 
 WHERE_FROM = "Where scores come from: shares of their spread over a domain's items, mean over test users"
@@ -83,34 +88,30 @@ def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics 
 
 
 def shares_table(artifacts: Mapping[str, Artifact]) -> Table | None:
-    """Where the scores of each domain come from, in percent; None where it was not measured."""
+    """Where the scores of each domain come from, in percent; None if it was not measured."""
     values = metric_values(artifacts[METRICS.name])
     names = share_names(values)
     rows = tuple(
-        ("mean" if domain == MACRO else domain, *shares_of(values, domain, names))
+        ("mean" if domain == MACRO else domain, *format_shares(values, domain, names))
         for domain in ordered_domains(values, domain_sizes(artifacts))
     )
     return Table(WHERE_FROM, ("domain", *(name.removeprefix(SHARE) for name in names)), rows) if names else None
 
 
-def shares_of(values: Values, domain: str, names: Iterable[str]) -> tuple[str, ...]:
-    """A domain's shares as text, a dash where there is none."""
-    found = (values.get((domain, name)) for name in names)
-    return tuple("–" if share is None else f"{share['value']:.0%}" for share in found)
+def format_shares(values: Values, domain: str, names: Iterable[str]) -> tuple[str, ...]:
+    """A domain's shares as text, with a dash for one that is missing."""
+    shares = (values.get((domain, name)) for name in names)
+    return tuple("–" if share is None else f"{share['value']:.0%}" for share in shares)
 
 
 def metric_names(values: Values) -> list[str]:
-    """Measures of accuracy in the order in which they were written."""
-    return [metric for metric in _written(values) if not metric.startswith(SHARE)]
+    """Measures of accuracy, in the order in which they were written."""
+    return list(dict.fromkeys(metric for _, metric in values if not metric.startswith(SHARE)))
 
 
 def share_names(values: Values) -> list[str]:
     """Measures of where scores come from, in the order in which they were written; they add up to 1."""
-    return [metric for metric in _written(values) if metric.startswith(SHARE)]
-
-
-def _written(values: Values) -> list[str]:
-    return list(dict.fromkeys(metric for _, metric in values))
+    return list(dict.fromkeys(metric for _, metric in values if metric.startswith(SHARE)))
 
 
 def ordered_domains(values: Values, sizes: Mapping[str, int]) -> list[str]:
@@ -124,13 +125,13 @@ def domain_sizes(artifacts: Mapping[str, Artifact]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     if INTERACTIONS.name in artifacts:
         for entry in artifacts[INTERACTIONS.name].manifest.files:
-            domain = partition_of(entry.path).get("domain", "")
+            domain = parse_partition(entry.path).get("domain", "")
             sizes[domain] = sizes.get(domain, 0) + (entry.rows or 0)
     return sizes
 
 
 def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable[str] = ()) -> Table:
-    """What each artifact of a run holds, weighs and cost, whether it is new, and where it is."""
+    """Rows, size and seconds of each artifact of a run, and whether it was made just now."""
     new = set(made)
     rows = []
     for role, artifact in artifacts.items():
@@ -142,63 +143,67 @@ def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable
     return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
 
 
-def _interval(found: Mapping[str, float] | None) -> str:
-    if found is None:
+def _interval(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
         return "–"
-    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
 
 
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _aligned(cell: str, width: int, right: bool | int) -> str:
-    return cell.rjust(width) if right else cell.ljust(width)
-
-
 def reuse_table(artifacts: Mapping[str, Artifact]) -> Table | None:
-    """Domains, users and items that were known, what was copied or started from, of all there are.
+    """What an update has taken from the earlier run: known domains and nodes, copied vectors and pairs, warm tables.
 
     Args:
         artifacts: of a run, by role.
 
     Returns:
-        None where the run is from scratch.
+        None if the run is from scratch.
     """
-    made_from = artifacts[INTERACTIONS.name].manifest.parents if INTERACTIONS.name in artifacts else {}
-    before = made_from.get(str(Role(NODES).previous))
-    if before is None:
+    parents = artifacts[INTERACTIONS.name].manifest.parents if INTERACTIONS.name in artifacts else {}
+    previous_nodes = parents.get(str(Role(NODES).previous))
+    if previous_nodes is None:
         return None
-    rows = tuple(row for role, artifact in artifacts.items() for row in _reused(role, artifact))
-    return Table(f"Taken from before (nodes {before})", ("artifact", "what", "taken", "of", "new"), rows)
+    rows = tuple(row for role, artifact in artifacts.items() for row in _reuse_rows(role, artifact))
+    return Table(f"Taken from before (nodes {previous_nodes})", ("artifact", "what", "taken", "of", "new"), rows)
 
 
-def _reused(role: str, artifact: Artifact) -> Iterator[tuple[str, ...]]:
-    found = artifact.statistics
-    domains = found.get("domains", {}).items()
+def _reuse_rows(role: str, artifact: Artifact) -> Iterator[tuple[str, ...]]:
     if artifact.contract is NODES:
-        yield from _known(role, {domain: of for domain, of in domains if "known" in of})
+        yield from _known_rows(role, artifact.statistics_as(NodesStatistics))
     elif artifact.contract is REACH:
-        yield from (
-            _row(role, f"vectors of {domain}", of["copied"], of["nodes"]) for domain, of in domains if "copied" in of
-        )
-    elif artifact.contract is PAIRS and "copied" in found:
-        yield _row(role, "pairs of domains", found["copied"], found["pairs_of_domains"])
-    elif artifact.contract is CHECKPOINT and "warm_start" in found:
-        for name, rows in found["warm_start"]["tables"].items():
-            note = f"{rows['from_neighbours']:,} from neighbours, {rows['as_usual']:,} as usual"
-            yield (*_row(role, f"rows of {name}", rows["kept"], sum(rows.values()))[:-1], note)
-        seen = found["warm_start"]["held_out_rows_seen"]
-        if seen:
-            yield role, "held-out rows that were trained on before", f"{seen:,}", "", ""
+        for domain, reach in artifact.statistics_as(ReachStatistics)["domains"].items():
+            yield _reuse_row(role, f"vectors of {domain}", reach["copied"], reach["nodes"])
+    elif artifact.contract is PAIRS:
+        pairs = artifact.statistics_as(PairsStatistics)
+        yield _reuse_row(role, "pairs of domains", pairs["copied"], pairs["pairs_of_domains"])
+    elif artifact.contract is CHECKPOINT:
+        yield from _warm_start_rows(role, artifact.statistics_as(CheckpointStatistics))
 
 
-def _known(role: str, domains: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    if domains:
-        yield _row(role, "domains", sum(any(of["known"].values()) for of in domains.values()), len(domains))
-    for domain, of in domains.items():
-        yield from (_row(role, f"{kind}s of {domain}", of["known"][f"{kind}s"], of[f"{kind}s"]) for kind in KINDS)
+def _known_rows(role: str, statistics: NodesStatistics) -> Iterator[tuple[str, ...]]:
+    known = {domain: nodes["known"] for domain, nodes in statistics["domains"].items() if "known" in nodes}
+    if known:
+        yield _reuse_row(role, "domains", sum(any(counts.values()) for counts in known.values()), len(known))
+    for domain, counts in known.items():
+        nodes = statistics["domains"][domain]
+        yield _reuse_row(role, f"users of {domain}", counts["users"], nodes["users"])
+        yield _reuse_row(role, f"items of {domain}", counts["items"], nodes["items"])
 
 
-def _row(role: str, what: str, taken: int, of: int) -> tuple[str, ...]:
-    return role, what, f"{taken:,}", f"{of:,}", f"{of - taken:,}"
+def _warm_start_rows(role: str, statistics: CheckpointStatistics) -> Iterator[tuple[str, ...]]:
+    warm_start = statistics.get("warm_start")
+    if warm_start is None:
+        return
+    for name, rows in warm_start["tables"].items():
+        total = rows["kept"] + rows["from_neighbours"] + rows["as_usual"]
+        note = f"{rows['from_neighbours']:,} from neighbours, {rows['as_usual']:,} as usual"
+        yield role, f"rows of {name}", f"{rows['kept']:,}", f"{total:,}", note
+    if seen := warm_start["held_out_rows_seen"]:
+        yield role, "held-out rows that were trained on before", f"{seen:,}", "", ""
+
+
+def _reuse_row(role: str, what: str, taken: int, total: int) -> tuple[str, ...]:
+    return role, what, f"{taken:,}", f"{total:,}", f"{total - taken:,}"

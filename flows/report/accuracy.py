@@ -1,4 +1,4 @@
-"""The section on accuracy: by domain, beside other runs, with intervals."""
+"""A report's section on accuracy: metrics by domain with intervals, compared with other runs."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from flows.compare.runs import cautions, evaluated_run
 from flows.compare.tables import domain_tables, settings_table, shares_tables
 from flows.output.plots import COLOURS, Spread, intervals
 from flows.output.tables import NOTHING_MEASURED, Table, metric_names, metrics_table
-from flows.report.blocks import Block, Folded, Note, Plots, Section
+from flows.report.blocks import Block, Collapsed, Note, Plots, Section
 from flows.runner.lookup import RunView
 
 log = logging.getLogger(__name__)
 
 _OPEN = 3
-"""Domains, the smallest, whose comparison is shown unfolded."""
+"""Number of domains, the smallest ones, whose comparison is not collapsed."""
 
 _PLOTTED_DOMAINS = 30
 
 
 def accuracy_section(view: RunView) -> Section:
-    """Test metrics by domain, small ones first; beside the store's other runs on the same interactions."""
+    """Test metrics by domain, small ones first, compared with the store's other runs on the same interactions."""
     if METRICS.name not in view.artifacts:
         return Section("Accuracy", [])
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     if not metrics.rows:
         return Section("Accuracy", [Note(NOTHING_MEASURED)])
-    *domains, (_, *of_mean) = metrics.rows
-    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *of_mean)))]
-    others, left_out = _others(view)
+    *domains, (_, *means) = metrics.rows
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *means)))]
+    others, left_out = _find_comparable_runs(view)
     shown = [view, *others[: COLOURS - 1]]
-    colours = {run.name: place for place, run in enumerate(shown)}
-    blocks.append(Plots([_intervals(view, shown, metric) for metric in _plotted(view)], colours))
+    colours = {run.name: number for number, run in enumerate(shown)}
+    blocks.append(Plots([_intervals_plot(view, shown, metric) for metric in _plotted_metrics(view)], colours))
     if others:
         runs = [view, *others]
         *tables, over_domains = domain_tables(runs)
         blocks += [*tables[:_OPEN], over_domains]
-        blocks += [Folded("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
+        blocks += [Collapsed("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
         blocks += [*shares_tables(runs), settings_table(runs)]
         blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]
     else:
@@ -49,22 +49,22 @@ def accuracy_section(view: RunView) -> Section:
     return Section("Accuracy", [*blocks, *left_out])
 
 
-def _others(view: RunView) -> tuple[list[RunView], list[Note]]:
-    """Other runs of the store that were evaluated on the same interactions, and what is said of damaged ones."""
+def _find_comparable_runs(view: RunView) -> tuple[list[RunView], list[Note]]:
+    """Other runs of the store that were evaluated on the same interactions, and notes on damaged ones."""
     runs, notes = [], []
     for name in view.store.run_names():
         try:
-            if name != view.name and (run := _same_rows(view, name)):
+            if name != view.name and (run := _find_comparable(view, name)):
                 runs.append(run)
-        except (OSError, ValueError) as error:  # of somebody else's run: no reason to have no report
+        except (OSError, ValueError) as error:  # another damaged run must not prevent this run's report
             note = f"Run {name} is left out: {'; '.join(str(error).splitlines())}"
             log.warning("report of run %r: %s", view.name, note)
             notes.append(Note(note))
     return runs, notes
 
 
-def _same_rows(view: RunView, name: str) -> RunView | None:
-    """A run by its name, if it was evaluated on the same interactions and this program can read it.
+def _find_comparable(view: RunView, name: str) -> RunView | None:
+    """Look up a run by its name; None unless it was evaluated on the same interactions and is readable.
 
     Raises:
         OSError, ValueError: it is damaged.
@@ -73,10 +73,10 @@ def _same_rows(view: RunView, name: str) -> RunView | None:
     if interactions is None or artifacts.get(INTERACTIONS.name) != interactions or METRICS.name not in artifacts:
         return None
     run = evaluated_run(name, view.store)
-    if not all(_is_readable(found) for found in run.artifacts.values()):
+    if not all(_is_readable(artifact) for artifact in run.artifacts.values()):
         return None
     if problems := run.artifacts[METRICS.name].verify():
-        raise _damaged(run.artifacts[METRICS.name], problems[0])
+        raise _damage_error(run.artifacts[METRICS.name], problems[0])
     return run
 
 
@@ -84,24 +84,25 @@ def _is_readable(artifact: Artifact) -> bool:
     try:
         return artifact.is_readable
     except ValueError as error:
-        raise _damaged(artifact, f"{MANIFEST} cannot be read") from error
+        raise _damage_error(artifact, f"{MANIFEST} cannot be read") from error
 
 
-def _damaged(artifact: Artifact, problem: object) -> OSError:
+def _damage_error(artifact: Artifact, problem: object) -> OSError:
     return OSError(f"{artifact.address} is damaged: {problem}; delete it and run the run's file again")
 
 
-def _plotted(run: RunView) -> list[str]:
+def _plotted_metrics(run: RunView) -> list[str]:
     """One metric among candidates, one among all items."""
     names = metric_names(run.values)
     return [name for name in names if name == "auc" or name.startswith("full_recall")][:2]
 
 
-def _intervals(view: RunView, runs: Sequence[RunView], metric: str) -> str:
+def _intervals_plot(view: RunView, runs: Sequence[RunView], metric: str) -> str:
     domains = [domain for domain in reversed(view.sizes) if (domain, metric) in runs[0].values][:_PLOTTED_DOMAINS]
-    nothing: Mapping[str, float] = dict.fromkeys(("value", "low", "high"), np.nan)
+    missing: Mapping[str, float] = dict.fromkeys(("value", "low", "high"), np.nan)
     spreads = []
     for run in runs:
-        found = [run.values.get((domain, metric), nothing) for domain in [*domains, MACRO]]
-        spreads.append(Spread(*([own[name] for own in found] for name in nothing)))
+        estimates = [run.values.get((domain, metric), missing) for domain in [*domains, MACRO]]
+        values, low, high = ([estimate[end] for estimate in estimates] for end in ("value", "low", "high"))
+        spreads.append(Spread(values, low, high))
     return intervals(f"Test {metric}, 95 % interval", [*domains, "mean"], spreads)

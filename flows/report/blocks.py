@@ -1,4 +1,4 @@
-"""What a report is made of: the run it tells of, and the blocks of its sections."""
+"""Building blocks of the HTML report: sections, heat maps, plots, notes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from flows.output.plots import COLOURS
 from flows.output.tables import Table
 from flows.runner.lookup import RunView
 
-_IN_SQUARE = 64
-"""Domains that a square shows, at most."""
+_MOST_DOMAINS = 64
+"""Most domains of a heat map."""
 
 
 @dataclass(frozen=True)
-class Heat:
-    """A square of shares, from 0 to 1, of one domain and another, or NaN where there is nothing to say."""
+class Heatmap:
+    """A heat map: a share of one domain and another.
+
+    Attributes:
+        title: shown above.
+        domains: of the rows, and of the columns.
+        shares: float64 [domains, domains] from 0 to 1, NaN for an empty cell.
+    """
 
     title: str
     domains: Sequence[str]
@@ -26,23 +32,23 @@ class Heat:
 
     @property
     def cells(self) -> list[tuple[str, list[tuple[str, float | None, str]]]]:
-        """Rows: a domain, and for each other domain its name, the percentage and its text."""
+        """Rows: a domain, and for each column its domain, the percentage and the percentage's text."""
         return [
-            (here, [(there, *_percent(share)) for there, share in zip(self.domains, row, strict=True)])
-            for here, row in zip(self.domains, self.shares.tolist(), strict=True)
+            (row_domain, [(domain, *_percent(share)) for domain, share in zip(self.domains, row, strict=True)])
+            for row_domain, row in zip(self.domains, self.shares.tolist(), strict=True)
         ]
 
 
-def heat(view: RunView, title: str, shares: NDArray[np.float64]) -> Heat:
-    """The square of the largest domains; `shares` are of all of them, in the order of their sizes."""
-    shown = list(view.sizes)[:_IN_SQUARE]
-    left_out = f"; the {_IN_SQUARE} largest domains" if len(shown) < len(view.sizes) else ""
-    return Heat(title + left_out, shown, shares[: len(shown), : len(shown)])
+def build_heatmap(view: RunView, title: str, shares: NDArray[np.float64]) -> Heatmap:
+    """Build the heat map of the largest domains; `shares` are of all domains, from the largest to the smallest."""
+    shown = list(view.sizes)[:_MOST_DOMAINS]
+    limit = f"; the {_MOST_DOMAINS} largest domains" if len(shown) < len(view.sizes) else ""
+    return Heatmap(title + limit, shown, shares[: len(shown), : len(shown)])
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side, each an `<svg>`; a legend below, from names to numbers of colours."""
+    """Plots side by side, each an `<svg>`, above a legend of names and numbers of colours."""
 
     svgs: Sequence[str]
     legend: Mapping[str, int | None] = field(default_factory=dict)
@@ -57,20 +63,20 @@ class Note:
 
 @dataclass(frozen=True)
 class Source:
-    """Text as it stands in a file."""
+    """Text of a file, shown as it is."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Blocks that a reader may open."""
+class Collapsed:
+    """Blocks that are hidden until the reader opens them."""
 
     title: str
     blocks: Sequence[Block]
 
 
-Block = Table | Heat | Plots | Note | Source | Folded
+Block = Table | Heatmap | Plots | Note | Source | Collapsed
 
 
 @dataclass(frozen=True)
@@ -81,21 +87,21 @@ class Section:
     blocks: Sequence[Block]
 
 
-def colours_of(view: RunView) -> dict[str, int]:
-    """The domains that plots tell apart, all or the largest, and the numbers of their colours."""
+def domain_colours(view: RunView) -> dict[str, int]:
+    """Numbers of the colours of all domains, or of the largest if there are more domains than colours."""
     domains = list(view.sizes) if len(view.sizes) <= COLOURS else list(view.sizes)[: COLOURS - 1]
     return {domain: number for number, domain in enumerate(domains)}
 
 
 def legend(view: RunView) -> dict[str, int | None]:
-    """The colours of domains, and how many share the last."""
-    colours = colours_of(view)
-    rest = len(view.sizes) - len(colours)
-    return {**colours, **({f"{rest} smaller domains": None} if rest else {})}
+    """The colours of domains, and how many domains have no colour of their own."""
+    colours = domain_colours(view)
+    others = len(view.sizes) - len(colours)
+    return {**colours, **({f"{others} smaller domains": None} if others else {})}
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A count or measure with separators, a dash where it is unknown."""
+    """A count or measure with separators, or a dash if it is unknown."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 

@@ -1,8 +1,6 @@
-"""A report's section on data: sizes of domains, what was rejected, who lives in two domains, long tails."""
+"""A report's section on data: sizes of domains, rejected rows, overlap of domains, long tails."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,14 +8,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from data_contracts.contracts import INTERACTIONS, ITEM, KINDS, NODES, REJECTS, SPLITS, USER
-from data_contracts.store.artifact import Artifact
+from data_contracts.statistics import InteractionsStatistics, NodesStatistics, RejectsStatistics
 from flows.output.plots import Series, line_plot
 from flows.output.tables import Table
-from flows.report.blocks import Block, Plots, Section, colours_of, heat, legend, number
+from flows.report.blocks import Block, Plots, Section, build_heatmap, domain_colours, legend, number
 from flows.runner.lookup import RunView
 
 _TAIL_POINTS = 60
-"""Of a long tail's line."""
+"""Most points of a line."""
 
 
 def data_section(view: RunView) -> Section:
@@ -26,76 +24,83 @@ def data_section(view: RunView) -> Section:
     if INTERACTIONS.name in view.artifacts:
         blocks += [_sizes_table(view), *_rejected_tables(view)]
     if NODES.name in view.artifacts:
-        entities, degrees = _nodes_by_domain(view)
+        entities, degrees = _read_nodes(view)
         if len(view.sizes) > 1:
             title = "Overlap of {}s: % of the row's that also live in the column"
-            blocks += [heat(view, title.format(kind), _overlap(entities[kind])) for kind in KINDS]
-        blocks.append(Plots([_tails(view, kind, degrees[kind]) for kind in KINDS], legend(view)))
+            blocks += [build_heatmap(view, title.format(kind), _overlap(entities[kind])) for kind in KINDS]
+        blocks.append(Plots([_long_tail_plot(view, kind, degrees[kind]) for kind in KINDS], legend(view)))
     return Section("Data", blocks)
 
 
 def _sizes_table(view: RunView) -> Table:
-    domains = _statistics(view, INTERACTIONS.name)
-    anchors = _statistics(view, NODES.name)
-    names = ("users", "items", *SPLITS, "duplicates", "leaked", "cold")
+    # Every domain with interactions is in the statistics, but an unfinished run may have no nodes yet.
+    interactions = view.artifacts[INTERACTIONS.name].statistics_as(InteractionsStatistics).get("domains", {})
+    nodes = view.artifacts[NODES.name].statistics_as(NodesStatistics)["domains"] if NODES.name in view.artifacts else {}
     rows = []
     for domain, size in view.sizes.items():
-        found = domains.get(domain, {})
-        each = size / found["users"] if found.get("users") else None
-        known = [number(anchors.get(domain, {}).get("anchors")), *(number(found.get(name)) for name in names)]
-        rows.append((domain, number(size), number(each, 1), *known))
-    return Table("Domains, the largest first", ("domain", "interactions", "per user", "anchors", *names), tuple(rows))
+        ingested = interactions[domain]
+        counts = (
+            nodes[domain]["anchors"] if nodes else None,
+            ingested["users"],
+            ingested["items"],
+            ingested["train"],
+            ingested["valid"],
+            ingested["test"],
+            ingested["duplicates"],
+            ingested["leaked"],
+            ingested["cold"],
+        )
+        per_user = size / ingested["users"] if ingested["users"] else None
+        rows.append((domain, number(size), number(per_user, 1), *map(number, counts)))
+    counted = ("anchors", "users", "items", *SPLITS, "duplicates", "leaked", "cold")
+    header = ("domain", "interactions", "per user", *counted)
+    return Table("Domains, the largest first", header, tuple(rows))
 
 
 def _rejected_tables(view: RunView) -> list[Table]:
     if REJECTS.name not in view.artifacts:
         return []
-    found = view.artifacts[REJECTS.name].statistics
-    rows = tuple((reason, number(count)) for reason, count in sorted(found.get("reasons", {}).items()))
-    title = f"Rejected, of {number(found.get('raw_rows'))} raw rows"
+    rejects = view.artifacts[REJECTS.name].statistics_as(RejectsStatistics)
+    rows = tuple((reason, number(count)) for reason, count in sorted(rejects["reasons"].items()))
+    title = f"Rejected, of {number(rejects['raw_rows'])} raw rows"
     return [Table(title if rows else f"{title}: none", ("reason", "rows"), rows)]
-
-
-def _statistics(view: RunView, role: str) -> dict[str, Any]:
-    artifact = view.artifacts.get(role)
-    return dict(artifact.statistics.get("domains", {})) if artifact else {}
 
 
 Numbers = NDArray[np.int32]
 
 
-def _nodes_by_domain(view: RunView) -> tuple[dict[str, list[Numbers]], dict[str, list[Numbers]]]:
-    """By kind, for each domain: its users' or items' numbers over all domains, and their train degrees."""
-    nodes: Artifact = view.artifacts[NODES.name]
+def _read_nodes(view: RunView) -> tuple[dict[str, list[Numbers]], dict[str, list[Numbers]]]:
+    """Kind → for each domain the numbers of its users or items over all domains; and kind → their train degrees."""
+    nodes = view.artifacts[NODES.name]
     entities: dict[str, list[Numbers]] = {USER: [], ITEM: []}
     degrees: dict[str, list[Numbers]] = {USER: [], ITEM: []}
     for domain in view.sizes:
         table = nodes.read(["kind", "entity", "train_degree"], domain=domain)
         for kind in KINDS:
-            own = table.filter(pc.equal(table["kind"], kind))
-            entities[kind].append(own["entity"].to_numpy())
-            degrees[kind].append(own["train_degree"].to_numpy())
+            rows = table.filter(pc.equal(table["kind"], kind))
+            entities[kind].append(rows["entity"].to_numpy())
+            degrees[kind].append(rows["train_degree"].to_numpy())
     return entities, degrees
 
 
 def _overlap(entities: list[Numbers]) -> NDArray[np.float64]:
-    """float64 [domains, domains]: share of the row domain's entities that the column domain has too, NaN on itself."""
-    indptr = np.cumsum([0, *(own.size for own in entities)])
+    """float64 [domains, domains]: share of the row domain's entities that the column domain has, too; NaN on itself."""
+    indptr = np.cumsum([0, *(numbers.size for numbers in entities)])
     indices = np.concatenate(entities)
-    lives = sp.csr_array((np.ones(indices.size, np.int64), indices, indptr))
-    common = (lives @ lives.T).toarray().astype(np.float64)
+    memberships = sp.csr_array((np.ones(indices.size, np.int64), indices, indptr))
+    common = (memberships @ memberships.T).toarray().astype(np.float64)
     size = np.diff(indptr).astype(np.float64)
     shares: NDArray[np.float64] = common / np.maximum(size, 1.0)[:, None]
     np.fill_diagonal(shares, np.nan)
     return shares
 
 
-def _tails(view: RunView, kind: str, degrees: list[Numbers]) -> str:
+def _long_tail_plot(view: RunView, kind: str, degrees: list[Numbers]) -> str:
     lines = []
-    for domain, own in zip(view.sizes, degrees, strict=True):
-        falling = np.sort(own[own > 0])[::-1]
+    for domain, domain_degrees in zip(view.sizes, degrees, strict=True):
+        falling = np.sort(domain_degrees[domain_degrees > 0])[::-1]
         if falling.size:
-            places = np.unique(np.geomspace(1, falling.size, _TAIL_POINTS).astype(np.int64))
-            lines.append(Series((places, falling[places - 1]), colours_of(view).get(domain)))
+            ranks = np.unique(np.geomspace(1, falling.size, _TAIL_POINTS).astype(np.int64))
+            lines.append(Series((ranks, falling[ranks - 1]), domain_colours(view).get(domain)))
     axes = (f"{kind}s, the busiest first", "train interactions")
     return line_plot(f"Long tail of {kind}s", axes, lines, scale="log")

@@ -1,4 +1,4 @@
-"""A report's section on evidence from walks: how a blend of vectors and evidence ranks, by the share of evidence."""
+"""A report's section on evidence from walks: accuracy of vectors and evidence by the share of evidence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -14,11 +13,11 @@ from data_contracts.contracts import BLEND, METRICS
 from data_contracts.store.artifact import Artifact
 from flows.output.plots import COLOURS, STANDS_OUT, Series, line_plot
 from flows.output.tables import Table, shares_table
-from flows.report.blocks import Block, Folded, Note, Plots, Section, number
+from flows.report.blocks import Block, Collapsed, Note, Plots, Section, number
 from flows.runner.lookup import RunView
 
 _OPEN = 4
-"""Domains, the largest, whose curve is shown unfolded."""
+"""Number of domains, the largest ones, whose curve is not collapsed."""
 
 _PLOTTED_DOMAINS = 30
 
@@ -36,7 +35,7 @@ _NO_EVIDENCE = "This run ranks by vectors alone: blend.evidence is false."
 
 def evidence_section(view: RunView) -> Section:
     """The curve that each domain's blend was chosen from, and where scores come from, vectors and evidence."""
-    blends = {role.partition("-")[2]: found for role, found in view.artifacts.items() if found.contract is BLEND}
+    blends = {role.partition("-")[2]: blend for role, blend in view.artifacts.items() if blend.contract is BLEND}
     blocks = _blend_blocks(view, blends) if blends else []
     if not (blends or view.config.get("blend", {}).get("evidence", False)):
         blocks = [Note(_NO_EVIDENCE)]
@@ -45,24 +44,30 @@ def evidence_section(view: RunView) -> Section:
 
 
 def _blend_blocks(view: RunView, blends: Mapping[str, Artifact]) -> list[Block]:
-    """Tables and plots of the blends, by seed."""
-    curves = {seed: _curves_by_domain(blend) for seed, blend in blends.items()}
-    domains = [domain for domain in view.sizes if all(domain in of_seed for of_seed in curves.values())]
-    by_domain = {domain: [of_seed[domain] for of_seed in curves.values()] for domain in domains}
-    seeds = {f"seed {seed}": place % COLOURS for place, seed in enumerate(curves)} if len(curves) > 1 else {}
+    """Tables and plots of the blends.
+
+    Args:
+        view: the run.
+        blends: by seed.
+    """
+    curves = [_read_curves(blend) for blend in blends.values()]
+    domains = [domain for domain in view.sizes if all(domain in by_domain for by_domain in curves)]
+    by_domain = {domain: [curves_of_seed[domain] for curves_of_seed in curves] for domain in domains}
+    seeds = {f"seed {seed}": number % COLOURS for number, seed in enumerate(blends)} if len(blends) > 1 else {}
     plots = [_plot(domain, by_domain[domain]) for domain in domains[:_PLOTTED_DOMAINS]]
     blocks: list[Block] = [_table(by_domain), Note(_CURVES), Plots(plots[:_OPEN], seeds)]
-    return [*blocks, Folded("Smaller domains", [Plots(plots[_OPEN:], seeds)])] if plots[_OPEN:] else blocks
+    return [*blocks, Collapsed("Smaller domains", [Plots(plots[_OPEN:], seeds)])] if plots[_OPEN:] else blocks
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """The blends that were tried in one domain by one seed, by ascending share of evidence.
+    """The blends that were tried in one domain for one seed, by ascending share of evidence.
 
     Attributes:
-        shares, ndcg: float64 (blends); from 0, vectors alone, to 1, evidence alone, where these were tried.
-        chosen: position of the one that is served.
-        users: validation users that it was chosen by.
+        shares: float64 (blends), from 0, vectors alone, to 1, evidence alone, if these were tried.
+        ndcg: float64 (blends), NDCG@20 of each.
+        chosen: position of the blend that is served.
+        users: number of validation users that it was chosen by.
     """
 
     shares: NDArray[np.float64]
@@ -71,36 +76,37 @@ class _Curve:
     users: int
 
     def at(self, share: float) -> float:
-        """NDCG@20 of a share, NaN where it was not tried."""
+        """NDCG@20 of a share, NaN if it was not tried."""
         tried = self.ndcg[self.shares == share]
         return float(tried[0]) if tried.size else float("nan")
 
 
-def _curves_by_domain(blend: Artifact) -> dict[str, _Curve]:
+def _read_curves(blend: Artifact) -> dict[str, _Curve]:
+    """Read the curves of all domains."""
     table = blend.read(["domain", "share", "full_ndcg@20", "users", "chosen"])
-    return {domain: _curve(table.filter(pc.equal(table["domain"], domain)))
-            for domain in pc.unique(table["domain"]).to_pylist()}  # fmt: skip
+    curves = {}
+    for domain in pc.unique(table["domain"]).to_pylist():
+        rows = table.filter(pc.equal(table["domain"], domain))
+        shares, ndcg = rows["share"].to_numpy(), rows["full_ndcg@20"].to_numpy()
+        curves[domain] = _Curve(shares, ndcg, rows["chosen"].to_pylist().index(True), rows["users"][0].as_py())
+    return curves
 
 
-def _curve(rows: pa.Table) -> _Curve:
-    shares, ndcg = rows["share"].to_numpy(), rows["full_ndcg@20"].to_numpy()
-    return _Curve(shares, ndcg, rows["chosen"].to_pylist().index(True), rows["users"][0].as_py())
-
-
-def _table(curves: dict[str, list[_Curve]]) -> Table:
-    """What vectors and evidence do alone and together, means over seeds."""
+def _table(curves_by_domain: dict[str, list[_Curve]]) -> Table:
+    """Accuracy of vectors and evidence, alone and blended, as means over seeds."""
     rows = []
-    for domain, of_seeds in curves.items():
-        ends = [float(np.mean([curve.at(share) for curve in of_seeds])) for share in (0.0, 1.0)]
-        chosen, share = (float(np.mean([getattr(c, name)[c.chosen] for c in of_seeds])) for name in ("ndcg", "shares"))
-        measures = (number(None if np.isnan(value) else value, 4) for value in (*ends, chosen))
-        rows.append((domain, number(of_seeds[0].users), number(share, 2), *measures))
+    for domain, curves in curves_by_domain.items():
+        vectors_alone, evidence_alone = (float(np.mean([curve.at(share) for curve in curves])) for share in (0.0, 1.0))
+        blended = float(np.mean([curve.ndcg[curve.chosen] for curve in curves]))
+        share = float(np.mean([curve.shares[curve.chosen] for curve in curves]))
+        measures = [number(None if np.isnan(ndcg) else ndcg, 4) for ndcg in (vectors_alone, evidence_alone, blended)]
+        rows.append((domain, number(curves[0].users), number(share, 2), *measures))
     header = ("domain", "users", "share of evidence", "vectors alone", "evidence alone", "blend")
     return Table("Full NDCG@20 on the validation split, largest domains first", header, tuple(rows))
 
 
 def _plot(domain: str, curves: Sequence[_Curve]) -> str:
-    lines = [Series((curve.shares, curve.ndcg), place) for place, curve in enumerate(curves)]
+    lines = [Series((curve.shares, curve.ndcg), colour) for colour, curve in enumerate(curves)]
     dots = [Series((curve.shares[[curve.chosen]], curve.ndcg[[curve.chosen]]), STANDS_OUT) for curve in curves]
     axes = "share of evidence (0: vectors alone, 1: evidence alone)", "full NDCG@20"
     return line_plot(domain, axes, [*lines, *dots])

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, written beside the run's links in the store."""
+"""The report of a run: one self-contained HTML file in the run's folder in the store."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write_report(view: RunView, output: Path | None = None) -> Path:
         Where it is.
 
     Raises:
-        ValueError: nothing of the run was made yet.
-        PermissionError: the file's folder may only be read.
+        ValueError: the run has no artifact yet.
+        PermissionError: the file's folder is read-only.
     """
     if not view.artifacts:
         raise ValueError(f"run {view.name!r} has made nothing yet; start it with: edda run RUN.toml")
@@ -49,11 +49,14 @@ def write_report(view: RunView, output: Path | None = None) -> Path:
 
 
 def as_html(view: RunView) -> str:
-    """The report as a page; whatever comes from the logs is escaped."""
+    """The report as a page; all text from the logs is escaped."""
     environment = Environment(
-        loader=PackageLoader("flows.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("flows.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["kind"] = lambda block: type(block).__name__
     page = environment.get_template("report.html.j2")
     moments = sorted(artifact.manifest.made["at"] for artifact in view.artifacts.values())
@@ -71,7 +74,7 @@ def _sections(view: RunView) -> Iterator[Section]:
 
 
 def _figures(view: RunView) -> Iterator[tuple[str, str]]:
-    """What a reader wants to know first: names and numbers."""
+    """The numbers at the top of the page, with their names."""
     artifacts = view.artifacts
     if INTERACTIONS.name in artifacts:
         yield "domains", number(len(view.sizes))

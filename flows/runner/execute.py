@@ -1,4 +1,4 @@
-"""Run a plan stage by stage: what exists is left alone, what is missing is made, the run is recorded."""
+"""Execute a plan stage by stage: make what is missing, leave what exists, and record the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.runs import Attempt, Cost, RunRecord
-from flows.config.run_config import RunConfig, store_place
+from flows.config.run_config import RunConfig, store_location
 from flows.output.console import Watch
 from flows.runner.plan import Plan, Step, make_plan
 from flows.runner.stages import STAGE_NAMES
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 def no_watcher(_role: str) -> AbstractContextManager[Progress]:
-    """Watch nothing."""
+    """Show no progress."""
     return nullcontext(silent)
 
 
 Work = Callable[[Plan, str, list[str], Watch], Mapping[str, Artifact]]
-"""Make the named missing roles (perhaps none) of one stage, watched."""
+"""Makes the given missing roles, perhaps none, of one stage, and shows progress."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has and what of it is new."""
+    """The result of bringing a run up to date."""
 
     plan: Plan
     artifacts: dict[str, Artifact]
@@ -48,7 +48,7 @@ class Outcome:
     made: list[str]
     """Roles that were made just now, in order."""
     costs: dict[str, Cost] = field(default_factory=dict)
-    """Stage → what it cost the last time that the run's name made its artifacts."""
+    """Stage → its cost the last time that a run of the name made its artifacts."""
 
     @property
     def config(self) -> RunConfig:
@@ -57,10 +57,10 @@ class Outcome:
 
 
 def make_roles(plan: Plan, stage: str, roles: list[str], watch: Watch = no_watcher) -> dict[str, Artifact]:
-    """The plain way to work on a stage: make its missing roles one after another."""
+    """Make the missing roles of a stage, one after another, as plain function calls."""
     made = {}
     for role in roles:
-        if plan.find(role) is None:  # else it came with the role before
+        if plan.find(role) is None:  # otherwise it was made together with an earlier role
             log.info("%s: making %s", stage, role)
         try:
             with watch(role) as progress:
@@ -72,19 +72,19 @@ def make_roles(plan: Plan, stage: str, roles: list[str], watch: Watch = no_watch
 
 
 def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
-    """Make one artifact of a run; its parents exist.
+    """Make one artifact of a run, whose parents exist.
 
     Raises:
         RuntimeError: the stage's artifact has another key than planned: the table of stages and the function disagree.
-        FileNotFoundError: what an update goes on from was deleted.
+        FileNotFoundError: an artifact of the update's base was deleted.
     """
     step = plan.steps[role]
     product, seed = step.product, step.role.seed
-    parents = _parents(plan, step)
+    parents = _find_parents(plan, step)
     if (artifact := plan.find(role)) is None:
-        options: dict[str, Any] = _options_of_training(plan, step) if product.contract is CHECKPOINT else {}
+        options: dict[str, Any] = _training_options(plan, step) if product.contract is CHECKPOINT else {}
         if product.previous:
-            options["previous"] = _previous(plan, step)
+            options["previous"] = _find_previous(plan, step)
         made = resolve_name(product.function)(
             plan.store,
             product.settings(plan.config, seed),
@@ -99,29 +99,29 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
     return artifact
 
 
-def _parents(plan: Plan, step: Step) -> dict[str, Artifact]:
-    """The step's parents by role; those of an earlier run are only looked for."""
+def _find_parents(plan: Plan, step: Step) -> dict[str, Artifact]:
+    """The step's parents by role, without those of the update's base, which must only exist."""
     roles = {text: Role.parse(text) for text in step.parents}
     artifacts = {text: plan.store.find(role.contract, step.parents[text]) for text, role in roles.items()}
     absent = [text for text, artifact in artifacts.items() if artifact is None]
-    for text in absent:
-        if roles[text].is_previous:
-            address = f"{plan.store}/{roles[text].contract.name}/{step.parents[text]}"
-            raise missing_base_error(plan.config.name, address)
+    if absent_previous := [text for text in absent if roles[text].is_previous]:
+        text = absent_previous[0]
+        address = f"{plan.store}/{roles[text].contract.name}/{step.parents[text]}"
+        raise missing_base_error(plan.config.name, address)
     if absent:
-        raise RuntimeError(f"{step.role}: {', '.join(absent)} must exist before it, and does not")
+        raise RuntimeError(f"{step.role}: its parents {', '.join(absent)} must exist and do not")
     return {text: artifact for text, artifact in artifacts.items() if artifact and not roles[text].is_previous}
 
 
-def _previous(plan: Plan, step: Step) -> dict[str, Artifact]:
-    """What an update hands to the stage; nothing where not all of it is there."""
+def _find_previous(plan: Plan, step: Step) -> dict[str, Artifact]:
+    """Artifacts of the update's base that the stage gets; none unless all of them exist."""
     roles = plan.previous_roles(step.role, step.product)
     artifacts = {str(role): artifact for role in roles if (artifact := plan.find_previous(role))}
     return artifacts if len(artifacts) == len(roles) else {}
 
 
-def _options_of_training(plan: Plan, step: Step) -> dict[str, Any]:
-    """Where the curves of a training are shown, and the processes that share it."""
+def _training_options(plan: Plan, step: Step) -> dict[str, Any]:
+    """Where a training shows its curves, and the processes that share the work."""
     from model.compute.column_parallel import SINGLE_PROCESS
     from model.training.tracking import Tracking
 
@@ -130,19 +130,19 @@ def _options_of_training(plan: Plan, step: Step) -> dict[str, Any]:
 
 
 def is_finished(plan: Plan, stage: str | None = None) -> bool:
-    """Nothing is left to do for a stage, or for the full run."""
+    """Nothing is left to do for a stage, or by default for the full run."""
     wanted = plan.roles(stage)
     return bool(wanted) and (WORLD.name not in plan.steps or len(plan.steps) > 1) and not plan.missing(wanted)
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is worked on.
+    """How to execute a run.
 
     Attributes:
         work: makes the missing roles of a stage; a scheduler wraps its own task around `make_roles`.
-        watch: follows the making of each role: bars on a terminal, log lines elsewhere.
-        command: continues the run when it is interrupted; kept in its record.
+        watch: shows the progress of each role: bars on a terminal, log lines elsewhere.
+        command: resumes the run if it is interrupted; kept in its record.
         digests: of the log files that this process has read.
     """
 
@@ -153,15 +153,15 @@ class Execution:
 
 
 def run_stages(config: RunConfig, stage: str | None = None, execution: Execution | None = None) -> Outcome:
-    """Bring a run, or one stage of it and what that needs, up to date, and record it under the run's name.
+    """Bring a run, or one of its stages and what that needs, up to date, and record it under the run's name.
 
     Args:
         config: the run.
-        stage: its command; all stages by default.
-        execution: how; by plain functions, watched by nobody, by default.
+        stage: a stage's command; all stages by default.
+        execution: by default as plain function calls, without progress.
     """
     execution = execution or Execution()
-    with open_store(store_place(config)).lock_run(config.name):
+    with open_store(store_location(config)).lock_run(config.name):
         return _run_stages(config, stage, execution)
 
 
@@ -188,7 +188,7 @@ def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> O
 
 
 def _run_stage(plan: Plan, stage: str, roles: list[str], execution: Execution, costs: dict[str, Cost]) -> None:
-    """Make the missing roles of a stage; its cost is added to `costs`."""
+    """Make the missing roles of a stage and add its cost to `costs`."""
     started = time.monotonic()
     with resident_memory() as peak:
         execution.work(plan, stage, roles, execution.watch)
@@ -197,7 +197,7 @@ def _run_stage(plan: Plan, stage: str, roles: list[str], execution: Execution, c
 
 
 def _record_attempt(plan: Plan, stage: str | None, execution: Execution, costs: Mapping[str, Cost]) -> None:
-    """Record what a run is about to make, so that nothing of it is garbage when the run is killed."""
+    """Record what a run is about to make, so that it is not garbage if the run is killed."""
     missing = plan.missing(plan.roles(stage))
     if not missing:
         return
@@ -217,7 +217,7 @@ def _record_attempt(plan: Plan, stage: str | None, execution: Execution, costs: 
 def stages_needed(plan: Plan, stage: str | None) -> list[str]:
     """Stages that a stage (or the full run) needs, itself included, in order."""
     waiting = plan.roles(stage)
-    needed: set[str] = set()
+    needed: set[str] = set()  # stages
     while waiting:
         role = waiting.pop()
         needed.add(plan.steps[role].stage)
@@ -226,14 +226,14 @@ def stages_needed(plan: Plan, stage: str | None) -> list[str]:
 
 
 def record(outcome: Outcome) -> None:
-    """Link the run's artifacts under its name, with its settings and what each artifact cost; no attempt is left."""
+    """Record a finished run under its name: its artifacts, settings and costs; the record of the attempt is removed."""
     finished = RunRecord.build(
         outcome.config.name,
         outcome.artifacts,
         config=outcome.config.model_dump(mode="json"),
         seconds={role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         made=outcome.made,
-        before=dict(outcome.plan.before),
+        before=dict(outcome.plan.base),
         log_versions={file.name: file.version for file in outcome.plan.logs},
         costs=outcome.costs,
         peak_memory_mib=peak_memory_mib(),
@@ -243,7 +243,7 @@ def record(outcome: Outcome) -> None:
 
 
 def _unlink_stale_index(outcome: Outcome) -> None:
-    """Unlink an index of vectors that the run no longer serves: useless, it would keep them from being garbage."""
+    """Unlink an index of vectors that the run no longer serves; the link would only keep them from being garbage."""
     store, name = outcome.plan.store, outcome.config.name
     index = store.link_target(name, INDEX.name)
     if index is None or EMBEDDINGS.name not in outcome.artifacts:
@@ -251,18 +251,18 @@ def _unlink_stale_index(outcome: Outcome) -> None:
     served = {role: artifact.folder.name for role, artifact in served_artifacts(outcome.artifacts).items()}
     if not index.is_readable or index.manifest.parents != served:
         store.unlink(name, INDEX.name)
-        log.info("the index of run %r was of other vectors; make one of these with: edda index %s", name, name)
+        log.info("the index of run %r was built from other vectors; build a new one with: edda index %s", name, name)
 
 
 def is_recorded(outcome: Outcome) -> bool:
-    """The run's record names these artifacts already, and no attempt."""
+    """The run's record already names exactly these artifacts, and no attempt."""
     store = outcome.plan.store
     recorded = store.record(outcome.config.name)
     return recorded is not None and store.recorded(recorded) == outcome.artifacts and recorded.attempt is None
 
 
 def known_costs(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Cost]:
-    """What stages had cost when the run's name was last recorded or begun, where their artifacts are the same."""
+    """Costs of stages from the last record and attempt of the run's name, if their artifacts are still the same."""
     recorded = plan.store.record(plan.config.name)
     if recorded is None:
         return {}
@@ -270,13 +270,8 @@ def known_costs(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Cost
     if recorded.attempt:
         sources = [*sources, (recorded.attempt.planned, recorded.attempt.costs)]
     costs: dict[str, Cost] = {}
-    for keys, of_stages in sources:
-        changed = {
-            step.stage for role, step in plan.steps.items() if role in artifacts and _key(keys, role) != step.key
-        }
-        costs |= {stage: cost for stage, cost in of_stages.items() if stage not in changed}
+    for recorded_artifacts, recorded_costs in sources:
+        keys = {role: key for role, (_, key) in recorded_artifacts.items()}
+        changed = {step.stage for role, step in plan.steps.items() if role in artifacts and keys.get(role) != step.key}
+        costs |= {stage: cost for stage, cost in recorded_costs.items() if stage not in changed}
     return costs
-
-
-def _key(keys: Mapping[str, tuple[str, str]], role: str) -> str | None:
-    return keys[role][1] if role in keys else None

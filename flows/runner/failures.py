@@ -1,29 +1,39 @@
-"""What went wrong in a run: whether trying again may help, and one line that says what, where and how to go on."""
+"""Failures of runs: whether a retry may help, and a message of one line with place, cause and remedy."""
 
 from __future__ import annotations
 
 import errno
 
-_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESTALE}
+_TRANSIENT_ERRNOS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.EIO,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ESTALE,
+}
 
-_CUT_SHORT = " requested and "
-"""NumPy's words where a file takes fewer values than were to be written: no errno, no reason."""
-
-
-def is_passing(error: BaseException) -> bool:
-    """An error that may be gone on the next try: a connection, a time-out, an interrupted or busy file system."""
-    return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING)
-
-
-def is_the_machines(error: BaseException) -> bool:
-    """An error of the operating system, whose words name neither stage nor remedy; NumPy's of a full disk too."""
-    return isinstance(error, OSError) and (error.errno is not None or _CUT_SHORT in str(error))
+_SHORT_WRITE = " requested and "
+"""Part of NumPy's message if fewer values were written than requested; the error has no errno and no reason."""
 
 
-def in_one_line(error: BaseException) -> str:
-    """Where it stopped, if a stage had begun; the error's own words; how to go on."""
-    where = [*getattr(error, "__notes__", [])][-1:]
-    words = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-    words += " (is the disk full?)" if is_the_machines(error) and _CUT_SHORT in words else ""
-    remedy = "it may have passed: start it again" if is_passing(error) else "put that right and start it again"
-    return f"{': '.join([*where, '; '.join(words.splitlines())])} — {remedy}, what was finished is kept"
+def is_transient(error: BaseException) -> bool:
+    """The error may not occur on the next try: a lost connection, a time-out, an interrupted or busy file system."""
+    return isinstance(error, ConnectionError | TimeoutError) or (
+        isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS
+    )
+
+
+def is_system_error(error: BaseException) -> bool:
+    """The error is the operating system's, or NumPy's of a full disk; its message names neither stage nor remedy."""
+    return isinstance(error, OSError) and (error.errno is not None or _SHORT_WRITE in str(error))
+
+
+def format_failure(error: BaseException) -> str:
+    """One line: where the run stopped, if a stage had started; the error's message; how to continue."""
+    stage_note = [*getattr(error, "__notes__", [])][-1:]
+    message = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    message += " (is the disk full?)" if is_system_error(error) and _SHORT_WRITE in message else ""
+    remedy = "this may pass: start it again" if is_transient(error) else "fix the cause and start it again"
+    return f"{': '.join([*stage_note, '; '.join(message.splitlines())])} — {remedy}; what was finished is kept"

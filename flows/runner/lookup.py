@@ -1,4 +1,4 @@
-"""Find a run by its name, its file or its folder, finished or not: what exists of it, and how to continue it."""
+"""Look up a run, finished or not, by its name, file or folder: what exists of it, and how to resume it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_contracts.open_store import open_store
 from data_contracts.store.artifact import MANIFEST, Artifact
 from data_contracts.store.runs import Attempt, Cost
 from data_contracts.store.store import Store, open_artifact
-from flows.config.run_config import RunSpec, store_override, store_place
+from flows.config.run_config import RunSpec, store_location, store_override
 from flows.output.tables import domain_sizes, metric_values
 from flows.runner.execute import Outcome, known_costs
 from flows.runner.plan import make_plan
@@ -23,7 +23,7 @@ from flows.runner.plan import make_plan
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as readers see it, finished or not."""
+    """A run, finished or not, as commands that only read it need it."""
 
     name: str
     store: Store
@@ -32,9 +32,9 @@ class RunView:
     artifacts: Mapping[str, Artifact]
     """What exists of it, by role."""
     costs: Mapping[str, Cost] = field(default_factory=dict)
-    """By stage, where they are known."""
+    """Stage → cost, if it is known."""
     missing: str | None = None
-    """In words: what is yet to be made, and how to continue; None where the run is finished."""
+    """A sentence: what is missing, and how to resume the run; None if the run is finished."""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -64,12 +64,12 @@ class RunView:
 
 
 def report_path(root: Path, name: str) -> Path:
-    """Where the report of a run is, in the store's folder."""
+    """Path of a run's report in the store's folder."""
     return root / "runs" / name / "report.html"
 
 
 def find_run(run: str, store: str | None = None) -> RunView:
-    """A run by its TOML file, its folder in a store, or its name.
+    """Look up a run by its TOML file, its folder in a store, or its name.
 
     Args:
         run: path or name.
@@ -81,61 +81,68 @@ def find_run(run: str, store: str | None = None) -> RunView:
     if run.endswith(".toml"):
         plan = make_plan(RunSpec(Path(run), tuple(store_override(store))).config)
         artifacts = plan.existing()
-        return view_of(Outcome(plan, artifacts, [], known_costs(plan, artifacts)))
+        return build_view(Outcome(plan, artifacts, [], known_costs(plan, artifacts)))
     if (Path(run) / "run.json").exists():
         folder = Path(run).absolute()
         return recorded_run(folder.name, Store(folder.parent.parent))
-    return recorded_run(run, open_store(store or store_place()))
+    return recorded_run(run, open_store(store or store_location()))
 
 
-def view_of(outcome: Outcome) -> RunView:
-    """The view of a run that was just planned or brought up to date."""
+def build_view(outcome: Outcome) -> RunView:
+    """Build the view of a run that was just planned or brought up to date."""
     name, store = outcome.config.name, outcome.plan.store
     config = outcome.config.model_dump(mode="json")
-    return RunView(name, store, config, outcome.artifacts, outcome.costs, what_is_missing(name, store))
+    return RunView(name, store, config, outcome.artifacts, outcome.costs, describe_missing(name, store))
 
 
 def recorded_run(name: str, store: Store) -> RunView:
-    """A run by its record: the artifacts of the last finished one, else what the first attempt has made so far.
+    """Look up a run by its record: the last finished run's artifacts, or what the first attempt has made so far.
 
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
     record = store.run(name)
-    missing = _in_words(name, store, record.attempt) if record.attempt else None
+    missing = _describe_attempt(name, store, record.attempt) if record.attempt else None
     if record.config is None and record.attempt:
         attempt = record.attempt
         return RunView(name, store, attempt.config, store.find_planned(attempt), attempt.costs, missing)
     return RunView(name, store, record.config or {}, store.recorded(record), record.costs, missing)
 
 
-def what_is_missing(name: str, store: Store) -> str | None:
-    """In words what is missing of an unfinished run, and how to continue it; None where the run is finished."""
+def describe_missing(name: str, store: Store) -> str | None:
+    """A sentence: what is missing of an unfinished run, and how to resume it; None if the run is finished."""
     record = store.record(name)
-    return _in_words(name, store, record.attempt) if record and record.attempt else None
+    return _describe_attempt(name, store, record.attempt) if record and record.attempt else None
 
 
-def _in_words(name: str, store: Store, attempt: Attempt) -> str:
+def _describe_attempt(name: str, store: Store, attempt: Attempt) -> str:
     made = store.find_planned(attempt)
     missing = ", ".join(role for role in attempt.planned if role not in made) or "nothing but its record"
-    begun = f"run {name!r}, begun {attempt.at},"
+    run = f"run {name!r}, started {attempt.at},"
     in_progress = store.is_run_locked(name)
     if in_progress:
-        return f"{begun} is being worked on; missing so far: {missing}"
+        return f"{run} is in progress; missing so far: {missing}"
     if in_progress is None:
-        return f"{begun} is not finished; missing: {missing}; it goes on with: {attempt.command}"
-    return f"{begun} ended before it was finished; missing: {missing}; go on with: {attempt.command}"
+        return f"{run} is not finished; missing: {missing}; resume it with: {attempt.command}"
+    return f"{run} ended before it was finished; missing: {missing}; resume it with: {attempt.command}"
 
 
-def find_artifact(place: str, store: str | None = None) -> Artifact | None:
-    """The artifact in a folder or, as `run/role` or `contract/key`, in the store; None where the place names none.
+def find_artifact(location: str, store: str | None = None) -> Artifact | None:
+    """Look up an artifact.
+
+    Args:
+        location: its folder, or `run/role` or `contract/key` in the store.
+        store: path or address of the store; by default $EDDA_STORE, else ./edda-store.
+
+    Returns:
+        None if the location does not name an artifact.
 
     Raises:
         FileNotFoundError: the run has no such artifact.
     """
-    if (Path(place) / MANIFEST).exists():
-        return open_artifact(Path(place))
-    opened, (name, slash, role) = open_store(store or store_place()), place.partition("/")
+    if (Path(location) / MANIFEST).exists():
+        return open_artifact(Path(location))
+    opened, (name, slash, role) = open_store(store or store_location()), location.partition("/")
     if not slash:
         return None
     if name in CONTRACTS and (artifact := opened.find(CONTRACTS[name], role)):
@@ -143,7 +150,7 @@ def find_artifact(place: str, store: str | None = None) -> Artifact | None:
     if not opened.record(name):
         return None
     artifacts = recorded_run(name, opened).artifacts
-    # Links other than the index may be those of an earlier run.
+    # Links other than the index's may be of an earlier run.
     artifact = opened.linked(name, role) if role == INDEX.name else artifacts.get(role)
     if artifact is None:
         raise FileNotFoundError(

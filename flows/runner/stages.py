@@ -1,4 +1,4 @@
-"""The table of stages: what each makes and of what, which function makes it, and how people call it.
+"""The table of stages: what each stage makes, from which artifacts, by which function, and its command.
 
 The plan, the commands, the Prefect flow and its deployments follow from this table. Functions are named, not imported,
 so a command imports only the stages that it runs.
@@ -36,7 +36,7 @@ def _always(_run: RunConfig) -> bool:
     return True
 
 
-def _nothing(_run: RunConfig, _seed: int | None) -> Sequence[Role]:
+def _no_parents(_run: RunConfig, _seed: int | None) -> Sequence[Role]:
     return ()
 
 
@@ -46,16 +46,16 @@ class Product:
 
     contract: Contract
     function: str
-    """`package.module:function`; called with store, settings, parents, compute, progress and, where the product has
-    any, `previous`."""
+    """`package.module:function`; called with store, settings, parents, compute, progress and, if the product has any,
+    `previous`."""
     settings: Callable[[RunConfig, int | None], Settings]
-    """The function's settings, of a run and a seed."""
-    parents: Callable[[RunConfig, int | None], Sequence[Role]] = _nothing
-    """What it is made of."""
+    """Returns the function's settings for a run and a seed."""
+    parents: Callable[[RunConfig, int | None], Sequence[Role]] = _no_parents
+    """Returns the roles that it is made from."""
     key: Callable[[Any], Mapping[str, Any]] = lambda settings: settings.keyed()
-    """What of the settings enters the artifact's key."""
+    """Returns the settings that enter the artifact's key."""
     previous: tuple[Contract, ...] = ()
-    """Artifacts of an earlier run that an update hands to the function: all of them or none."""
+    """Artifacts of the update's base that the function gets: all of them or none."""
     keyed_previous: tuple[Contract, ...] = ()
     """Those that enter the key, because the content depends on them."""
     reads_logs: bool = False
@@ -63,56 +63,56 @@ class Product:
     per_seed: bool = False
     """There is one for each of `train.seeds`."""
     exists: Callable[[RunConfig], bool] = _always
-    """The run has such an artifact."""
+    """Says whether the run has such an artifact."""
     in_full_run: Callable[[RunConfig], bool] = _always
-    """A full run makes it; otherwise only the stage's own command, or a stage that needs it."""
+    """Says whether a full run makes it; if not, only the stage's own command does, or a stage that needs it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a run, with a command of its own."""
+    """A stage of a run, with its own command."""
 
     command: str
     help: str
     products: tuple[Product, ...]
 
 
-def _prepared() -> list[Role]:
+def _prepared_roles() -> list[Role]:
     return [Role(INTERACTIONS), Role(NODES), Role(GRAPH)]
 
 
-def _evidence(run: RunConfig) -> list[Role]:
+def _evidence_roles(run: RunConfig) -> list[Role]:
     return [Role(NEIGHBOURS)] if run.blend.evidence else []
 
 
-def _of_checkpoint(run: RunConfig, seed: int | None) -> CheckpointSettings:
+def _checkpoint_settings(run: RunConfig, seed: int | None) -> CheckpointSettings:
     return CheckpointSettings(train=run.train, seed=seed, validation=run.evaluate)
 
 
-def _trained_on(run: RunConfig, _seed: int | None) -> list[Role]:
+def _training_parents(run: RunConfig, _seed: int | None) -> list[Role]:
     aligned = [Role(PAIRS)] if run.aligns else []
-    return [*_prepared(), *aligned, *(_evidence(run) if run.train.selects_by_ndcg else [])]
+    return [*_prepared_roles(), *aligned, *(_evidence_roles(run) if run.train.selects_by_ndcg else [])]
 
 
-def _measured(run: RunConfig, _seed: int | None) -> list[Role]:
+def _evaluation_parents(run: RunConfig, _seed: int | None) -> list[Role]:
     checkpoints = [Role(CHECKPOINT, seed) for seed in run.train.seeds]
     blends = [Role(BLEND, seed) for seed in run.train.seeds] if run.blend.evidence else []
-    return [*_prepared(), *_evidence(run), *checkpoints, *blends]
+    return [*_prepared_roles(), *_evidence_roles(run), *checkpoints, *blends]
 
 
-def _listed(run: RunConfig, _seed: int | None) -> list[Role]:
-    blend = [Role(NODES), *_evidence(run), Role(BLEND, run.train.seeds[0])] if run.blend.evidence else []
+def _recommendation_parents(run: RunConfig, _seed: int | None) -> list[Role]:
+    blend = [Role(NODES), *_evidence_roles(run), Role(BLEND, run.train.seeds[0])] if run.blend.evidence else []
     return [Role(GRAPH), Role(EMBEDDINGS), *blend]
 
 
-def _world(run: RunConfig, _seed: int | None) -> Settings:
+def _world_settings(run: RunConfig, _seed: int | None) -> Settings:
     if run.world is None:
         raise ValueError("the run's file has no [world] to generate")
     return run.world
 
 
-WORLD_STAGE = Stage("world", "Generate the logs.", (Product(WORLD, "pipeline.synthetic:make_world", _world),))
-"""Comes before the others where a run generates its logs; it has no command."""
+WORLD_STAGE = Stage("world", "Generate the logs.", (Product(WORLD, "pipeline.synthetic:make_world", _world_settings),))
+"""Comes before the others if a run generates its logs; it has no command."""
 
 _INGEST = "pipeline.ingest.stage:ingest"
 
@@ -182,7 +182,7 @@ STAGES = (
         "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
         (
             Product(
-                CHECKPOINT, "model.training.stage:train", _of_checkpoint, _trained_on, per_seed=True,
+                CHECKPOINT, "model.training.stage:train", _checkpoint_settings, _training_parents, per_seed=True,
                 previous=(CHECKPOINT, INTERACTIONS, NODES, GRAPH),
                 keyed_previous=(CHECKPOINT, INTERACTIONS, NODES, GRAPH),
             ),
@@ -194,7 +194,7 @@ STAGES = (
         (
             Product(
                 BLEND, "model.evaluation.blend_stage:fit_blend", lambda run, _: run.blend,
-                lambda run, seed: [*_prepared(), *_evidence(run), Role(CHECKPOINT, seed)],
+                lambda run, seed: [*_prepared_roles(), *_evidence_roles(run), Role(CHECKPOINT, seed)],
                 per_seed=True, exists=lambda run: run.blend.evidence,
             ),
         ),
@@ -202,7 +202,7 @@ STAGES = (
     Stage(
         "evaluate",
         "Measure the checkpoints on held-out interactions.",
-        (Product(METRICS, "model.evaluation.stage:evaluate", lambda run, _: run.evaluate, _measured),),
+        (Product(METRICS, "model.evaluation.stage:evaluate", lambda run, _: run.evaluate, _evaluation_parents),),
     ),
     Stage(
         "export",
@@ -210,11 +210,11 @@ STAGES = (
         (
             Product(
                 EMBEDDINGS, "model.serving.export:export_embeddings", lambda run, _: run.export,
-                lambda run, _: [*_prepared(), Role(CHECKPOINT, run.train.seeds[0])],
+                lambda run, _: [*_prepared_roles(), Role(CHECKPOINT, run.train.seeds[0])],
             ),
             Product(
-                RECOMMENDATIONS, "model.serving.export:export_recommendations", lambda run, _: run.export, _listed,
-                key=lambda export: export.keyed_lists(),
+                RECOMMENDATIONS, "model.serving.export:export_recommendations", lambda run, _: run.export,
+                _recommendation_parents, key=lambda export: export.keyed_lists(),
             ),
         ),
     ),

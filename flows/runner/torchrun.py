@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 columns: ContextVar[ColumnParallel | None] = ContextVar("columns", default=None)
-"""The process group, if there are several processes."""
+"""The process group; None in a single process."""
 
 
-def are_several(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun has started several processes."""
+def is_multi_process(environment: Mapping[str, str]) -> bool:
+    """Torchrun has started several processes."""
     return int(environment.get("WORLD_SIZE", "1")) > 1
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
-    """Whether this process runs the command and writes files and messages."""
-    return not are_several(environment) or environment["RANK"] == "0"
+    """This process runs the command and writes files and messages."""
+    return not is_multi_process(environment) or environment["RANK"] == "0"
 
 
 def run_under_torchrun(command: Callable[[], T]) -> T | None:
-    """Run a command in the first process, with the others as workers, where it returns None; also works alone."""
-    if not are_several(os.environ):
+    """Run a command in the first process, with the others as workers, which return None; or in the only process."""
+    if not is_multi_process(os.environ):
         return command()
     from model.compute.column_parallel import process_group
     from model.training.stage import train_worker

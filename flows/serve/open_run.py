@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 
 def open_run(run: str, store: str | None, *, index: bool = False) -> Recommender:
-    """The recommender of a run.
+    """Open the recommender of a run.
 
     Args:
         run: a run's name in the store, or its TOML file.
-        store: folder of all artifacts, or its address; without it the file's, else the default.
-        index: search by the run's index, in place of exactly.
+        store: path or address of the store; by default the file's, else $EDDA_STORE, else ./edda-store.
+        index: search with the run's approximate index instead of exactly.
 
     Raises:
         UnknownError: the run has no embeddings, or no index.
@@ -30,12 +30,12 @@ def open_run(run: str, store: str | None, *, index: bool = False) -> Recommender
 
     artifact = find_index(view.store, view.artifacts)
     if artifact is None:
-        raise UnknownError(f"run {run} has no index of what it serves yet; make it with: edda index {run}")
+        raise UnknownError(f"run {run} has no index of what it serves yet; build it with: edda index {run}")
     return Recommender(view.artifacts, open_index(artifact))
 
 
 def exported_run(run: str, store: str | None) -> RunView:
-    """A run that has embeddings, by its name or TOML file.
+    """Look up a run that has embeddings, by its name or TOML file.
 
     Raises:
         UnknownError: the run has no embeddings.
@@ -44,5 +44,5 @@ def exported_run(run: str, store: str | None) -> RunView:
     if EMBEDDINGS.name not in view.artifacts:
         raise UnknownError(f"run {run} has no embeddings yet; {view.missing or 'make them with: edda export RUN.toml'}")
     if view.missing:
-        log.warning("%s; what follows was made before", view.missing)
+        log.warning("%s; using what was made before", view.missing)
     return view

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from data_contracts.seeding import generator
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import partition_of
+from data_contracts.store.files import parse_partition
 from model.data.dataset import MultiDomainData
 from model.edda.losses import pair_distance
 from model.edda.model import Edda
@@ -57,7 +57,7 @@ def load_alignment(
         intra_domains: indices of the domains that have an intra table, which alone are aligned; all by default.
     """
     index = {domain.name: number for number, domain in enumerate(dataset.domains)}
-    partitions = [partition_of(entry.path) for entry in pairs.manifest.files if entry.rows]
+    partitions = [parse_partition(entry.path) for entry in pairs.manifest.files if entry.rows]
     by_indices = {tuple(index[domain] for domain in partition.values()): partition for partition in partitions}
     for (source, target), partition in sorted(by_indices.items()):
         if intra_domains is not None and not {source, target} <= set(intra_domains):

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID, Role
-from data_contracts.progress import FinishedPart, Progress, after, silent
+from data_contracts.progress import FinishedPart, Progress, offset_progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
@@ -169,7 +169,7 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
         checkpoint = load_checkpoint(parents[role], dataset)
         blend = parents.get(str(Role(BLEND, checkpoint.seed)))
         weights = read_weights(blend) if blend else {}
-        checkpoint_progress = after(progress, number * len(dataset.domains), total)
+        checkpoint_progress = offset_progress(progress, number * len(dataset.domains), total)
         measured.append(_measure(data, checkpoint, weights, rank_tables, checkpoint_progress))
         for name, estimate in measured[-1].items():
             values = estimate.value, *estimate.interval

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from data_contracts.contracts import TEST, TRAIN, VALID
 from data_contracts.remote.client import Remote, RemoteFile, cache_folder, is_remote
-from data_contracts.settings import LogSource
+from data_contracts.settings import LogSource, expand_variables
 from data_contracts.store.files import file_digest
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID, "test": TEST}
 """Name of a split in logs, in lower case → our name."""
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -138,16 +137,14 @@ def _find_files(source: LogSource, number: int, folder: Path) -> list[LogFile]:
 
 
 def _expand_variables(path: str, label: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise LogError(
-                f"{label}: path {path!r} needs the environment variable {name}, which is not set; "
-                f"set it, e.g. export {name}=/path/to/data"
-            )
-        return os.environ[name]
-
-    return _VARIABLE.sub(value, path)
+    """Expand `${NAME}` in a path that comes from Python; paths from a run's file are expanded already."""
+    expanded, unset = expand_variables(path, os.environ)
+    if unset:
+        raise LogError(
+            f"{label}: path {path!r} needs the environment variable {unset[0]}, which is not set; "
+            f"set it, e.g. export {unset[0]}=/path/to/data"
+        )
+    return expanded
 
 
 def _local_matches(full: Path) -> list[_Match]:

@@ -14,7 +14,7 @@ from data_contracts.contracts import NODES, PAIRS
 from data_contracts.settings import PairsSettings
 from data_contracts.statistics import PairCoverage
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import partition_of
+from data_contracts.store.files import parse_partition
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,4 @@ class ReusedPairs:
 
 def _digests(artifact: Artifact, domain: str) -> list[str]:
     """Digests of a domain's files. Equal rows divided into other files count as changed, which only costs time."""
-    return [file.sha256 for file in artifact.manifest.files if partition_of(file.path) == {"domain": domain}]
+    return [file.sha256 for file in artifact.manifest.files if parse_partition(file.path) == {"domain": domain}]

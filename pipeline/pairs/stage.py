@@ -17,7 +17,7 @@ from itertools import combinations, groupby
 import numpy as np
 
 from data_contracts.contracts import PAIRS
-from data_contracts.progress import Progress, after, silent
+from data_contracts.progress import Progress, offset_progress, silent
 from data_contracts.settings import ComputeSettings, PairsSettings
 from data_contracts.statistics import PairCoverage, PairsCheck, PairsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
@@ -71,7 +71,7 @@ def pair_domains(
         done, total = 0, sum(pair.nodes for pair in new)
         for batch in bounded_ranges(entries[~is_reused], (compute.memory_mib << 20) // _BYTES_PER_ENTRY):
             pairs_of_batch = new[batch.start : batch.stop]
-            coverage += _align(pairs_of_batch, compute, after(progress, done, total))
+            coverage += _align(pairs_of_batch, compute, offset_progress(progress, done, total))
             done += sum(pair.nodes for pair in pairs_of_batch)
             progress(done, total, "nodes")
         for pair in pairs:
@@ -127,9 +127,9 @@ def _align(batch: Sequence[StoredDomainPair], compute: ComputeSettings, progress
     groups = [list(group) for _, group in groupby(small, key=lambda pair: pair.domains[0])]
     nodes, total = [sum(pair.nodes for pair in group) for group in groups], sum(pair.nodes for pair in unfinished)
     names = [" and ".join(group[0].domains) + ", …" * (len(group) > 1) for group in groups]
-    report = TaskProgress(after(progress, 0, total), "nodes", nodes, names)
+    report = TaskProgress(offset_progress(progress, 0, total), "nodes", nodes, names)
     fan_out(align_small_pairs, groups, compute, report)
-    _align_by_chunks(large, compute, after(progress, sum(nodes), total))
+    _align_by_chunks(large, compute, offset_progress(progress, sum(nodes), total))
     return [row for pair in batch for row in json.loads(pair.report_path.read_text())]
 
 

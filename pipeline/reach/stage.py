@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.contracts import REACH
-from data_contracts.progress import Progress, Unit, after, silent
+from data_contracts.progress import Progress, Unit, offset_progress, silent
 from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.statistics import DomainReachStatistics, ReachStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
@@ -79,7 +79,7 @@ def compute_reach(
             folder = draft.scratch / str(number)
             arrays = arrays_for(domain.entity.size, folder)
             computation = ReachComputation.build(walk_graph, choice.method, settings, arrays, compute, reused)
-            counts = _compute_domain(draft, folder, computation, compute, after(progress, done, total))
+            counts = _compute_domain(draft, folder, computation, compute, offset_progress(progress, done, total))
             statistics["domains"][domain.domain] = DomainReachStatistics(
                 method=choice.method,
                 reason=choice.reason,

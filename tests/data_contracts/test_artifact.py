@@ -15,7 +15,7 @@ from data_contracts.contracts import GRAPH, NODES
 from data_contracts.schema import ContractError
 from data_contracts.store.artifact import Artifact, artifact_key, read_blocks
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import partition_folder, partition_of, write_parquet
+from data_contracts.store.files import parse_partition, partition_folder, write_parquet
 from data_contracts.store.store import Store, open_artifact
 
 DOMAINS = ("d", "an odd/na=me %")
@@ -146,7 +146,7 @@ def test_whole_artifact_verifies(nodes: Artifact) -> None:
     assert nodes.verify() == []
 
 
-def graph_of(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Artifact:
+def make_graph(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Artifact:
     lists = pa.array(neighbours, pa.list_(pa.int32()))
     table = pa.table({"node": pa.array(range(len(neighbours)), pa.int32()), "neighbours": lists})
     return store.make(GRAPH, {"n": neighbours}, {"nodes": nodes}, lambda draft: draft.write(table, domain="d"))
@@ -154,8 +154,8 @@ def graph_of(store: Store, nodes: Artifact, neighbours: list[list[int]]) -> Arti
 
 def test_verify_follows_references_into_parents(nodes: Artifact, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert graph_of(store, nodes, [[999], []]).verify([nodes]) == []
-    (found,) = graph_of(store, nodes, [[1000], []]).verify([nodes])
+    assert make_graph(store, nodes, [[999], []]).verify([nodes]) == []
+    (found,) = make_graph(store, nodes, [[1000], []]).verify([nodes])
     assert found.found.startswith("('d', 1000)")
 
 
@@ -172,12 +172,12 @@ def test_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
 def test_partition_folders_round_trip(value: str) -> None:
     folder = partition_folder({"domain": value})
     assert "/" not in folder
-    assert partition_of(f"{folder}/part-00000.parquet") == {"domain": value}
+    assert parse_partition(f"{folder}/part-00000.parquet") == {"domain": value}
 
 
 @pytest.mark.parametrize("value", [".", "..", "", "a/b", "a=b", "100 %"])
 def test_awkward_partition_values_round_trip(value: str) -> None:
-    assert partition_of(f"{partition_folder({'domain': value})}/part-00000.parquet") == {"domain": value}
+    assert parse_partition(f"{partition_folder({'domain': value})}/part-00000.parquet") == {"domain": value}
 
 
 def test_key_depends_on_contract_settings_and_parents_alone() -> None:

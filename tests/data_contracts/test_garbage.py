@@ -223,7 +223,7 @@ def test_where_nobody_knows_what_must_stay_nothing_goes(tmp_path: Path, damaged:
     assert unused.verify() == []
 
 
-def test_no_store_is_told(tmp_path: Path) -> None:
+def test_no_store_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such folder, so no store; name it by --store or \$EDDA_STORE"):
         collect_garbage(tmp_path / "nothing")
 

@@ -102,8 +102,11 @@ def test_all_violations_come_in_one_error() -> None:
     with pytest.raises(ContractError) as error:
         check_table(THING, broken)
     assert [(v.column, v.row) for v in error.value.violations] == [
-        ("size", 0), ("size", 2), ("kind", 0), ("name", 1),
-    ]  # fmt: skip
+        ("size", 0),
+        ("size", 2),
+        ("kind", 0),
+        ("name", 1),
+    ]
     assert len(str(error.value).splitlines()) == 4
 
 

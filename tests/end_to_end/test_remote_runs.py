@@ -13,7 +13,7 @@ from tiny_world import random_log
 from data_contracts.open_store import open_store
 from data_contracts.remote.client import Remote
 from data_contracts.store.runs import Attempt
-from flows.runner.lookup import what_is_missing
+from flows.runner.lookup import describe_missing
 
 pytestmark = pytest.mark.slow
 
@@ -100,10 +100,10 @@ def test_a_finished_run_is_read_by_a_new_machine(run, here, monkeypatch, capsys)
 def test_an_attempt_counts_as_running_only_while_its_lock_is_held(address: str) -> None:
     store = open_store(address)
     store.begin_attempt("r", Attempt(command="edda run r.toml", at="now", config={}, planned={}, costs={}))
-    missing = "is not finished; missing: nothing but its record; it goes on with: edda run r.toml"
-    assert missing in str(what_is_missing("r", store))
+    missing = "is not finished; missing: nothing but its record; resume it with: edda run r.toml"
+    assert missing in str(describe_missing("r", store))
     with store.lock_run("r"):
-        assert "is being worked on" in str(what_is_missing("r", store))
+        assert "is in progress" in str(describe_missing("r", store))
 
 
 def test_training_on_another_machine_fetches_only_what_it_reads(run, here, monkeypatch, capsys) -> None:

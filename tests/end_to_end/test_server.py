@@ -103,8 +103,6 @@ def test_deployments_run_the_demo_and_repeat_nothing(deployment: Deployment, tmp
     assert deployment.made() == ["blend", "evaluate", "export"]
 
     assert deployment.run("align", overrides=[*short, "pairs.k=0"]) == 1
-    message = (
-        "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — put that right and start it again, what was finished is kept"
-    )
+    message = "--set pairs.k=0: pairs.k is 0, must be ≥ 1 — fix the cause and start it again; what was finished is kept"
     assert deployment.last_run()["state"]["message"] == message
     assert deployment.logged(logging.ERROR) == [message]

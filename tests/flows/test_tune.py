@@ -10,15 +10,15 @@ from filelock import FileLock
 from flows.cli.main import main
 from flows.config.run_config import ConfigError, RunSpec, load_config
 from flows.config.tune_settings import DEFAULT_SPACE, WEIGHTS_SPACE, Axis
-from flows.tune import Search, Trial, Values, as_options, best_of, search, search_of, trials_table
+from flows.tune import Search, Trial, Values, as_options, best_trial, build_search, run_search, trials_table
 
 SPACE = {"train.learning_rate": Axis(low=1e-4, high=1e-1, log=True), "train.layers": Axis(choices=(1, 2, 3))}
 
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Search:
-    present: Values = {"train.learning_rate": 0.00123456, "train.layers": 2}
-    return Search(SPACE, present, 6, 7, tmp_path / "tune" / "r.db", "study")
+    current: Values = {"train.learning_rate": 0.00123456, "train.layers": 2}
+    return Search(SPACE, current, 6, 7, tmp_path / "tune" / "r.db", "study")
 
 
 def hill(values: Values) -> float:
@@ -36,13 +36,13 @@ def recording(score: Callable[[Values], float]) -> tuple[list[Values], Callable[
 
 
 def test_the_files_own_settings_are_tried_first(wanted: Search) -> None:
-    trials = search(wanted, hill)
-    assert (len(trials), trials[0].values) == (6, wanted.present)
-    assert trials[0].score == hill(wanted.present)
+    trials = run_search(wanted, hill)
+    assert (len(trials), trials[0].values) == (6, wanted.current)
+    assert trials[0].score == hill(wanted.current)
 
 
 def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) -> None:
-    for trial in search(wanted, hill)[1:]:
+    for trial in run_search(wanted, hill)[1:]:
         rate = float(trial.values["train.learning_rate"])
         assert rate == float(f"{rate:.3g}")
         assert 1e-4 <= rate <= 1e-1
@@ -51,7 +51,7 @@ def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) 
 
 def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path: Path) -> None:
     whole, score = recording(hill)
-    search(wanted, score)
+    run_search(wanted, score)
     record = replace(wanted, record=tmp_path / "killed.db")
     asked, score = recording(hill)
 
@@ -61,24 +61,24 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path:
         return score(values)
 
     with pytest.raises(KeyboardInterrupt):
-        search(record, dying)
-    trials = search(record, score)
+        run_search(record, dying)
+    trials = run_search(record, score)
     assert asked == whole
     assert [trial.number for trial in trials] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_finished_search_asks_nothing_and_a_longer_one_only_what_is_new(wanted: Search) -> None:
-    search(wanted, hill)
+    run_search(wanted, hill)
     asked, score = recording(hill)
-    assert len(search(wanted, score)) == 6
+    assert len(run_search(wanted, score)) == 6
     assert asked == []
-    assert len(search(replace(wanted, trials=8), score)) == 8
+    assert len(run_search(replace(wanted, trials=8), score)) == 8
     assert len(asked) == 2
 
 
 def test_another_seed_draws_other_settings(wanted: Search, tmp_path: Path) -> None:
     other = replace(wanted, seed=8, record=tmp_path / "other.db")
-    assert search(wanted, hill)[1].values != search(other, hill)[1].values
+    assert run_search(wanted, hill)[1].values != run_search(other, hill)[1].values
 
 
 def test_settings_that_diverge_count_as_a_failed_trial(wanted: Search) -> None:
@@ -87,20 +87,20 @@ def test_settings_that_diverge_count_as_a_failed_trial(wanted: Search) -> None:
             raise FloatingPointError("loss is NaN")
         return hill(values)
 
-    trials = search(wanted, diverging)
+    trials = run_search(wanted, diverging)
     assert len(trials) == 6
     assert {trial.score is None for trial in trials} == {True, False}
-    assert best_of(trials).values["train.layers"] == 2
+    assert best_trial(trials).values["train.layers"] == 2
     assert trials_table(trials, "auc").rows[-1][1] == "failed"
 
 
 def test_a_search_in_which_every_trial_failed_says_so() -> None:
     with pytest.raises(ValueError, match=r"every trial failed; narrow \[tune.space\]"):
-        best_of([Trial(0, {}, None, 0.0)])
+        best_trial([Trial(0, {}, None, 0.0)])
 
 
 def test_the_record_is_an_sqlite_file(wanted: Search) -> None:
-    search(wanted, hill)
+    run_search(wanted, hill)
     with sqlite3.connect(wanted.record) as connection:
         assert connection.execute("select count(*) from trials").fetchone() == (6,)
     connection.close()
@@ -109,13 +109,13 @@ def test_the_record_is_an_sqlite_file(wanted: Search) -> None:
 def test_two_processes_do_not_share_a_search(wanted: Search) -> None:
     wanted.record.parent.mkdir()
     with FileLock(wanted.record.with_suffix(".lock")), pytest.raises(BlockingIOError, match="another process"):
-        search(wanted, hill)
+        run_search(wanted, hill)
 
 
 def test_without_optuna_the_search_says_what_to_install(wanted: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="optuna is not installed; run `pip install"):
-        search(wanted, hill)
+        run_search(wanted, hill)
 
 
 def test_options_are_ready_for_the_command_line() -> None:
@@ -132,7 +132,10 @@ def toml(folder: Path, text: str, name: str = "r") -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[tune.space]\n"train.epoch" = { choices = [1] }', "train.epoch is no known key; did you mean train.epochs?"),
+        (
+            '[tune.space]\n"train.epoch" = { choices = [1] }',
+            "train.epoch is not a known key; did you mean",
+        ),
         ('[tune.space]\n"train.layers" = { choices = [1, 99] }', "train.layers is 99, must be ≤ 8"),
         ('[tune.space]\n"train.l2" = { low = 1.0 }', "must have both low and high, or choices"),
         ('[tune.space]\n"train.l2" = { low = 1.0, high = 0.5 }', "low is 1.0, must be < high (0.5)"),
@@ -142,18 +145,18 @@ def toml(folder: Path, text: str, name: str = "r") -> Path:
         ('[train]\nmodel = "popularity"', "nothing to search for train.model 'popularity'"),
     ],
 )
-def test_a_wrong_space_is_told_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises((ConfigError, ValueError)) as told:
-        search_of([RunSpec(toml(tmp_path, text))])
-    assert message in str(told.value)
+def test_a_wrong_space_is_reported_before_anything_runs(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((ConfigError, ValueError)) as raised:
+        build_search([RunSpec(toml(tmp_path, text))])
+    assert message in str(raised.value)
 
 
 def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_not(tmp_path: Path) -> None:
     path = toml(tmp_path, "")
-    first = search_of([RunSpec(path)])
+    first = build_search([RunSpec(path)])
     assert first.record == tmp_path / "store" / "tune" / "r.db"
     assert (
-        search_of(
+        build_search(
             [
                 RunSpec(
                     path,
@@ -166,13 +169,13 @@ def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_
         ).study
         == first.study
     )
-    assert search_of([RunSpec(path, ("train.epochs=5",))]).study != first.study
-    assert search_of([RunSpec(path), RunSpec(path)]).study != first.study
+    assert build_search([RunSpec(path, ("train.epochs=5",))]).study != first.study
+    assert build_search([RunSpec(path), RunSpec(path)]).study != first.study
 
 
 @pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
 def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
-    wanted = search_of([RunSpec(toml(tmp_path, f'[train]\nmodel = "{model}"'))])
+    wanted = build_search([RunSpec(toml(tmp_path, f'[train]\nmodel = "{model}"'))])
     config = load_config(tmp_path / "r.toml")
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
@@ -182,7 +185,7 @@ def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, mo
 def test_every_default_space_of_item_weights_is_read_by_them(tmp_path: Path, weights: str) -> None:
     path = toml(tmp_path, f'[train]\nmodel = "walks"\n[neighbours]\nweights = "{weights}"')
     keyed = load_config(path).neighbours.keyed()
-    for _, name, *inner in (key.split(".") for key in search_of([RunSpec(path)]).space):
+    for _, name, *inner in (key.split(".") for key in build_search([RunSpec(path)]).space):
         assert name in keyed
         assert all(parameter in keyed[name] for parameter in inner)
 
@@ -190,8 +193,8 @@ def test_every_default_space_of_item_weights_is_read_by_them(tmp_path: Path, wei
 def test_runs_that_are_selected_by_different_scores_are_not_searched_together(tmp_path: Path) -> None:
     first, second = toml(tmp_path, ""), toml(tmp_path, '[train]\nselect_by = "auc"', "s")
     with pytest.raises(ValueError, match="selected by auc and full_ndcg@20, must be by one"):
-        search_of([RunSpec(first), RunSpec(second)])
-    assert search_of([RunSpec(first, ("train.select_by=auc",)), RunSpec(second)])
+        build_search([RunSpec(first), RunSpec(second)])
+    assert build_search([RunSpec(first, ("train.select_by=auc",)), RunSpec(second)])
 
 
 SMALL = """

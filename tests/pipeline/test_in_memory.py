@@ -131,12 +131,12 @@ def test_every_step_of_a_walk_goes_to_a_neighbour_and_isolated_nodes_have_none()
         (([0, 0], [1, 2]), "shared_users: a position of the source occurs twice"),
     ],
 )
-def test_wrong_positions_are_told(places, message):
+def test_wrong_positions_are_reported(places, message):
     with pytest.raises(ValueError, match=message):
         align_domains(matrix("source"), matrix("target"), places)
 
 
-def test_other_wrong_arguments_are_told():
+def test_other_wrong_arguments_are_reported():
     with pytest.raises(ValueError, match="source_ids: 'a' occurs twice, ids must be distinct"):
         shared_places(["a", "b", "a"], ["a"])
     with pytest.raises(ValueError, match="starts: found 4, must be ≥ 0 and < 4"):

@@ -33,12 +33,28 @@ ROWS: dict[str, dict[str, list[Any]]] = {
     },
 }  # fmt: skip
 
+STATISTICS: dict[str, dict[str, Any]] = {
+    "rejects": {"raw_rows": 2, "reasons": {}},
+    "interactions": {
+        "domains": {
+            "books": {
+                "users": 2, "items": 2, "train": 1, "valid": 0, "test": 1, "duplicates": 0, "leaked": 0, "cold": 0,
+            }
+        }
+    },
+    "nodes": {"domains": {}},
+    "reach": {"domains": {}},
+    "pairs": {"coverage": [], "checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0},
+    "checkpoint": {"epoch": 3, "epochs": 4, "score": 0.9, "epoch_seconds": [0.5, 0.5, 0.5, 0.5]},
+}  # fmt: skip
+"""What report and comparison read."""
+
 
 ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs", "checkpoint-2022", "blend-2022",
        "metrics", "embeddings", "recommendations"]  # fmt: skip
 
 
-def config_of(folder: Path, *overrides: str) -> RunConfig:
+def load_run_config(folder: Path, *overrides: str) -> RunConfig:
     log = folder / "log.csv"
     if not log.exists():
         log.write_text("user_id,item_id\nu,i\n")
@@ -67,6 +83,7 @@ class Stages:
             schema = contract.file_schema
             table = pa.table(ROWS.get(name, {column: [] for column in schema.names}), schema)
             draft.write(table, **dict.fromkeys(contract.partitioned_by, "books"))
+            draft.statistics |= STATISTICS.get(name, {})
 
         return store.make(contract, settings, parents, write)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from data_contracts.settings import (
     GraphSettings,
     NeighboursSettings,
 )
+from data_contracts.statistics import IngestedDomainStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.runs import RunRecord
@@ -87,12 +89,12 @@ def exported(world: Tiny, name: str, weights: Weights | None = None) -> dict[str
         graph = {role: parents[role] for role in ("nodes", "graph")}
         made["neighbours"] = build_neighbours(world.store, NeighboursSettings(), graph, compute)
         fitted = {**parents, "neighbours": made["neighbours"]}
-        made["blend-1"] = blend_of(world.store, fitted, weights)
+        made["blend-1"] = make_blend(world.store, fitted, weights)
     world.store.link_run(RunRecord.build(name, {**parents, **made}))
     return {**parents, **made}
 
 
-def blend_of(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
+def make_blend(store: Store, parents: Mapping[str, Artifact], weights: Weights) -> Artifact:
     """A `blend` artifact with weights given by hand, instead of fitted ones; the spread of vectors is 0.5."""
     rows = [
         {
@@ -155,10 +157,20 @@ def _interactions(store: Store, log: Log) -> Artifact:
                 for user, item, split, count in ordered
             ]  # fmt: skip
             draft.write(pa.Table.from_pylist(table, schema=INTERACTIONS.file_schema), domain=domain)
+        draft.statistics["domains"] = {domain: _ingested(part) for domain, part in rows.items()}
 
     return store.make(
         INTERACTIONS, {"log": {name: [list(row) for row in part] for name, part in rows.items()}}, {}, write
     )
+
+
+def _ingested(rows: list[tuple[Any, ...]]) -> IngestedDomainStatistics:
+    splits = Counter(split for _, _, split, _ in rows)
+    return {
+        "users": len({user for user, *_ in rows}), "items": len({item for _, item, *_ in rows}),
+        "train": splits["train"], "valid": splits["valid"], "test": splits["test"],
+        "duplicates": sum(count - 1 for *_, count in rows), "leaked": 0, "cold": 0,
+    }  # fmt: skip
 
 
 def _pairs(store: Store, nodes: Artifact, domains: list[str], every_pair: bool) -> Artifact:
@@ -171,6 +183,7 @@ def _pairs(store: Store, nodes: Artifact, domains: list[str], every_pair: bool) 
                 if rows:
                     table = pa.Table.from_pylist(rows, schema=PAIRS.file_schema)
                     draft.write(table, source_domain=source, target_domain=target)
+        draft.statistics |= {"coverage": [], "checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0}
 
     return store.make(PAIRS, {"every_pair": every_pair}, {"nodes": nodes}, write)
 

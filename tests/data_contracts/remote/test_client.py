@@ -1,4 +1,4 @@
-"""Object storage that cannot be reached is told in one line: what, where, what to do."""
+"""Object storage that cannot be reached is reported in one line: what, where, what to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["address", "endpoint"]
         ("s3://user:pass@bucket/x", r"^a store's address holds a password, must not"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_told(address, place: str, message: str) -> None:
+def test_an_address_that_leads_nowhere_is_reported(address, place: str, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_store(place)
 

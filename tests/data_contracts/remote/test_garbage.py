@@ -84,16 +84,16 @@ def test_a_young_file_keeps_an_unused_artifact(world, monkeypatch) -> None:
     address, _, unused = world
     old = Remote(address).listing()
     young = max(file.modified for file in old.values()) + timedelta(days=30)
-    described = Remote._described
+    parse_listing = Remote._parse_listing
 
     def one_is_young(self, found):
-        files = described(self, found)
+        files = parse_listing(self, found)
         return {
             name: type(file)(file.size, young if unused.key in name and "part" in name else file.modified, file.tag)
             for name, file in files.items()
         }
 
-    monkeypatch.setattr(Remote, "_described", one_is_young)
+    monkeypatch.setattr(Remote, "_parse_listing", one_is_young)
     assert unused.key not in {garbage.path.name for garbage in find_remote_garbage(Remote(address), NOW)}
 
 

@@ -13,9 +13,9 @@ import pytest
 from fake_stages import Stages, stages
 from object_storage import address, endpoint
 
-from data_contracts.remote import run_lock as remote_claims
+from data_contracts.remote import run_lock
 from data_contracts.remote.client import Remote
-from data_contracts.remote.run_lock import claimed
+from data_contracts.remote.run_lock import hold_run_lock
 from flows.config.run_config import load_config
 from flows.runner.execute import run_stages
 
@@ -28,12 +28,12 @@ WORKING = "runs/r/working"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_claims, "SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(run_lock, "SECONDS_BETWEEN_POLLS", 0.05)
 
 
 def left_behind(remote: Remote, memory: Path) -> bytes:
     """What a machine leaves that is killed while it works."""
-    with claimed(remote, "r", memory):
+    with hold_run_lock(remote, "r", memory):
         content = remote.read(WORKING)
     assert content is not None
     remote.write(WORKING, content)
@@ -46,7 +46,7 @@ def waiting(remote: Remote, memory: Path, caplog: pytest.LogCaptureFixture) -> I
     works = threading.Event()
 
     def work() -> None:
-        with claimed(remote, "r", memory):
+        with hold_run_lock(remote, "r", memory):
             works.set()
 
     thread = threading.Thread(target=work)
@@ -62,8 +62,8 @@ def waiting(remote: Remote, memory: Path, caplog: pytest.LogCaptureFixture) -> I
 def test_a_machine_waits_until_the_other_has_ended_and_nothing_is_left(address, tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO)
     remote = Remote(address)
-    with ExitStack() as works, claimed(remote, "other", tmp_path / "other"):
-        works.enter_context(claimed(remote, "r", tmp_path / "one"))
+    with ExitStack() as works, hold_run_lock(remote, "other", tmp_path / "other"):
+        works.enter_context(hold_run_lock(remote, "r", tmp_path / "one"))
         content = remote.read(WORKING)
         assert content is not None
         with waiting(remote, tmp_path / "two", caplog) as works_too:
@@ -77,22 +77,22 @@ def test_what_a_killed_process_of_this_machine_left_holds_nobody_up(address, tmp
     caplog.set_level(logging.INFO)
     remote = Remote(address)
     content = left_behind(remote, tmp_path / "one")
-    with claimed(remote, "r", tmp_path / "one"):
+    with hold_run_lock(remote, "r", tmp_path / "one"):
         assert remote.read(WORKING) != content
-    assert ("waiting" in caplog.text, "going on in place of" in caplog.text) == (False, True)
+    assert ("waiting" in caplog.text, "taking over from" in caplog.text) == (False, True)
 
 
 def test_a_machine_that_gives_no_sign_any_more_is_not_waited_for(address, tmp_path, caplog, monkeypatch) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(remote_claims, "SECONDS_UNTIL_GONE", 1.5)
+    monkeypatch.setattr(run_lock, "SECONDS_UNTIL_STALE", 1.5)
     remote = Remote(address)
     left_behind(remote, tmp_path / "one")
     with waiting(remote, tmp_path / "two", caplog):
         pass
-    monkeypatch.setattr(remote_claims, "SECONDS_BETWEEN_SIGNS", 0.05)
+    monkeypatch.setattr(run_lock, "SECONDS_BETWEEN_HEARTBEATS", 0.05)
     caplog.clear()
     with ExitStack() as works:
-        works.enter_context(claimed(remote, "r", tmp_path / "one"))
+        works.enter_context(hold_run_lock(remote, "r", tmp_path / "one"))
         with waiting(remote, tmp_path / "two", caplog) as works_too:
             assert not works_too.wait(3)
             works.close()
@@ -103,7 +103,7 @@ def test_a_run_waits_for_the_machine_that_works_on_its_name(address, tmp_path, c
     remote, made = Remote(address), []
     (tmp_path / "r.toml").write_text(f'name = "r"\nstore = "{address}"\ntrain.alignment = 0.3\n[world]\n')
     config = load_config(tmp_path / "r.toml")
-    with claimed(remote, "r", tmp_path / "one"):
+    with hold_run_lock(remote, "r", tmp_path / "one"):
         run = threading.Thread(target=lambda: made.append(run_stages(config, "walk").made))
         run.start()
         until = time.monotonic() + 60

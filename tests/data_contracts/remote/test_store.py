@@ -50,7 +50,7 @@ def names(address: str) -> list[str]:
     return list(Remote(address).listing())
 
 
-def files_of(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
@@ -59,9 +59,9 @@ def test_what_one_machine_made_another_finds_and_reads_only_when_it_is_asked(add
     other = other_machine(address, tmp_path / "other", monkeypatch)
     found = other.make(REJECTS, {"a": 1}, {}, never)
     assert (found.manifest, found.address) == (made.manifest, f"{address}/rejects/{made.key}")
-    assert (found.is_readable, found.is_here) == (True, False)
+    assert (found.is_readable, found.is_local) == (True, False)
     assert found.read().equals(ROWS)
-    assert (found.is_here, found.verify(), files_of(found.path)) == (True, [], files_of(made.path))
+    assert (found.is_local, found.verify(), list_files(found.path)) == (True, [], list_files(made.path))
     assert other.find(REJECTS, "0" * 20) is None
 
 
@@ -207,7 +207,7 @@ def test_a_damaged_file_is_refused_with_its_remedy(address, tmp_path, monkeypatc
     where = f"{address}/rejects/{made.key}"
     with pytest.raises(OSError, match=rf"{where} is damaged: .*{problem}; delete {where} to make it again"):
         found.read()
-    assert not found.is_here
+    assert not found.is_local
 
 
 def test_a_fetch_that_ends_early_leaves_nothing_and_the_next_is_whole(address, tmp_path, monkeypatch) -> None:
@@ -224,7 +224,7 @@ def test_a_fetch_that_ends_early_leaves_nothing_and_the_next_is_whole(address, t
         patched.setattr(Remote, "download", half)
         with pytest.raises(KeyboardInterrupt):
             found.read()
-    assert not found.is_here
+    assert not found.is_local
     assert found.read().equals(ROWS)
     assert not list((tmp_path / "other").glob("stores/*/.staging/rejects/*/*"))
 

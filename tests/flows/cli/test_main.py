@@ -92,7 +92,7 @@ def test_a_full_disk_names_the_stage_and_how_to_go_on(here, stages: Stages, caps
     stages.failures["nodes"] = [error]
     assert edda("run", "r.toml", "--no-prefect") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"edda: graph of run 'r' stopped while making nodes: {words} — put that right and start it again, "
+        f"edda: graph of run 'r' stopped while making nodes: {words} — fix the cause and start it again; "
         "what was finished is kept"
     )
 
@@ -103,11 +103,11 @@ def test_debug_shows_the_traceback(here, stages: Stages):
         main(["run", "r.toml", "--no-prefect", "--debug"])
 
 
-def test_mistakes_in_the_file_exit_1_and_are_all_told(here, capsys):
+def test_mistakes_in_the_file_exit_1_and_are_all_reported(here, capsys):
     (here / "r.toml").write_text('name = "r"\n[world]\nuser = 1\n[train]\nepochs = 0\n')
     assert edda("run", "r.toml") == 1
     err = capsys.readouterr().err
-    assert "world.user is no known key; did you mean world.users?" in err
+    assert "world.user is not a known key; did you mean world.users?" in err
     assert "train.epochs is 0, must be ≥ 1" in err
 
 
@@ -123,7 +123,7 @@ def test_wrong_usage_exits_2(arguments, capsys):
 def test_an_interrupt_exits_130_and_says_how_to_go_on(here, stages: Stages, capsys):
     stages.failures["pairs"] = [KeyboardInterrupt()]
     assert edda("run", "r.toml", "--no-prefect") == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "train", "inspect", "recommend", "compare", "gc"])
@@ -176,12 +176,15 @@ def test_inspect_shows_the_first_of_many_parts_and_all_settings(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as somebody who"),
+        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as a user who"),
         (("report", "r"), "must be writable to keep report.html; name another file by --output"),
-        (("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"), "must be writable to work on run 'r'; name another"),
+        (
+            ("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"),
+            "must be writable to work on run 'r'; choose",
+        ),
     ],
 )
-def test_a_store_that_may_only_be_read_is_told(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
+def test_a_store_that_may_only_be_read_is_reported(here, stages: Stages, capsys, monkeypatch, arguments, remedy):
     edda("run", "r.toml", "--no-prefect")
     capsys.readouterr()
     monkeypatch.setattr("data_contracts.store.files.os.access", lambda *_: False)
@@ -207,9 +210,9 @@ def test_inspect_of_a_store_lists_its_runs(here, stages: Stages, capsys, place):
     edda("ingest", "s.toml", "--no-prefect")
     capsys.readouterr()
     assert edda("inspect", *place, "--json") == 0
-    finished, begun = json.loads(capsys.readouterr().out)["runs"]
+    finished, started = json.loads(capsys.readouterr().out)["runs"]
     assert (finished["name"], finished["interactions"], finished["unfinished"]) == ("r", 2, None)
-    assert (begun["name"], begun["auc"]) == ("s", None)
+    assert (started["name"], started["auc"]) == ("s", None)
     assert edda("inspect", *place) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["run", "made"]
 

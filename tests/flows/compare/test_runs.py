@@ -32,12 +32,21 @@ def metrics(store: Store, auc: dict[int | None, float], settings: dict[str, Any]
     def write(draft: Draft) -> None:
         rows = [
             {
-                "seed": seed, "epoch": None, "domain": domain, "split": split, "metric": metric,
-                "value": value, "low": value - 0.02, "high": value + 0.04, "rows": 5,
+                "seed": seed,
+                "epoch": None,
+                "domain": domain,
+                "split": split,
+                "metric": metric,
+                "value": value,
+                "low": value - 0.02,
+                "high": value + 0.04,
+                "rows": 5,
             }
-            for seed, value in auc.items() for domain in ("big", "small", "macro")
-            for split in ("valid", "test") for metric in ("auc", "full_mrr")
-        ]  # fmt: skip
+            for seed, value in auc.items()
+            for domain in ("big", "small", "macro")
+            for split in ("valid", "test")
+            for metric in ("auc", "full_mrr")
+        ]
         draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
 
     return store.make(
@@ -86,18 +95,30 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
     runs = [RunView(run.name, store, run.config, {**run.artifacts, **world.parents}) for run in runs]
     small, big, macro, *_ = comparison_tables(runs)
     assert [table.title.split(",")[0] for table in (small, big, macro)] == [
-        "small: 1 interactions", "big: 3 interactions", "mean over domains",
-    ]  # fmt: skip
+        "small: 1 interactions",
+        "big: 3 interactions",
+        "mean over domains",
+    ]
     assert small.header == ("run", "auc", "Δ  ")
     assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
 
 
 def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
     rows = [
-        {"seed": 1, "epoch": None, "domain": domain, "split": "test", "metric": metric, "value": value, "low": value,
-         "high": value, "rows": 5}
-        for domain in ("big", "macro") for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
-    ]  # fmt: skip
+        {
+            "seed": 1,
+            "epoch": None,
+            "domain": domain,
+            "split": "test",
+            "metric": metric,
+            "value": value,
+            "low": value,
+            "high": value,
+            "rows": 5,
+        }
+        for domain in ("big", "macro")
+        for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
+    ]
     table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
     artifact = store.make(METRICS, {"shares": True}, {}, lambda draft: draft.write(table))
     runs = [RunView("a", store, {}, {"metrics": artifact}), compared(store, "b", {1: 0.5})]
@@ -123,7 +144,7 @@ def test_runs_of_one_name_are_an_error(store: Store) -> None:
         comparison_tables([run, run])
 
 
-def test_other_candidates_or_interactions_are_told(store: Store) -> None:
+def test_other_candidates_or_interactions_are_reported(store: Store) -> None:
     first = RunView(
         "a", store, {}, {"metrics": metrics(store, {1: 0.5}, {"candidates": 10}), **build(store, LOG).parents}
     )

@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.settings import ReachSettings
 from flows.config.reference import reference
-from flows.config.run_config import ConfigError, RunConfig, load_config, store_place
+from flows.config.run_config import ConfigError, RunConfig, load_config, store_location
 
 SHIPPED = Path(__file__).parents[3] / "flows" / "runs"
 
@@ -31,7 +31,7 @@ def test_a_name_and_a_world_are_enough(tmp_path):
 
 def test_an_unknown_key_names_file_key_and_the_nearest_known_key(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\n[world]\n[train]\nepoch = 5\n')
-    assert problem.startswith("FILE: train.epoch is no known key; did you mean train.epochs? (known here: model, ")
+    assert problem.startswith("FILE: train.epoch is not a known key; did you mean train.epochs? (known here: model, ")
 
 
 def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
@@ -60,7 +60,7 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[ingest.split]\nmethod = 'time'", "ingest.split: method 'time' needs valid_from and test_from"),
     ],
 )
-def test_a_wrong_value_is_told_with_key_found_and_allowed(tmp_path, text, problem):
+def test_a_wrong_value_is_reported_with_key_found_and_allowed(tmp_path, text, problem):
     assert problems(tmp_path, f'name = "a"\n[world]\n{text}\n') == [f"FILE: {problem}"]
 
 
@@ -85,7 +85,7 @@ def test_user_and_item_are_two_columns(tmp_path, columns):
     assert problem.startswith("FILE: logs[0].columns: user and item are both ")
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     found = problems(tmp_path, 'name = "a b"\n[[logs]]\npth = "x"\n[train]\nepochs = 0\nlayers = 9\n')
     keys = {problem.removeprefix("FILE: ").split(" ")[0] for problem in found}
     assert keys == {"name", "logs[0].path", "logs[0].pth", "train.epochs", "train.layers"}
@@ -105,13 +105,13 @@ def test_logs_and_world_exclude_each_other(tmp_path):
     ]
 
 
-def test_a_file_that_is_not_toml_is_told_with_its_line(tmp_path):
+def test_a_file_that_is_not_toml_is_reported_with_its_line(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\nworld = \n')
     assert problem.startswith("FILE: not TOML: ")
     assert "line 2" in problem
 
 
-def test_a_missing_file_is_told():
+def test_a_missing_file_is_reported():
     with pytest.raises(ConfigError, match=r"^/nowhere/x.toml: no such file$"):
         load_config(Path("/nowhere/x.toml"))
     with pytest.raises(ConfigError, match=r"^my-run: no such file, must be a run's TOML file$"):
@@ -148,7 +148,7 @@ def test_a_wrong_override_is_named_as_the_cause(tmp_path, override, problem):
 
 def test_an_override_in_an_unknown_table_is_named_as_the_cause(tmp_path):
     (problem,) = problems(tmp_path, 'name = "a"\n[world]\n', "trian.epochs=5")
-    assert problem.startswith("--set trian.epochs=5: trian is no known key; did you mean train?")
+    assert problem.startswith("--set trian.epochs=5: trian is not a known key; did you mean train?")
 
 
 def test_the_runs_protocol_holds_for_ingest_and_evaluate_unless_they_name_their_own(tmp_path):
@@ -162,7 +162,7 @@ def test_paths_are_relative_to_the_runs_file_and_take_environment_variables(tmp_
     text = 'name = "a"\nstore = "artifacts"\n[[logs]]\npath = "a/*.csv"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n'
     config = load_config(write(tmp_path, text))
     assert [log.path for log in config.logs] == [f"{tmp_path}/a/*.csv", "/data/b.csv"]
-    assert store_place(config) == str(tmp_path / "artifacts")
+    assert store_location(config) == str(tmp_path / "artifacts")
 
 
 def test_a_password_for_mlflow_is_refused_and_not_repeated(tmp_path):
@@ -178,7 +178,7 @@ def test_the_folder_of_event_files_is_relative_to_the_runs_file_and_an_address_i
     assert (tracking.tensorboard, tracking.mlflow) == (str(tmp_path / "curves"), "http://localhost:5000")
 
 
-def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
+def test_an_environment_variable_that_is_not_set_is_reported(tmp_path, monkeypatch):
     monkeypatch.delenv("EDDA_DATA", raising=False)
     (problem,) = problems(tmp_path, 'name = "a"\n[[logs]]\npath = "${EDDA_DATA}/b.csv"\n')
     assert problem == "FILE: logs[0].path needs the environment variable EDDA_DATA, which is not set"
@@ -187,9 +187,9 @@ def test_an_environment_variable_that_is_not_set_is_told(tmp_path, monkeypatch):
 def test_the_store_is_the_files_else_the_environments_else_beside_the_caller(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EDDA_STORE", raising=False)
-    assert store_place() == str(tmp_path / "edda-store")
+    assert store_location() == str(tmp_path / "edda-store")
     monkeypatch.setenv("EDDA_STORE", "/elsewhere")
-    assert store_place() == "/elsewhere"
+    assert store_location() == "/elsewhere"
 
 
 @pytest.mark.parametrize("name", ["demo", "aliccp", "aliad", "amazon"])

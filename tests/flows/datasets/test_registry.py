@@ -79,8 +79,16 @@ def server(monkeypatch):
 
 
 def dataset(**changes) -> Dataset:
-    known = {"name": "d", "what": "a file", "page": "http://page", "folder": "D", "files": {"a.csv": DIGEST},
-             "licence": "free", "citation": "nobody", "run": "amazon.toml"}  # fmt: skip
+    known = {
+        "name": "d",
+        "what": "a file",
+        "page": "http://page",
+        "folder": "D",
+        "files": {"a.csv": DIGEST},
+        "licence": "free",
+        "citation": "nobody",
+        "run": "amazon.toml",
+    }
     return Dataset(**{**known, **changes})
 
 
@@ -96,11 +104,11 @@ def test_a_file_is_fetched_checked_and_not_fetched_again(server, tmp_path):
 
 
 def test_progress_counts_bytes(server, tmp_path):
-    told = []
-    fetch(dataset(base=server.base), tmp_path, lambda *progress: told.append(progress))
-    of_bytes = [progress for progress in told if progress[2] == "bytes"]
-    assert of_bytes[-1] == (len(CONTENT), len(CONTENT), "bytes", "a.csv")
-    assert told[-1] == (1, 1, "files checked")
+    reports = []
+    fetch(dataset(base=server.base), tmp_path, lambda *progress: reports.append(progress))
+    byte_reports = [progress for progress in reports if progress[2] == "bytes"]
+    assert byte_reports[-1] == (len(CONTENT), len(CONTENT), "bytes", "a.csv")
+    assert reports[-1] == (1, 1, "files checked")
 
 
 def names(folder: Path) -> list[str]:
@@ -127,17 +135,19 @@ def test_a_server_without_ranges_or_versions_sends_it_all_again(server, tmp_path
 
 def test_a_connection_that_always_breaks_keeps_a_part_and_the_next_fetch_goes_on(server, tmp_path):
     server.cuts = 1000
-    with pytest.raises(DatasetError, match=r"broke off; fetch again to go on, or download a.csv from http://127"):
+    with pytest.raises(
+        DatasetError, match=r"has closed the connection; fetch again to continue, or download a.csv from http://127"
+    ):
         fetch(dataset(base=server.base), tmp_path)
     assert names(tmp_path / "D") == [".a.csv.etag", ".a.csv.part"]
     had = (tmp_path / "D/.a.csv.part").stat().st_size
     assert had > len(CONTENT) / 2
     server.cuts, server.sent, server.asked = 0, 0, []
-    told = []
-    fetch(dataset(base=server.base), tmp_path, lambda *progress: told.append(progress))
+    reports = []
+    fetch(dataset(base=server.base), tmp_path, lambda *progress: reports.append(progress))
     assert (states(dataset(), tmp_path), server.asked) == (["good"], [f"bytes={had}-"])
     assert server.sent == len(CONTENT) - had
-    assert min(progress[0] for progress in told if progress[2] == "bytes") > had
+    assert min(progress[0] for progress in reports if progress[2] == "bytes") > had
     assert names(tmp_path / "D") == ["a.csv"]
 
 
@@ -196,9 +206,9 @@ def test_without_a_network_one_line_says_what_to_download_from_where_to_where(tm
     with pytest.raises(DatasetError) as raised:
         fetch(dataset(base=f"http://127.0.0.1:{port}/", files=files), tmp_path)
     assert str(raised.value) == (
-        f"127.0.0.1:{port} cannot be reached or broke off; fetch again to go on, or download a.csv, b.csv from "
-        f"http://127.0.0.1:{port}/ into {tmp_path}/D/ by hand, then: edda datasets fetch d; "
-        "or let EDDA_DATA name a folder that has D/"
+        f"127.0.0.1:{port} cannot be reached or has closed the connection; fetch again to continue, or download "
+        f"a.csv, b.csv from http://127.0.0.1:{port}/ into {tmp_path}/D/ by hand, then: edda datasets fetch d; "
+        "or set EDDA_DATA to a folder that has D/"
     )
     assert re.match(r"a.csv: Failed to establish a new connection: .* refused; trying again in 1 s", caplog.messages[0])
 
@@ -247,7 +257,7 @@ def test_every_entry_names_a_run_that_reads_its_folder(monkeypatch):
     monkeypatch.setenv("EDDA_DATA", "/data")
     for name, entry in datasets().items():
         run = load_config(Path(__file__).parents[3] / "flows/runs" / entry.run)
-        folder = Path("/data", entry.folder, Path(entry.holds[0]).parent if entry.holds else "")
+        folder = Path("/data", entry.folder, Path(entry.archive_members[0]).parent if entry.archive_members else "")
         assert run.name == name
         assert Path(run.logs[0].path).is_relative_to(folder / ("converted" if entry.adapter else ""))
         assert all(digest == "" or digest.startswith(("sha256:", "md5:")) for digest in entry.files.values())
@@ -260,7 +270,7 @@ def test_the_command_line_fetches_verifies_and_says_what_next(tmp_path, monkeypa
         (tmp_path / "amazon-reviews" / name).write_text(name)
     assert edda("datasets", "fetch", "amazon-reviews") == 0
     out = capsys.readouterr().out
-    assert "no digest is published of 3, theirs are in SHA256SUMS now" in out
+    assert "no digest is published for 3, so theirs are now in SHA256SUMS" in out
     assert "  edda run " in out
     assert "amazon-reviews.toml" in out
     assert edda("datasets", "verify", "amazon-reviews", "--json") == 0

@@ -49,7 +49,7 @@ def test_an_artifact_without_rows_is_an_empty_view_with_all_columns(run, capsys)
     assert _json(capsys, "r", "--sql", "select similarity, source_domain from pairs") == []
 
 
-def test_columns_of_one_name_are_told_apart(run, capsys):
+def test_columns_of_one_name_are_distinguished(run, capsys):
     assert _json(capsys, "r", "--sql", "select 1 as a, 2 as a, 3 as a") == [{"a": 1, "a_1": 2, "a_1_1": 3}]
 
 
@@ -86,8 +86,12 @@ def test_lineage_goes_to_the_logs_and_tells_nothing_twice(run, capsys):
         line.split(" (")[0].rsplit(" ", 1)[0] for line in capsys.readouterr().out.split("made from:\n")[1].splitlines()
     ]
     assert tree == [
-        "├── nodes", "│   └── interactions", "└── graph", "    ├── interactions", "    └── nodes",
-    ]  # fmt: skip
+        "├── nodes",
+        "│   └── interactions",
+        "└── graph",
+        "    ├── interactions",
+        "    └── nodes",
+    ]
 
 
 def test_an_artifact_outside_a_store_names_the_parents_it_lacks(run, capsys):

@@ -21,7 +21,7 @@ from flows.orchestration.page import page_progress
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import log_lines
 from flows.runner.execute import no_watcher
-from flows.runner.failures import in_one_line, is_passing
+from flows.runner.failures import format_failure, is_transient
 from pipeline.logs.discovery import Digests
 
 __all__ = ["stages"]
@@ -69,7 +69,7 @@ def bars() -> list[tuple[float, str]]:
     with get_client(sync_client=True) as client:
         response = client._client.post("/artifacts/filter", json={"artifacts": {"type": {"any_": ["progress"]}}})
     found = [(artifact["data"], artifact["description"]) for artifact in response.json()]
-    return [(percent, text) for percent, text in found if text.startswith("told")]
+    return [(percent, text) for percent, text in found if text.startswith("bar")]
 
 
 def test_each_stage_is_a_task_and_is_skipped_the_second_time(run, stages: Stages):
@@ -117,13 +117,13 @@ def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
 
     @flow(name="shows")
     def shows() -> None:
-        with page_progress("told") as progress:
+        with page_progress("bar") as progress:
             progress(1, 4, "nodes")
             seen.extend(bars())
         seen.extend(bars())
 
     shows()
-    assert seen == [(25.0, "told: 1 of 4 nodes"), (100.0, "told is made")]
+    assert seen == [(25.0, "bar: 1 of 4 nodes"), (100.0, "bar is made")]
 
 
 def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):
@@ -184,7 +184,7 @@ def test_wrong_input_is_not_tried_again_and_keeps_its_words(run, stages: Stages)
     assert last_tasks()[-1] == ("graph", "Failed")
     assert last_message() == (
         "graph of run 'r' stopped while making nodes: no train row — "
-        "put that right and start it again, what was finished is kept"
+        "fix the cause and start it again; what was finished is kept"
     )
 
 
@@ -193,7 +193,7 @@ def test_an_error_that_does_not_pass_is_tried_three_times_more(run, stages: Stag
     with pytest.raises(TimeoutError, match="no answer"):
         edda(run)
     assert stages.calls["nodes"] == 4
-    assert last_message().endswith("no answer — it may have passed: start it again, what was finished is kept")
+    assert last_message().endswith("no answer — this may pass: start it again; what was finished is kept")
 
 
 def test_the_process_that_starts_the_flow_watches_its_work_and_gets_its_outcome(run):
@@ -228,10 +228,10 @@ def test_a_log_is_read_once_for_its_digest(run, tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_only_errors_that_may_pass_are_passing(error, passing):
-    assert is_passing(error) is passing
+    assert is_transient(error) is passing
 
 
 def test_a_failure_is_one_line():
     error = ValueError("a is 1\nb is 2")
-    assert in_one_line(error) == "a is 1; b is 2 — put that right and start it again, what was finished is kept"
-    assert in_one_line(ZeroDivisionError("no")).startswith("ZeroDivisionError: no — ")
+    assert format_failure(error) == "a is 1; b is 2 — fix the cause and start it again; what was finished is kept"
+    assert format_failure(ZeroDivisionError("no")).startswith("ZeroDivisionError: no — ")

@@ -54,8 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     names = {"books": f"books {ODD}", "films": "films", "games": "games"}
     sizes = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
-    rows = [f"{user}{ODD},{item}{ODD},{names[domain]}" for domain, part in random_log(1, sizes).items()
-            for user, item, _ in part]  # fmt: skip
+    log = random_log(1, sizes)
+    rows = [f"{user}{ODD},{item}{ODD},{names[domain]}" for domain in log for user, item, _ in log[domain]]
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,domain", *rows, rows[0]]) + "\n")
     for name, train in (("r", "alignment = 0.3"), ("alone", 'tables = "intra"')):
         (folder / f"{name}.toml").write_text(RUN.format(name=name, train=train))
@@ -198,8 +198,8 @@ def test_a_curve_is_drawn_for_each_domain_and_its_seeds_and_the_smaller_ones_are
     table = pa.concat_tables(
         [pa.table({"domain": [name] * 3, **columns}, CONTRACTS["blend"].file_schema) for name in names]
     )
-    blends = {f"blend-{seed}": store.make(CONTRACTS["blend"], {"seed": seed}, {}, lambda draft: draft.write(table))
-              for seed in (1, 2)}  # fmt: skip
+    write = lambda draft: draft.write(table)  # noqa: E731
+    blends = {f"blend-{seed}": store.make(CONTRACTS["blend"], {"seed": seed}, {}, write) for seed in (1, 2)}
     log = {name: [("u", f"i{n}", "train") for n in range(40 - place)] for place, name in enumerate(names)}
     section = evidence_section(RunView("many", store, {}, {**build(store, log).parents, **blends}, {}))
     table, _, plots, folded = section.blocks
@@ -340,7 +340,7 @@ def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
     assert list(Page((here / "out/r.html").read_text()).table("Domains")) == ["a", "b"]
 
 
-def test_epochs_are_told_by_whole_numbers():
+def test_epochs_are_reported_by_whole_numbers():
     svg = line_plot("loss", ("epoch", ""), [Series(([1, 2, 3], [0.7, 0.6, 0.5]), 0)])
     ticks = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert ticks[: ticks.index("epoch")] == ["1", "2", "3"]
@@ -352,9 +352,9 @@ def test_epochs_are_told_by_whole_numbers():
 def test_a_browser_without_a_network_shows_it_without_a_complaint(updated, tmp_path, scheme):
     page = write_report(updated, tmp_path / "page.html")
     shot, dark = tmp_path / "shot.png", scheme == "dark"
-    told_by_browser = _chromium(page, f"--screenshot={shot}", "--window-size=1200,2000",
-                                f"--blink-settings=preferredColorScheme={0 if dark else 1}")  # fmt: skip
-    assert "CONSOLE" not in told_by_browser
+    scheme_option = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    messages = _chromium(page, f"--screenshot={shot}", "--window-size=1200,2000", scheme_option)
+    assert "CONSOLE" not in messages
     pixels = imread(shot)[..., :3]
     paper = float(np.median(pixels))
     assert (paper < 0.2) == dark

@@ -1,4 +1,4 @@
-"""A run is on record from its start: interrupted, its finished stages are kept and it is told what is missing."""
+"""A run is on record from its start: interrupted, its finished stages are kept and what is missing is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ended_before(stage: str, *overrides: str) -> None:
     gc.collect()  # the ended run's claims
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     capsys.readouterr()
     status = edda(*arguments)
     return status, " ".join(capsys.readouterr())
@@ -72,16 +72,16 @@ def test_a_killed_run_leaves_the_last_finished_one_to_readers(here, stages: Stag
     assert {role: found.key for role, found in exported_run("r", None).artifacts.items()} == {
         role: found.key for role, found in finished.items()
     }
-    assert "; what follows was made before" in caplog.text
-    assert told(capsys, "run", "r.toml")[0] == 0
+    assert "; using what was made before" in caplog.text
+    assert run_command(capsys, "run", "r.toml")[0] == 0
     assert Store("edda-store").run("r").attempt is None
 
 
 def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: Stages, capsys) -> None:
     ended_before("align")
-    status, words = told(capsys, "inspect", "r", "--sql", "from pairs")
+    status, words = run_command(capsys, "inspect", "r", "--sql", "from pairs")
     assert status == 1
-    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', begun" in words
+    assert "views: world, rejects, interactions, nodes, graph, neighbours, reach; run 'r', started" in words
     assert "missing: pairs," in words
 
 
@@ -100,14 +100,14 @@ def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, c
     missing = (
         "ended before it was finished; missing: checkpoint-2022, blend-2022, metrics, embeddings, recommendations; "
     )
-    found, text = told(capsys, *command)
-    assert (found, f"{missing}go on with: edda run r.toml --set x" in text) == (status, True)
+    found, text = run_command(capsys, *command)
+    assert (found, f"{missing}resume it with: edda run r.toml --set x" in text) == (status, True)
 
 
 def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stages, capsys) -> None:
     ended_before("align")
-    assert "nodes (contract version 1)" in told(capsys, "inspect", "r/nodes")[1]
-    assert json.loads(told(capsys, "inspect", "r", "--json")[1])["artifacts"].keys() == {
+    assert "nodes (contract version 1)" in run_command(capsys, "inspect", "r/nodes")[1]
+    assert json.loads(run_command(capsys, "inspect", "r", "--json")[1])["artifacts"].keys() == {
         *("world", "rejects", "interactions", "nodes", "graph", "neighbours", "reach")
     }
 
@@ -115,25 +115,27 @@ def test_artifacts_of_an_unfinished_run_are_found_by_its_name(here, stages: Stag
 def test_an_artifact_that_only_an_earlier_run_of_the_name_had_is_not_shown_as_its_own(here, stages, capsys) -> None:
     run_stages(load_config(Path("r.toml")))
     run_stages(load_config(Path("r.toml"), ["ingest.split.seed=1"]), "ingest")
-    assert "run 'r' has no artifact 'pairs', must be one of" in told(capsys, "inspect", "r/pairs")[1]
+    assert "run 'r' has no artifact 'pairs', must be one of" in run_command(capsys, "inspect", "r/pairs")[1]
 
 
-def test_a_run_in_progress_is_told_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
+def test_a_run_in_progress_is_reported_from_an_interrupted_one(here, stages: Stages, capsys) -> None:
     def work(plan, name, roles, watch):
         if name == "export":
-            assert "is being worked on; missing so far: embeddings, recommendations" in told(capsys, "inspect", "r")[1]
+            assert (
+                "is in progress; missing so far: embeddings, recommendations" in run_command(capsys, "inspect", "r")[1]
+            )
         return make_roles(plan, name, roles, watch)
 
     run_stages(load_config(Path("r.toml")), execution=Execution(work))
 
 
-def test_who_may_only_read_is_not_told_whether_a_run_is_in_progress(here, stages, capsys, monkeypatch) -> None:
+def test_who_may_only_read_is_not_reported_whether_a_run_is_in_progress(here, stages, capsys, monkeypatch) -> None:
     def refused(_lock):
         raise OSError(errno.EROFS, "Read-only file system")
 
     ended_before("align")
     monkeypatch.setattr("data_contracts.store.store.is_held", refused)
-    assert "is not finished; missing: pairs" in told(capsys, "inspect", "r")[1]
+    assert "is not finished; missing: pairs" in run_command(capsys, "inspect", "r")[1]
 
 
 def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) -> None:
@@ -142,7 +144,7 @@ def test_what_stages_cost_before_a_kill_is_known_after_it(here, stages: Stages) 
     assert list(costs) == STAGES
 
 
-def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_record_was_missing(
+def test_what_stages_cost_is_reported_of_an_interrupted_run_and_kept_where_only_its_record_was_missing(
     here, stages: Stages, monkeypatch, capsys
 ) -> None:
     ended_before("align")
@@ -155,5 +157,5 @@ def test_what_stages_cost_is_told_of_an_interrupted_run_and_kept_where_only_its_
         patch.setattr("flows.runner.execute.record", end)
         with pytest.raises(Ended):
             run_stages(load_config(Path("r.toml")))
-    assert told(capsys, "run", "r.toml")[0] == 0
+    assert run_command(capsys, "run", "r.toml")[0] == 0
     assert list(Store("edda-store").run("r").costs) == STAGES[:9]

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 import pyarrow as pa
 import pytest
 import yaml
-from fake_stages import Stages, config_of, stages
+from fake_stages import Stages, load_run_config, stages
 
 from data_contracts.contracts import CONTRACTS, METRICS, Role
 from data_contracts.schema import Column, Contract
@@ -63,9 +63,10 @@ def test_a_stage_is_added_by_a_contract_a_function_and_a_row(
         "longest", 1, "The longest user id.", (Column("id", pa.string(), "a user's id"),), ("id",), ("id",)
     )
     row = Stage(
-        "longest", "Find the longest user id.",
+        "longest",
+        "Find the longest user id.",
         (Product(contract, "pipeline.longest:find_longest", lambda *_: ComputeSettings(), lambda *_: [Role(METRICS)]),),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(CONTRACTS, "longest", contract)
     monkeypatch.setattr("flows.runner.plan.STAGES", (*STAGES, row))
     monkeypatch.setattr("flows.runner.execute.STAGE_NAMES", (*STAGE_NAMES, "longest"))
@@ -74,5 +75,5 @@ def test_a_stage_is_added_by_a_contract_a_function_and_a_row(
         contract, settings.keyed(), parents, lambda draft: draft.write(pa.table({"id": ["u"]}))
     )
     monkeypatch.setattr("flows.runner.execute.resolve_name", functions.__getitem__)
-    assert run_stages(config_of(tmp_path)).made[-1] == "longest"
-    assert run_stages(config_of(tmp_path), "longest").made == []
+    assert run_stages(load_run_config(tmp_path)).made[-1] == "longest"
+    assert run_stages(load_run_config(tmp_path), "longest").made == []

@@ -1,4 +1,4 @@
-"""Updates: what a run goes on from, what its keys follow from, and which numbers stay."""
+"""Updates: what a run continues from, what its keys follow from, and which numbers stay."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_stages import ALL, Stages, config_of, stages
+from fake_stages import ALL, Stages, load_run_config, stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_logs import numbered
@@ -25,8 +25,16 @@ __all__ = ["stages"]
 COMPUTE = ComputeSettings(threads=1)
 MODEL = ["checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
 
-rows = st.lists(st.tuples(st.sampled_from("dba"), st.text("äbc", min_size=1, max_size=2), st.text("xYß", min_size=1,
-                max_size=2), st.integers(0, 3)), min_size=1, max_size=30)  # fmt: skip
+rows = st.lists(
+    st.tuples(
+        st.sampled_from("dba"),
+        st.text("äbc", min_size=1, max_size=2),
+        st.text("xYß", min_size=1, max_size=2),
+        st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=30,
+)
 methods = st.sampled_from(["random", "leave-last-out", "time"])
 
 
@@ -36,7 +44,7 @@ def grow(folder: Path, item: str) -> None:
 
 
 def update(folder: Path, *overrides: str) -> list[str]:
-    return run_stages(config_of(folder, "update=true", *overrides)).made
+    return run_stages(load_run_config(folder, "update=true", *overrides)).made
 
 
 def keys(plan: Plan) -> dict[str, str]:
@@ -81,50 +89,50 @@ def test_known_ids_keep_their_order_and_new_ones_follow_and_only_splits_change(
 
 
 def test_without_new_logs_an_update_makes_nothing(tmp_path: Path, stages: Stages) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     assert update(tmp_path) == []
 
 
 def test_the_first_update_of_a_name_is_from_scratch(tmp_path: Path, stages: Stages) -> None:
-    assert keys(make_plan(config_of(tmp_path, "update=true"))) == keys(make_plan(config_of(tmp_path)))
+    assert keys(make_plan(load_run_config(tmp_path, "update=true"))) == keys(make_plan(load_run_config(tmp_path)))
 
 
 def test_an_update_goes_on_from_what_its_name_made_and_then_finds_it(tmp_path: Path, stages: Stages) -> None:
-    first = run_stages(config_of(tmp_path)).artifacts
+    first = run_stages(load_run_config(tmp_path)).artifacts
     grow(tmp_path, "j")
-    second = run_stages(config_of(tmp_path, "update=true"))
+    second = run_stages(load_run_config(tmp_path, "update=true"))
     assert second.made == ALL
     assert second.artifacts["interactions"].manifest.parents == keys_before(first)
     assert update(tmp_path) == []
     grow(tmp_path, "k")
-    third = run_stages(config_of(tmp_path, "update=true")).artifacts
+    third = run_stages(load_run_config(tmp_path, "update=true")).artifacts
     assert third["interactions"].manifest.parents == keys_before(second.artifacts)
     assert update(tmp_path) == []
 
 
 def test_a_run_without_update_has_the_keys_of_a_run_from_scratch(tmp_path: Path, stages: Stages) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     grow(tmp_path, "j")
-    scratch = keys(make_plan(config_of(tmp_path)))
+    scratch = keys(make_plan(load_run_config(tmp_path)))
     update(tmp_path)
-    assert keys(make_plan(config_of(tmp_path))) == scratch
-    updated = keys(make_plan(config_of(tmp_path, "update=true")))
+    assert keys(make_plan(load_run_config(tmp_path))) == scratch
+    updated = keys(make_plan(load_run_config(tmp_path, "update=true")))
     assert {role for role in scratch if scratch[role] == updated[role]} == set()
 
 
 def test_training_goes_on_from_the_checkpoint_and_what_it_was_trained_on(tmp_path: Path, stages: Stages) -> None:
-    first = run_stages(config_of(tmp_path)).artifacts
+    first = run_stages(load_run_config(tmp_path)).artifacts
     grow(tmp_path, "j")
-    parents = make_plan(config_of(tmp_path, "update=true")).steps["checkpoint-2022"].parents
+    parents = make_plan(load_run_config(tmp_path, "update=true")).steps["checkpoint-2022"].parents
     before = {role: key for role, key in parents.items() if role.endswith("-before")}
     wanted = ("checkpoint-2022", "interactions", "nodes", "graph")
     assert before == {f"{role}-before": first[role].key for role in wanted}
 
 
 def test_neighbours_of_items_are_made_anew_from_what_was_updated(tmp_path: Path, stages: Stages) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     grow(tmp_path, "j")
-    plan = make_plan(config_of(tmp_path, "update=true"))
+    plan = make_plan(load_run_config(tmp_path, "update=true"))
     assert plan.steps["neighbours"].parents == {role: plan.steps[role].key for role in ("nodes", "graph")}
     assert "neighbours" in update(tmp_path)
 
@@ -133,15 +141,15 @@ def test_neighbours_of_items_are_made_anew_from_what_was_updated(tmp_path: Path,
     "override", ["train.width=8", "train.intra_width=8", "train.tables=intra", "train.seeds=[7]", "train.model=star"]
 )
 def test_training_starts_anew_where_no_earlier_tables_fit(tmp_path: Path, stages: Stages, override: str) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     grow(tmp_path, "j")
-    plan = make_plan(config_of(tmp_path, "update=true", override))
+    plan = make_plan(load_run_config(tmp_path, "update=true", override))
     (checkpoint,) = (step for step in plan.steps.values() if step.stage == "train")
     assert not [role for role in checkpoint.parents if role.endswith("-before")]
 
 
 def test_an_update_with_other_settings_still_goes_on_from_the_same(tmp_path: Path, stages: Stages) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     grow(tmp_path, "j")
     update(tmp_path)
     assert update(tmp_path, "train.epochs=3") == MODEL
@@ -150,38 +158,38 @@ def test_an_update_with_other_settings_still_goes_on_from_the_same(tmp_path: Pat
 
 @pytest.mark.parametrize("role", ["interactions", "nodes", "graph"])
 def test_an_update_whose_past_was_deleted_says_so_and_how_to_go_on(tmp_path: Path, stages: Stages, role: str) -> None:
-    gone = run_stages(config_of(tmp_path)).artifacts[role].path
+    gone = run_stages(load_run_config(tmp_path)).artifacts[role].path
     grow(tmp_path, "j")
     shutil.rmtree(gone)
-    message = f"^update: run 'r' goes on from {gone}, which is not there, must be; run it once with update = false"
+    message = f"^update: run 'r' continues from {gone}, which does not exist, must exist; run it once with update"
     with pytest.raises(FileNotFoundError, match=message):
         update(tmp_path)
-    assert "interactions" in run_stages(config_of(tmp_path)).made
+    assert "interactions" in run_stages(load_run_config(tmp_path)).made
 
 
 def test_an_update_of_what_another_version_made_says_how_to_go_on(tmp_path: Path, stages: Stages) -> None:
-    manifest = run_stages(config_of(tmp_path)).artifacts["interactions"].path / "manifest.json"
+    manifest = run_stages(load_run_config(tmp_path)).artifacts["interactions"].path / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 1}))
     grow(tmp_path, "j")
-    with pytest.raises(ValueError, match=r"made by another version of edda, .* run it once with update = false"):
+    with pytest.raises(ValueError, match=r"another version of edda has made, .* run it once with update = false"):
         update(tmp_path)
 
 
 def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: Path, stages: Stages) -> None:
-    first = run_stages(config_of(tmp_path)).artifacts
+    first = run_stages(load_run_config(tmp_path)).artifacts
     grow(tmp_path, "j")
-    run_stages(config_of(tmp_path, "update=true"), "walk")
+    run_stages(load_run_config(tmp_path, "update=true"), "walk")
     assert update(tmp_path) == ["neighbours", "pairs", *MODEL]
     grow(tmp_path, "k")
-    run_stages(config_of(tmp_path, "update=true"), "walk")
+    run_stages(load_run_config(tmp_path, "update=true"), "walk")
     grow(tmp_path, "l")
-    before = make_plan(config_of(tmp_path, "update=true")).before
+    before = make_plan(load_run_config(tmp_path, "update=true")).base
     assert "checkpoint-2022" in before
     assert before["nodes"] != first["nodes"].key
 
 
 def test_another_split_is_refused_because_it_would_hold_out_what_was_learned(tmp_path: Path, stages: Stages) -> None:
-    run_stages(config_of(tmp_path))
+    run_stages(load_run_config(tmp_path))
     grow(tmp_path, "j")
     with pytest.raises(ValueError, match=r"update: \[ingest\] of run 'r' is .* run it once with update = false"):
         update(tmp_path, "ingest.split.seed=1")
@@ -190,35 +198,40 @@ def test_another_split_is_refused_because_it_would_hold_out_what_was_learned(tmp
 def test_garbage_is_what_the_generation_before_went_on_from(tmp_path: Path, stages: Stages) -> None:
     generations = []
     for item in "jkl":
-        generations.append(run_stages(config_of(tmp_path, "update=true")).artifacts)
+        generations.append(run_stages(load_run_config(tmp_path, "update=true")).artifacts)
         grow(tmp_path, item)
     gone = {garbage.path.name for garbage in collect_garbage(tmp_path / "store")}
     first, second, _ = ({generation[role].key for role in ALL} for generation in generations)
     assert first <= gone
     assert gone & second == {generations[1][role].key for role in ("rejects", *MODEL[1:])}
     assert json.loads((tmp_path / "store/runs/r/run.json").read_text())["before"].keys() == {
-        "interactions", "nodes", "graph", "reach", "pairs", "checkpoint-2022",
-    }  # fmt: skip
+        "interactions",
+        "nodes",
+        "graph",
+        "reach",
+        "pairs",
+        "checkpoint-2022",
+    }
     assert np.all([artifact.path.exists() for artifact in generations[2].values()])
 
 
 def test_an_index_of_earlier_vectors_is_let_go_and_garbage(tmp_path: Path, stages: Stages) -> None:
-    first = run_stages(config_of(tmp_path)).artifacts
+    first = run_stages(load_run_config(tmp_path)).artifacts
     root = tmp_path / "store"
     index = stages.make(Store(root), "index", {}, {role: first[role] for role in ("embeddings", "graph")})
     Store(root).link("r", "index", index)
-    run_stages(config_of(tmp_path, "train.epochs=3"), "train")
+    run_stages(load_run_config(tmp_path, "train.epochs=3"), "train")
     assert Store(root).linked("r", "index") == index
-    run_stages(config_of(tmp_path, "train.epochs=3"))
+    run_stages(load_run_config(tmp_path, "train.epochs=3"))
     assert Store(root).linked("r", "index") is None
     gone = {garbage.path.name for garbage in collect_garbage(root)}
     assert {index.folder.name, first["embeddings"].folder.name} <= gone
 
 
 def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -> None:
-    assert reuse_table(run_stages(config_of(tmp_path)).artifacts) is None
+    assert reuse_table(run_stages(load_run_config(tmp_path)).artifacts) is None
     grow(tmp_path, "j")
-    outcome = run_stages(config_of(tmp_path, "update=true"))
+    outcome = run_stages(load_run_config(tmp_path, "update=true"))
     new = {"users": 2, "items": 1, "known": {"users": 0, "items": 0}}
     statistics = {
         "nodes": {"domains": {"books": {"users": 30, "items": 20, "known": {"users": 29, "items": 20}}, "n": new}},
@@ -226,10 +239,11 @@ def test_what_was_taken_from_before_is_a_table(tmp_path: Path, stages: Stages) -
         "pairs": {"pairs_of_domains": 3, "copied": 1},
         "checkpoint-2022": {
             "warm_start": {
-                "tables": {"inter": {"kept": 7, "from_neighbours": 2, "as_usual": 1}}, "held_out_rows_seen": 4,
+                "tables": {"inter": {"kept": 7, "from_neighbours": 2, "as_usual": 1}},
+                "held_out_rows_seen": 4,
             }
         },
-    }  # fmt: skip
+    }
     for role, found in statistics.items():
         outcome.artifacts[role].statistics.update(found)
     table = reuse_table(outcome.artifacts)

@@ -70,7 +70,7 @@ def test_ten_thousand_requests_are_all_answered_right(load: ModuleType, port: in
     every = load.paths(recommender)
     began = time.perf_counter()
     answers = load.ask(port, [every[place % len(every)] for place in range(10_000)], 8)
-    print(load.told(answers, time.perf_counter() - began))  # noqa: T201 - pytest -rP shows it
+    print(load.summary(answers, time.perf_counter() - began))  # noqa: T201 - pytest -rP shows it
     assert (len(answers), load.wrong_answers(recommender, answers)) == (10_000, 0)
 
 
@@ -87,7 +87,7 @@ def test_a_body_does_not_wait_for_the_clients_acknowledgement(monkeypatch: pytes
     assert found == [1]
 
 
-def test_domains_are_told_with_their_sizes(port: int) -> None:
+def test_domains_are_reported_with_their_sizes(port: int) -> None:
     assert request(port, "GET", "/v1/domains")[1][2] == {"domain": "games", "users": 8, "items": 10}
 
 
@@ -166,10 +166,20 @@ def test_answers_keep_the_schema_that_the_service_describes(port: int, tiny_run:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/recommendations/books/nobody", "/v1/similar/nowhere/i0001", "/v1/similar/books/%F0%9F%98%80", "/v1/nothing",
-     "/v1/similar/books/%2e%2e%2fi0001", "/v1/similar/books/", "/v1/similar/books/" + "x" * 30_000, "/v1/similar/a/b/c",
-     "/v1/recommendations/books/%00", "/v1/recommendations/books/u0001%20", "//v1/domains"],
-)  # fmt: skip
+    [
+        "/v1/recommendations/books/nobody",
+        "/v1/similar/nowhere/i0001",
+        "/v1/similar/books/%F0%9F%98%80",
+        "/v1/nothing",
+        "/v1/similar/books/%2e%2e%2fi0001",
+        "/v1/similar/books/",
+        "/v1/similar/books/" + "x" * 30_000,
+        "/v1/similar/a/b/c",
+        "/v1/recommendations/books/%00",
+        "/v1/recommendations/books/u0001%20",
+        "//v1/domains",
+    ],
+)
 def test_what_is_unknown_is_404(port: int, path: str) -> None:
     status, found = request(port, "GET", path)
     assert (status, len(json.dumps(found)) < 400) == (404, True)
@@ -182,28 +192,63 @@ def test_percent_encoded_names_are_decoded(port: int, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/recommendations/books/%ff%fe", "/v1/recommendations/books/%ED%A0%80", "/v1/similar/books/i0001?top=0",
-     "/v1/similar/books/i0001?top=1001", "/v1/similar/books/i0001?top=x", "/v1/similar/books/i0001?top=NaN",
-     "/v1/similar/books/i0001?top=" + "9" * 5_000, "/v1/similar/books/i0001?top=%ff",
-     "/v1/recommendations/books/u0001?why=perhaps"],
-)  # fmt: skip
+    [
+        "/v1/recommendations/books/%ff%fe",
+        "/v1/recommendations/books/%ED%A0%80",
+        "/v1/similar/books/i0001?top=0",
+        "/v1/similar/books/i0001?top=1001",
+        "/v1/similar/books/i0001?top=x",
+        "/v1/similar/books/i0001?top=NaN",
+        "/v1/similar/books/i0001?top=" + "9" * 5_000,
+        "/v1/similar/books/i0001?top=%ff",
+        "/v1/recommendations/books/u0001?why=perhaps",
+    ],
+)
 def test_malformed_paths_and_queries_are_422(port: int, path: str) -> None:
     assert request(port, "GET", path)[0] == 422
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"null", b"[]", b"7", b'"x"', b"\xff\xfe", b'{"domain": "books", "users": ["\xff"]}', b"[" * 50_000,
-     b'{"domain": "books", "users": ["\\ud800"]}', b'{"domain": "books", "users": ["u0001"], "top": NaN}',
-     b'{"domain": "books", "users": ["u0001"], "\\ud800": 1}', b'{"domain": "books", "users": ["u0001"], "top": 1e999}',
-     b'{"domain": "books", "users": ["u0001"], "top": ' + b"9" * 5_000 + b"}",
-     *(json.dumps({**KNOWN, **wrong}).encode() for wrong in (
-         {"users": []}, {"users": None}, {"users": "u0001"}, {"users": [None]}, {"users": [1]}, {"users": [["u0001"]]},
-         {"domain": None}, {"top": 0}, {"top": 1_001}, {"top": "5"}, {"top": True}, {"top": 1.5}, {"more": 1},
-         {"why": "yes"},
-         {"users": ["u"] * (MOST_NAMES + 1)}, {"users": ["u"] * 200, "top": 1_000}))],
-)  # fmt: skip
-def test_malformed_bodies_are_told_as_such(port: int, body: bytes) -> None:
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"domain": "books", "users": ["\xff"]}',
+        b"[" * 50_000,
+        b'{"domain": "books", "users": ["\\ud800"]}',
+        b'{"domain": "books", "users": ["u0001"], "top": NaN}',
+        b'{"domain": "books", "users": ["u0001"], "\\ud800": 1}',
+        b'{"domain": "books", "users": ["u0001"], "top": 1e999}',
+        b'{"domain": "books", "users": ["u0001"], "top": ' + b"9" * 5_000 + b"}",
+        *(
+            json.dumps({**KNOWN, **wrong}).encode()
+            for wrong in (
+                {"users": []},
+                {"users": None},
+                {"users": "u0001"},
+                {"users": [None]},
+                {"users": [1]},
+                {"users": [["u0001"]]},
+                {"domain": None},
+                {"top": 0},
+                {"top": 1_001},
+                {"top": "5"},
+                {"top": True},
+                {"top": 1.5},
+                {"more": 1},
+                {"why": "yes"},
+                {"users": ["u"] * (MOST_NAMES + 1)},
+                {"users": ["u"] * 200, "top": 1_000},
+            )
+        ),
+    ],
+)
+def test_malformed_bodies_are_reported_as_such(port: int, body: bytes) -> None:
     assert request(port, "POST", "/v1/recommendations", body)[0] in (400, 422)
 
 
@@ -234,8 +279,13 @@ def test_metrics_count_answers_by_route_and_never_a_500(port: int) -> None:
 
 def test_openapi_has_an_example_for_every_parameter(tiny_run: TinyRun) -> None:
     described = service(Recommender(tiny_run.artifacts), "tiny").openapi()
-    named = [parameter for path in described["paths"].values() for call in path.values()
-             for parameter in call.get("parameters", []) if parameter["in"] == "path"]  # fmt: skip
+    named = [
+        parameter
+        for path in described["paths"].values()
+        for call in path.values()
+        for parameter in call.get("parameters", [])
+        if parameter["in"] == "path"
+    ]
     asked = [described["components"]["schemas"][name]["properties"] for name in ("Users", "History")]
     assert len(named) == 4
     assert all("examples" in parameter["schema"] for parameter in named)

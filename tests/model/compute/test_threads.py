@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from flows.runner.torchrun import are_several, is_first, run_under_torchrun
+from flows.runner.torchrun import is_first, is_multi_process, run_under_torchrun
 from model.compute.threads import share_rows, torch_threads
 
 
@@ -26,7 +26,7 @@ def test_processes_of_one_machine_share_the_threads(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_the_first_of_several_processes_is_known_by_torchruns_environment(environment, several, first) -> None:
-    assert (are_several(environment), is_first(environment)) == (several, first)
+    assert (is_multi_process(environment), is_first(environment)) == (several, first)
 
 
 def test_one_process_just_runs_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

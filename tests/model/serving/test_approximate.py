@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from fake_stages import edda
-from tiny_world import TinyRun, blend_of
+from tiny_world import TinyRun, make_blend
 
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.garbage import find_garbage
@@ -160,7 +160,7 @@ def test_an_index_is_found_by_what_it_was_built_from_alone(tiny_run: TinyRun, bu
 
 def other_blend(run: TinyRun, store: Store) -> dict[str, Artifact]:
     """The run's artifacts, but for weights that were fitted anew."""
-    return {**run.artifacts, "blend-1": blend_of(store, run.artifacts, {"books": (1.0, 9.0)})}
+    return {**run.artifacts, "blend-1": make_blend(store, run.artifacts, {"books": (1.0, 9.0)})}
 
 
 def test_another_blend_needs_another_index(tiny_run: TinyRun, built: Artifact, tmp_path) -> None:
@@ -240,7 +240,7 @@ def test_index_and_what_asks_it_on_the_command_line(tiny_run: TinyRun, capsys) -
 def test_an_index_that_is_not_there_is_asked_for_by_name(tiny_run: TinyRun, capsys, monkeypatch) -> None:
     monkeypatch.setattr(approximate, "SETTINGS", {**approximate.SETTINGS, "links": 8})
     assert edda("recommend", "tiny", "--store", str(tiny_run.store), "--domain", "books", "--user", "u", "--index") == 1
-    assert "run tiny has no index of what it serves yet; make it with: edda index tiny" in capsys.readouterr().err
+    assert "run tiny has no index of what it serves yet; build it with: edda index tiny" in capsys.readouterr().err
 
 
 def test_an_opened_index_answers_for_the_service(tiny_run: TinyRun, built: Artifact) -> None:

@@ -84,7 +84,7 @@ def test_what_is_cut_short_or_changes_meanwhile_is_no_copy(logs: str, tmp_path: 
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_logs_that_are_not_there_are_told(logs: str, tmp_path: Path) -> None:
+def test_logs_that_are_not_there_are_reported(logs: str, tmp_path: Path) -> None:
     with pytest.raises(LogError, match=rf"path '{logs}/\*.tsv' matches no file"):
         find_logs([LogSource(path=f"{logs}/*.tsv", domain="d")], tmp_path)
     with pytest.raises(FileNotFoundError, match=r"bucket 'nothing' is not there"):
