@@ -31,9 +31,15 @@ Floats = npt.NDArray[np.float32]
 _NO_FLOATS: Floats = np.empty(0, np.float32)
 
 
-def predict_ease_bytes(items: int, threads: int) -> int:
-    """Memory that EASE of so many items takes: half a matrix of float32, and panels of one block's width."""
-    return 4 * items * (items // 2 + (4 + threads) * _BLOCK)
+def predict_ease_bytes(items: int, top: int, threads: int) -> int:
+    """Memory that EASE of so many items takes: half a matrix of float32, panels of a block's width, and the rows.
+
+    Args:
+        items: that have train interactions.
+        top: most weights of an item; they exist twice while blocks of rows are joined.
+        threads: each has a panel of its own.
+    """
+    return 4 * items * (items // 2 + (10 + threads) * _BLOCK) + 2 * 8 * items * min(top, items)
 
 
 def fit_ease(common: CommonUsers, l2: float, top: int, compute: ComputeSettings) -> CsrRows:

@@ -21,8 +21,9 @@ def check_memory(weights: ItemWeights, compute: ComputeSettings) -> MethodChoice
         ValueError: it takes more than `compute.memory_mib`.
     """
     common, name = CommonUsers.build(weights), _NAMES[weights.settings.weights]
-    items = common.items.size
-    needed = predict_ease_bytes(items, thread_count(compute)) if name == "EASE" else predict_slim_bytes(common)
+    items, needed = common.items.size, predict_slim_bytes(common)
+    if name == "EASE":
+        needed = predict_ease_bytes(items, weights.settings.top, thread_count(compute))
     mib = -(-needed >> 20)
     if mib > compute.memory_mib:
         domain = weights.graph.domain

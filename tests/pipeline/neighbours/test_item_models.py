@@ -21,7 +21,7 @@ from data_contracts.settings import ComputeSettings, NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import neighbours_file
 from data_contracts.store.store import Store
-from pipeline.neighbours.ease import invert_in_place
+from pipeline.neighbours.ease import invert_in_place, predict_ease_bytes
 from pipeline.neighbours.stage import build_neighbours, item_neighbours
 
 ONE, TWO = ComputeSettings(threads=1), ComputeSettings(threads=2)
@@ -189,6 +189,11 @@ def test_a_fit_that_takes_too_much_memory_is_refused_before_it_begins(
     monkeypatch.setattr("pipeline.neighbours.chunks.fit_rows", lambda *_: pytest.fail("it began"))
     with pytest.raises(ValueError, match=message):
         make(tiny_world, compute=ComputeSettings(threads=1, memory_mib=64), weights=model, scope=scope)
+
+
+def test_the_memory_of_ease_is_that_of_half_a_matrix_and_the_rows() -> None:
+    assert predict_ease_bytes(20_000, 500, 2) == pytest.approx(4 * 20_000**2 / 2 + 16 * 20_000 * 500, rel=0.3)
+    assert predict_ease_bytes(0, 500, 2) == 0
 
 
 @pytest.mark.parametrize("model", ["walks", *MODELS])
