@@ -131,7 +131,7 @@ def warm_up(scratch: str) -> None:
     replace(exact, method="walk", settings=NeighboursSettings(walks=1)).rows(np.arange(3))
     independent_walks(exact, np.arange(3), 2)
     train = TrainGraph(exact.graph, np.arange(3, dtype=np.int32))
-    computation = NeighbourComputation.build(train, SETTINGS["defaults"], MemoryArrays())
+    computation = NeighbourComputation.build(train, SETTINGS["defaults"], MemoryArrays(), ONE_THREAD)
     write_chunk(NeighbourChunk(computation, range(3), Path(scratch) / "warm-up.parquet"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train_peers import PEERS, Pairs, Plain, pairs_of, triples_of
+from train_peers import PEERS, Pairs, Plain, build_triples, load_pairs
 
 from data_contracts.resources import peak_memory_mib
 from data_contracts.store.artifact import Artifact
@@ -53,7 +53,7 @@ class Contest:
 
     def pairs(self) -> list[Pairs]:
         """The aligned pairs of all domains."""
-        return pairs_of(self.artifacts["pairs"], self.world)
+        return load_pairs(self.artifacts["pairs"], self.world)
 
     def data(self) -> TrainingData:
         """The training data as our stage loads it."""
@@ -118,7 +118,7 @@ def plain_cost(contest: Contest, peer: str, most: int) -> dict:
     costs = dict.fromkeys(("bpr_cpu", "bpr_wall", "alignment_cpu", "alignment_wall"), 0.0)
     warm, taken, total = False, 0, 0
     for number in range(len(contest.world.domains)):
-        triples = [triples_of(batch) for batch in contest.batches(number)]
+        triples = [build_triples(batch) for batch in contest.batches(number)]
         for batch in triples[:most] if warm else triples[:1] + triples[:most]:
             cpu, wall = clocked(lambda number=number, batch=batch: optimizer_step(optimiser, plain.loss(number, batch)))
             scale = len(triples) / len(triples[:most]) if warm else 0.0
@@ -244,7 +244,7 @@ def build_learner(contest: Contest, contender: str) -> Learner:
     settings = contest.settings
     if contender in PEERS:
         plain = Plain(contest.start(), contest.world, settings, contender)
-        return Learner(plain, lambda number, batch, _: plain.loss(number, triples_of(batch)))
+        return Learner(plain, lambda number, batch, _: plain.loss(number, build_triples(batch)))
     data, model = contest.changed(engine=ENGINES[contender]).data(), contest.start()
 
     def loss(number: int, batch: Batch, turn: tuple[int, int]) -> torch.Tensor:

@@ -125,17 +125,54 @@ class GraphSettings(Settings):
     """Kinds of node that may be anchors."""
 
 
-class NeighboursSettings(Settings):
-    """Graph → item-to-item weights of walks, item to user to item."""
+class Rp3betaSettings(Settings):
+    """Parameters of RP3beta."""
 
+    alpha: float = Field(0.6, ge=0.0, le=2.0)
+    """Power of the transition probabilities of a walk: of 1 / the number of users of its first item, and of 1 / the
+    number of items of the user."""
+    beta: float = Field(0.4, ge=0.0, le=2.0)
+    """How much popular items are held back: by their number of users to this power."""
+
+
+class EaseSettings(Settings):
+    """Parameters of EASE."""
+
+    l2: float = Field(100.0, gt=0.0)
+    """Ridge penalty, often called lambda; denser data needs more."""
+
+
+class SlimSettings(Settings):
+    """Parameters of SLIM."""
+
+    l1: float = Field(0.5, ge=0.0)
+    """Penalty on the weights; items with at most so many common users have no weight."""
+    l2: float = Field(5.0, ge=0.0)
+    """Penalty on the squares of the weights, halved."""
+
+
+class NeighboursSettings(Settings):
+    """Graph → item-to-item weights: of walks, item to user to item, or of another item-to-item model."""
+
+    weights: Literal["walks", "cosine", "rp3beta", "ease", "slim"] = "walks"
+    """walks: a shrunk cosine to a power; cosine: item-based nearest neighbours (ItemKNN), with `shrink`; rp3beta,
+    ease and slim: those models, with the parameters in their tables."""
     alpha: float = Field(0.2, ge=0.0, le=2.0)
-    """How much less a user with many items counts: divided by their number to this power."""
+    """walks: how much less a user with many items counts: divided by their number to this power."""
     beta: float = Field(0.5, ge=0.0, le=2.0)
-    """How much popular items are damped: divided by both items' numbers of users to this power; 0.5 is a cosine."""
+    """walks: how much popular items are damped: divided by both items' numbers of users to this power; 0.5 is a
+    cosine."""
     shrink: float = Field(5.0, ge=0.0)
-    """Added to that divisor, so that items with few users do not become close neighbours by chance."""
+    """walks, cosine: added to that divisor, so that items with few users do not become close neighbours by chance."""
     power: float = Field(1.4, gt=0.0, le=4.0)
-    """Exponent of the weights; above 1 close neighbours count more."""
+    """walks: exponent of the weights; above 1 close neighbours count more."""
+    rp3beta: Rp3betaSettings = Rp3betaSettings()
+    """Parameters of `weights = "rp3beta"`."""
+    ease: EaseSettings = EaseSettings()
+    """Parameters of `weights = "ease"`. Its memory grows with the square of the items; `compute.memory_mib` bounds
+    it."""
+    slim: SlimSettings = SlimSettings()
+    """Parameters of `weights = "slim"`."""
     top: int = Field(500, ge=1)
     """Largest weights kept of each item."""
     scope: Literal["union", "domain"] = "union"
@@ -151,6 +188,23 @@ class NeighboursSettings(Settings):
     """walk: seed of the walks, and of the draw of items that are compared."""
     compared_items: int = Field(200, ge=0)
     """walk: items with estimated weights for which the manifest compares these with exact ones."""
+
+    @property
+    def are_fitted(self) -> bool:
+        """Whether the weights are coefficients of regressions rather than sums over users."""
+        return self.weights in {"ease", "slim"}
+
+    def keyed(self) -> dict[str, Any]:
+        """What the chosen weights depend on; those of walks have the keys that they had when there were no others."""
+        sampling = ("method", "exact_multiply_adds", "walks", "seed", "compared_items")
+        read: dict[str, tuple[str, ...]] = {
+            "walks": ("alpha", "beta", "shrink", "power", *sampling),
+            "cosine": ("weights", "shrink", *sampling),
+            "rp3beta": ("weights", "rp3beta", *sampling),
+            "ease": ("weights", "ease"),
+            "slim": ("weights", "slim"),
+        }
+        return self.model_dump(mode="json", include={*read[self.weights], "top", "scope"})
 
 
 class ReachSettings(Settings):
@@ -292,7 +346,7 @@ class ComputeSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
-    """Working memory per worker, in MiB, that blocks of the pipeline are sized for."""
+    """Working memory per worker, in MiB, that blocks of the pipeline are sized for; EASE and SLIM may not exceed it."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 

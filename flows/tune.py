@@ -20,7 +20,7 @@ from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import exclusive_lock
 from flows.config.run_config import RunConfig, RunSpec, store_location
-from flows.config.tune_settings import DEFAULT_SPACE, Axis, Value
+from flows.config.tune_settings import Axis, Value, default_space
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import Watch
 from flows.output.tables import Table
@@ -195,7 +195,9 @@ def build_search(runs: Sequence[RunSpec]) -> Search:
             f"tune: runs are selected by {' and '.join(sorted(scores))}, must be by one; set train.select_by"
         )
     settings = configs[0].tune
-    space = DEFAULT_SPACE[configs[0].train.model] if settings.space is None else settings.space
+    space = settings.space
+    if space is None:
+        space = default_space(configs[0].train.model, configs[0].neighbours.weights)
     if not space:
         raise ValueError(f"tune: nothing to search for train.model {configs[0].train.model!r}; give it a [tune.space]")
     for key, axis in space.items():

@@ -17,6 +17,22 @@ VECTORS_ALONE = "blend.evidence=false"
 """No evidence from walks beside a model's vectors."""
 _WITH_WALKS = "blend.evidence=true"
 
+
+def _item_models() -> dict[str, tuple[str, ...]]:
+    """Item-to-item models that rank alone, of each domain and of the union; the last ones take most memory."""
+    weights = {"item-knn": "cosine", "rp3beta": "rp3beta", "slim": "slim", "ease": "ease"}
+    return {
+        f"{name}{suffix}": (
+            "train.model=walks",
+            _WITH_WALKS,
+            f"neighbours.weights={chosen}",
+            f"neighbours.scope={scope}",
+        )
+        for name, chosen in weights.items()
+        for suffix, scope in (("", "domain"), ("-union", "union"))
+    }
+
+
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "released": (
         "graph.anchor_kinds=['user']",
@@ -58,6 +74,7 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "mmoe": ("train.model=mmoe", _NETWORK_L2),
     "ple": ("train.model=ple", _NETWORK_L2),
     "star": ("train.model=star", _NETWORK_L2),
+    **_item_models(),
 }
 """Name of a baseline → overrides of a run's settings."""
 
@@ -65,8 +82,8 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
 def baseline_runs(run: RunSpec) -> list[RunSpec]:
     """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
 
-    Their vectors rank alone, except for `walks`, which has none. Epochs are selected as in the run, by the score that
-    the baseline is evaluated on, unless the preset says otherwise.
+    Their vectors rank alone, except for `walks` and the item-to-item models, which have none. Epochs are selected as
+    in the run, by the score that the baseline is evaluated on, unless the preset says otherwise.
     """
     train = run.config.train
     has_both_tables = train.model == "edda" and train.tables == "both"

@@ -76,15 +76,30 @@ _GRAPH = {"train.layers": Axis(choices=(1, 2, 3)), "train.edge_dropout": Axis(lo
 _NETWORK = {**_OPTIMIZER, "train.hidden": Axis(choices=(64, 128, 256))}
 _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
 
-DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
-    "edda": {**_OPTIMIZER, **_GRAPH},
-    "popularity": {},
+WEIGHTS_SPACE: Mapping[str, dict[str, Axis]] = {
     "walks": {
         "neighbours.alpha": Axis(low=0.0, high=1.0),
         "neighbours.beta": Axis(low=0.0, high=0.8),
         "neighbours.shrink": Axis(low=1.0, high=50.0, log=True),
         "neighbours.power": Axis(low=0.8, high=2.0),
     },
+    "cosine": {"neighbours.shrink": Axis(low=0.1, high=1000.0, log=True)},
+    "rp3beta": {
+        "neighbours.rp3beta.alpha": Axis(low=0.0, high=2.0),
+        "neighbours.rp3beta.beta": Axis(low=0.0, high=1.0),
+    },
+    "ease": {"neighbours.ease.l2": Axis(low=1.0, high=10_000.0, log=True)},
+    "slim": {
+        "neighbours.slim.l1": Axis(low=1e-2, high=10.0, log=True),
+        "neighbours.slim.l2": Axis(low=1e-2, high=1000.0, log=True),
+    },
+}
+"""The search space of models that rank by evidence alone, by `neighbours.weights`."""
+
+DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
+    "edda": {**_OPTIMIZER, **_GRAPH},
+    "popularity": {},
+    "walks": WEIGHTS_SPACE["walks"],
     "ials": {
         "train.l2": Axis(low=1e-1, high=1e4, log=True),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),
@@ -96,3 +111,8 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "star": _NETWORK,
 }
 """The search space by model, if the file has no [tune.space]."""
+
+
+def default_space(model: ModelName, weights: str) -> dict[str, Axis]:
+    """The search space of a model; `weights` is its `neighbours.weights`, by which it ranks if it has no vectors."""
+    return WEIGHTS_SPACE[weights] if model == "walks" else DEFAULT_SPACE[model]

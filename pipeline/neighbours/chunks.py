@@ -19,6 +19,7 @@ from pipeline.compute.fan_out import bounded_ranges
 from pipeline.compute.method_choice import MethodChoice
 from pipeline.compute.rows import CsrRows
 from pipeline.graph import DomainGraph
+from pipeline.neighbours.fitted import check_memory, fit_rows
 from pipeline.neighbours.item_weights import ItemWeights
 from pipeline.neighbours.sampled import choose_method
 from pipeline.neighbours.train_graph import TrainGraph
@@ -50,9 +51,19 @@ class NeighbourComputation:
     settings: NeighboursSettings
 
     @classmethod
-    def build(cls, train: TrainGraph, settings: NeighboursSettings, folder: ArrayFolder) -> NeighbourComputation:
-        """Choose the method and write the graph's arrays; those of an earlier attempt stay."""
+    def build(
+        cls, train: TrainGraph, settings: NeighboursSettings, folder: ArrayFolder, compute: ComputeSettings
+    ) -> NeighbourComputation:
+        """Choose the method and write the graph's arrays; those of an earlier attempt stay.
+
+        Weights that are fitted are so here, all at once, and chunks only read them.
+
+        Raises:
+            ValueError: the fit takes more memory than `compute.memory_mib`.
+        """
         graph, weights = train.graph, ItemWeights.from_graph(train.graph, settings)
+        choice = check_memory(weights, compute) if settings.are_fitted else choose_method(weights.paths, settings)
+        row_norms = {} if weights.row_norms is weights.norms else {"row_norms": weights.row_norms}
         folder.write_arrays(
             indptr=graph.indptr,
             indices=graph.indices,
@@ -61,8 +72,17 @@ class NeighbourComputation:
             paths=weights.paths,
             items=train.items,
             present=np.flatnonzero(weights.paths),
+            **row_norms,
         )
-        return cls(folder, graph.domain, graph.users, choose_method(weights.paths, settings), settings)
+        computation = cls(folder, graph.domain, graph.users, choice, settings)
+        if settings.are_fitted and not computation.fitted.exists():
+            computation.fitted.write_rows([fit_rows(weights, compute)])
+        return computation
+
+    @property
+    def fitted(self) -> ArrayFolder:
+        """The folder of all rows, where they are fitted at once."""
+        return self.folder / "fitted"
 
     def open_weights(self) -> ItemWeights:
         """The weights between the graph's items, their arrays mapped."""
@@ -70,6 +90,7 @@ class NeighbourComputation:
         return ItemWeights(
             graph=DomainGraph(self.domain, self.users, arrays["indptr"], arrays["indices"]),
             user_weights=arrays["user_weights"],
+            row_norms=arrays.get("row_norms", arrays["norms"]),
             norms=arrays["norms"],
             paths=arrays["paths"],
             settings=self.settings,
@@ -81,6 +102,8 @@ class NeighbourComputation:
         weights, present = self.open_weights(), self.folder.arrays()["present"]
         work = np.minimum(weights.paths[present], weights.walks) // _PRODUCTS_PER_ENTRY
         entries = np.minimum(weights.bound_rows(present), self.settings.top)
+        if self.settings.are_fitted:
+            work, entries = np.zeros_like(work), np.diff(self.fitted.rows().indptr)
         most = min((compute.memory_mib << 20) // (_ENTRY_BYTES * _CHUNKS_IN_MEMORY), _ENTRIES_PER_CHUNK)
         return bounded_ranges(np.maximum(entries, work), most)
 
@@ -88,7 +111,7 @@ class NeighbourComputation:
         """A range of the items that have train interactions, and their rows, all numbered over all domains."""
         arrays = self.folder.arrays()
         items = arrays["present"][positions.start : positions.stop]
-        rows = self.open_weights().rows(items)
+        rows = self.fitted.rows().select(positions) if self.settings.are_fitted else self.open_weights().rows(items)
         return arrays["items"][items], rows._replace(indices=arrays["items"][rows.indices])
 
 

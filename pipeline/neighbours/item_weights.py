@@ -24,7 +24,7 @@ class ItemWeights:
     Attributes:
         graph: of users and items.
         user_weights: float64 [users], degree^-alpha, what a walk through each user counts; 1 for isolated ones.
-        norms: float64 [items], degree^beta.
+        row_norms, norms: float64 [items], powers of the degree that divide an item's row, and its column.
         paths: int64 [items], walks of two steps from each item: the multiply-adds of its row.
         settings: how many weights are kept; number and seed of walks.
         method: exact or walk.
@@ -32,6 +32,7 @@ class ItemWeights:
 
     graph: DomainGraph
     user_weights: npt.NDArray[np.float64]
+    row_norms: npt.NDArray[np.float64]
     norms: npt.NDArray[np.float64]
     paths: Longs
     settings: NeighboursSettings
@@ -40,9 +41,17 @@ class ItemWeights:
     @classmethod
     def from_graph(cls, graph: DomainGraph, settings: NeighboursSettings, method: str = "exact") -> ItemWeights:
         """The weights of a graph by these settings."""
-        degrees = np.maximum(graph.degrees, 1).astype(np.float64)
-        user_weights, norms = degrees[: graph.users] ** -settings.alpha, degrees[graph.users :] ** settings.beta
-        return cls(graph, user_weights, norms, count_paths(graph), settings, method)
+        of_users, of_rows, of_columns = _exponents(settings)
+        users, items = np.split(np.maximum(graph.degrees, 1).astype(np.float64), [graph.users])
+        norms = items**of_columns
+        row_norms = norms if of_rows == of_columns else items**of_rows
+        return cls(graph, users**-of_users, row_norms, norms, count_paths(graph), settings, method)
+
+    @property
+    def shape(self) -> tuple[float, float]:
+        """What is added to the product of two items' norms, and the power of the quotient that is the weight."""
+        shrink = self.settings.shrink if self.settings.weights in {"walks", "cosine"} else 0.0
+        return shrink, self.settings.power if self.settings.weights == "walks" else 1.0
 
     @property
     def walks(self) -> int:
@@ -64,14 +73,26 @@ class ItemWeights:
         rows = CsrRows.build_empty(items.size, int(np.minimum(bounds, self.settings.top).sum()))
         neighbour_rows(
             (self.graph.indptr, self.graph.indices),
-            (self.user_weights, self.norms),
-            (self.settings.shrink, self.settings.power),
+            (self.user_weights, self.row_norms, self.norms),
+            self.shape,
             (items + self.graph.users, self.paths[items]),
             (self.settings.top, self.walks, int(bounds.max(initial=0))),
             np.uint64(name_seed(self.settings.seed, self.graph.domain, "neighbours")),
             tuple(rows),
         )
         return rows.trimmed()
+
+
+def _exponents(settings: NeighboursSettings) -> tuple[float, float, float]:
+    """Powers of the degrees of users, of the items of rows and of those of columns, that divide a weight.
+
+    The fitted weights start from numbers of common users, which no degree divides.
+    """
+    return {
+        "walks": (settings.alpha, settings.beta, settings.beta),
+        "cosine": (0.0, 0.5, 0.5),
+        "rp3beta": (settings.rp3beta.alpha, settings.rp3beta.alpha, settings.rp3beta.beta),
+    }.get(settings.weights, (0.0, 0.0, 0.0))
 
 
 def count_paths(graph: DomainGraph) -> Longs:

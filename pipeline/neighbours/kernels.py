@@ -26,8 +26,8 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
 
     Args:
         graph: (indptr, indices) of users and items, users first.
-        factors: (user_weights, norms): float64 [users], what a walk through each user counts, and float64 [items],
-            whose product over both items divides a weight.
+        factors: (user_weights, row_norms, norms): float64 [users], what a walk through each user counts, and float64
+            [items] twice: the product of the first item's row norm and the other's norm divides a weight.
         shape: (shrink, power): what is added to that product, and the power of the quotient that is the weight.
         rows: (nodes, paths): int64 [n], the items, as nodes, whose rows are computed, and int64 [n], walks of two
             steps from each of them.
@@ -37,7 +37,7 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
         kept: (indptr int64 [n + 1], indices int32, weights float32), filled, items ascending; long enough for the
             smaller of `top` and the items that walks can end on, of every item.
     """
-    (user_weights, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
+    (user_weights, row_norms, norms), (nodes, paths), (top, walks, touched_most) = factors, rows, limits
     shrink, power = shape
     least = _SMALLEST ** min(1.0, 1.0 / power)
     items, users = norms.size, user_weights.size
@@ -50,7 +50,7 @@ def neighbour_rows(graph, factors, shape, rows, limits, seed, kept):
             count = _sum_over_users(graph, user_weights, nodes[i], users, sums, touched)
         else:
             count = _estimate(graph, user_weights, nodes[i], users, walks, seed, sums, touched)
-        count = _divide(nodes[i] - users, norms, shrink, least, sums, touched, count, quotients)
+        count = _divide(nodes[i] - users, (row_norms, norms), shrink, least, sums, touched, count, quotients)
         start = kept[0][i]
         size = largest_columns(values, touched, count, top, bins, rest, marks, kept[1][start:])
         for j in range(start, start + size):
@@ -144,10 +144,10 @@ def _divide(item, norms, shrink, least, sums, touched, count, quotients):
 
     Rows are cut by these quotients, which have the order of the weights: computing powers would take longest of all.
     """
-    enough = 0
+    (row_norms, column_norms), enough = norms, 0
     for j in range(count):
         other = uint64(touched[j])
-        sums[other] /= norms[item] * norms[other] + shrink
+        sums[other] /= row_norms[item] * column_norms[other] + shrink
         touched[enough], quotients[enough] = other, sums[other]
         is_kept = (other != uint64(item)) & (sums[other] >= least)
         if not is_kept:

@@ -108,7 +108,7 @@ def item_neighbours(
     """
     graph = DomainGraph.from_matrix(UNION, build_edges(interactions))
     items = np.arange(graph.nodes - graph.users, dtype=np.int32)
-    computation = NeighbourComputation.build(TrainGraph(graph, items), settings, MemoryArrays())
+    computation = NeighbourComputation.build(TrainGraph(graph, items), settings, MemoryArrays(), compute)
     blocks = list(stream(computation.rows, computation.chunk_ranges(compute), compute))
     present = np.concatenate([np.empty(0, np.int32), *(numbers for numbers, _ in blocks)])
     rows = CsrRows.stack([rows_of_block for _, rows_of_block in blocks])
@@ -123,7 +123,7 @@ def _prepare_chunks(
     With another memory setting chunks have other ranges, so their files are named by the range.
     """
     folder.mkdir(exist_ok=True)
-    computation = NeighbourComputation.build(train, settings, arrays_for(train.graph.nodes, folder / "graph"))
+    computation = NeighbourComputation.build(train, settings, arrays_for(train.graph.nodes, folder / "graph"), compute)
     return computation, [
         NeighbourChunk(computation, positions, folder / f"{positions.start}-{positions.stop}.parquet")
         for positions in computation.chunk_ranges(compute)

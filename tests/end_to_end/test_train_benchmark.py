@@ -64,14 +64,14 @@ def test_another_dropout_changes_the_mean_loss(contenders: ModuleType, contest: 
     contests = {"edda": contest.changed(initial_spread=1.0)}
     contests["torch"] = contests["edda"].changed(edge_dropout=0.4)
     means = [
-        contenders.mean_losses(contenders.learner_of(variant, name), variant, 3, 20)
+        contenders.mean_losses(contenders.build_learner(variant, name), variant, 3, 20)
         for name, variant in contests.items()
     ]
     assert abs(contenders.apart(*means)) > 3
 
 
 def test_plain_alignment_losses_equal_ours(contenders: ModuleType, contest: Any) -> None:
-    edda, plain = contest.start(), contenders.learner_of(contest, "torch").model
+    edda, plain = contest.start(), contenders.build_learner(contest, "torch").model
     _, multiply = choose_engine("native", torch.device("cpu"))
     pairs_of_all = load_alignment(contest.artifacts["pairs"], contest.world)
     ours = [float(alignment_loss(edda, pairs, multiply).detach()) for pairs in pairs_of_all]

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from flows.cli.main import main
 from flows.config.run_config import ConfigError, RunSpec, load_config
-from flows.config.tune_settings import DEFAULT_SPACE, Axis
+from flows.config.tune_settings import DEFAULT_SPACE, WEIGHTS_SPACE, Axis
 from flows.tune import Search, Trial, Values, as_options, best_trial, build_search, run_search, trials_table
 
 SPACE = {"train.learning_rate": Axis(low=1e-4, high=1e-1, log=True), "train.layers": Axis(choices=(1, 2, 3))}
@@ -179,6 +179,15 @@ def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, mo
     config = load_config(tmp_path / "r.toml")
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS_SPACE)
+def test_every_default_space_of_item_weights_is_read_by_them(tmp_path: Path, weights: str) -> None:
+    path = toml(tmp_path, f'[train]\nmodel = "walks"\n[neighbours]\nweights = "{weights}"')
+    keyed = load_config(path).neighbours.keyed()
+    for _, name, *inner in (key.split(".") for key in build_search([RunSpec(path)]).space):
+        assert name in keyed
+        assert all(parameter in keyed[name] for parameter in inner)
 
 
 def test_runs_that_are_selected_by_different_scores_are_not_searched_together(tmp_path: Path) -> None:

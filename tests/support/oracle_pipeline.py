@@ -121,6 +121,39 @@ def item_products(
     return (between / (np.outer(items, items) ** beta + shrink)) ** power
 
 
+def cosine_weights(matrix: sp.csr_array, shrink: float) -> np.ndarray:
+    """float64 [items, items]: numbers of common users over the roots of both items' numbers of users, plus shrink."""
+    x = (matrix.toarray() != 0).astype(float)
+    users = np.maximum(x.sum(axis=0), 1.0)
+    return _without_diagonal((x.T @ x) / (np.sqrt(np.outer(users, users)) + shrink))
+
+
+def rp3beta_weights(matrix: sp.csr_array, alpha: float, beta: float) -> np.ndarray:
+    """float64 [items, items]: transition probabilities to the power alpha, twice, over users of the second^beta."""
+    x = (matrix.toarray() != 0).astype(float)
+    to_user, to_item = (part / np.maximum(part.sum(axis=1, keepdims=True), 1.0) for part in (x.T, x))
+    return _without_diagonal(
+        (to_user**alpha * (x.T > 0)) @ (to_item**alpha * x) / np.maximum(x.sum(axis=0), 1.0) ** beta
+    )
+
+
+def ease_weights(matrix: sp.csr_array, l2: float) -> np.ndarray:
+    """float64 [items, items]: every item's ridge regression on the others, solved for itself; negative weights too."""
+    x = (matrix.toarray() != 0).astype(float)
+    gram, items = x.T @ x, x.shape[1]
+    weights = np.zeros((items, items))
+    for item in range(items):
+        others = np.delete(np.arange(items), item)
+        penalised = gram[np.ix_(others, others)] + l2 * np.eye(items - 1)
+        weights[others, item] = np.linalg.solve(penalised, gram[others, item])
+    return weights
+
+
+def _without_diagonal(weights: np.ndarray) -> np.ndarray:
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
 def cut_rows(rows: np.ndarray, kept: int) -> np.ndarray:
     """Each row cut to its `kept` largest values; of equal values those of the smaller columns stay."""
     return np.array([_largest(row, kept) for row in rows])

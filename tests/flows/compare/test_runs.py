@@ -20,6 +20,9 @@ from flows.runner.plan import make_plan
 
 __all__ = ["here", "stages"]
 
+ITEM_MODELS = ["item-knn", "rp3beta", "slim", "ease"]
+WITHOUT_VECTORS = ["walks", *(f"{name}{suffix}" for name in ITEM_MODELS for suffix in ("", "-union"))]
+
 LOG = {"big": [("u", "i", "train"), ("v", "j", "train"), ("w", "j", "test")], "small": [("u", "i", "test")]}
 
 
@@ -242,8 +245,18 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
         prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
         roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
         assert set(roles) - {"neighbours", "blend-2022"} == {*prepared, "checkpoint-2022", "metrics"}
-        assert config.blend.evidence == ("neighbours" in roles) == ("blend-2022" in roles) == (name == "walks")
+        assert config.blend.evidence == ("neighbours" in roles) == ("blend-2022" in roles) == (name in WITHOUT_VECTORS)
         assert config.train.select_by == ("auc" if name == "released" else "full_ndcg@20")
+
+
+@pytest.mark.parametrize(("suffix", "scope"), [("", "domain"), ("-union", "union")])
+def test_item_models_differ_from_walks_in_their_weights_alone(here: Path, suffix: str, scope: str) -> None:
+    runs = dict(zip(BASELINES, baseline_runs(RunSpec(Path("r.toml"))), strict=True))
+    walks = runs["walks"].config
+    for name, weights in zip(ITEM_MODELS, ["cosine", "rp3beta", "slim", "ease"], strict=True):
+        config = runs[f"{name}{suffix}"].config
+        assert (config.neighbours.weights, config.neighbours.scope) == (weights, scope)
+        assert (config.train, config.blend) == (walks.train, walks.blend)
 
 
 def test_walks_stand_beside_every_baseline_that_has_vectors(here: Path) -> None:
@@ -253,7 +266,7 @@ def test_walks_stand_beside_every_baseline_that_has_vectors(here: Path) -> None:
         for config in beside[name]:
             assert config.train == plain.config.train
             assert (config.name, config.blend.evidence) == (f"r-{name}-walks", True)
-    assert [name for name, runs in beside.items() if not runs] == ["walks"]
+    assert [name for name, runs in beside.items() if not runs] == WITHOUT_VECTORS
 
 
 @pytest.mark.parametrize("has", ["true", "false"])
@@ -281,7 +294,9 @@ def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: S
     assert edda("compare", "r.toml", "--baselines", "--evidence", "--no-prefect") == 0
     macro = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("mean over domains"))
     names = [line.split()[0] for line in macro.splitlines()[2:]]
-    beside = {name: [f"r-{name}"] if name == "walks" else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES}
+    beside = {
+        name: [f"r-{name}"] if name in WITHOUT_VECTORS else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES
+    }
     assert names == ["r", "r-evidence-false", *(name for pair in beside.values() for name in pair)]
 
 

@@ -69,7 +69,7 @@ def bars() -> list[tuple[float, str]]:
     with get_client(sync_client=True) as client:
         response = client._client.post("/artifacts/filter", json={"artifacts": {"type": {"any_": ["progress"]}}})
     found = [(artifact["data"], artifact["description"]) for artifact in response.json()]
-    return [(percent, text) for percent, text in found if text.startswith("graph")]
+    return [(percent, text) for percent, text in found if text.startswith("bar")]
 
 
 def test_each_stage_is_a_task_and_is_skipped_the_second_time(run, stages: Stages):
@@ -117,13 +117,13 @@ def test_progress_is_a_bar_that_ends_full(prefect_api, monkeypatch):
 
     @flow(name="shows")
     def shows() -> None:
-        with page_progress("graph") as progress:
+        with page_progress("bar") as progress:
             progress(1, 4, "nodes")
             seen.extend(bars())
         seen.extend(bars())
 
     shows()
-    assert seen == [(25.0, "graph: 1 of 4 nodes"), (100.0, "graph is made")]
+    assert seen == [(25.0, "bar: 1 of 4 nodes"), (100.0, "bar is made")]
 
 
 def test_finished_parts_of_a_stage_are_tasks_beside_it(prefect_api):

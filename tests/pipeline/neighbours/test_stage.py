@@ -129,7 +129,8 @@ def test_the_largest_weights_are_kept_and_of_equal_ones_those_of_smaller_items(s
 def test_weights_below_the_smallest_float_are_left_out(power: float, large: float) -> None:
     asked = NeighboursSettings(power=power, shrink=0)
     products = ItemWeights.from_graph(DomainGraph.from_matrix("", build_edges(sp.csr_array(np.ones((2, 4))))), asked)
-    faint = replace(products, norms=products.norms * [1.0, large, 1e10, large])
+    norms = products.norms * [1.0, large, 1e10, large]
+    faint = replace(products, row_norms=norms, norms=norms)
     rows = faint.rows(np.arange(4))
     assert (rows.weights > 0).all()
     assert np.split(rows.indices, rows.indptr[1:-1])[0].tolist() == [2]
