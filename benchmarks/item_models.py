@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from runs import ONE_THREAD, artifacts_of
+from runs import ONE_THREAD, load_artifacts
 from sklearn.linear_model import ElasticNet
 from threadpoolctl import threadpool_limits
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--cut", action="store_true", help="accuracy by all weights and by those that are kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edda-item-models-") as scratch, threadpool_limits(1):
-        artifacts = artifacts_of(options.run, Store(scratch))
+        artifacts = load_artifacts(options.run, Store(scratch))
         if options.cut:
             measure_cuts(artifacts)
             return
