@@ -20,6 +20,20 @@ MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
 SHARE = "share_"
 """Prefix of metrics that say which parts a score comes from; they do not measure accuracy."""
+COVERAGE, GINI = "coverage@20", "gini@20"
+NOVELTY, POPULARITY, TAIL_SHARE = "novelty@20", "popularity@20", "tail_share@20"
+BEYOND_ACCURACY = (COVERAGE, GINI, NOVELTY, POPULARITY, TAIL_SHARE)
+"""Metrics of what test users are recommended; they do not measure accuracy."""
+UNBOUNDED = (NOVELTY, POPULARITY)
+"""Metrics that may exceed 1."""
+ALL = "all"
+"""The stratum of all held-out rows."""
+HISTORY_STRATA = ("history 0", "history 1-2", "history 3-5", "history 6-10", "history 11+")
+"""Strata of users by their train rows in all domains together."""
+USER_STRATA = ("user in one domain", "user in several domains")
+ITEM_STRATA = ("item in one domain", "item in several domains")
+STRATA = (*HISTORY_STRATA, *USER_STRATA, *ITEM_STRATA)
+"""Strata in the order of tables."""
 UNION = ""
 """In place of a domain's name: all domains together."""
 BEFORE = "before"
@@ -226,21 +240,26 @@ RANKS = Contract(
 
 METRICS = Contract(
     "metrics",
-    3,
-    "Accuracy and where scores come from, by seed, domain, split; `macro` is the mean over domains. A file has ranks.",
+    4,
+    "Accuracy, where scores come from, what is recommended; by seed, domain, split, stratum. A file has ranks.",
     (
         Column("seed", pa.int64(), "training seed", nullable=True),
         Column("epoch", pa.int32(), "the selected epoch", minimum=0, nullable=True),
-        Column("domain", pa.string(), "the domain, or `macro`"),
+        Column("domain", pa.string(), "the domain, or `macro` for the mean over the domains that have the metric"),
         Column("split", pa.string(), "the held-out split", allowed=(VALID, TEST)),
+        Column("stratum", pa.string(), "which held-out rows: all, or full_recall@k and full_ndcg@k of some: by the "
+               "user's train rows in all domains, by whether the user or the item lives in one domain or in several",
+               allowed=(ALL, *STRATA)),
         Column("metric", pa.string(), "auc, recall@k over candidates; full_recall@k, full_ndcg@k, full_mrr; of test "
-               "share_inter, share_intra (or share_vectors) and share_evidence of a score's spread over items"),
+               "share_inter, share_intra (or share_vectors) and share_evidence of a score's spread over items, and of "
+               "test users' lists " + ", ".join(BEYOND_ACCURACY)),
         Column("value", pa.float64(), "the estimate; with a null seed the mean over seeds"),
         Column("low", pa.float64(), "lower end of the 95 % interval"),
         Column("high", pa.float64(), "upper end of the 95 % interval"),
         Column("rows", pa.int64(), "held-out interactions behind it", "rows", minimum=0),
+        Column("users", pa.int64(), "users behind it; with `macro` the sum over domains", "users", minimum=0),
     ),
-    key=("seed", "domain", "split", "metric"),
+    key=("seed", "domain", "split", "stratum", "metric"),
     files=(RANKS_FILE,),
 )  # fmt: skip
 

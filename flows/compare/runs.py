@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy import stats
 
-from data_contracts.contracts import INTERACTIONS, METRICS
+from data_contracts.contracts import ALL, INTERACTIONS, METRICS
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.store import Store
 from flows.runner.lookup import RunView, recorded_run
@@ -48,14 +48,15 @@ def evaluated_run(name: str, store: Store) -> RunView:
     return run
 
 
-def difference(run: RunView, first: RunView, measure: tuple[str, str]) -> Difference | None:
-    """Compare two runs by one measure, a (domain, metric); None if one of them has no value."""
-    if measure not in run.values or measure not in first.values:
+def difference(run: RunView, first: RunView, measure: tuple[str, str], stratum: str = ALL) -> Difference | None:
+    """Compare two runs by one measure, a (domain, metric), in a stratum; None if one of them has no value."""
+    estimate, first_estimate = (view.values_by_stratum.get(stratum, {}).get(measure) for view in (run, first))
+    if estimate is None or first_estimate is None:
         return None
-    values, first_values = run.by_seed[measure], first.by_seed[measure]
+    values, first_values = (view.seeds_by_stratum.get(stratum, {}).get(measure, {}) for view in (run, first))
     paired = [values[seed] - first_values[seed] for seed in sorted(values.keys() & first_values.keys())]
     if not paired:
-        return Difference(run.values[measure]["value"] - first.values[measure]["value"], None, 0)
+        return Difference(estimate["value"] - first_estimate["value"], None, 0)
     return Difference(math.fsum(paired) / len(paired), _p_value_of_zero_mean(paired), len(paired))
 
 

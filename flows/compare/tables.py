@@ -6,17 +6,30 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_contracts.contracts import MACRO, SHARE
+from data_contracts.contracts import (
+    ALL,
+    BEYOND_ACCURACY,
+    COVERAGE,
+    HISTORY_STRATA,
+    ITEM_STRATA,
+    MACRO,
+    SHARE,
+    STRATA,
+    USER_STRATA,
+)
 from flows.compare.runs import cautions, changes, cost, difference
 from flows.compare.significance import PValues, p_over_users
 from flows.output.tables import (
+    LISTS,
     WHERE_FROM,
     Table,
     domain_sizes,
+    format_list_measures,
     format_shares,
     metric_names,
     ordered_domains,
     share_names,
+    stratified_metrics,
 )
 from flows.runner.lookup import RunView
 
@@ -28,12 +41,19 @@ _HIDDEN = ("full_mrr",)
 
 
 def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
-    """Accuracy by domain, then where scores come from, costs and settings.
+    """Accuracy by domain and by stratum, then what is recommended, where scores come from, costs and settings.
 
     Raises:
         ValueError: two runs have the same name.
     """
-    return [*domain_tables(runs), *shares_tables(runs), _cost_table(runs), settings_table(runs)]
+    return [
+        *domain_tables(runs),
+        *strata_tables(runs),
+        *lists_tables(runs),
+        *shares_tables(runs),
+        _cost_table(runs),
+        settings_table(runs),
+    ]
 
 
 def domain_tables(runs: Sequence[RunView]) -> list[Table]:
@@ -69,18 +89,50 @@ def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     return f"{subject}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({marks})"
 
 
-def _cells(run: RunView, first: RunView, measure: tuple[str, str], p_values: PValues) -> tuple[str, str]:
+def _cells(
+    run: RunView, first: RunView, measure: tuple[str, str], p_values: PValues, stratum: str = ALL
+) -> tuple[str, str]:
     """A value with its interval, and the difference from the first run with marks of significance."""
-    if measure not in run.values:
+    estimate = run.values_by_stratum.get(stratum, {}).get(measure)
+    if estimate is None:
         return "–", ""
-    estimate = run.values[measure]
     value = f"{estimate['value']:.4f} ±{(estimate['high'] - estimate['low']) / 2:.4f}"
-    delta = None if run is first else difference(run, first, measure)
+    delta = None if run is first else difference(run, first, measure, stratum)
     if delta is None:
         return value, ""
     tests = (("*", delta.p), ("†", p_values.get((run.name, *measure))))
     marks = "".join(mark for mark, p in tests if p is not None and p < SIGNIFICANT)
     return value, f"{delta.value:+.4f}{marks:<2}"
+
+
+def strata_tables(runs: Sequence[RunView]) -> list[Table]:
+    """NDCG of full rankings by stratum, as means over domains: by history, then by overlap; only strata with rows."""
+    metric = next((name for name in stratified_metrics(runs[0].values) if name.startswith("full_ndcg@")), None)
+    if metric is None:
+        return []
+    by_seed = f" (* where p < {SIGNIFICANT}, paired by seed)" if len(runs[0].checkpoints) > 1 else ""
+    tables = []
+    for subject, group in (
+        ("the user's train rows in all domains", HISTORY_STRATA),
+        ("the number of domains that user and item live in", (*USER_STRATA, *ITEM_STRATA)),
+    ):
+        strata = [name for name in group if any((MACRO, metric) in run.values_by_stratum.get(name, {}) for run in runs)]
+        title = f"{metric} by {subject}, mean over the domains that have such rows; Δ to {runs[0].name}{by_seed}"
+        header = ("run", *(text for name in strata for text in (name, "Δ  ")))
+        rows = tuple(
+            (run.name, *(cell for name in strata for cell in _cells(run, runs[0], (MACRO, metric), {}, name)))
+            for run in runs
+        )
+        tables += [Table(title, header, rows)] if strata else []
+    return tables
+
+
+def lists_tables(runs: Sequence[RunView]) -> list[Table]:
+    """What is recommended, as means over domains; empty if no run has measured it."""
+    if not any((MACRO, COVERAGE) in run.values for run in runs):
+        return []
+    rows = tuple((run.name, *format_list_measures(run.values, MACRO)) for run in runs)
+    return [Table(f"{LISTS}, mean over domains", ("run", *BEYOND_ACCURACY), rows)]
 
 
 def shares_tables(runs: Sequence[RunView]) -> list[Table]:
@@ -123,22 +175,37 @@ def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
 
 def _describe_run(run: RunView, first: RunView, p_values: PValues) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
+    beyond_accuracy: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, float]] = {}
     for (domain, metric), estimate in run.values.items():
         if metric.startswith(SHARE):
             shares.setdefault(domain, {})[metric.removeprefix(SHARE)] = estimate["value"]
             continue
-        delta = None if run is first else difference(run, first, (domain, metric))
-        p = p_values.get((run.name, domain, metric))
-        metrics.setdefault(domain, {})[metric] = {
-            **estimate,
-            "seeds": {str(seed): value for seed, value in run.by_seed[domain, metric].items()},
-            "difference": None if delta is None else {**vars(delta), "p_over_users": p},
-        }
+        described = _describe_estimate(run, first, (domain, metric), p_values)
+        (beyond_accuracy if metric in BEYOND_ACCURACY else metrics).setdefault(domain, {})[metric] = described
+    strata: dict[str, dict[str, dict[str, Any]]] = {}
+    for stratum in (name for name in STRATA if name in run.values_by_stratum):
+        for domain, metric in run.values_by_stratum[stratum]:
+            described = _describe_estimate(run, first, (domain, metric), {}, stratum)
+            strata.setdefault(stratum, {}).setdefault(domain, {})[metric] = described
     return {
         "name": run.name,
         "differs": changes(run, first),
         "training": cost(run),
         "metrics": metrics,
+        "strata": strata,
+        "beyond_accuracy": beyond_accuracy,
         "scores_come_from": shares,
+    }
+
+
+def _describe_estimate(
+    run: RunView, first: RunView, measure: tuple[str, str], p_values: PValues, stratum: str = ALL
+) -> dict[str, Any]:
+    delta = None if run is first else difference(run, first, measure, stratum)
+    seeds = run.seeds_by_stratum.get(stratum, {}).get(measure, {})
+    return {
+        **run.values_by_stratum[stratum][measure],
+        "seeds": {str(seed): value for seed, value in seeds.items()},
+        "difference": None if delta is None else {**vars(delta), "p_over_users": p_values.get((run.name, *measure))},
     }

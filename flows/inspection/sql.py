@@ -21,7 +21,7 @@ class QueryError(ValueError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """The result of a query: distinct names of columns, and rows, which are fetched as they are consumed."""
 
     columns: tuple[str, ...]
@@ -29,7 +29,7 @@ class Answer:
 
 
 @contextmanager
-def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None) -> Iterator[Answer]:
+def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None) -> Iterator[QueryResult]:
     """Run one SELECT over artifacts; it cannot change anything.
 
     Args:
@@ -54,7 +54,7 @@ def ask(artifacts: Mapping[str, Artifact], sql: str, missing: str | None = None)
             for name, artifact in views.items():
                 _create_view(connection, name, artifact)
             connection.execute(sql)
-            yield Answer(_distinct(column[0] for column in connection.description), _rows(connection))
+            yield QueryResult(_distinct(column[0] for column in connection.description), _rows(connection))
     except duckdb.Error as error:
         hint = f"; {missing}" if missing else ""
         raise QueryError(f"{error}\nviews: {', '.join(views) or 'none'}{hint}") from error

@@ -9,14 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import (
+    ALL,
+    BEYOND_ACCURACY,
     CHECKPOINT,
+    COVERAGE,
     INTERACTIONS,
     MACRO,
     METRICS,
     NODES,
     PAIRS,
+    POPULARITY,
     REACH,
     SHARE,
+    TAIL_SHARE,
     TEST,
     Role,
 )
@@ -55,22 +60,33 @@ class Table:
 
 
 Values = Mapping[tuple[str, str], Mapping[str, float]]
-"""(domain, metric) → value, low, high, rows."""
+"""(domain, metric) → value, low, high, rows, users."""
 
 
 def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str], dict[str, float]]:
-    """The estimates of one split, as means over seeds if there are several."""
+    """The estimates of one split by all held-out rows, as means over seeds if there are several."""
+    return values_by_stratum(metrics, split).get(ALL, {})
+
+
+def values_by_stratum(metrics: Artifact, split: str = TEST) -> dict[str, dict[tuple[str, str], dict[str, float]]]:
+    """The estimates of one split by stratum, as means over seeds if there are several."""
     table = metrics.read()
     table = table.filter(pc.equal(table["split"], split))
     overall = table.filter(pc.is_null(table["seed"]))
     estimates: pa.Table = overall if overall.num_rows else table
-    return {
-        (row["domain"], row["metric"]): {name: row[name] for name in ("value", "low", "high", "rows")}
-        for row in estimates.to_pylist()
-    }
+    values: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    for row in estimates.to_pylist():
+        of_stratum = values.setdefault(row["stratum"], {})
+        of_stratum[row["domain"], row["metric"]] = {
+            name: row[name] for name in ("value", "low", "high", "rows", "users")
+        }
+    return values
 
 
 WHERE_FROM = "Where scores come from: shares of their spread over a domain's items, mean over test users"
+
+LISTS = "What is recommended: the 20 best items of each test user"
+"""Title of tables of measures beyond accuracy."""
 
 NOTHING_MEASURED = "No test row is left, so nothing was measured; see ingest.split and the rejects."
 
@@ -82,7 +98,7 @@ def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics 
     sizes = domain_sizes(artifacts)
     rows = []
     for domain in ordered_domains(values, sizes):
-        cells = [_interval(values.get((domain, name))) for name in names]
+        cells = [format_interval(values.get((domain, name))) for name in names]
         rows.append((domain, _count(sizes.get(domain)), *cells))
     return Table(title, ("domain", "interactions", *names), tuple(rows))
 
@@ -104,9 +120,36 @@ def format_shares(values: Values, domain: str, names: Iterable[str]) -> tuple[st
     return tuple("–" if share is None else f"{share['value']:.0%}" for share in shares)
 
 
+def lists_table(artifacts: Mapping[str, Artifact]) -> Table | None:
+    """What is recommended in each domain: coverage, novelty, popularity; None if it was not measured."""
+    values = metric_values(artifacts[METRICS.name])
+    rows = tuple(
+        ("mean" if domain == MACRO else domain, *format_list_measures(values, domain))
+        for domain in ordered_domains(values, domain_sizes(artifacts))
+        if (domain, COVERAGE) in values
+    )
+    return Table(f"{LISTS}, by domain", ("domain", *BEYOND_ACCURACY), rows) if rows else None
+
+
+def format_list_measures(values: Values, domain: str) -> tuple[str, ...]:
+    """A domain's measures beyond accuracy as text, with a dash for one that is missing."""
+    formats = {COVERAGE: ".1%", TAIL_SHARE: ".1%", POPULARITY: ",.1f"}
+    measures = {metric: values.get((domain, metric)) for metric in BEYOND_ACCURACY}
+    return tuple(
+        "–" if measure is None else format(measure["value"], formats.get(metric, ".3f"))
+        for metric, measure in measures.items()
+    )
+
+
+def stratified_metrics(values: Values) -> list[str]:
+    """The metrics that strata have: recall and NDCG of full rankings."""
+    return [name for name in metric_names(values) if name.startswith(("full_recall@", "full_ndcg@"))]
+
+
 def metric_names(values: Values) -> list[str]:
     """Measures of accuracy, in the order in which they were written."""
-    return list(dict.fromkeys(metric for _, metric in values if not metric.startswith(SHARE)))
+    names = dict.fromkeys(metric for _, metric in values)
+    return [metric for metric in names if not metric.startswith(SHARE) and metric not in BEYOND_ACCURACY]
 
 
 def share_names(values: Values) -> list[str]:
@@ -143,7 +186,8 @@ def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable
     return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
 
 
-def _interval(estimate: Mapping[str, float] | None) -> str:
+def format_interval(estimate: Mapping[str, float] | None) -> str:
+    """An estimate with its interval as text, a dash if it is missing."""
     if estimate is None:
         return "–"
     return f"{estimate['value']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"

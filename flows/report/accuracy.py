@@ -10,10 +10,11 @@ import numpy as np
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
 from data_contracts.store.artifact import MANIFEST, Artifact
 from flows.compare.runs import cautions, evaluated_run
-from flows.compare.tables import domain_tables, settings_table, shares_tables
+from flows.compare.tables import domain_tables, lists_tables, settings_table, shares_tables
 from flows.output.plots import COLOURS, Spread, intervals
-from flows.output.tables import NOTHING_MEASURED, Table, metric_names, metrics_table
+from flows.output.tables import NOTHING_MEASURED, Table, lists_table, metric_names, metrics_table
 from flows.report.blocks import Block, Collapsed, Note, Plots, Section
+from flows.report.strata import strata_section
 from flows.runner.lookup import RunView
 
 log = logging.getLogger(__name__)
@@ -23,26 +24,39 @@ _OPEN = 3
 
 _PLOTTED_DOMAINS = 30
 
+_LISTS = (
+    "coverage: items that anybody is recommended, of all; gini: of how often items are recommended, 0 if all equally "
+    "often; novelty: mean of -log2 of the share of users who have the item in train; popularity: mean number of train "
+    "users; tail share: recommendations outside the most popular items that have 80 % of the train rows."
+)
 
-def accuracy_section(view: RunView) -> Section:
-    """Test metrics by domain, small ones first, compared with the store's other runs on the same interactions."""
+
+def accuracy_sections(view: RunView) -> list[Section]:
+    """Test metrics by domain and by stratum, compared with the store's other runs on the same interactions."""
     if METRICS.name not in view.artifacts:
-        return Section("Accuracy", [])
+        return [Section("Accuracy", [])]
+    if not view.values:
+        return [Section("Accuracy", [Note(NOTHING_MEASURED)])]
+    others, left_out = _find_comparable_runs(view)
+    return [_accuracy_section(view, others, left_out), strata_section(view, others)]
+
+
+def _accuracy_section(view: RunView, others: Sequence[RunView], left_out: Sequence[Note]) -> Section:
+    """Metrics of all test rows by domain, small ones first, then what is recommended, then other runs."""
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
-    if not metrics.rows:
-        return Section("Accuracy", [Note(NOTHING_MEASURED)])
     *domains, (_, *means) = metrics.rows
     blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *means)))]
-    others, left_out = _find_comparable_runs(view)
     shown = [view, *others[: COLOURS - 1]]
     colours = {run.name: number for number, run in enumerate(shown)}
     blocks.append(Plots([_intervals_plot(view, shown, metric) for metric in _plotted_metrics(view)], colours))
+    if lists := lists_table(view.artifacts):
+        blocks += [lists, Note(_LISTS)]
     if others:
         runs = [view, *others]
         *tables, over_domains = domain_tables(runs)
         blocks += [*tables[:_OPEN], over_domains]
         blocks += [Collapsed("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
-        blocks += [*shares_tables(runs), settings_table(runs)]
+        blocks += [*lists_tables(runs), *shares_tables(runs), settings_table(runs)]
         blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]
     else:
         blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
 from data_contracts.store.files import require_writable, write_atomically
 from flows.output.tables import metric_names, metric_values, reuse_table
-from flows.report.accuracy import accuracy_section
+from flows.report.accuracy import accuracy_sections
 from flows.report.blocks import Note, Section, number
 from flows.report.data import data_section
 from flows.report.evidence import evidence_section
@@ -68,9 +68,11 @@ def _sections(view: RunView) -> Iterator[Section]:
     yield data_section(view)
     if reused := reuse_table(view.artifacts):
         yield Section("Update", [reused, Note(_NOT_TAKEN)])
-    sections = pairs_section, training_section, evidence_section, accuracy_section, cost_section, provenance_section
-    for section in sections:
+    for section in (pairs_section, training_section, evidence_section):
         yield section(view)
+    yield from accuracy_sections(view)
+    yield cost_section(view)
+    yield provenance_section(view)
 
 
 def _figures(view: RunView) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from flows.config.run_config import RunConfig, store_location
 from flows.output.console import Watch
 from flows.runner.plan import Plan, Step, make_plan
 from flows.runner.stages import STAGE_NAMES
-from flows.runner.torchrun import columns
+from flows.runner.torchrun import group
 from flows.runner.update_base import missing_base_error
 from model.serving.scorer import served_artifacts
 from pipeline.logs.discovery import Digests
@@ -126,7 +126,7 @@ def _training_options(plan: Plan, step: Step) -> dict[str, Any]:
     from model.training.tracking import Tracking
 
     tracking = Tracking(plan.config.tracking, plan.config.name, f"{step.role}-{step.key}")
-    return {"tracking": tracking, "columns": columns.get() or SINGLE_PROCESS}
+    return {"tracking": tracking, "processes": group.get() or SINGLE_PROCESS}
 
 
 def is_finished(plan: Plan, stage: str | None = None) -> bool:

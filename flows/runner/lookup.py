@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from data_contracts.contracts import CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
+from data_contracts.contracts import ALL, CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import MANIFEST, Artifact
 from data_contracts.store.runs import Attempt, Cost
 from data_contracts.store.store import Store, open_artifact
 from flows.config.run_config import RunSpec, store_location, store_override
-from flows.output.tables import domain_sizes, metric_values
+from flows.output.tables import domain_sizes, values_by_stratum
 from flows.runner.execute import Outcome, known_costs
 from flows.runner.plan import make_plan
 
@@ -47,19 +47,30 @@ class RunView:
         """One for each seed."""
         return [artifact for artifact in self.artifacts.values() if artifact.contract is CHECKPOINT]
 
-    @cached_property
+    @property
     def values(self) -> dict[tuple[str, str], dict[str, float]]:
         """Test value and 95 % interval of every (domain, metric): over seeds, or of the held-out rows for one seed."""
-        return metric_values(self.artifacts[METRICS.name])
+        return self.values_by_stratum.get(ALL, {})
 
     @cached_property
+    def values_by_stratum(self) -> dict[str, dict[tuple[str, str], dict[str, float]]]:
+        """The same for each stratum of the held-out rows."""
+        return values_by_stratum(self.artifacts[METRICS.name])
+
+    @property
     def by_seed(self) -> dict[tuple[str, str], dict[int, float]]:
         """Test value of every (domain, metric) by training seed."""
+        return self.seeds_by_stratum.get(ALL, {})
+
+    @cached_property
+    def seeds_by_stratum(self) -> dict[str, dict[tuple[str, str], dict[int, float]]]:
+        """The same for each stratum of the held-out rows."""
         table = self.artifacts[METRICS.name].read()
         table = table.filter(pc.and_(pc.equal(table["split"], TEST), pc.is_valid(table["seed"])))
-        values: dict[tuple[str, str], dict[int, float]] = {}
+        values: dict[str, dict[tuple[str, str], dict[int, float]]] = {}
         for row in table.to_pylist():
-            values.setdefault((row["domain"], row["metric"]), {})[row["seed"]] = row["value"]
+            of_stratum = values.setdefault(row["stratum"], {})
+            of_stratum.setdefault((row["domain"], row["metric"]), {})[row["seed"]] = row["value"]
         return values
 
 

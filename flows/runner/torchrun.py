@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-columns: ContextVar[ColumnParallel | None] = ContextVar("columns", default=None)
+group: ContextVar[ColumnParallel | None] = ContextVar("group", default=None)
 """The process group; None in a single process."""
 
 
@@ -41,10 +41,10 @@ def run_under_torchrun(command: Callable[[], T]) -> T | None:
         if processes.rank:
             worker_loop(processes, train_worker)
             return None
-        token = columns.set(processes)
+        token = group.set(processes)
         try:
             result = command()
         finally:
-            columns.reset(token)
+            group.reset(token)
         stop_workers(processes)
         return result

@@ -84,7 +84,10 @@ class Interactions:
 
     def for_split(self, split: str) -> Interactions:
         """The interactions of one split."""
-        wanted = self.split == SPLITS.index(split)
+        return self.take(self.split == SPLITS.index(split))
+
+    def take(self, wanted: NDArray[np.bool_]) -> Interactions:
+        """The wanted interactions, by bool (rows)."""
         return Interactions(*(getattr(self, name)[wanted] for name in self.__dataclass_fields__))
 
 

@@ -18,15 +18,16 @@ Statistic = Callable[[Floats], float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric's value, its values in bootstrap resamples, and the number of held-out rows behind it."""
+    """A metric's value, its values in bootstrap resamples, and how many held-out rows and users are behind it."""
 
     value: float
     resamples: Floats
     rows: int
+    users: int
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The resamples' percentiles 2.5 and 97.5; the value itself if no resample is defined."""
+        """The resamples' percentiles 2.5 and 97.5; the value itself if there is no resample or none is defined."""
         defined = self.resamples[~np.isnan(self.resamples)]
         if defined.size == 0:
             return self.value, self.value
@@ -100,12 +101,19 @@ def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tup
 
 
 def estimates(
-    statistics: Mapping[str, Statistic], weights: Iterator[Floats], units: int, rows: int
+    statistics: Mapping[str, Statistic], weights: Iterator[Floats], units: int, rows: int, users: int
 ) -> dict[str, Estimate]:
-    """Evaluate every statistic with all weights 1, and with the weights of each resample."""
+    """Evaluate every statistic with all weights 1, and with the weights of each resample.
+
+    Args:
+        statistics: by metric.
+        weights: of the units, for one resample after another.
+        units: number of units that are resampled.
+        rows, users: held-out rows and users behind the metrics.
+    """
     drawn = list(weights) if statistics else []
     return {
-        metric: Estimate(statistic(np.ones(units)), np.array([statistic(weight) for weight in drawn]), rows)
+        metric: Estimate(statistic(np.ones(units)), np.array([statistic(weight) for weight in drawn]), rows, users)
         for metric, statistic in statistics.items()
     }
 
@@ -121,7 +129,8 @@ def mean_estimate(estimates: list[Estimate]) -> Estimate:
     """The unweighted mean of at least one estimate, resample by resample."""
     resamples = np.mean([estimate.resamples for estimate in estimates], axis=0)
     value = float(np.mean([estimate.value for estimate in estimates]))
-    return Estimate(value, resamples, sum(estimate.rows for estimate in estimates))
+    rows, users = (sum(getattr(estimate, name) for estimate in estimates) for name in ("rows", "users"))
+    return Estimate(value, resamples, rows, users)
 
 
 def _weighted_mean(values: Floats) -> Statistic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,11 +11,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_contracts.contracts import TEST
-from model.compute.ranking_kernels import count_at_least
+from model.compute.ranking_kernels import count_at_least, top_k_rows
 from model.data.candidates import known_items
 from model.data.dataset import DomainData, Interactions
 from model.evidence.blend import Blend
-from model.sparse.rows import Floats32, Ints, block_height, pick_rows
+from model.sparse.rows import Floats32, Ints, Longs, block_height, pick_rows
+
+TOP = 20
+"""Items of a list of recommendations."""
+
+
+@dataclass(frozen=True)
+class FullRanking:
+    """A split's held-out rows among all items of the domain, and what their users would be recommended.
+
+    Attributes:
+        scores: float32 (held-out rows, 1 + candidates), the item's own first, NaN for missing candidates.
+        is_ranked: bool (held-out rows), as in `are_ranked`.
+        users, ranks: int32 and int64 (ranked rows), user and rank, from 1, sorted by user.
+        lists: int32 (users with held-out rows, TOP), the items with the highest scores but for the user's train items,
+            equal ones by number, padded with -1.
+    """
+
+    scores: Floats32
+    is_ranked: NDArray[np.bool_]
+    users: Ints
+    ranks: Longs
+    lists: Ints
 
 
 def rank_held_out(
@@ -24,11 +47,12 @@ def rank_held_out(
     split: str,
     candidates: Ints,
     blend: Blend | None = None,
-) -> tuple[Floats32, Ints, NDArray[np.int64]]:
+) -> FullRanking:
     """Score every held-out item of a split and its candidates, and rank it among all items its user may be shown.
 
     The user's train items, and for test the validation items too, are left out of the ranking, and so are held-out
-    interactions that repeat one of them. A tie ranks the item last of the tied.
+    interactions that repeat one of them. A tie ranks the item last of the tied. Lists leave out train items only, as
+    served.
 
     Args:
         vectors: final vectors of the domain's nodes.
@@ -37,16 +61,15 @@ def rank_held_out(
         split: the held-out one.
         candidates: int32 (held-out rows, candidates), numbers of items, -1 for missing ones.
         blend: adds evidence to the vectors' scores; None ranks by vectors alone.
-
-    Returns:
-        Scores (held-out rows, 1 + candidates), the item's own first, NaN for missing candidates; user and rank, from 1,
-        of each held-out row that `are_ranked`, sorted by user.
     """
     held, (indptr, masked) = interactions.for_split(split), _masked_items(domain, interactions, split)
-    new = np.flatnonzero(_are_new(held, indptr, masked, domain))
+    train = known_items(interactions, domain.users, (0,)) if split == TEST else (indptr, masked)
+    is_ranked = _are_new(held, indptr, masked, domain)
+    new = np.flatnonzero(is_ranked)
     wanted = np.concatenate([held.items[:, None], candidates], axis=1)
     users, owner = np.unique(held.users, return_inverse=True)
     wanted_scores, ranks = np.empty(wanted.shape, np.float32), np.empty(new.size, np.int64)
+    lists, list_scores = np.full((users.size, TOP), -1, np.int32), np.empty((users.size, TOP), np.float32)
     for block, scores in _score_blocks(vectors, domain, users, blend):
         held_of_block = slice(*np.searchsorted(owner, [block.start, block.stop]))
         block_rows = owner[held_of_block, None] - block.start
@@ -57,8 +80,9 @@ def rank_held_out(
         count_at_least(
             scores, owner[to_rank] - block.start, held.items[to_rank], block_indptr, block_masked, ranks[new_of_block]
         )
+        top_k_rows(scores, *pick_rows(*train, users[block]), lists[block], list_scores[block])  # overwrites scores
     wanted_scores[wanted < 0] = np.nan
-    return wanted_scores, held.users[new], ranks
+    return FullRanking(wanted_scores, is_ranked, held.users[new], ranks, lists)
 
 
 def are_ranked(domain: DomainData, interactions: Interactions, split: str) -> NDArray[np.bool_]:

@@ -87,7 +87,8 @@ def differences(pairs: Sequence[tuple[UserSums, UserSums]], weights: Iterator[Fl
     estimates: list[dict[str, Estimate]] = [{} for _ in pairs]
     for (index, metric), gain in zip(columns, gains.T, strict=True):
         if not np.isnan(gain[0]):
-            estimates[index][metric] = Estimate(float(gain[0]), gain[1:], len(pairs[index][0].rows))
+            first = pairs[index][0]
+            estimates[index][metric] = Estimate(float(gain[0]), gain[1:], len(first.rows), first.users)
     return estimates
 
 

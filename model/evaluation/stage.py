@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from data_contracts.contracts import BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, VALID, Role
+from data_contracts.contracts import ALL, BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, UNBOUNDED, VALID, Role
 from data_contracts.progress import FinishedPart, Progress, offset_progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
@@ -23,6 +23,7 @@ from model.compute.threads import torch_threads
 from model.data.candidates import build_held_out
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
 from model.edda.checkpoint import Checkpoint, checkpoint_roles, load_checkpoint
+from model.evaluation.beyond_accuracy import catalogue_measures, list_measures
 from model.evaluation.metrics import (
     Estimate,
     auc_parts,
@@ -33,9 +34,11 @@ from model.evaluation.metrics import (
     mean_statistics,
     resample_weights,
     user_statistics,
+    user_values,
 )
-from model.evaluation.ranking import are_ranked, rank_held_out
+from model.evaluation.ranking import rank_held_out
 from model.evaluation.score_parts import measured_users, spread_shares
+from model.evaluation.strata import Strata
 from model.evidence.blend import Blend, BlendWeights, read_weights
 from model.evidence.domain_evidence import DomainEvidence, load_evidence
 from model.sparse.rows import Ints
@@ -51,6 +54,7 @@ class RankedHeldOut:
         candidates: float32 (rows, candidates), scores of their candidates, NaN for missing ones.
         users, ranks: int32 and int64, user and full rank of each row that is ranked, as in `rank_held_out`.
         is_ranked: bool (rows), whether a row is ranked.
+        lists: int32 (users with held-out rows, length), what they are recommended, as in `rank_held_out`.
     """
 
     rows: Interactions
@@ -59,6 +63,7 @@ class RankedHeldOut:
     users: Ints
     ranks: NDArray[np.int64]
     is_ranked: NDArray[np.bool_]
+    lists: Ints
 
     @classmethod
     def build(
@@ -72,14 +77,15 @@ class RankedHeldOut:
     ) -> RankedHeldOut:
         """Score and rank one split of a domain's interactions by the final vectors of its nodes, blended or alone."""
         candidates = build_held_out(interactions, domain, split, settings).candidates
-        scores, users, ranks = rank_held_out(vectors, domain, interactions, split, candidates, blend)
+        ranking = rank_held_out(vectors, domain, interactions, split, candidates, blend)
         return cls(
             rows=interactions.for_split(split),
-            positive=scores[:, 0],
-            candidates=scores[:, 1:],
-            users=users,
-            ranks=ranks,
-            is_ranked=are_ranked(domain, interactions, split),
+            positive=ranking.scores[:, 0],
+            candidates=ranking.scores[:, 1:],
+            users=ranking.users,
+            ranks=ranking.ranks,
+            is_ranked=ranking.is_ranked,
+            lists=ranking.lists,
         )
 
     def ranks_table(self, seed: int, domain: str) -> pa.Table:
@@ -100,18 +106,19 @@ class RankedHeldOut:
         return pa.table(columns, schema=RANKS.file_schema)
 
 
-Measured = dict[tuple[str, str, str], Estimate]
-"""Estimates by domain, split and metric."""
+Measured = dict[tuple[str, str, str, str], Estimate]
+"""Estimates by domain, split, stratum and metric."""
 
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What every checkpoint is measured on: the interactions and the evidence of each domain, under one protocol."""
+    """What every checkpoint is measured on: interactions and evidence of each domain, strata, under one protocol."""
 
     settings: EvaluateSettings
     dataset: MultiDomainData
     interactions: tuple[Interactions, ...]
     evidence: tuple[DomainEvidence, ...]
+    strata: Strata
 
     def blend(self, index: int, weights: Mapping[str, BlendWeights]) -> Blend | None:
         """The blend of a domain; None if vectors rank alone."""
@@ -132,7 +139,12 @@ def evaluate(
     items of the domain for each user with held-out items (`model.evaluation.metrics`, `model.evaluation.ranking`).
     `low` and `high` are percentiles 2.5 and 97.5 of a bootstrap over held-out rows with their candidates, for the full
     ranking over users.
-    On the test split, share_<part> is the share of a part of the score in its spread (`model.evaluation.score_parts`).
+    full_recall@k and full_ndcg@k are measured in strata too (`model.evaluation.strata`), by the rows of the stratum
+    alone; of them the users are resampled. The stratum of all other metrics is `all`.
+    On the test split, share_<part> is the share of a part of the score in its spread (`model.evaluation.score_parts`),
+    and what test users are recommended has measures of its own (`model.evaluation.beyond_accuracy`): those of each list
+    are means over users with a bootstrap; coverage@20 and gini@20 belong to all lists, so their `low` and `high` are
+    their value.
     `macro` is the unweighted mean over the domains that have the metric. With several checkpoints, rows with a null
     seed hold the mean over seeds and its 95 % t interval.
 
@@ -145,8 +157,8 @@ def evaluate(
         progress: called after each domain of each checkpoint.
 
     Returns:
-        A `metrics` artifact; a domain and split without held-out rows has no row. The ranks of the test rows by each
-        checkpoint are in its file `ranks.parquet`.
+        A `metrics` artifact; a domain, split or stratum without held-out rows has no row. The ranks of the test rows by
+        each checkpoint are in its file `ranks.parquet`.
     """
 
     def write(draft: Draft) -> None:
@@ -159,7 +171,7 @@ def evaluate(
 def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress) -> None:
     dataset = load_dataset(parents["nodes"], parents["graph"])
     interactions = tuple(load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains)
-    data = EvaluationData(settings, dataset, interactions, load_evidence(parents, dataset))
+    data = EvaluationData(settings, dataset, interactions, load_evidence(parents, dataset), Strata.build(dataset))
     rows: list[dict[str, Any]] = []
     rank_tables: list[pa.Table] = []
     measured: list[Measured] = []
@@ -173,7 +185,7 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
         measured.append(_measure(data, checkpoint, weights, rank_tables, checkpoint_progress))
         for name, estimate in measured[-1].items():
             values = estimate.value, *estimate.interval
-            rows.append(_to_row(checkpoint.seed, checkpoint.epoch, name, values, estimate.rows))
+            rows.append(_to_row(checkpoint.seed, checkpoint.epoch, name, values, estimate))
     if len(measured) > 1:
         rows += _means_over_seeds(measured)
     draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
@@ -195,16 +207,18 @@ def _measure(
         blend = data.blend(index, weights)
         for split in (VALID, TEST):
             ranked = RankedHeldOut.build(vectors, domain, data.interactions[index], split, data.settings, blend)
+            by_stratum = {ALL: _accuracy_estimates(data.settings, domain.name, split, ranked)}
             if split == TEST:
                 rank_tables.append(ranked.ranks_table(checkpoint.seed, domain.name))
-            for metric, estimate in _accuracy_estimates(data.settings, domain.name, split, ranked).items():
-                measured[domain.name, split, metric] = estimate
-        for metric, estimate in _share_estimates(data, index, vectors, checkpoint.columns, blend).items():
-            measured[domain.name, TEST, metric] = estimate
+                by_stratum[ALL] |= _share_estimates(data, index, vectors, checkpoint.columns, blend)
+                by_stratum[ALL] |= _list_estimates(data.settings, domain, ranked)
+            by_stratum |= _strata_estimates(data, domain.name, split, ranked)
+            for stratum, of_stratum in by_stratum.items():
+                measured |= {(domain.name, split, stratum, metric): value for metric, value in of_stratum.items()}
         progress(index + 1, len(domains), "domains", FinishedPart(f"{domain.name}, seed {checkpoint.seed}"))
-    by_metric: dict[tuple[str, str, str], list[Estimate]] = {}
-    for (_, split, metric), estimate in measured.items():
-        by_metric.setdefault((MACRO, split, metric), []).append(estimate)
+    by_metric: dict[tuple[str, str, str, str], list[Estimate]] = {}
+    for (_, split, stratum, metric), estimate in measured.items():
+        by_metric.setdefault((MACRO, split, stratum, metric), []).append(estimate)
     return measured | {name: mean_estimate(of_domains) for name, of_domains in by_metric.items()}
 
 
@@ -213,12 +227,44 @@ def _accuracy_estimates(
 ) -> dict[str, Estimate]:
     among_candidates = candidate_statistics(ranked.positive, ranked.candidates, settings.recall_at)
     among_all = user_statistics(ranked.users, ranked.ranks, settings.full_at)
-    rows, users = ranked.positive.size, np.unique(ranked.users).size
+    rows, held_out_users, ranked_users = (ranked.positive.size, *map(_distinct, (ranked.rows.users, ranked.users)))
     estimated: dict[str, Estimate] = {}
-    for unit, statistics, size in (("row", among_candidates, rows), ("user", among_all, users)):
+    for unit, statistics, size, users in (
+        ("row", among_candidates, rows, held_out_users),
+        ("user", among_all, ranked_users, ranked_users),
+    ):
         weights = resample_weights(settings.candidate_seed, (domain, split, unit), settings.resamples, size)
-        estimated |= estimates(statistics, weights, size, rows)
+        estimated |= estimates(statistics, weights, size, rows, users)
     return estimated
+
+
+def _strata_estimates(
+    data: EvaluationData, domain: str, split: str, ranked: RankedHeldOut
+) -> dict[str, dict[str, Estimate]]:
+    """Full-ranking metrics by stratum, of the rows that are ranked."""
+    settings = data.settings
+    estimated = {}
+    for stratum, is_inside in data.strata.split(ranked.rows.take(ranked.is_ranked)):
+        values = user_values(ranked.users[is_inside], ranked.ranks[is_inside], settings.full_at)
+        del values["full_mrr"]
+        users = _distinct(ranked.users[is_inside])
+        name = domain, split, stratum
+        weights = resample_weights(settings.candidate_seed, name, settings.resamples, users)
+        estimated[stratum] = estimates(mean_statistics(values), weights, users, int(is_inside.sum()), users)
+    return estimated
+
+
+def _list_estimates(settings: EvaluateSettings, domain: DomainData, ranked: RankedHeldOut) -> dict[str, Estimate]:
+    """What test users are recommended: measures of all lists together, then means over lists."""
+    rows = ranked.rows.users.size
+    values = list_measures(ranked.lists, domain)
+    users = next((of_lists.size for of_lists in values.values()), 0)
+    weights = resample_weights(settings.candidate_seed, (domain.name, TEST, "lists"), settings.resamples, users)
+    together = {
+        metric: Estimate(value, np.empty(0), rows, users)
+        for metric, value in catalogue_measures(ranked.lists, domain.items).items()
+    }
+    return together | estimates(mean_statistics(values), weights, users, rows, users)
 
 
 def _share_estimates(
@@ -231,31 +277,42 @@ def _share_estimates(
     size = next(iter(shares.values())).size
     weights = resample_weights(settings.candidate_seed, (domain.name, TEST, "score parts"), settings.resamples, size)
     rows = int(np.isin(interactions.for_split(TEST).users, users).sum())
-    return estimates(mean_statistics(shares), weights, size, rows)
+    return estimates(mean_statistics(shares), weights, size, rows, size)
 
 
 def _means_over_seeds(measured: list[Measured]) -> Iterator[dict[str, Any]]:
-    """Mean and t interval, within 0 … 1, of every estimate over seeds: the spread of training, not of held-out rows."""
+    """Mean and t interval, within the metric's range, of every estimate over seeds: the spread of training."""
     scale = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
     for name, estimate in measured[0].items():
         values = np.array([of_seed[name].value for of_seed in measured])
         mean, half = float(values.mean()), scale * float(values.std(ddof=1))
-        yield _to_row(None, None, name, (mean, max(mean - half, 0.0), min(mean + half, 1.0)), estimate.rows)
+        highest = np.inf if name[-1] in UNBOUNDED else 1.0
+        yield _to_row(None, None, name, (mean, max(mean - half, 0.0), min(mean + half, highest)), estimate)
 
 
 def _to_row(
-    seed: int | None, epoch: int | None, name: tuple[str, str, str], values: tuple[float, float, float], rows: int
+    seed: int | None,
+    epoch: int | None,
+    name: tuple[str, str, str, str],
+    values: tuple[float, float, float],
+    estimate: Estimate,
 ) -> dict[str, Any]:
-    domain, split, metric = name
+    domain, split, stratum, metric = name
     value, low, high = values
     return {
         "seed": seed,
         "epoch": epoch,
         "domain": domain,
         "split": split,
+        "stratum": stratum,
         "metric": metric,
         "value": value,
         "low": low,
         "high": high,
-        "rows": rows,
+        "rows": estimate.rows,
+        "users": estimate.users,
     }
+
+
+def _distinct(users: Ints) -> int:
+    return int(np.unique(users).size)

@@ -60,7 +60,7 @@ def train(
     previous: Artifacts = NO_ARTIFACTS,
     *,
     tracking: Tracking = NOWHERE,
-    columns: ColumnParallel = SINGLE_PROCESS,
+    processes: ColumnParallel = SINGLE_PROCESS,
 ) -> Artifact:
     """Train the EDDA recommender and keep the epoch that validates best [EDDA].
 
@@ -77,7 +77,7 @@ def train(
         previous: to continue an earlier training, its `checkpoint-<seed>`, which may then be the best itself, as epoch
             0, and the `interactions`, `nodes` and `graph` that it was trained on.
         tracking: where the measures of each epoch are shown at once.
-        columns: the processes that hold the columns of the tables; this one is the first, the others run
+        processes: the processes that hold the columns of the tables; this one is the first, the others run
             `train_worker`.
 
     Returns:
@@ -90,18 +90,18 @@ def train(
         ConnectionError: another process of the training has ended; the epoch before is kept.
     """
     parents = {**parents, **{str(Role.parse(role).previous): artifact for role, artifact in previous.items()}}
-    if columns.world_size > 1 and settings.train.model != "edda":
+    if processes.world_size > 1 and settings.train.model != "edda":
         raise ValueError(
             f"train.model is {settings.train.model!r}, must be 'edda' with several processes; start one alone"
         )
-    columns.require_enough_columns(min(settings.train.widths))  # before the other processes begin
+    processes.require_enough_columns(min(settings.train.widths))  # before the other processes begin
 
     def write(draft: Draft) -> None:
         paths = {role: str(parent.path) for role, parent in parents.items()}
-        columns.broadcast(TrainingJob(settings, paths, compute, str(draft.scratch)).to_json())
+        processes.broadcast(TrainingJob(settings, paths, compute, str(draft.scratch)).to_json())
         keep_freed_memory()
-        with torch_threads(compute.threads, columns.local_world_size), resident_memory() as peak:
-            data = load_training_data(settings, parents, columns)
+        with torch_threads(compute.threads, processes.local_world_size), resident_memory() as peak:
+            data = load_training_data(settings, parents, processes)
             if without := data.shares_without_intra:
                 log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.train.intra_shared_at_most)
             statistics = _write(draft, data, progress, tracking)

@@ -1,4 +1,6 @@
-"""A store that version 0.1 made, before packages moved into folders, stays complete and readable.
+"""A store that version 0.1 made, before packages moved into folders, stays readable, and all but its metrics in use.
+
+Metrics have got strata since, and with them a new version, so they are made again.
 
 store-0.1.tar.gz holds run.toml and the store that `edda run run.toml` made of it: two generated domains, aligned, two
 seeds of two epochs.
@@ -21,6 +23,8 @@ ROLES = [
     *("checkpoint-2022", "checkpoint-7", "blend-2022", "blend-7", "metrics", "embeddings", "recommendations"),
 ]
 
+KEPT = [role for role in ROLES if role != "metrics"]
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
@@ -29,26 +33,50 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run.toml"
 
 
-def test_its_run_is_complete_and_recorded(run: Path) -> None:
+def test_all_of_its_run_is_there_but_the_metrics_which_have_a_new_version(run: Path) -> None:
     plan = make_plan(load_config(run))
     artifacts = plan.existing()
-    assert list(artifacts) == ROLES
-    assert is_recorded(Outcome(plan, artifacts, []))
-    assert list(known_costs(plan, artifacts)) == ["world", *STAGE_NAMES]
+    assert list(artifacts) == KEPT
+    assert plan.missing(plan.roles()) == ["metrics"]
+    assert list(known_costs(plan, artifacts)) == ["world", *(stage for stage in STAGE_NAMES if stage != "evaluate")]
 
 
-@pytest.mark.parametrize("command", ["run", *STAGE_NAMES])
-def test_no_command_has_anything_to_make(run: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [stage for stage in STAGE_NAMES if stage != "evaluate"])
+def test_no_stage_but_evaluation_has_anything_to_make(
+    run: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert edda(command, str(run), "--no-prefect") == 0
     assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_evaluation_makes_the_metrics_again_and_nothing_else(
+    run: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(load_config(run))
+    before = plan.existing()
+    assert edda(command, str(run), "--no-prefect") == 0
+    after = plan.existing()
+    assert list(after) == ROLES
+    assert {role: after[role] for role in before} == before
+    assert list((run.parent / "store" / "metrics").iterdir()) != [after["metrics"].path]  # the old ones are still there
+    capsys.readouterr()
+    assert edda("run", str(run), "--no-prefect") == 0
+    assert is_recorded(Outcome(plan, after, []))
+
+
+def test_its_old_metrics_are_refused_with_both_versions(run: Path) -> None:
+    view = find_run("small", str(run.parent / "store"))
+    with pytest.raises(ValueError, match="version 3"):
+        _ = view.values
 
 
 def test_its_artifacts_keep_their_contracts_and_its_lists_are_served(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     view = find_run("small", str(run.parent / "store"))
-    for role, artifact in view.artifacts.items():
-        assert artifact.verify() == [], role
+    for role in KEPT:
+        assert view.artifacts[role].verify() == [], role
     assert edda("inspect", "small", "--store", str(run.parent / "store")) == 0
     row = view.artifacts["recommendations"].read(domain="east").to_pylist()[0]
     capsys.readouterr()

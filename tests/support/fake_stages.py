@@ -24,8 +24,8 @@ ROWS: dict[str, dict[str, list[Any]]] = {
     },
     "metrics": {
         "seed": [2022, 2022, 2022, 2022], "epoch": [3, 3, 3, 3], "domain": ["books", "macro"] * 2,
-        "split": ["test", "test", "valid", "valid"], "metric": ["auc"] * 4, "value": [0.75, 0.75, 0.9, 0.9],
-        "low": [0.7] * 4, "high": [0.8] * 4, "rows": [2, 2, 2, 2],
+        "split": ["test", "test", "valid", "valid"], "stratum": ["all"] * 4, "metric": ["auc"] * 4,
+        "value": [0.75, 0.75, 0.9, 0.9], "low": [0.7] * 4, "high": [0.8] * 4, "rows": [2] * 4, "users": [1] * 4,
     },
     "recommendations": {
         "user_id": ["u", "u"], "item_id": ["j", "i"], "score": [1.5, 0.5], "rank": [1, 2], "because_of": [None, None],

@@ -73,11 +73,13 @@ def metrics(store: Store, seed: int, values: dict[str, tuple[float, float]]) -> 
         "epoch": [1] * size,
         "domain": ["books", "macro"] * len(values),
         "split": ["test"] * size,
+        "stratum": ["all"] * size,
         "metric": [name for name in values for _ in range(2)],
         "value": [value for pair in values.values() for value in pair],
         "low": [0.0] * size,
         "high": [1.0] * size,
         "rows": [9] * size,
+        "users": [8] * size,
     }
     return made(store, "metrics", columns, seed)
 

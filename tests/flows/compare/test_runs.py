@@ -41,6 +41,8 @@ def metrics(store: Store, auc: dict[int | None, float], settings: dict[str, Any]
                 "low": value - 0.02,
                 "high": value + 0.04,
                 "rows": 5,
+                "users": 4,
+                "stratum": "all",
             }
             for seed, value in auc.items()
             for domain in ("big", "small", "macro")
@@ -115,6 +117,8 @@ def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
             "low": value,
             "high": value,
             "rows": 5,
+            "users": 4,
+            "stratum": "all",
         }
         for domain in ("big", "macro")
         for metric, value in (("auc", 0.5), ("share_inter", 0.75), ("share_intra", 0.25))
@@ -129,6 +133,80 @@ def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
     described = as_json(runs)["runs"][0]
     assert described["scores_come_from"]["macro"] == {"inter": 0.75, "intra": 0.25}
     assert list(described["metrics"]["macro"]) == ["auc"]
+
+
+def stratified(store: Store, name: str, ndcg: dict[str, dict[int | None, float]]) -> RunView:
+    """A run with full_ndcg@20 of the mean over domains by stratum and seed, and some measures of lists."""
+    by_stratum = [
+        (stratum, "full_ndcg@20", seed, value) for stratum, by_seed in ndcg.items() for seed, value in by_seed.items()
+    ]
+    lists = {"coverage@20": 0.5, "gini@20": 0.25, "novelty@20": 3.5, "popularity@20": 1234.5, "tail_share@20": 0.125}
+    of_lists = [("all", metric, seed, value) for metric, value in lists.items() for seed in ndcg["all"]]
+    rows = [
+        {
+            "seed": seed,
+            "epoch": None,
+            "domain": "macro",
+            "split": "test",
+            "stratum": stratum,
+            "metric": metric,
+            "value": value,
+            "low": value - 0.02,
+            "high": value + 0.04,
+            "rows": 5,
+            "users": 4,
+        }
+        for stratum, metric, seed, value in [*by_stratum, *of_lists]
+    ]
+    table = pa.Table.from_pylist(rows, schema=METRICS.file_schema)
+    artifact = store.make(METRICS, {"run": name}, {}, lambda draft: draft.write(table))
+    return RunView(name, store, {}, {"metrics": artifact})
+
+
+def test_strata_are_tables_below_the_domains_and_metrics_are_read_without_them(store: Store) -> None:
+    first = stratified(store, "a", {"history 11+": {1: 0.25}, "all": {1: 0.5}, "history 1-2": {1: 0.75}})
+    other = stratified(store, "b", {"all": {1: 0.5}, "history 1-2": {1: 0.5}, "item in one domain": {1: 0.125}})
+    macro, histories, overlap, lists, *_ = comparison_tables([first, other])
+    assert macro.header == ("run", "full_ndcg@20", "Δ  ")
+    assert [row[1] for row in macro.rows] == ["0.5000 ±0.0300"] * 2
+    assert histories.title.startswith("full_ndcg@20 by the user's train rows in all domains")
+    assert histories.header == ("run", "history 1-2", "Δ  ", "history 11+", "Δ  ")
+    assert histories.rows == (
+        ("a", "0.7500 ±0.0300", "", "0.2500 ±0.0300", ""),
+        ("b", "0.5000 ±0.0300", "-0.2500  ", "–", ""),
+    )
+    assert overlap.header == ("run", "item in one domain", "Δ  ")
+    assert overlap.rows == (("a", "–", ""), ("b", "0.1250 ±0.0300", ""))
+    assert lists.header == ("run", "coverage@20", "gini@20", "novelty@20", "popularity@20", "tail_share@20")
+    assert lists.rows == tuple((name, "50.0%", "0.250", "3.500", "1,234.5", "12.5%") for name in ("a", "b"))
+
+
+def test_differences_in_a_stratum_are_paired_by_its_seeds(store: Store) -> None:
+    first, other = (
+        stratified(store, name, {"all": {None: 0.5, 1: 0.5, 2: 0.5}, "history 1-2": {None: mean, 1: mean, 2: mean}})
+        for name, mean in (("a", 0.25), ("b", 0.75))
+    )
+    delta = difference(other, first, ("macro", "full_ndcg@20"), "history 1-2")
+    assert delta is not None
+    assert (delta.value, delta.p, delta.seeds) == (0.5, 0.0, 2)
+    assert difference(other, first, ("macro", "full_ndcg@20"), "history 11+") is None
+
+
+def test_json_has_strata_and_what_is_recommended_apart_from_accuracy(store: Store) -> None:
+    ndcg = {"all": {1: 0.5}, "history 1-2": {1: 0.75}}
+    runs = [stratified(store, "a", ndcg), stratified(store, "b", ndcg)]
+    described = as_json(runs)["runs"][1]
+    assert list(described["metrics"]["macro"]) == ["full_ndcg@20"]
+    assert described["strata"]["history 1-2"]["macro"]["full_ndcg@20"] == {
+        "value": 0.75,
+        "low": 0.73,
+        "high": 0.79,
+        "rows": 5,
+        "users": 4,
+        "seeds": {"1": 0.75},
+        "difference": {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None},
+    }
+    assert described["beyond_accuracy"]["macro"]["popularity@20"]["value"] == 1234.5
 
 
 def test_settings_that_differ_are_named_but_not_those_without_effect(store: Store) -> None:

@@ -55,9 +55,12 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     },
     "metrics": {
         (): [
-            {"seed": 1, "epoch": 3, "domain": domain, "split": split, "metric": "auc", "value": value, "low": 0.5,
-             "high": 1.0, "rows": 9}
-            for domain, split, value in [("west", "test", 0.75), ("west", "valid", 0.5), ("north", "test", 0.625)]
+            {"seed": 1, "epoch": 3, "domain": domain, "split": split, "stratum": stratum, "metric": "auc",
+             "value": value, "low": 0.5, "high": 1.0, "rows": 9, "users": 7}
+            for domain, split, stratum, value in [
+                ("west", "test", "all", 0.75), ("west", "test", "history 1-2", 0.25), ("west", "valid", "all", 0.5),
+                ("north", "test", "all", 0.625),
+            ]
         ],
     },
     "rejects": {

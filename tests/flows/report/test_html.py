@@ -17,11 +17,11 @@ from fake_stages import edda, here
 from matplotlib.image import imread
 from tiny_world import build, random_log
 
-from data_contracts.contracts import CONTRACTS, RANKS_FILE
+from data_contracts.contracts import BEYOND_ACCURACY, CONTRACTS, RANKS_FILE, STRATA
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.output.plots import Series, line_plot
-from flows.output.tables import WHERE_FROM, metric_values
+from flows.output.tables import WHERE_FROM, metric_values, values_by_stratum
 from flows.report.evidence import evidence_section
 from flows.report.html import as_html, write_report
 from flows.report.keep import keep_report
@@ -175,6 +175,34 @@ def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_intera
                     own = page.table("Test metrics")[domain]["auc"]
                     assert own == f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
     assert list(page.table("Test metrics")) == [*reversed(run.sizes), "mean"]
+
+
+def test_who_gains_shows_the_strata_of_the_metrics_beside_other_runs(run):
+    page, metrics = Page(as_html(run)), run.artifacts["metrics"]
+    by_stratum = values_by_stratum(metrics)
+    table = page.table("By stratum")
+    assert list(table) == [stratum for stratum in STRATA if stratum in by_stratum]
+    for stratum, row in table.items():
+        mean = by_stratum[stratum]["macro", "full_ndcg@20"]
+        assert row["full_ndcg@20"] == f"{mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f})"
+        assert (int(row["users"]), int(row["rows"])) == (mean["users"], mean["rows"])
+    by_domain = page.table("By domain and stratum")
+    assert list(by_domain) == list(reversed(run.sizes))
+    for domain, row in by_domain.items():
+        for stratum in table:
+            mean = by_stratum[stratum].get((domain, "full_ndcg@20"))
+            assert row[stratum] == ("–" if mean is None else f"{mean['value']:.3f}")
+    assert set(page.table("full_ndcg@20 by the user")) == {"r", "alone"}
+
+
+def test_what_is_recommended_stands_beside_accuracy_not_in_it(run):
+    page, values = Page(as_html(run)), metric_values(run.artifacts["metrics"])
+    lists = page.table("What is recommended: the 20 best items of each test user, by domain")
+    for domain, row in lists.items():
+        place = "macro" if domain == "mean" else domain
+        assert row["coverage@20"] == f"{values[place, 'coverage@20']['value']:.1%}"
+        assert row["popularity@20"] == f"{values[place, 'popularity@20']['value']:,.1f}"
+    assert not set(BEYOND_ACCURACY) & set(page.table("Test metrics by domain")["mean"])
 
 
 def test_the_blend_of_each_domain_stands_beside_vectors_alone_and_evidence_alone(run):

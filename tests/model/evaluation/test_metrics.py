@@ -85,16 +85,22 @@ def test_a_bootstrap_interval_covers_the_standard_error_of_a_share() -> None:
     positive = np.where(np.arange(400) < 100, 1.0, -1.0).astype(np.float32)
     share = candidate_statistics(positive, hits, (1,))
     weights = resample_weights(1, ("a", "test"), 2000, 400)
-    low, high = estimates(share, weights, 400, 400)["recall@1"].interval
+    low, high = estimates(share, weights, 400, 400, 400)["recall@1"].interval
     error = (0.25 * 0.75 / 400) ** 0.5
     assert (low, high) == pytest.approx((0.25 - 1.96 * error, 0.25 + 1.96 * error), abs=0.006)
 
 
 def test_macro_is_the_unweighted_mean_resample_by_resample() -> None:
-    parts = [Estimate(0.5, np.array([0.4, 0.6]), 10), Estimate(0.9, np.array([0.8, 1.0]), 1)]
+    parts = [Estimate(0.5, np.array([0.4, 0.6]), 10, 4), Estimate(0.9, np.array([0.8, 1.0]), 1, 1)]
     mean = mean_estimate(parts)
-    assert (mean.value, mean.resamples.tolist(), mean.rows) == (
+    assert (mean.value, mean.resamples.tolist(), mean.rows, mean.users) == (
         pytest.approx(0.7),
         [pytest.approx(0.6), pytest.approx(0.8)],
         11,
+        5,
     )
+
+
+def test_without_resamples_an_interval_is_the_value_itself() -> None:
+    parts = [Estimate(0.5, np.empty(0), 10, 4), Estimate(0.9, np.empty(0), 1, 1)]
+    assert (parts[0].interval, mean_estimate(parts).interval) == ((0.5, 0.5), (0.7, 0.7))

@@ -7,7 +7,7 @@ from tiny_world import Tiny, build
 from data_contracts.store.store import Store
 from model.data.candidates import known_items
 from model.data.dataset import DomainData, Interactions, load_dataset, load_interactions
-from model.evaluation.ranking import rank_held_out
+from model.evaluation.ranking import TOP, rank_held_out
 from model.serving.catalogue import Catalogue
 from model.serving.export import top_items_by_user
 
@@ -23,7 +23,8 @@ def full_ranks(
     vectors: torch.Tensor, domain: DomainData, rows: Interactions, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
     candidates = np.empty((rows.for_split(split).users.size, 0), np.int32)
-    return rank_held_out(vectors, domain, rows, split, candidates)[1:]
+    ranking = rank_held_out(vectors, domain, rows, split, candidates)
+    return ranking.users, ranking.ranks
 
 
 def known(rows: Interactions, user: int, splits: tuple[int, ...]) -> set[int]:
@@ -69,6 +70,21 @@ def test_ranks_do_not_depend_on_the_block(tiny_world: Tiny, monkeypatch) -> None
     whole = full_ranks(*arguments, "test")[1]
     monkeypatch.setattr("model.sparse.rows._BLOCK_BYTES", 4 * 20 * 3)
     assert full_ranks(*arguments, "test")[1].tolist() == whole.tolist()
+
+
+def test_lists_leave_out_train_items_only_and_order_ties_by_number(tiny_world: Tiny, monkeypatch) -> None:
+    vectors, domain, rows = reordered(tiny_world, "books")
+    scores = (vectors[: domain.users] @ vectors[domain.users :].T).numpy()
+    users = np.unique(rows.for_split("test").users)
+    candidates = np.empty((rows.for_split("test").users.size, 0), np.int32)
+    expected = []
+    for user in users:
+        shown = np.setdiff1d(np.arange(domain.items), list(known(rows, user, (0,))))
+        best = shown[np.argsort(-scores[user, shown], kind="stable")][:TOP]
+        expected.append([*best.tolist(), *[-1] * (TOP - best.size)])
+    assert rank_held_out(vectors, domain, rows, "test", candidates).lists.tolist() == expected
+    monkeypatch.setattr("model.sparse.rows._BLOCK_BYTES", 4 * 20 * 3)
+    assert rank_held_out(vectors, domain, rows, "test", candidates).lists.tolist() == expected
 
 
 def catalogue(rows: Interactions, domain: DomainData, vectors: torch.Tensor) -> Catalogue:

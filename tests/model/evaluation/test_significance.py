@@ -36,7 +36,17 @@ def run(store: Store, name: str, ranks: pa.Table) -> RunView:
     """A run whose values do not matter, with these ranks."""
 
     def write(draft: Draft) -> None:
-        row = {"seed": 1, "epoch": 1, "split": "test", "value": 0.5, "low": 0.4, "high": 0.6, "rows": 5}
+        row = {
+            "seed": 1,
+            "epoch": 1,
+            "split": "test",
+            "value": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "rows": 5,
+            "stratum": "all",
+            "users": 3,
+        }
         rows = [row | {"domain": domain, "metric": metric} for domain in ("books", "macro")
                 for metric in ("auc", "recall@1", "full_recall@5")]  # fmt: skip
         draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))

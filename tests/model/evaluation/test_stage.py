@@ -1,11 +1,13 @@
+from collections import Counter
+
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
-from tiny_world import Tiny, seeded
+from tiny_world import Tiny, build, seeded
 
-from data_contracts.contracts import RANKS_FILE
+from data_contracts.contracts import ALL, BEYOND_ACCURACY, HISTORY_STRATA, ITEM_STRATA, RANKS_FILE, STRATA, USER_STRATA
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
@@ -18,6 +20,8 @@ ONE = ComputeSettings(threads=1)
 SETTINGS = EvaluateSettings(candidates=5, resamples=20, full_at=(5,))
 SMALL = TrainSettings(width=8, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
 SHARES = {"share_inter", "share_intra"}
+DOMAINS = ("books", "films", "games")
+BEYOND = set(BEYOND_ACCURACY)
 METRICS = {"auc", "recall@1", "recall@3", "full_recall@5", "full_ndcg@5", "full_mrr"}
 
 
@@ -28,15 +32,16 @@ def measured(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE
     return evaluate(world.store, SETTINGS, {**world.without_pairs(), **checkpoints}, compute)
 
 
-def values(metrics: Artifact) -> dict[tuple[object, ...], dict[str, object]]:
-    return {(row["seed"], row["domain"], row["split"], row["metric"]): row for row in metrics.read().to_pylist()}
+def values(metrics: Artifact, stratum: str = ALL) -> dict[tuple[object, ...], dict[str, object]]:
+    rows = [row for row in metrics.read().to_pylist() if row["stratum"] == stratum]
+    return {(row["seed"], row["domain"], row["split"], row["metric"]): row for row in rows}
 
 
 def test_every_domain_and_their_mean_has_every_metric_of_both_splits(tiny_world: Tiny) -> None:
     found = values(measured(tiny_world, (1,)))
     domains = ("books", "films", "games", "macro")
     accuracy = {(1, d, s, m) for d in domains for s in ("valid", "test") for m in METRICS}
-    assert set(found) == accuracy | {(1, d, "test", m) for d in domains for m in SHARES}
+    assert set(found) == accuracy | {(1, d, "test", m) for d in domains for m in SHARES | BEYOND}
 
 
 def test_where_scores_come_from_adds_up_to_one(tiny_world: Tiny) -> None:
@@ -100,8 +105,10 @@ def test_several_seeds_have_a_mean_with_a_t_interval(tiny_world: Tiny) -> None:
 
 
 def test_a_t_interval_of_two_seeds_ends_where_a_metric_does(tiny_world: Tiny) -> None:
-    found = [row for (seed, *_), row in values(measured(tiny_world, (1, 2))).items() if seed is None]
-    assert all(0.0 <= row["low"] <= row["value"] <= row["high"] <= 1.0 for row in found)
+    found = [row for row in measured(tiny_world, (1, 2)).read().to_pylist() if row["seed"] is None]
+    assert all(0.0 <= row["low"] <= row["value"] <= row["high"] for row in found)
+    unbounded = {row["metric"] for row in found if row["high"] > 1.0}
+    assert unbounded == {"novelty@20", "popularity@20"}
     assert any(row["high"] == 1.0 or row["low"] == 0.0 for row in found)
 
 
@@ -119,6 +126,83 @@ def test_metrics_count_the_held_out_rows(tiny_world: Tiny) -> None:
     found = values(measured(tiny_world, (1,)))
     rows = tiny_world.parents["interactions"].read(["split"], domain="games")["split"].to_pylist()
     assert found[1, "games", "test", "auc"]["rows"] == rows.count("test")
+
+
+def test_metrics_of_a_stratum_are_those_of_its_rows_alone(tiny_world: Tiny) -> None:
+    metrics = measured(tiny_world, (1,))
+    ranks = pq.read_table(metrics.path / RANKS_FILE)
+    users, domains = ranks["user"].to_numpy(), ranks["domain"].to_numpy(zero_copy_only=False)
+    tables = [tiny_world.parents["interactions"].read(["user", "split"], domain=domain) for domain in DOMAINS]
+    train = Counter(row["user"] for table in tables for row in table.to_pylist() if row["split"] == "train")
+    domains_of = Counter(user for table in tables for user in set(table["user"].to_pylist()))
+    history, lives = (np.array([counts[user] for user in users]) for counts in (train, domains_of))
+    inside = {
+        "history 3-5": (history >= 3) & (history <= 5), "history 6-10": (history >= 6) & (history <= 10),
+        "history 11+": history >= 11, "user in one domain": lives == 1, "user in several domains": lives > 1,
+    }  # fmt: skip
+    compared = 0
+    for stratum, is_inside in inside.items():
+        found = values(metrics, stratum)
+        for domain in DOMAINS:
+            own = is_inside & (domains == domain)
+            if not own.any():
+                assert (1, domain, "test", "full_ndcg@5") not in found
+                continue
+            expected = user_values(users[own], ranks["full_rank"].to_numpy()[own], (5,))
+            for metric in ("full_recall@5", "full_ndcg@5"):
+                row = found[1, domain, "test", metric]
+                assert row["value"] == pytest.approx(expected[metric].mean())
+                assert (row["rows"], row["users"]) == (own.sum(), np.unique(users[own]).size)
+                compared += 1
+    assert compared >= 16
+
+
+def test_strata_of_a_kind_share_out_the_rows_and_only_full_rankings_have_them(tiny_world: Tiny) -> None:
+    metrics = measured(tiny_world, (1, 2))
+    by_stratum = {stratum: values(metrics, stratum) for stratum in (ALL, *STRATA)}
+    for domain in (*DOMAINS, "macro"):
+        for seed in (1, 2, None):
+            name = seed, domain, "test", "full_ndcg@5"
+            for kind in (HISTORY_STRATA, USER_STRATA, ITEM_STRATA):
+                rows = [by_stratum[stratum][name]["rows"] for stratum in kind if name in by_stratum[stratum]]
+                assert sum(rows) == by_stratum[ALL][name]["rows"]
+    strata = [row for row in metrics.read().to_pylist() if row["stratum"] != ALL]
+    assert {row["metric"] for row in strata} == {"full_recall@5", "full_ndcg@5"}
+    assert {row["split"] for row in strata} == {"valid", "test"}
+    assert any(row["low"] < row["value"] < row["high"] for row in strata)
+
+
+def test_macro_of_a_stratum_is_the_mean_over_the_domains_that_have_it(tiny_world: Tiny) -> None:
+    metrics = measured(tiny_world, (1,))
+    for stratum in STRATA:
+        found = values(metrics, stratum)
+        own = [found[1, domain, "test", "full_ndcg@5"]["value"] for domain in DOMAINS
+               if (1, domain, "test", "full_ndcg@5") in found]  # fmt: skip
+        assert (1, "macro", "test", "full_ndcg@5") in found or not own
+        if own:
+            assert found[1, "macro", "test", "full_ndcg@5"]["value"] == pytest.approx(np.mean(own))
+
+
+def test_measures_of_all_lists_have_no_interval_and_means_over_users_have_one(tiny_world: Tiny) -> None:
+    found = values(measured(tiny_world, (1,)))
+    test = tiny_world.parents["interactions"].read(["user", "split"], domain="books")
+    users = test.filter(pc.equal(test["split"], "test"))["user"].to_pylist()
+    for metric in BEYOND_ACCURACY:
+        row = found[1, "books", "test", metric]
+        assert (row["low"] == row["high"]) == (metric in ("coverage@20", "gini@20"))
+        assert (row["rows"], row["users"]) == (len(users), len(set(users)))
+
+
+def test_a_domain_without_test_rows_has_no_row_of_any_stratum(store: Store) -> None:
+    rows = [(f"u{user}", f"i{item}", "train") for user in range(4) for item in range(4) if user != item]
+    world = build(store, {"books": [*rows, ("u0", "i0", "test")], "films": rows})
+    metrics = measured(world, (1,))
+    assert {(row["domain"], row["split"]) for row in metrics.read().to_pylist()} == {
+        ("books", "test"), ("macro", "test"),
+    }  # fmt: skip
+    assert set(metrics.read()["stratum"].to_pylist()) == {
+        ALL, "history 6-10", "user in several domains", "item in several domains",
+    }  # fmt: skip
 
 
 def test_evaluation_without_a_checkpoint_is_an_error(tiny_world: Tiny) -> None:
