@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from runs import ONE_THREAD, artifacts_of
+from runs import load_artifacts
 from sklearn.linear_model import ElasticNet
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import TEST
-from data_contracts.settings import NeighboursSettings
+from data_contracts.settings import ComputeSettings, NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from model.data.candidates import known_items
@@ -38,6 +38,7 @@ from model.evaluation.metrics import user_values
 from pipeline.neighbours.stage import item_neighbours
 from pipeline.neighbours.train_graph import read_all_nodes, read_train_graphs
 
+COMPUTE = ComputeSettings(threads=1, memory_mib=1 << 20)
 EVERY = 1_000_000
 """More neighbours than any item has."""
 
@@ -50,11 +51,11 @@ def main() -> None:
     parser.add_argument("--cut", action="store_true", help="accuracy by all weights and by those that are kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edda-item-models-") as scratch, threadpool_limits(1):
-        artifacts = artifacts_of(options.run, Store(scratch))
+        artifacts = load_artifacts(options.run, Store(scratch))
         if options.cut:
             measure_cuts(artifacts)
             return
-        item_neighbours(sp.csr_array(np.ones((3, 3))), NeighboursSettings(weights="slim"), ONE_THREAD)  # compiled
+        item_neighbours(sp.csr_array(np.ones((3, 3))), NeighboursSettings(weights="slim"), COMPUTE)  # compiled
         for name, matrix in domain_matrices(artifacts):
             measure_ease(name, matrix)
             measure_slim(name, matrix, options.sample)
@@ -87,7 +88,7 @@ def full_ease(matrix: sp.csr_array, l2: float) -> np.ndarray:
 def measure_ease(name: str, matrix: sp.csr_array) -> None:
     """One line about one domain."""
     settings = NeighboursSettings(weights="ease", top=EVERY)
-    seconds, weights = timed(lambda: item_neighbours(matrix, settings, ONE_THREAD))
+    seconds, weights = timed(lambda: item_neighbours(matrix, settings, COMPUTE))
     peer, exact = timed(lambda: full_ease(matrix, settings.ease.l2))
     error = np.abs(weights.toarray() - np.maximum(exact, 0.0)).max()
     print(f"{name}, EASE of {matrix.shape[1]:,} items: {seconds:.2f} s, NumPy {peer:.2f} s; largest error {error:.1e}")
@@ -96,7 +97,7 @@ def measure_ease(name: str, matrix: sp.csr_array) -> None:
 def measure_slim(name: str, matrix: sp.csr_array, sample: int) -> None:
     """One line about one domain."""
     settings = NeighboursSettings(weights="slim", top=EVERY)
-    seconds, weights = timed(lambda: item_neighbours(matrix, settings, ONE_THREAD))
+    seconds, weights = timed(lambda: item_neighbours(matrix, settings, COMPUTE))
     items = np.random.default_rng(1).choice(matrix.shape[1], min(sample, matrix.shape[1]), replace=False)
     peer, exact = timed(lambda: elastic_nets(matrix, items, settings.slim.l1, settings.slim.l2))
     error = np.abs(weights[:, items].toarray() - exact).max()
