@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.options import FAILURE
 from flows.datasets import registry
 from flows.output.console import print_result, watcher
 from flows.output.tables import Table
+from flows.runner.failures import FAILURE
 from pipeline.published.convert import convert as convert_dataset
 
 datasets = App(

@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
-from flows.cli.options import FAILURE, Run, Viewing
+from flows.cli.options import Run, Viewing
 from flows.config.reference import reference
 from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table
@@ -21,6 +21,7 @@ from flows.inspection.overview import overview, overview_text, resolve_store
 from flows.inspection.sql import ask
 from flows.output.console import print_result
 from flows.report.html import write_report
+from flows.runner.failures import FAILURE
 from flows.runner.lookup import find_artifact, find_run
 
 

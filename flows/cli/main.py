@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from flows import NO_TELEMETRY
-from flows.cli.options import FAILURE, INTERRUPTED, USAGE
 from flows.output.console import inform, show_logs
-from flows.runner.failures import format_failure, is_system_error
+from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
 

@@ -16,9 +16,6 @@ from flows.output.console import inform, watcher
 from flows.runner.execute import Outcome
 from flows.runner.torchrun import is_multi_process
 
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit statuses; 0 is success."""
-
 Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
 
 

@@ -78,22 +78,22 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
         RuntimeError: the stage's artifact has another key than planned: the table of stages and the function disagree.
         FileNotFoundError: an artifact of the update's base was deleted.
     """
+    if existing := plan.find(role):  # it was made together with an earlier role
+        return existing
     step = plan.steps[role]
-    product, seed = step.product, step.role.seed
-    parents = _find_parents(plan, step)
-    if (artifact := plan.find(role)) is None:
-        options: dict[str, Any] = _training_options(plan, step) if product.contract is CHECKPOINT else {}
-        if product.previous:
-            options["previous"] = _find_previous(plan, step)
-        made = resolve_name(product.function)(
-            plan.store,
-            product.settings(plan.config, seed),
-            plan.logs if product.reads_logs else parents,
-            plan.config.compute,
-            progress,
-            **options,
-        )
-        artifact = made if isinstance(made, Artifact) else made[role]
+    product, parents = step.product, _find_parents(plan, step)
+    options: dict[str, Any] = _training_options(plan, step) if product.contract is CHECKPOINT else {}
+    if product.previous:
+        options["previous"] = _find_previous(plan, step)
+    made = resolve_name(product.function)(
+        plan.store,
+        product.settings(plan.config, step.role.seed),
+        plan.logs if product.reads_logs else parents,
+        plan.config.compute,
+        progress,
+        **options,
+    )
+    artifact = made if isinstance(made, Artifact) else made[role]
     if artifact.key != step.key:
         raise RuntimeError(f"{role}: planned key is {step.key}, the stage made {artifact.key}; their settings differ")
     return artifact
@@ -170,10 +170,12 @@ def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> O
     made: list[str] = []
     plan = make_plan(config, execution.digests)
     if config.world is not None:
+        missing = plan.missing([WORLD.name])
         _record_attempt(plan, WORLD.name, execution, costs)
-        _run_stage(plan, WORLD.name, plan.missing([WORLD.name]), execution, costs)
-        made += [] if len(plan.steps) > 1 else [WORLD.name]
-        plan = make_plan(config, execution.digests)
+        _run_stage(plan, WORLD.name, missing, execution, costs)
+        made += missing
+        if missing:  # the logs are there now, and all keys follow from them
+            plan = make_plan(config, execution.digests)
     missing = plan.missing(plan.roles(stage))
     for name in stages_needed(plan, stage):
         roles = [role for role in missing if plan.steps[role].stage == name]

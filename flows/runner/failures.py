@@ -1,8 +1,11 @@
-"""Failures of runs: whether a retry may help, and a message of one line with place, cause and remedy."""
+"""Failures of runs: exit statuses, whether a retry may help, and one line with place, cause and remedy."""
 
 from __future__ import annotations
 
 import errno
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit statuses; 0 is success."""
 
 _TRANSIENT_ERRNOS = {
     errno.EAGAIN,
