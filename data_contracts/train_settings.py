@@ -51,7 +51,16 @@ class TrainSettings(Settings):
     """Positives per step; auto: a 32nd of all train rows, so that an epoch's cost grows as the log does. 8192 in the
     released code."""
     negatives: int = Field(8, ge=1)
-    """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch."""
+    """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch; hundreds suit
+    softmax and sl@k."""
+    objective: Literal["bpr", "softmax", "sl@k"] = "bpr"
+    """Ranking loss; bpr: pairwise, of dot products [EDDA]; softmax: over a positive and its negatives, of cosines;
+    sl@k: the same, each positive weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    temperature: float = Field(0.15, gt=0.0)
+    """softmax, sl@k: what cosines are divided by."""
+    weight_temperature: float = Field(1.0, gt=0.0)
+    """sl@k: what a positive's distance from the 20 best is divided by, in times of `temperature`; small weighs by it
+    sharply."""
     order: Literal["mixed", "sequential"] = "mixed"
     """mixed: the domains' batches in random order; sequential: one domain after another [EDDA]."""
     learning_rate: float = Field(5e-3, gt=0.0)
@@ -128,9 +137,18 @@ class TrainSettings(Settings):
         """The validation measure that epochs are selected by; AUC if nothing is selected."""
         return "full_ndcg@20" if self.selects_by_ndcg else "auc"
 
+    @property
+    def ranks_by_cosine(self) -> bool:
+        """The model is trained on cosines, so that its final vectors have length 1."""
+        return self.objective != "bpr" and "objective" not in _NOT_READ[self.model]
+
     def keyed(self) -> dict[str, Any]:
-        """The settings that enter a checkpoint's key, without its seed: all that the model reads."""
+        """The settings that enter a checkpoint's key, without its seed: all that the model reads.
+
+        What is newer than the first checkpoints is left out at its default, so that these keep their keys.
+        """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        not_read |= _NOT_READ_BY_OBJECTIVE[self.objective]
         return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
@@ -147,7 +165,8 @@ _EDDA_KEYS = {
     "intra_width",
 }
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
-_GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_OBJECTIVE_KEYS = {"objective", "temperature", "weight_temperature"}
+_GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate", *_OBJECTIVE_KEYS}
 _LEARNING_KEYS = {
     "confidence",
     "width",
@@ -171,6 +190,9 @@ _NOT_READ: Mapping[ModelName, set[str]] = {
     "star": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
 }
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
+
+_NOT_READ_BY_OBJECTIVE = {"bpr": _OBJECTIVE_KEYS, "softmax": {"weight_temperature"}, "sl@k": set[str]()}
+"""Keys of [train] that an objective does not read."""
 
 
 class CheckpointSettings(Settings):

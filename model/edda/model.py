@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from data_contracts.seeding import generator
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
-from model.edda.losses import bpr, half_squares
+from model.edda.losses import half_squares
+from model.edda.objectives import BPR, Objective
 from model.edda.propagation import SampledSubgraph, propagate_subgraph
-from model.sparse.batch_scores import ScorePattern, batch_scores
+from model.sparse.batch_scores import ScorePattern
+from model.sparse.group_scores import GroupPattern
 from model.sparse.matrix import SpmmEngine
 
 TENSORS_FILE = "model.safetensors"
@@ -77,21 +79,23 @@ class TableShapes:
 
 
 @dataclass(frozen=True)
-class BprStep:
-    """The inputs of one BPR step, drawn and pruned beforehand.
+class RankingStep:
+    """The inputs of one ranking step, drawn and pruned beforehand.
 
     Attributes:
         domain: index of the domain.
         inter, intra: subgraphs of the batch's nodes in the two tables; None if there is no such table.
         pattern: scores each triple's user with its positive and its negatives.
         counts: float32 (nodes), how often each of the batch's nodes occurs in its triples.
+        thresholds: float32 (users of the domain), for SL@K.
     """
 
     domain: int
     inter: SampledSubgraph | None
     intra: SampledSubgraph | None
-    pattern: ScorePattern
+    pattern: ScorePattern | GroupPattern
     counts: Tensor
+    thresholds: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -165,28 +169,33 @@ class Edda(nn.Module):
         for name, tensor in parameters.items():
             tensor.copy_(tensors[name])
 
-    def step_tables(self, step: BprStep) -> Iterator[tuple[int, nn.Parameter, SampledSubgraph]]:
+    def step_tables(self, step: RankingStep) -> Iterator[tuple[int, nn.Parameter, SampledSubgraph]]:
         """The tables that a step reads: 0 and the inter table, 1 and the intra table of its domain, if they exist."""
         if step.inter is not None:
             yield 0, self.inter[0], step.inter
         if step.intra is not None:
             yield 1, self.intra[step.domain], step.intra
 
-    def loss(self, step: BprStep, penalties: tuple[float, float], multiply: SpmmEngine) -> Tensor:
-        """BPR of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
+    def loss(
+        self, step: RankingStep, penalties: tuple[float, float], multiply: SpmmEngine, objective: Objective = BPR
+    ) -> Tensor:
+        """The objective of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
 
         Args:
             step: the triples.
             penalties: weights of the squared norms of inter and of intra vectors; equal in [EDDA].
             multiply: the engine of the products.
+            objective: BPR in [EDDA]; its pattern is the step's.
         """
-        scores = penalty = torch.zeros((), device=step.counts.device)
+        sums: tuple[Tensor, ...] = ()
+        penalty = torch.zeros((), device=step.counts.device)
         for kind, table, subgraph in self.step_tables(step):
             output, layer0 = propagate_subgraph(subgraph, table, multiply)
-            scores = scores + batch_scores(step.pattern, output, multiply)
+            partial = objective.sums(step.pattern, output, multiply)
+            sums = tuple(map(torch.add, sums, partial)) if sums else partial
             penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
-        scores, penalty = self.processes.all_reduce_coalesced(scores, penalty)
-        return bpr(scores) + penalty / step.size
+        totals = self.processes.all_reduce_coalesced(*sums, penalty)
+        return objective.loss(step.pattern, totals[:-1], step.thresholds) + totals[-1] / step.size
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

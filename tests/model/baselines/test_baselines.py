@@ -224,6 +224,22 @@ def test_an_interrupted_baseline_continues_to_the_same_bytes(tiny_world: Tiny, t
     assert content(again) == content(fitted(tiny_world, small(model)))
 
 
+@pytest.mark.parametrize("objective", ["softmax", "sl@k"])
+def test_a_network_trained_on_cosines_keeps_vectors_of_length_one_and_continues_to_the_same_bytes(
+    tiny_world: Tiny, tmp_path: Path, objective: str
+) -> None:
+    def stop(done: int, total: int, unit: str, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    settings, other = small("mmoe", objective=objective, negatives=20), Store(tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        train(other, seeded(settings, 7, CLEAN), tiny_world.without_pairs(), ONE, stop)
+    again, whole = fitted(Tiny(other, tiny_world.parents), settings), fitted(tiny_world, settings)
+    assert content(again) == content(whole) != content(fitted(tiny_world, small("mmoe", negatives=20)))
+    for vectors in tensors(whole).values():
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+
+
 @pytest.mark.parametrize("model", BASELINES)
 def test_a_domain_without_train_rows_is_no_error(store: Store, model: str) -> None:
     log = {**random_log(1, {"a": (10, 8, 60)}), "b": [("u", "i", "test")]}
@@ -323,6 +339,16 @@ def test_a_key_that_a_model_does_not_look_at_makes_no_new_checkpoint() -> None:
     assert inputs(experts=4) == inputs()
     assert inputs(model="mmoe", experts=4) != inputs(model="mmoe")
     assert inputs(model="popularity", learning_rate=1.0) == inputs(model="popularity")
+    assert inputs(model="ials", objective="softmax") == inputs(model="ials")
+    assert inputs(temperature=0.3, weight_temperature=0.3) == inputs()
+    assert inputs(objective="softmax", weight_temperature=0.3) == inputs(objective="softmax") != inputs()
+    assert inputs(objective="softmax", temperature=0.3) != inputs(objective="softmax")
+    assert inputs(objective="sl@k", weight_temperature=0.3) != inputs(objective="sl@k")
+
+
+def test_settings_that_are_newer_than_the_first_checkpoints_are_no_part_of_their_keys() -> None:
+    for model in ("edda", *BASELINES):
+        assert not {"objective", "temperature", "weight_temperature"} & set(TrainSettings(model=model).keyed())
 
 
 @pytest.mark.parametrize("model", BASELINES)
@@ -332,7 +358,7 @@ def test_keys_left_out_of_a_checkpoints_key_change_nothing(tiny_world: Tiny, tmp
         "confidence": 3.0, "hidden": 7, "experts": 4, "backbone": "mf", "tables": "intra", "residual": 0.3,
         "alignment": 0.9, "layers": 1, "edge_dropout": 0.1, "engine": "native", "initial_spread": 0.2,
         "batch_size": 32, "negatives": 3, "order": "sequential", "learning_rate": 0.2, "inter_graph": "by-domain",
-        "width": 3, "l2": 0.3, "device": "cpu",
+        "width": 3, "l2": 0.3, "device": "cpu", "temperature": 0.3, "weight_temperature": 0.3,
     }  # fmt: skip
     settings = small(model)
     ignored = {key: value for key, value in changed.items() if key not in settings.keyed()}
