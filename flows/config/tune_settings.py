@@ -101,7 +101,8 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "popularity": {},
     "walks": WEIGHTS_SPACE["walks"],
     "ials": {
-        "train.l2": Axis(low=1e-1, high=1e4, log=True),
+        "train.l2": Axis(low=1e-2, high=1e4, log=True),
+        "train.frequency_exponent": Axis(choices=(0.0, 0.5, 1.0)),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),
         "train.width": Axis(choices=(32, 64, 128, 256)),
     },

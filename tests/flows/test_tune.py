@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,7 +177,8 @@ def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_
 @pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
 def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
     wanted = build_search([RunSpec(toml(tmp_path, f'[train]\nmodel = "{model}"'))])
-    config = load_config(tmp_path / "r.toml")
+    last = [f"{key}={json.dumps(axis.ends[-1])}" for key, axis in wanted.space.items()]  # read where not at its default
+    config = load_config(tmp_path / "r.toml", last)
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
 
