@@ -77,6 +77,10 @@ class TrainSettings(Settings):
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
+    contrast: float = Field(0.0, ge=0.0)
+    """edda: weight of SimGCL's loss between two outputs of the layers with noise; 0 switches it off."""
+    contrast_noise: float = Field(0.1, gt=0.0)
+    """Length of the noise that is added to each vector in each layer."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
     frequency_exponent: float = Field(0.0, ge=0.0, le=2.0)
@@ -151,6 +155,7 @@ class TrainSettings(Settings):
         What is newer than the first checkpoints is left out at its default, so that these keep their keys.
         """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        not_read |= set() if self.contrast else _CONTRAST_KEYS
         not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
             set() if self.frequency_exponent else {"frequency_exponent"}
         )
@@ -158,7 +163,9 @@ class TrainSettings(Settings):
 
 
 _NETWORK_KEYS = {"hidden", "experts"}
+_CONTRAST_KEYS = {"contrast", "contrast_noise"}
 _EDDA_KEYS = {
+    *_CONTRAST_KEYS,
     "backbone",
     "tables",
     "inter_graph",
