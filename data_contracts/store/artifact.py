@@ -154,6 +154,18 @@ class Artifact:
         """
         return cast(S, self.manifest.statistics)
 
+    def require_sizes(self) -> None:
+        """Compare the files' sizes with the manifest's.
+
+        Raises:
+            OSError: a file is missing or has another size.
+        """
+        for entry in self.manifest.files:
+            path = self.path / entry.path
+            size = path.stat().st_size if path.exists() else None
+            if size != entry.size:
+                raise OSError(f"{path}: size is {size}, must be {entry.size}; delete {self.folder} to make it again")
+
     def partitions(self) -> list[dict[str, str]]:
         """The distinct partition values, in path order; one empty mapping if the contract has no partitions."""
         return sorted((dict(partition) for partition in self._paths), key=partition_folder)

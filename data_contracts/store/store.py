@@ -51,13 +51,7 @@ class Store:
         artifact = self._artifact(contract, key)
         if not artifact.is_local:
             return None
-        for entry in artifact.manifest.files:
-            path = artifact.folder / entry.path
-            size = path.stat().st_size if path.exists() else None
-            if size != entry.size:
-                raise OSError(
-                    f"{path}: size is {size}, must be {entry.size}; delete {artifact.folder} to make it again"
-                )
+        artifact.require_sizes()
         return artifact
 
     def make(

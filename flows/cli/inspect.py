@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table
 from flows.inspection.lineage import ancestors, as_tree, without_children
 from flows.inspection.overview import overview, overview_text, resolve_store
-from flows.inspection.sql import ask
+from flows.inspection.sql import ask, parse_joined_files
 from flows.output.console import print_result
 from flows.report.html import write_report
 from flows.runner.failures import FAILURE
@@ -31,6 +31,7 @@ def inspect(
     *,
     head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
     sql: str | None = None,
+    with_: Annotated[tuple[str, ...], Parameter(name="--with", negative="", show_default=False)] = (),
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
@@ -45,9 +46,14 @@ def inspect(
         rows to show of each artifact.
     sql:
         print the result of this query instead; each artifact of the run, or each ancestor of the artifact, is a view.
+    with_:
+        NAME=FILE, a file that the query may join under this name: .parquet, .csv, .tsv or .jsonl, also .gz; may be
+        repeated. A query reads no other file.
     json_:
         print JSON.
     """
+    if with_ and sql is None:
+        raise ValueError(f"--with {with_[0]}: there is no --sql that could join it")
     store = None if sql else resolve_store(place, options.store)
     if store is not None:
         runs = overview(store)
@@ -56,14 +62,14 @@ def inspect(
     artifact = find_artifact(place, options.store)
     if artifact is not None:
         if sql is not None:
-            return _print_query(ancestors(artifact.contract.name, artifact), sql, json_)
+            return _print_query(ancestors(artifact.contract.name, artifact), sql, with_, json_)
         description = describe(artifact, head)
         tree = as_tree("made from:", description["parents"])
         print_result(_json(description) if json_ else f"{as_text(description)}\n{tree}")
         return FAILURE if description["violations"] else 0
     run = find_run(place, options.store)
     if sql is not None:
-        return _print_query(run.artifacts, sql, json_, run.missing)
+        return _print_query(run.artifacts, sql, with_, json_, run.missing)
     descriptions = {role: describe(artifact, head) for role, artifact in run.artifacts.items()}
     if json_:
         print_result(_json({"run": run.name, "unfinished": run.missing, "artifacts": descriptions}))
@@ -89,8 +95,10 @@ def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewin
     print_result(str(write_report(find_run(run, options.store), output)))
 
 
-def _print_query(artifacts: Mapping[str, Artifact], sql: str, as_json: bool, missing: str | None = None) -> int:
-    with ask(artifacts, sql, missing) as result:
+def _print_query(
+    artifacts: Mapping[str, Artifact], sql: str, joined: Sequence[str], as_json: bool, missing: str | None = None
+) -> int:
+    with ask(artifacts, sql, missing, parse_joined_files(joined)) as result:
         if as_json:
             print_result(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
         else:

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pyarrow as pa
@@ -5,6 +6,7 @@ import pytest
 from fake_stages import ROWS, Stages, edda, here, stages
 
 from data_contracts.contracts import INTERACTIONS
+from data_contracts.store.draft import Draft
 from flows.inspection.sql import ask
 
 __all__ = ["here", "stages"]
@@ -47,6 +49,68 @@ def test_an_artifacts_views_are_it_and_its_ancestors(run, capsys):
 
 def test_an_artifact_without_rows_is_an_empty_view_with_all_columns(run, capsys):
     assert _json(capsys, "r", "--sql", "select similarity, source_domain from pairs") == []
+
+
+def test_a_query_reads_only_the_artifacts_that_it_names_and_counts_every_row_of_a_join(store):
+    table = pa.table(ROWS["interactions"], INTERACTIONS.file_schema)
+
+    def write(draft: Draft) -> None:
+        draft.write(table, domain="x")
+        draft.write(table, domain="y")
+
+    one, other = (store.make(INTERACTIONS, {"log": number}, {}, write) for number in (1, 2))
+    other.files()[0].unlink()
+    with ask({"one": one, "other": other}, "select count(*), count(distinct l.user_id) from one l, one r") as found:
+        assert list(found.rows) == [(16, 2)]
+    with (
+        pytest.raises(
+            OSError, match=f"^{other.files()[0]}: size is None, must be .*; delete {other.folder} to make it again$"
+        ),
+        ask({"one": one, "other": other}, "from other"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("prices.csv", b"item,price\n0042,1.5\n7,2\n"),
+        ("prices.tsv.gz", gzip.compress(b"item\tprice\n0042\t1.5\n7\t2\n")),
+        ("prices.jsonl", b'{"item": "0042", "price": "1.5"}\n{"item": "7", "price": "2"}\n'),
+        ("prices.parquet", None),
+    ],
+)
+def test_other_files_are_joined_if_an_option_names_them(run, capsys, name, content):
+    if content is None:
+        pa.parquet.write_table(pa.table({"item": ["0042", "7"], "price": ["1.5", "2"]}), run / name)
+    else:
+        (run / name).write_bytes(content)
+    sql = "select user_id, price from interactions, p where p.item = '0042' order by 1"
+    assert _json(capsys, "r", "--sql", sql, "--with", f"p={name}") == [
+        {"user_id": "u", "price": "1.5"},
+        {"user_id": "v", "price": "1.5"},
+    ]
+    assert edda("inspect", "r", "--sql", f"from '{name}'", "--with", f"p={name}") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["p=nowhere.csv"], "--with: nowhere.csv is not there, or no plain file"),
+        (["p=r.toml"], "--with: r.toml ends in '.toml', must end in .parquet, .csv, .tsv, .jsonl"),
+        (["nodes=a.csv"], "--with nodes=a.csv: nodes is the view of an artifact; choose another name"),
+        (["p=a.csv", "p=a.csv"], "--with names 'p' twice"),
+        (["a.csv"], "--with is 'a.csv', must be NAME=FILE"),
+        (["p=a.parquet"], "--with: a.parquet cannot be read: "),
+    ],
+)
+def test_a_file_to_join_that_cannot_be_read_is_refused_with_its_name(run, capsys, arguments, message):
+    (run / "a.csv").write_text("a\n1\n")
+    (run / "a.parquet").write_text("PAR1")
+    options = [word for argument in arguments for word in ("--with", argument)]
+    assert edda("inspect", "r", "--sql", "select 1", *options) == 1
+    assert capsys.readouterr().err.startswith(f"edda: {message}")
+    assert edda("inspect", "r", "--with", "p=a.csv") == 1
 
 
 def test_columns_of_one_name_are_distinguished(run, capsys):
