@@ -13,6 +13,7 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from flows.compare.runs import RunView, cautions, changes, difference
+from flows.compare.significance import Significance, holm
 from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
 from flows.config.run_config import RunSpec
@@ -103,6 +104,25 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
     ]
     assert small.header == ("run", "auc", "Δ  ")
     assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
+
+
+def test_holm_multiplies_the_smallest_p_by_all_and_never_goes_down() -> None:
+    p_values = {("r", "all", domain, "auc"): p for domain, p in (("a", 0.04), ("b", 0.01), ("c", 0.03), ("d", 0.6))}
+    corrected = {domain: round(p, 12) for (_, _, domain, _), p in holm(p_values).items()}
+    assert corrected == {"a": 0.09, "b": 0.04, "c": 0.09, "d": 0.6}  # 0.04 · 2 is below 0.03 · 3
+
+
+def test_p_values_are_corrected_for_all_runs_and_domains_of_a_metric(store: Store) -> None:
+    first = compared(store, "a", {None: 0.0, 1: 0.70, 2: 0.72, 3: 0.74})
+    other = compared(store, "b", {None: 0.0, 1: 0.71, 2: 0.74, 3: 0.75})
+    same = compared(store, "c", {None: 0.0, 1: 0.70, 2: 0.72, 3: 0.74})
+    alone, beside = (Significance.build(runs).by_seed for runs in ([first, other], [first, other, same]))
+    raw, corrected = alone["b", "all", "big", "auc"]
+    assert (raw, corrected) == pytest.approx((0.0572, 3 * 0.0572), abs=1e-3)  # two domains and their mean
+    assert beside["b", "all", "big", "auc"] == pytest.approx((raw, 6 * raw))
+    assert beside["c", "all", "big", "auc"] == (1.0, 1.0)
+    described = as_json([first, other, same])["runs"][1]["metrics"]["big"]["auc"]["difference"]
+    assert (described["p"], described["p_holm"]) == pytest.approx((raw, 6 * raw))
 
 
 def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
@@ -204,7 +224,14 @@ def test_json_has_strata_and_what_is_recommended_apart_from_accuracy(store: Stor
         "rows": 5,
         "users": 4,
         "seeds": {"1": 0.75},
-        "difference": {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None},
+        "difference": {
+            "value": 0.0,
+            "p": None,
+            "seeds": 1,
+            "p_holm": None,
+            "p_over_users": None,
+            "p_over_users_holm": None,
+        },
     }
     assert described["beyond_accuracy"]["macro"]["popularity@20"]["value"] == 1234.5
 
@@ -308,7 +335,7 @@ def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stag
     found = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in found["runs"]] == ["old", "new"]
     assert found["runs"][1]["differs"] == {"train.epochs": 5}
-    same = {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None}
+    same = {"value": 0.0, "p": None, "seeds": 1, "p_holm": None, "p_over_users": None, "p_over_users_holm": None}
     assert found["runs"][1]["metrics"]["books"]["auc"]["difference"] == same
     assert found["cautions"] == []
 
