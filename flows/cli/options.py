@@ -42,10 +42,29 @@ class Options(Viewing):
     prefect: bool = True
     """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
 
+    @property
+    def uses_prefect(self) -> bool:
+        """Runs are Prefect flows; never in one of several processes that train together."""
+        return self.prefect and not is_multi_process(os.environ)
+
     def spec(self, path: Path) -> RunSpec:
         """The run of a TOML file, with the overrides of these options."""
         update = ["update=true"] if self.update else []
         return RunSpec(path, (*self.set, *store_override(self.store), *update))
+
+
+BASELINES_OPTION = "--baselines"
+
+
+def fill_in_baselines(arguments: Sequence[str]) -> list[str]:
+    """Give `--baselines` without a list the value `all`, because the parser has no options with optional values."""
+    followers = [*arguments[1:], "-"]
+    return [
+        f"{BASELINES_OPTION}=all"
+        if argument == BASELINES_OPTION and (follower.startswith("-") or follower.endswith(".toml"))
+        else argument
+        for argument, follower in zip(arguments, followers, strict=False)
+    ]
 
 
 def bring_up_to_date(
@@ -62,8 +81,7 @@ def bring_up_to_date(
     Returns:
         The outcome of each run, in the same order.
     """
-    prefect = options.prefect and not is_multi_process(os.environ)
-    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=prefect)
+    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=options.uses_prefect)
     if not quietly:
         report_nothing_to_do(outcomes)
     return outcomes

@@ -59,7 +59,7 @@ class NeighbourComputation:
         Weights that are fitted are so here, all at once, and chunks only read them.
 
         Raises:
-            ValueError: the fit takes more memory than `compute.memory_mib`.
+            MemoryLimitError: the fit takes more memory than `compute.memory_mib`.
         """
         graph, weights = train.graph, ItemWeights.from_graph(train.graph, settings)
         choice = check_memory(weights, compute) if settings.are_fitted else choose_method(weights.paths, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from data_contracts.resources import MemoryLimitError
 from data_contracts.settings import ComputeSettings
 from pipeline.compute.fan_out import thread_count
 from pipeline.compute.method_choice import MethodChoice
@@ -18,7 +19,7 @@ def check_memory(weights: ItemWeights, compute: ComputeSettings) -> MethodChoice
     """Predict the memory that the fit takes; the fitted rows are exact.
 
     Raises:
-        ValueError: it takes more than `compute.memory_mib`.
+        MemoryLimitError: it takes more than `compute.memory_mib`.
     """
     common, name = CommonUsers.build(weights), _NAMES[weights.settings.weights]
     items, needed = common.items.size, predict_slim_bytes(common)
@@ -28,7 +29,7 @@ def check_memory(weights: ItemWeights, compute: ComputeSettings) -> MethodChoice
     if mib > compute.memory_mib:
         domain = weights.graph.domain
         fewer = "have fewer items" if domain else 'set neighbours.scope = "domain"'
-        raise ValueError(
+        raise MemoryLimitError(
             f"neighbours of {domain or 'all domains'}: {name} of {items:,} items takes up to {mib:,} MiB of memory, "
             f"allowed are {compute.memory_mib:,}; raise compute.memory_mib, {fewer}, "
             'or set neighbours.weights = "walks"'

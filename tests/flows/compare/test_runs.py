@@ -9,9 +9,11 @@ from fake_stages import Stages, edda, here, stages
 from tiny_world import build
 
 from data_contracts.contracts import METRICS
+from data_contracts.resources import MemoryLimitError
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
+from flows.cli.options import fill_in_baselines
 from flows.compare.runs import RunView, cautions, changes, difference
 from flows.compare.significance import Significance, holm
 from flows.compare.tables import as_json, comparison_tables
@@ -325,6 +327,54 @@ def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: S
         name: [f"r-{name}"] if name in WITHOUT_VECTORS else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES
     }
     assert names == ["r", "r-evidence-false", *(name for pair in beside.values() for name in pair)]
+
+
+@pytest.mark.parametrize(
+    ("failing", "refused", "error"),
+    [
+        ("neighbours", "ease", MemoryLimitError("EASE takes up to 9 MiB;\nraise compute.memory_mib")),
+        ("checkpoint", "ials", ModuleNotFoundError("implicit is not installed; run `pip install implicit`")),
+        ("checkpoint", "ials", FloatingPointError("the loss is not finite")),
+    ],
+)
+def test_a_baseline_that_cannot_run_costs_its_row_alone(
+    here: Path, stages: Stages, capsys, failing: str, refused: str, error: Exception
+) -> None:
+    assert edda("evaluate", "r.toml", "--no-prefect") == 0
+    stages.failures[failing] = [error]
+    capsys.readouterr()
+    assert edda("compare", "r.toml", "--baselines", f"{refused},mf-bpr", "--no-prefect") == 0
+    out = capsys.readouterr().out
+    assert "\nr-mf-bpr " in out
+    assert f"\nr-{refused} " not in out
+    reason = str(error).replace("\n", "; ")
+    assert out.endswith(f"\nCAUTION: r-{refused} is left out: {reason}\n")
+
+
+def test_other_errors_of_a_baseline_end_the_comparison(here: Path, stages: Stages, capsys) -> None:
+    assert edda("evaluate", "r.toml", "--no-prefect") == 0
+    stages.failures["checkpoint"] = [OSError("the disk is full")]
+    assert edda("compare", "r.toml", "--baselines", "mf-bpr", "--no-prefect") == 1
+
+
+def test_a_list_of_baselines_is_compared_alone(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "--baselines", "popularity, mf-bpr", "r.toml", "--json", "--no-prefect") == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["name"] for run in runs] == ["r", "r-popularity", "r-mf-bpr"]
+
+
+def test_bare_baselines_before_a_file_or_an_option_are_all_of_them() -> None:
+    assert fill_in_baselines(["compare", "--baselines", "r.toml"]) == ["compare", "--baselines=all", "r.toml"]
+    assert fill_in_baselines(["--baselines", "--json"]) == ["--baselines=all", "--json"]
+    assert fill_in_baselines(["r.toml", "--baselines"]) == ["r.toml", "--baselines=all"]
+    assert fill_in_baselines(["--baselines", "ease", "r.toml"]) == ["--baselines", "ease", "r.toml"]
+
+
+def test_an_unknown_baseline_is_named_with_the_nearest_one(here: Path, capsys) -> None:
+    assert edda("compare", "r.toml", "--baselines", "popularity,eas", "--no-prefect") == 1
+    assert "--baselines has 'eas', which is no baseline; did you mean ease? (there are released, " in (
+        capsys.readouterr().err
+    )
 
 
 def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stages, capsys) -> None:
