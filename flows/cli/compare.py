@@ -21,6 +21,7 @@ from flows.output.console import print_result, watcher
 from flows.runner.execute import Outcome
 from flows.runner.lookup import RunView, build_view
 from flows.tune import as_options, best_trial, search_settings, trials_table
+from pipeline.logs.discovery import Digests
 
 
 def compare(
@@ -107,8 +108,9 @@ def _evaluate_runs(
         The given runs, files and names, in their order, then the remaining specs, then the opponents that can be made;
         and why the others cannot.
     """
-    outcomes = bring_up_to_date(specs, options, "evaluate", quietly=True) if specs else []
-    results = bring_each_up_to_date(opponents, "evaluate", watcher(), prefect=options.uses_prefect)
+    digests, prefect = Digests(), options.uses_prefect
+    outcomes = bring_up_to_date(specs, options, "evaluate", quietly=True, digests=digests) if specs else []
+    results = bring_each_up_to_date(opponents, "evaluate", watcher(), prefect=prefect, digests=digests)
     made = [result for result in results if isinstance(result, Outcome)]
     if specs:
         report_nothing_to_do([*outcomes, *made])

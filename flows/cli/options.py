@@ -15,6 +15,7 @@ from flows.orchestration import up_to_date
 from flows.output.console import inform, watcher
 from flows.runner.execute import Outcome
 from flows.runner.torchrun import is_multi_process
+from pipeline.logs.discovery import Digests
 
 Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
 
@@ -68,7 +69,12 @@ def fill_in_baselines(arguments: Sequence[str]) -> list[str]:
 
 
 def bring_up_to_date(
-    specs: Sequence[RunSpec], options: Options, stage: str | None = None, *, quietly: bool = False
+    specs: Sequence[RunSpec],
+    options: Options,
+    stage: str | None = None,
+    *,
+    quietly: bool = False,
+    digests: Digests | None = None,
 ) -> list[Outcome]:
     """Make what is missing of each run, as a Prefect flow if the options say so.
 
@@ -77,11 +83,12 @@ def bring_up_to_date(
         options: of the command.
         stage: one stage and what it needs; all stages by default.
         quietly: print no message if there was nothing to do.
+        digests: of log files that this process has read already.
 
     Returns:
         The outcome of each run, in the same order.
     """
-    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=options.uses_prefect)
+    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=options.uses_prefect, digests=digests)
     if not quietly:
         report_nothing_to_do(outcomes)
     return outcomes

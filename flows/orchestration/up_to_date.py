@@ -27,11 +27,11 @@ class Refusal:
 
 
 def bring_each_up_to_date(
-    specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool
+    specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool, digests: Digests | None = None
 ) -> list[Outcome | Refusal]:
     """Make what is missing of each run, as `bring_up_to_date`; a run that cannot be made does not stop the others."""
     results: list[Outcome | Refusal] = []
-    digests = Digests()
+    digests = digests or Digests()
     for spec in specs:
         try:
             results += bring_up_to_date([spec], stage, watch, prefect=prefect, digests=digests)
