@@ -25,13 +25,14 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from data_contracts.contracts import CONTRACTS
-from data_contracts.remote.client import Remote, cache_folder
+from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
 from data_contracts.remote.run_lock import hold_run_lock
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry, Manifest
+from data_contracts.store.digests import cache_folder, file_digest
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import file_digest, flush_all
+from data_contracts.store.files import flush_all
 from data_contracts.store.garbage import Garbage
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
+from data_contracts.store.digests import DigestCache, file_digest
 from data_contracts.store.files import (
     READ_ERRORS,
     damaged_file_error,
-    file_digest,
     parse_partition,
     partition_folder,
     read_rows,
@@ -166,6 +166,37 @@ class Artifact:
             if size != entry.size:
                 raise OSError(f"{path}: size is {size}, must be {entry.size}; delete {self.folder} to make it again")
 
+    def checked(self, file: str | Path) -> Path:
+        """The path of a file to open. Its bytes are those that the manifest names; see `DigestCache` for the cost.
+
+        Args:
+            file: its path, or its path in the folder.
+
+        Raises:
+            OSError: it is missing or damaged, or the manifest does not name it.
+        """
+        path = self.path / file
+        name = path.absolute().relative_to(self.folder.absolute()).as_posix()
+        try:
+            digest, expected = self._digests.digest(name), self._sha256.get(name)
+        except OSError as error:
+            raise damaged_file_error(path, self.folder, error.strerror or error) from error
+        if digest != expected:
+            raise damaged_file_error(path, self.folder, f"sha256 is {digest}, must be {expected or 'in its manifest'}")
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """The value in a JSON file.
+
+        Raises:
+            OSError: the file is missing or damaged.
+        """
+        path = self.checked(name)
+        try:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise damaged_file_error(path, self.folder, error) from error
+
     def partitions(self) -> list[dict[str, str]]:
         """The distinct partition values, in path order; one empty mapping if the contract has no partitions."""
         return sorted((dict(partition) for partition in self._paths), key=partition_folder)
@@ -180,7 +211,7 @@ class Artifact:
         return sorted(self.path / path for path in paths)
 
     def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
-        """Read the rows of the matching partitions; page checksums and the contract are checked.
+        """Read the rows of the matching partitions; digests, page checksums and the contract are checked.
 
         Args:
             columns: names to return, partition columns among them; all by default.
@@ -242,6 +273,7 @@ class Artifact:
         schema = self._schema(columns)
         partition = parse_partition(path.relative_to(self.path).as_posix())
         in_file = None if columns is None else [name for name in columns if name not in partition]
+        self.checked(path)
         try:
             table = read_rows(path, in_file)
             if in_file is None:
@@ -259,6 +291,14 @@ class Artifact:
             if name not in types:
                 raise KeyError(f"{self.contract.name}: column {name!r} is unknown, must be one of {', '.join(types)}")
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
+
+    @cached_property
+    def _digests(self) -> DigestCache:
+        return DigestCache(self.folder)
+
+    @cached_property
+    def _sha256(self) -> dict[str, str]:
+        return {entry.path: entry.sha256 for entry in self.manifest.files}
 
     @cached_property
     def _paths(self) -> dict[tuple[tuple[str, str], ...], list[str]]:
@@ -287,6 +327,7 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
     """
     schema = pa.schema([field for field in artifact.contract.file_schema if field.name in columns])
     for path in artifact.files(**partition):
+        artifact.checked(path)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(rows, columns=columns):

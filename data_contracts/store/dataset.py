@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +42,8 @@ class ArtifactDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has
             OSError: a file is missing or damaged.
         """
         try:
-            self._artifact.require_sizes()
+            for fragment in self.get_fragments(options.get("filter")):
+                self._artifact.checked(Path(fragment.path))
         except OSError as error:
             self.error = error
             raise

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import FileEntry, Manifest
-from data_contracts.store.files import file_digest, flush_all, partition_folder, write_checked
+from data_contracts.store.digests import file_digest
+from data_contracts.store.files import flush_all, partition_folder, write_checked
 
 
 class Draft:

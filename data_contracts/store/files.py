@@ -1,8 +1,7 @@
-"""Files of an artifact: partition folders, digests, Parquet read with checks, and files written atomically."""
+"""Files of an artifact: partition folders, Parquet read with checks, and files written atomically."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -34,12 +33,6 @@ def parse_partition(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in pairs}
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read the rows of one file and verify page checksums.
 
@@ -57,9 +50,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return table if columns is None else table.select(columns)
 
 
-def damaged_file_error(path: Path, folder: Path, error: Exception) -> OSError:
-    """The error to raise for a file that cannot be read, of the artifact in a folder."""
-    return OSError(f"{path} is damaged: {error}; delete {folder} to make it again")
+def damaged_file_error(path: Path, folder: Path, error: Exception | str) -> OSError:
+    """The error to raise for a file that cannot be read, of the artifact in a folder; one line."""
+    problem = "; ".join(str(error).splitlines())
+    return OSError(f"{path} is damaged: {problem}; delete {folder} to make it again")
 
 
 def neighbours_file(domain: str) -> str:

@@ -27,6 +27,7 @@ from filelock import FileLock
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.artifact import MANIFEST
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
+from data_contracts.store.digests import DigestCache
 from data_contracts.store.files import require_writable
 from data_contracts.store.runs import RunRecord
 
@@ -83,6 +84,8 @@ def collect_garbage(root: Path) -> list[Garbage]:
                 (root / folder.path).rename(aside / folder.path)
         if aside.exists():
             shutil.rmtree(aside)
+        for folder in garbage:
+            DigestCache(root / folder.path).forget()
     return garbage
 
 

@@ -109,9 +109,13 @@ class IndexSearch:
 
 
 def open_index(artifact: Artifact) -> IndexSearch:
-    """Read an `index` artifact into memory."""
+    """Read an `index` artifact into memory.
+
+    Raises:
+        OSError: a file is missing or damaged.
+    """
     domains = artifact.read(["domain"])["domain"].to_pylist()
-    return IndexSearch({domain: faiss.read_index(str(artifact.path / _index_file(domain))) for domain in domains})
+    return IndexSearch({domain: faiss.read_index(str(artifact.checked(_index_file(domain)))) for domain in domains})
 
 
 def _rank_candidates(scorer: DomainScorer, query: Query, nearest: Longs, top: int) -> TopK:
