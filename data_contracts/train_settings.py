@@ -77,8 +77,15 @@ class TrainSettings(Settings):
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
+    contrast: float = Field(0.0, ge=0.0)
+    """edda: weight of SimGCL's loss between two outputs of the layers with noise; 0 switches it off."""
+    contrast_noise: float = Field(0.1, gt=0.0)
+    """Length of the noise that is added to each vector in each layer."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
+    frequency_exponent: float = Field(0.0, ge=0.0, le=2.0)
+    """ials: a vector's `l2` is multiplied by its frequency to this power; 0: the same for all. The frequency is its
+    interactions, and all possible ones over `confidence`."""
     hidden: int = Field(128, ge=1)
     """shared-bottom, mmoe, ple, star: units of each hidden layer."""
     experts: int = Field(3, ge=1)
@@ -148,12 +155,17 @@ class TrainSettings(Settings):
         What is newer than the first checkpoints is left out at its default, so that these keep their keys.
         """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
-        not_read |= _NOT_READ_BY_OBJECTIVE[self.objective]
+        not_read |= set() if self.contrast else _CONTRAST_KEYS
+        not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
+            set() if self.frequency_exponent else {"frequency_exponent"}
+        )
         return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
 _NETWORK_KEYS = {"hidden", "experts"}
+_CONTRAST_KEYS = {"contrast", "contrast_noise"}
 _EDDA_KEYS = {
+    *_CONTRAST_KEYS,
     "backbone",
     "tables",
     "inter_graph",
@@ -167,8 +179,9 @@ _EDDA_KEYS = {
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
 _OBJECTIVE_KEYS = {"objective", "temperature", "weight_temperature"}
 _GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate", *_OBJECTIVE_KEYS}
+_IALS_KEYS = {"confidence", "frequency_exponent"}
 _LEARNING_KEYS = {
-    "confidence",
+    *_IALS_KEYS,
     "width",
     "l2",
     "epochs",
@@ -180,14 +193,14 @@ _LEARNING_KEYS = {
     *_GRADIENT_DESCENT_KEYS,
 }
 _NOT_READ: Mapping[ModelName, set[str]] = {
-    "edda": {"confidence", *_NETWORK_KEYS},
+    "edda": {*_IALS_KEYS, *_NETWORK_KEYS},
     "popularity": {"select_by", "select_users", *_LEARNING_KEYS},
     "walks": _LEARNING_KEYS,
     "ials": {"device", *_NETWORK_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS, *_GRADIENT_DESCENT_KEYS},
-    "shared-bottom": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "mmoe": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "ple": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "star": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "shared-bottom": {*_IALS_KEYS, "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "mmoe": {*_IALS_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS},
+    "ple": {*_IALS_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS},
+    "star": {*_IALS_KEYS, "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
 }
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
 

@@ -20,6 +20,8 @@ from model.sparse.matrix import SpmmEngine
 
 SMALLEST_SQUARE = 1e-24
 """Vectors whose squared norm is less are divided by its root, so that a zero vector has cosines of 0."""
+_EXCLUDED = torch.finfo(torch.float32).min
+"""The logit of a negative that does not count; unlike -inf it has a gradient where there is no other."""
 
 
 class Objective(Protocol):
@@ -71,10 +73,10 @@ class CosineSoftmax:
         positive_scores, negative_scores, squares = sums
         users, positives, negatives = squares.clamp_min(SMALLEST_SQUARE).rsqrt()
         cosines = positive_scores * users * positives
-        lengths = group_products(users.unsqueeze(1), negatives.unsqueeze(1), negative_scores.shape[1])
-        others = (negative_scores * lengths).masked_fill(pattern.known, -torch.inf)
-        logits = torch.cat([cosines.unsqueeze(1), others], dim=1) / self.temperature
-        losses = logits.logsumexp(dim=1) - logits[:, 0]
+        scales = group_products(users.unsqueeze(1) / self.temperature, negatives.unsqueeze(1), negative_scores.shape[1])
+        others = (negative_scores * scales).masked_fill_(pattern.known, _EXCLUDED).logsumexp(dim=1)
+        logits = cosines / self.temperature
+        losses: Tensor = torch.logaddexp(logits, others) - logits
         if thresholds is not None:
             above = cosines.detach() - thresholds[pattern.users]
             losses = losses * torch.sigmoid(above / self.weight_temperature)

@@ -50,6 +50,14 @@ def test_negatives_that_the_user_has_do_not_count() -> None:
     assert found.item() == pytest.approx((LOSSES[0] + second) / 2)
 
 
+def test_a_positive_without_any_negative_has_no_loss_and_no_gradient() -> None:
+    vectors = HAND.clone().requires_grad_()
+    loss = loss_of(hand_pattern([[True, True], [True, True]]), vectors)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not vectors.grad.any()
+
+
 def test_sl_at_k_weighs_each_positive_by_its_distance_from_the_users_threshold() -> None:
     found = loss_of(hand_pattern([[False] * 2] * 2), HAND, torch.tensor([0.9, -math.inf]))
     weight = 1 / (1 + math.exp(-(1.0 - 0.9) / 0.25))

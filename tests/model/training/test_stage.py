@@ -28,7 +28,9 @@ SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge
 
 COSINES = SMALL.model_copy(update={"objective": "softmax", "negatives": 24, "l2": 1e-4})
 TOP_K = COSINES.model_copy(update={"objective": "sl@k"})
+CONTRAST = SMALL.model_copy(update={"backbone": "lightgcn", "contrast": 0.2})
 OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, COSINES, TOP_K)]
+LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast")]
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
@@ -127,7 +129,7 @@ def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, bac
     assert load_checkpoint(checkpoint, world).model.shape.tables == tables
 
 
-@pytest.mark.parametrize("settings", OBJECTIVES)
+@pytest.mark.parametrize("settings", LOSSES)
 def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path: Path, settings: TrainSettings) -> None:
     other = Tiny(Store(tmp_path / "other"), tiny_world.parents)
     assert content(fitted(tiny_world, settings)) == content(fitted(other, settings, ComputeSettings(threads=2)))
@@ -156,7 +158,7 @@ def test_training_again_does_nothing(tiny_world: Tiny, monkeypatch: pytest.Monke
     assert fitted(tiny_world).key == first.key
 
 
-@pytest.mark.parametrize("settings", OBJECTIVES)
+@pytest.mark.parametrize("settings", LOSSES)
 def test_an_interrupted_training_continues_to_the_same_bytes(
     tiny_world: Tiny, tmp_path: Path, settings: TrainSettings
 ) -> None:
