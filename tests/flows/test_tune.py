@@ -190,6 +190,7 @@ def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path:
     plain = searched("")
     assert searched('objective = "softmax"') - plain == {"train.temperature", "train.negatives"}
     assert searched("contrast = 0.2") - plain == {"train.contrast", "train.contrast_noise"}
+    assert searched('objective = "squared"') - plain == {"train.negative_weight", "train.negatives"}
     assert searched('model = "ials"\nobjective = "softmax"\ncontrast = 0.2') == searched('model = "ials"')
 
 
