@@ -97,6 +97,13 @@ class Store:
         with _artifact_lock(staging.with_suffix(".lock")):
             yield staging
 
+    def discard_draft(self, contract: Contract, key: str) -> None:
+        """Remove what an attempt that was given up has left of an artifact; waits for one that is in progress."""
+        staging = self.root / STAGING / contract.name / key
+        if staging.is_dir():
+            with _artifact_lock(staging.with_suffix(".lock")):
+                shutil.rmtree(staging, ignore_errors=True)
+
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turn a finished draft into an artifact."""
         artifact = self._artifact(draft.contract, manifest.key)

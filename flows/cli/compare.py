@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from data_contracts.open_store import open_store
 from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
@@ -20,7 +21,9 @@ from flows.orchestration.up_to_date import Refusal, bring_each_up_to_date
 from flows.output.console import print_result, watcher
 from flows.runner.execute import Outcome
 from flows.runner.lookup import RunView, build_view
-from flows.tune import as_options, best_trial, search_settings, trials_table
+from flows.tune.models import Tuned, compared_models, models_table, trials_table, tune_model, tune_models
+from flows.tune.search import best_trial
+from flows.tune.validation import as_options, build_search
 from pipeline.logs.discovery import Digests
 
 
@@ -68,21 +71,48 @@ def compare(
         print_result(f"\nCAUTION: {warning}")
 
 
-def tune(*runs: Path, options: Options = Options()) -> None:
+def tune(
+    *runs: Path,
+    baselines: Annotated[str, Parameter(show_default=False)] = "",
+    trials: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    options: Options = Options(),
+) -> None:
     """Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.
 
     Parameters
     ----------
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
+    baselines:
+        tune also all baselines, or a list: --baselines ease,ials. Each has as many trials as the runs themselves.
+    trials:
+        trials of each model, in place of tune.trials.
+    parallel:
+        trials at a time, each in a process of its own. Which trials another one has seen when it is drawn then depends
+        on their durations.
     """
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")
-    specs = [options.spec(run) for run in runs]
-    trials = search_settings(specs, watcher())
-    best = best_trial(trials)
-    print_result(trials_table(trials, specs[0].config.train.score).plain())
-    print_result(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    changes = [] if trials is None else [f"tune.trials={trials}"]
+    specs = [options.spec(run).with_overrides(*changes) for run in runs]
+    names = parse_baselines(baselines)
+    own, *others = compared_models(specs, names)
+    search = build_search(specs)
+    tuned = [tune_model(own, search, watcher(), parallel)]
+    _show_trials(runs, tuned[0])
+    results = list(tune_models(others, watcher(), parallel))
+    tuned += [result for result in results if isinstance(result, Tuned)]
+    if names:
+        print_result("\n" + models_table(tuned).plain())
+    for refusal in (result for result in results if isinstance(result, Refusal)):
+        print_result(f"\nCAUTION: {refusal.name} is left out: {refusal.reason}")
+
+
+def _show_trials(runs: Sequence[Path], tuned: Tuned) -> None:
+    best = best_trial(tuned.trials)
+    print_result(trials_table(tuned.trials, tuned.model.runs[0].config.train.score).plain())
+    print_result(f"\nBest of {len(tuned.trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         print_result(f"  edda run {run} {as_options(best.values)}")
 

@@ -90,6 +90,9 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
 }
 """Name of a baseline → overrides of a run's settings."""
 
+FIXED_BASELINES = ("released",)
+"""Baselines that stand for their very settings, which are not tuned."""
+
 
 def parse_baselines(text: str) -> list[str]:
     """Names of baselines from a list such as `ease,ials`, or all of them from `all`; none from an empty text.

@@ -50,6 +50,8 @@ class TuneSettings(Settings):
     """Settings to try, those of the file first."""
     seed: Seed = 2022
     """Seed of the search."""
+    prune: bool = True
+    """End a trial after an epoch whose validation score is below the median of the finished trials' at that epoch."""
     space: dict[str, Axis] | None = None
     """Table [tune.space]: "train.layers" = { choices = [1, 2] }; without it what matters most for train.model."""
 
