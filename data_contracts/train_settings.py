@@ -51,7 +51,16 @@ class TrainSettings(Settings):
     """Positives per step; auto: a 32nd of all train rows, so that an epoch's cost grows as the log does. 8192 in the
     released code."""
     negatives: int = Field(8, ge=1)
-    """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch."""
+    """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch; hundreds suit
+    softmax and sl@k."""
+    objective: Literal["bpr", "softmax", "sl@k"] = "bpr"
+    """Ranking loss; bpr: pairwise, of dot products [EDDA]; softmax: over a positive and its negatives, of cosines;
+    sl@k: the same, each positive weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    temperature: float = Field(0.15, gt=0.0)
+    """softmax, sl@k: what cosines are divided by."""
+    weight_temperature: float = Field(1.0, gt=0.0)
+    """sl@k: what a positive's distance from the 20 best is divided by, in times of `temperature`; small weighs by it
+    sharply."""
     order: Literal["mixed", "sequential"] = "mixed"
     """mixed: the domains' batches in random order; sequential: one domain after another [EDDA]."""
     learning_rate: float = Field(5e-3, gt=0.0)
@@ -68,8 +77,15 @@ class TrainSettings(Settings):
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
+    contrast: float = Field(0.0, ge=0.0)
+    """edda: weight of SimGCL's loss between two outputs of the layers with noise; 0 switches it off."""
+    contrast_noise: float = Field(0.1, gt=0.0)
+    """Length of the noise that is added to each vector in each layer."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
+    frequency_exponent: float = Field(0.0, ge=0.0, le=2.0)
+    """ials: a vector's `l2` is multiplied by its frequency to this power; 0: the same for all. The frequency is its
+    interactions, and all possible ones over `confidence`."""
     hidden: int = Field(128, ge=1)
     """shared-bottom, mmoe, ple, star: units of each hidden layer."""
     experts: int = Field(3, ge=1)
@@ -128,14 +144,28 @@ class TrainSettings(Settings):
         """The validation measure that epochs are selected by; AUC if nothing is selected."""
         return "full_ndcg@20" if self.selects_by_ndcg else "auc"
 
+    @property
+    def ranks_by_cosine(self) -> bool:
+        """The model is trained on cosines, so that its final vectors have length 1."""
+        return self.objective != "bpr" and "objective" not in _NOT_READ[self.model]
+
     def keyed(self) -> dict[str, Any]:
-        """The settings that enter a checkpoint's key, without its seed: all that the model reads."""
+        """The settings that enter a checkpoint's key, without its seed: all that the model reads.
+
+        What is newer than the first checkpoints is left out at its default, so that these keep their keys.
+        """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        not_read |= set() if self.contrast else _CONTRAST_KEYS
+        not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
+            set() if self.frequency_exponent else {"frequency_exponent"}
+        )
         return self.model_dump(mode="json", exclude={"seeds", *not_read})
 
 
 _NETWORK_KEYS = {"hidden", "experts"}
+_CONTRAST_KEYS = {"contrast", "contrast_noise"}
 _EDDA_KEYS = {
+    *_CONTRAST_KEYS,
     "backbone",
     "tables",
     "inter_graph",
@@ -147,9 +177,11 @@ _EDDA_KEYS = {
     "intra_width",
 }
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
-_GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate"}
+_OBJECTIVE_KEYS = {"objective", "temperature", "weight_temperature"}
+_GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate", *_OBJECTIVE_KEYS}
+_IALS_KEYS = {"confidence", "frequency_exponent"}
 _LEARNING_KEYS = {
-    "confidence",
+    *_IALS_KEYS,
     "width",
     "l2",
     "epochs",
@@ -161,16 +193,19 @@ _LEARNING_KEYS = {
     *_GRADIENT_DESCENT_KEYS,
 }
 _NOT_READ: Mapping[ModelName, set[str]] = {
-    "edda": {"confidence", *_NETWORK_KEYS},
+    "edda": {*_IALS_KEYS, *_NETWORK_KEYS},
     "popularity": {"select_by", "select_users", *_LEARNING_KEYS},
     "walks": _LEARNING_KEYS,
     "ials": {"device", *_NETWORK_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS, *_GRADIENT_DESCENT_KEYS},
-    "shared-bottom": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "mmoe": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "ple": {"confidence", *_EDDA_KEYS, *_GRAPH_KEYS},
-    "star": {"confidence", "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "shared-bottom": {*_IALS_KEYS, "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
+    "mmoe": {*_IALS_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS},
+    "ple": {*_IALS_KEYS, *_EDDA_KEYS, *_GRAPH_KEYS},
+    "star": {*_IALS_KEYS, "experts", *_EDDA_KEYS, *_GRAPH_KEYS},
 }
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
+
+_NOT_READ_BY_OBJECTIVE = {"bpr": _OBJECTIVE_KEYS, "softmax": {"weight_temperature"}, "sl@k": set[str]()}
+"""Keys of [train] that an objective does not read."""
 
 
 class CheckpointSettings(Settings):

@@ -197,7 +197,7 @@ def build_search(runs: Sequence[RunSpec]) -> Search:
     settings = configs[0].tune
     space = settings.space
     if space is None:
-        space = default_space(configs[0].train.model, configs[0].neighbours.weights)
+        space = default_space(configs[0].train, configs[0].neighbours.weights)
     if not space:
         raise ValueError(f"tune: nothing to search for train.model {configs[0].train.model!r}; give it a [tune.space]")
     for key, axis in space.items():

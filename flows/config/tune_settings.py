@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from data_contracts.settings import Seed, Settings
-from data_contracts.train_settings import ModelName
+from data_contracts.train_settings import ModelName, TrainSettings
 
 Value = bool | int | float | str
 
@@ -101,7 +101,8 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
     "popularity": {},
     "walks": WEIGHTS_SPACE["walks"],
     "ials": {
-        "train.l2": Axis(low=1e-1, high=1e4, log=True),
+        "train.l2": Axis(low=1e-2, high=1e4, log=True),
+        "train.frequency_exponent": Axis(choices=(0.0, 0.5, 1.0)),
         "train.confidence": Axis(low=1.0, high=1000.0, log=True),
         "train.width": Axis(choices=(32, 64, 128, 256)),
     },
@@ -113,6 +114,25 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
 """The search space by model, if the file has no [tune.space]."""
 
 
-def default_space(model: ModelName, weights: str) -> dict[str, Axis]:
-    """The search space of a model; `weights` is its `neighbours.weights`, by which it ranks if it has no vectors."""
-    return WEIGHTS_SPACE[weights] if model == "walks" else DEFAULT_SPACE[model]
+_COSINES = {
+    "train.temperature": Axis(low=0.05, high=0.5, log=True),
+    "train.negatives": Axis(choices=(64, 256, 1024)),
+}
+_CONTRAST = {
+    "train.contrast": Axis(low=1e-2, high=1.0, log=True),
+    "train.contrast_noise": Axis(low=1e-2, high=1.0, log=True),
+}
+
+
+def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
+    """The search space of a model.
+
+    Args:
+        train: its settings; those of its objective and of a contrastive loss are searched too.
+        weights: `neighbours.weights`, by which it ranks if it has no vectors.
+    """
+    if train.model == "walks":
+        return WEIGHTS_SPACE[weights]
+    cosines = _COSINES if train.ranks_by_cosine else {}
+    contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
+    return {**DEFAULT_SPACE[train.model], **cosines, **contrast}

@@ -1,8 +1,10 @@
 """iALS: weighted matrix factorisation of each domain alone by alternating least squares.
 
 Every (user, item) of the domain counts: an interaction has preference 1 and weight `train.confidence`, its absence
-preference 0 and weight 1; `train.l2` times the squared norm of every vector is added. The sweeps are those of the
-library `implicit` (three steps of conjugate gradients for each vector).
+preference 0 and weight 1; a penalty times the squared norm of every vector is added. The penalty is `train.l2`, or of a
+vector with n interactions l2 (n + m / confidence)^nu, where m is the number of vectors on the other side and nu is
+`train.frequency_exponent` (Rendle, Krichene, Zhang and Koren, 2022). The sweeps are those of the library `implicit`
+(three steps of conjugate gradients for each vector).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from model.sparse.rows import Floats32
 
 _INITIAL_BOUND = 0.01
 """Vectors start uniform between 0 and this, as in the library."""
+_BLOCK = 65_536
+"""Vectors solved at once."""
 
 
 class Ials(Baseline):
@@ -38,6 +42,7 @@ class Ials(Baseline):
                 "run `pip install -e '.[baselines]'` or choose another model"
             )
         self._factors = [self._draw(positives) for positives in data.positives]
+        self._threads = torch.get_num_threads()
 
     def train_epoch(self, guard: EpochGuard) -> list[Measure]:  # noqa: ARG002 - every sweep is the same
         """Sweep every domain; the vectors of a domain without positives stay as they are."""
@@ -72,11 +77,33 @@ class Ials(Baseline):
         from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - an extra
 
         settings = self.data.settings
-        threads = torch.get_num_threads()
+        users, items = factors[: positives.offset], factors[positives.offset :]
+        weights = _build_weights(positives, settings.confidence)
         with threadpool_limits(1, "blas"):
-            als = AlternatingLeastSquares(settings.width, settings.l2, 1.0, iterations=1, num_threads=threads)
-            als.user_factors, als.item_factors = factors[: positives.offset], factors[positives.offset :]
-            als.fit(_build_weights(positives, settings.confidence), show_progress=False)
+            als = AlternatingLeastSquares(settings.width, settings.l2, 1.0, iterations=1, num_threads=self._threads)
+            if settings.frequency_exponent:
+                self._solve(als.solver, weights, users, items)
+                self._solve(als.solver, weights.T.tocsr(), items, users)
+            else:
+                als.user_factors, als.item_factors = users, items
+                als.fit(weights, show_progress=False)
+
+    def _solve(self, solver: Any, weights: Any, solved: Floats32, fixed: Floats32) -> None:
+        """Improve vectors in place, each with a penalty of its own, while those of the other side are fixed.
+
+        The library has one penalty for all. But a penalty times a squared norm is also the loss of one more pair for
+        each column: preference 0, this weight, and a unit vector on the other side. The library takes weights below 0
+        for pairs of preference 0.
+        """
+        settings, width = self.data.settings, fixed.shape[1]
+        frequencies = np.diff(weights.indptr) + len(fixed) / settings.confidence
+        penalties = (settings.l2 * frequencies**settings.frequency_exponent).astype(np.float32)
+        extended = np.concatenate([fixed, np.eye(width, dtype=np.float32)])
+        for start in range(0, len(solved), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            further = sparse.csr_matrix(np.repeat(-penalties[rows, None], width, axis=1))
+            pairs = sparse.hstack([weights[rows], further], format="csr")
+            solver(pairs, solved[rows], extended, 0.0, num_threads=self._threads)
 
 
 def _build_weights(positives: Positives, confidence: float) -> Any:

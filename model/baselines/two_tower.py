@@ -22,11 +22,12 @@ from model.baselines.networks import Mmoe, NetworkBuilder, Ple, SharedBottom, St
 from model.compute.threads import torch_threads
 from model.data.batches import Batch
 from model.data.dataset import MultiDomainData
-from model.edda.losses import bpr, half_squares
+from model.edda.losses import half_squares
+from model.edda.objectives import normalised
 from model.learners.base import Baseline, Measure, TrainingData, mean_losses, optimizer_step, prefetch
 from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
-from model.sparse.batch_scores import batch_scores
+from model.learners.thresholds import are_due, estimate_thresholds
 from model.sparse.matrix import take_rows
 from model.sparse.rows import Ints
 
@@ -64,11 +65,15 @@ class TwoTower(Baseline):
         super().__init__(data)
         self.towers = Towers(data.settings, data.graphs.dataset, data.seed).to(data.device)
         self._optimiser = RowAdam(self.towers.parameters(), data.settings.learning_rate)
+        self._thresholds: list[Tensor] = []
 
     def train_epoch(self, guard: EpochGuard) -> list[Measure]:
         """Train on the batches of all domains."""
         data = self.data
         losses: dict[int, list[tuple[float, int]]] = {}
+        if data.settings.objective == "sl@k" and are_due(guard.epoch):
+            estimates = estimate_thresholds(data.positives, self.vectors(), data.seed, guard.epoch, self.processes)
+            self._thresholds = estimates
         with torch_threads(1):
             for index, number, batch in prefetch(data.batches(guard.epoch)):
                 domain = data.graphs.dataset.domains[index]
@@ -81,7 +86,7 @@ class TwoTower(Baseline):
         return mean_losses(losses, data, guard.epoch)
 
     def loss(self, batch: Batch, index: int) -> Tensor:
-        """BPR of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
+        """The objective of a batch's triples plus `l2` times half their embeddings' squared norms per triple.
 
         Args:
             batch: its distinct nodes are ascending, users before items.
@@ -90,27 +95,31 @@ class TwoTower(Baseline):
         domain, device = self.data.graphs.dataset.domains[index], self.data.device
         embeddings = take_rows(self.towers.embeddings, _to_rows(domain.union_nodes[batch.nodes], device))
         vectors = self.towers(embeddings, int(np.sum(batch.nodes < domain.users)), index)
-        scores = batch_scores(batch.pattern.to(device), vectors, self.data.graphs.multiply)
+        objective, pattern = self.data.objective, batch.pattern.to(device)
+        thresholds = self._thresholds[index] if self._thresholds else None
+        loss = objective.loss(pattern, objective.sums(pattern, vectors, self.data.graphs.multiply), thresholds)
         squares = half_squares(embeddings, batch.counts.to(device))
-        return bpr(scores) + self.data.settings.l2 * squares / batch.size
+        return loss + self.data.settings.l2 * squares / batch.size
 
     @torch.no_grad()
     def vectors(self) -> Iterator[Tensor]:
-        """The networks' output for every node of a domain."""
+        """The networks' output for every node of a domain, at length 1 if scores are cosines."""
         for index, domain in enumerate(self.data.graphs.dataset.domains):
             embeddings = self.towers.embeddings[_to_rows(domain.union_nodes, self.data.device)]
             with torch_threads(1):
                 vectors = self.towers(embeddings, domain.users, index)
-            yield vectors
+            yield normalised(vectors) if self.data.settings.ranks_by_cosine else vectors
 
     def state_dict(self) -> dict[str, Any]:
-        """Embeddings, networks and Adam's moments."""
-        return {"towers": self.towers.state_dict(), "optimiser": self._optimiser.state_dict()}
+        """Embeddings, networks, Adam's moments and thresholds."""
+        thresholds = {"thresholds": self._thresholds} if self._thresholds else {}
+        return {"towers": self.towers.state_dict(), "optimiser": self._optimiser.state_dict(), **thresholds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy embeddings, networks and moments from a state."""
+        """Copy embeddings, networks, moments and thresholds from a state."""
         self.towers.load_state_dict(state["towers"])
         self._optimiser.load_state_dict(state["optimiser"])
+        self._thresholds = [of_domain.to(self.data.device) for of_domain in state.get("thresholds", ())]
 
 
 def _to_rows(nodes: Ints, device: torch.device) -> Tensor:

@@ -15,8 +15,9 @@ from data_contracts.seeding import draw_key, generator
 from data_contracts.settings import Protocol
 from data_contracts.train_settings import TrainSettings
 from model.data.dataset import DomainData, Interactions
-from model.data.sampling_kernels import draw_negatives, share_negatives
+from model.data.sampling_kernels import draw_negatives, mark_known, share_negatives
 from model.sparse.batch_scores import ScorePattern, score_pattern
+from model.sparse.group_scores import GroupPattern, group_pattern, group_windows
 from model.sparse.kernels import renumber
 from model.sparse.rows import Ints, Longs
 
@@ -53,18 +54,20 @@ class Batching(NamedTuple):
         triples: in a batch, at most.
         negatives: that each positive is compared with.
         mixed: the batches of all domains come in random order, not domain after domain.
+        grouped: as many neighbouring positives as there are negatives share these; else each positive has others.
     """
 
     triples: int
     negatives: int
     mixed: bool = False
+    grouped: bool = False
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, positives: Sequence[Positives]) -> Self:
         """The settings' batching; the batch size "auto" is an equal share of all domains' positives."""
         share = -(-sum(of_domain.users.size for of_domain in positives) // BATCHES)
         size = max(1, share) if settings.batch_size == "auto" else settings.batch_size
-        return cls(size, settings.negatives, settings.order == "mixed")
+        return cls(size, settings.negatives, settings.order == "mixed", settings.ranks_by_cosine)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Batch:
 
     nodes: Ints
     counts: Tensor
-    pattern: ScorePattern
+    pattern: ScorePattern | GroupPattern
 
     @property
     def size(self) -> int:
@@ -124,6 +127,9 @@ def build_batches(positives: Positives, seed: int, epoch: int, batching: Batchin
     negatives = sample_negatives(positives, seed, epoch)
     for number, start in enumerate(range(0, order.size, batching.triples)):
         chosen = order[start : start + batching.triples]
+        if batching.grouped:
+            yield _build_grouped_batch(positives, chosen, negatives[chosen], batching.negatives)
+            continue
         draws = generator(seed, "shared", positives.domain, epoch, number)
         shifts = draws.integers(0, chosen.size, batching.negatives - 1)
         yield _build_batch(positives, chosen, negatives[chosen], shifts)
@@ -144,12 +150,28 @@ def mixed_batches(
 
 
 def _build_batch(positives: Positives, chosen: Longs, negatives: Ints, shifts: Longs) -> Batch:
-    users, offset = positives.users[chosen], np.int32(positives.offset)
-    nodes = np.concatenate([users, positives.items[chosen] + offset, negatives + offset])
+    nodes, counts, positions = _number_nodes(positives, chosen, negatives)
+    owners = np.empty((chosen.size, 1 + shifts.size), np.int32)
+    share_negatives(positives.indptr, positives.known, positives.users[chosen], negatives, shifts, owners)
+    user, positive, negative = positions
+    items = np.concatenate([positive[:, None], negative[owners]], axis=1)
+    return Batch(nodes, counts, score_pattern(user, items, nodes.size))
+
+
+def _build_grouped_batch(positives: Positives, chosen: Longs, negatives: Ints, size: int) -> Batch:
+    nodes, counts, positions = _number_nodes(positives, chosen, negatives)
+    users, starts = positives.users[chosen], np.empty(chosen.size, np.int64)
+    for rows, window in group_windows(chosen.size, size):
+        starts[rows] = window.start
+    known = np.zeros((chosen.size, min(size, chosen.size)), np.bool_)
+    mark_known(positives.indptr, positives.known, users, negatives, starts, known)
+    return Batch(nodes, counts, group_pattern(positions, nodes.size, users, known))
+
+
+def _number_nodes(positives: Positives, chosen: Longs, negatives: Ints) -> tuple[Ints, Tensor, Ints]:
+    """The distinct nodes of triples, how often each occurs, and positions among them (3, triples)."""
+    offset = np.int32(positives.offset)
+    nodes = np.concatenate([positives.users[chosen], positives.items[chosen] + offset, negatives + offset])
     distinct = renumber(nodes[:0], nodes, positives.offset + positives.offered)
     counts = np.bincount(nodes, minlength=distinct.size)
-    owners = np.empty((chosen.size, 1 + shifts.size), np.int32)
-    share_negatives(positives.indptr, positives.known, users, negatives, shifts, owners)
-    user, positive, negative = nodes.reshape(3, -1)
-    items = np.concatenate([positive[:, None], negative[owners]], axis=1)
-    return Batch(distinct, torch.from_numpy(counts.astype(np.float32)), score_pattern(user, items, distinct.size))
+    return distinct, torch.from_numpy(counts.astype(np.float32)), nodes.reshape(3, -1)

@@ -58,6 +58,30 @@ def share_negatives(indptr, known, users, negatives, shifts, owners):
 
 
 @njit(nogil=True, cache=True)
+def mark_known(indptr, known, users, negatives, starts, marks):
+    """Mark the negatives of each row's group that its user knows.
+
+    Args:
+        indptr, known: the items that are no negatives of each user, ascending.
+        users, negatives: int32, of each row.
+        starts: int64, for each row where its group's negatives begin; equal in neighbouring rows of a group.
+        marks: bool (rows, negatives of a group), false; filled.
+    """
+    size = marks.shape[1]
+    order, window, start = np.empty(0, np.int64), negatives[:0], -1
+    for i in range(users.size):
+        if starts[i] != start:
+            start = starts[i]
+            order = np.argsort(negatives[start : start + size])
+            window = negatives[start : start + size][order]
+        for slot in range(indptr[users[i]], indptr[users[i] + 1]):
+            j = np.searchsorted(window, known[slot])
+            while j < size and window[j] == known[slot]:
+                marks[i, order[j]] = True
+                j += 1
+
+
+@njit(nogil=True, cache=True)
 def draw_candidates(indptr, known, rows, row_keys, items, stamp, candidates):
     """For each row distinct uniform items that are not in `known[rows[i]]`, by Floyd's algorithm; -1 when none is left.
 

@@ -102,10 +102,11 @@ class Checkpoint(ABC):
 
 @dataclass(frozen=True)
 class EddaCheckpoint(Checkpoint):
-    """The tables and maps of EDDA, and the backbone that propagates the tables."""
+    """The tables and maps of EDDA, the backbone that propagates the tables, and whether scores are cosines."""
 
     model: Edda
     backbone: Backbone
+    normalised: bool = False
 
     @property
     def columns(self) -> dict[str, slice]:
@@ -113,11 +114,11 @@ class EddaCheckpoint(Checkpoint):
         return self.model.shape.columns
 
     def vectors(self, dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:
-        """The propagated tables."""
+        """The propagated tables, at length 1 if scores are cosines."""
         device = choose_device("auto")
         _, multiply = choose_engine("auto", device)
         graphs = build_graphs(dataset, self.backbone, multiply, allocator, self.model.shape.intra_domains)
-        return final_vectors(self.model.to(device), graphs, allocator)
+        return final_vectors(self.model.to(device), graphs, allocator, normalised=self.normalised)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     if metadata["model"] != "edda":
         return FinalVectors(seed, epoch, tuple(tensors[f"vectors/{name}"] for name in domains))
     model = Edda.from_tensors(TableShapes(**shape), tensors)
-    return EddaCheckpoint(seed, epoch, model, Backbone(**metadata["backbone"]))
+    return EddaCheckpoint(seed, epoch, model, Backbone(**metadata["backbone"]), metadata.get("normalised", False))
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:

@@ -12,6 +12,7 @@ from model.compute.allocator import IN_MEMORY, Allocator
 from model.data.dataset import MultiDomainData
 from model.edda.graph_stack import GraphStack, inter_stack, intra_stack, union_stack
 from model.edda.model import Edda
+from model.edda.objectives import SMALLEST_SQUARE
 from model.edda.propagation import Backbone, empty_like, propagate
 from model.sparse.matrix import SpmmEngine
 
@@ -66,8 +67,17 @@ def build_graphs(
 
 
 @torch.no_grad()
-def final_vectors(model: Edda, graphs: PropagationGraphs, allocator: Allocator = IN_MEMORY) -> Iterator[Tensor]:
-    """Each domain's final vectors (nodes, columns), inter columns first; one domain at a time is in memory."""
+def final_vectors(
+    model: Edda, graphs: PropagationGraphs, allocator: Allocator = IN_MEMORY, *, normalised: bool = False
+) -> Iterator[Tensor]:
+    """Each domain's final vectors (nodes, columns), inter columns first; one domain at a time is in memory.
+
+    Args:
+        model: the tables.
+        graphs: what they are propagated over.
+        allocator: of vectors on the CPU.
+        normalised: all vectors have length 1, over the columns of all processes, so that dot products are cosines.
+    """
     backbone, multiply = graphs.backbone, graphs.multiply
     inter = [propagate(table, graphs.inter, backbone, multiply, allocator) for table in model.inter]
     intra_tables = model.intra
@@ -81,4 +91,7 @@ def final_vectors(model: Edda, graphs: PropagationGraphs, allocator: Allocator =
             union_rows = torch.from_numpy(domain.union_nodes[rows]).long().to(final.device)
             inter_columns = [vectors[union_rows] for vectors in inter]
             torch.cat([*inter_columns, *(vectors[rows] for vectors in intra)], dim=1, out=final[rows])
+            if normalised:
+                squares = model.processes.all_reduce(final[rows].square().sum(dim=1, keepdim=True))
+                final[rows] *= squares.clamp_min(SMALLEST_SQUARE).rsqrt()
         yield final

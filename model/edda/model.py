@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from data_contracts.seeding import generator
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
-from model.edda.losses import bpr, half_squares
-from model.edda.propagation import SampledSubgraph, propagate_subgraph
-from model.sparse.batch_scores import ScorePattern, batch_scores
+from model.edda.contrast import INFO_NCE, Contrast
+from model.edda.losses import half_squares
+from model.edda.objectives import BPR, Objective
+from model.edda.propagation import SampledSubgraph, noisy_output, propagate_subgraph
+from model.sparse.batch_scores import ScorePattern
+from model.sparse.group_scores import GroupPattern
 from model.sparse.matrix import SpmmEngine
 
 TENSORS_FILE = "model.safetensors"
@@ -77,21 +80,25 @@ class TableShapes:
 
 
 @dataclass(frozen=True)
-class BprStep:
-    """The inputs of one BPR step, drawn and pruned beforehand.
+class RankingStep:
+    """The inputs of one ranking step, drawn and pruned beforehand.
 
     Attributes:
         domain: index of the domain.
         inter, intra: subgraphs of the batch's nodes in the two tables; None if there is no such table.
         pattern: scores each triple's user with its positive and its negatives.
         counts: float32 (nodes), how often each of the batch's nodes occurs in its triples.
+        thresholds: float32 (users of the domain), for SL@K.
+        contrast: the contrastive loss that is added; None for none.
     """
 
     domain: int
     inter: SampledSubgraph | None
     intra: SampledSubgraph | None
-    pattern: ScorePattern
+    pattern: ScorePattern | GroupPattern
     counts: Tensor
+    thresholds: Tensor | None = None
+    contrast: Contrast | None = None
 
     @property
     def size(self) -> int:
@@ -165,28 +172,53 @@ class Edda(nn.Module):
         for name, tensor in parameters.items():
             tensor.copy_(tensors[name])
 
-    def step_tables(self, step: BprStep) -> Iterator[tuple[int, nn.Parameter, SampledSubgraph]]:
+    def step_tables(self, step: RankingStep) -> Iterator[tuple[int, nn.Parameter, SampledSubgraph]]:
         """The tables that a step reads: 0 and the inter table, 1 and the intra table of its domain, if they exist."""
         if step.inter is not None:
             yield 0, self.inter[0], step.inter
         if step.intra is not None:
             yield 1, self.intra[step.domain], step.intra
 
-    def loss(self, step: BprStep, penalties: tuple[float, float], multiply: SpmmEngine) -> Tensor:
-        """BPR of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
+    def loss(
+        self, step: RankingStep, penalties: tuple[float, float], multiply: SpmmEngine, objective: Objective = BPR
+    ) -> Tensor:
+        """The objective of a step's triples plus half the squared norms of their layer-0 vectors per triple [EDDA].
 
         Args:
             step: the triples.
             penalties: weights of the squared norms of inter and of intra vectors; equal in [EDDA].
             multiply: the engine of the products.
+            objective: BPR in [EDDA]; its pattern is the step's.
         """
-        scores = penalty = torch.zeros((), device=step.counts.device)
+        outputs, penalty = [], torch.zeros((), device=step.counts.device)
         for kind, table, subgraph in self.step_tables(step):
             output, layer0 = propagate_subgraph(subgraph, table, multiply)
-            scores = scores + batch_scores(step.pattern, output, multiply)
+            outputs.append(output)
             penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
-        scores, penalty = self.processes.all_reduce_coalesced(scores, penalty)
-        return bpr(scores) + penalty / step.size
+        sums = _add_up(objective.sums(step.pattern, output, multiply) for output in outputs)
+        totals = self.processes.all_reduce_coalesced(*sums, penalty)
+        loss = objective.loss(step.pattern, totals[:-1], step.thresholds) + totals[-1] / step.size
+        return loss + self._contrastive_loss(step.contrast, step, outputs, multiply) if step.contrast else loss
+
+    def _contrastive_loss(
+        self, contrast: Contrast, step: RankingStep, outputs: Sequence[Tensor], multiply: SpmmEngine
+    ) -> Tensor:
+        """The weighted contrastive loss of a step's outputs, one for each table."""
+        views = []
+        for (kind, table, subgraph), output in zip(self.step_tables(step), outputs, strict=True):
+            width = self.shape.widths[kind]
+            noises = contrast.noises(kind, width, self.processes.own_columns(width))
+            noisy = (noisy_output(subgraph, table, multiply, noise) for noise in noises)
+            views.append(torch.cat([output + (each - output).detach() for each in noisy]))
+        sums = [_add_up(INFO_NCE.sums(pattern, each, multiply) for each in views) for pattern in contrast.patterns]
+        totals = [self.processes.all_reduce_coalesced(*each) for each in sums]
+        losses = [INFO_NCE.loss(pattern, each, None) for pattern, each in zip(contrast.patterns, totals, strict=True)]
+        return contrast.weight * torch.stack(losses).sum()
+
+
+def _add_up(sums: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The sums of several tables added up, each with its like."""
+    return tuple(reduce(torch.add, alike) for alike in zip(*sums, strict=True))
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -17,6 +17,7 @@ from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.batches import Batch, Batching, Positives, mixed_batches
 from model.edda.alignment import AlignmentBatch
 from model.edda.final_vectors import PropagationGraphs
+from model.edda.objectives import Objective, build_objective
 from model.evaluation.validation import DomainValidation
 from model.learners.divergence import EpochGuard
 from model.learners.warm_start import WarmStart
@@ -54,6 +55,11 @@ class TrainingData:
             return {}
         shares = zip(self.domain_names, self.graphs.dataset.shared_interaction_shares, strict=True)
         return {name: share for name, share in shares if not self.settings.has_intra(share)}
+
+    @property
+    def objective(self) -> Objective:
+        """What scores are trained by."""
+        return build_objective(self.settings)
 
     def batches(self, epoch: int) -> Iterator[tuple[int, int, Batch]]:
         """An epoch of all domains: (index of the domain, number of the batch in its domain from 0, the batch)."""

@@ -1,9 +1,9 @@
-"""EDDA in training: an epoch of BPR steps on all domains, then its alignment steps."""
+"""EDDA in training: an epoch of ranking steps on all domains, then its alignment steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,21 +12,24 @@ from data_contracts.seeding import draw_key
 from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
 from model.edda.alignment import alignment_loss, draw_alignment, map_health
+from model.edda.contrast import build_contrast
 from model.edda.final_vectors import final_vectors
-from model.edda.model import BprStep, Edda, TableShapes
+from model.edda.model import Edda, RankingStep, TableShapes
 from model.edda.propagation import Dropout, sample_subgraph
 from model.learners.base import Measure, TrainingData, mean_losses, optimizer_step, prefetch
 from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
+from model.learners.thresholds import are_due, estimate_thresholds
 
 
 @dataclass(frozen=True)
 class EddaLearner:
-    """EDDA's tables and maps, Adam, and the data they are trained on."""
+    """EDDA's tables and maps, Adam, the data they are trained on, and with sl@k the thresholds of each domain."""
 
     model: Edda
     optimiser: RowAdam
     data: TrainingData
+    thresholds: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -40,14 +43,19 @@ class EddaLearner:
 
     def train_epoch(self, guard: EpochGuard) -> list[Measure]:
         """Every domain's batches, then an alignment step for each ordered pair of domains [EDDA]."""
-        names, multiply = self.data.domain_names, self.data.graphs.multiply
+        names, multiply, objective = self.data.domain_names, self.data.graphs.multiply, self.data.objective
         losses: dict[int, list[tuple[float, int]]] = {}
-        for step in prefetch(draw_steps(self.data, guard.epoch)):
+        if self.data.settings.objective == "sl@k" and are_due(guard.epoch):
+            self.processes.start_step("thresholds")
+            vectors = self.vectors()
+            estimates = estimate_thresholds(self.data.positives, vectors, self.data.seed, guard.epoch, self.processes)
+            self.thresholds[:] = estimates
+        for step in prefetch(draw_steps(self.data, guard.epoch, self.thresholds)):
             self.processes.start_step("batch")
             for _, table, subgraph in self.model.step_tables(step):
                 self.optimiser.prepare_rows(table, subgraph.rows)
             penalties = self.data.settings.penalties(self.data.graphs.dataset.shared_interaction_shares[step.domain])
-            loss = optimizer_step(self.optimiser, self.model.loss(step, penalties, multiply))
+            loss = optimizer_step(self.optimiser, self.model.loss(step, penalties, multiply, objective))
             of_domain = losses.setdefault(step.domain, [])
             guard.check_loss(loss, names[step.domain], f"batch {len(of_domain)}")
             of_domain.append((loss, step.size))
@@ -56,24 +64,28 @@ class EddaLearner:
 
     def vectors(self) -> Iterator[torch.Tensor]:
         """The propagated tables."""
-        return final_vectors(self.model, self.data.graphs)
+        return final_vectors(self.model, self.data.graphs, normalised=self.data.settings.ranks_by_cosine)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Tables and maps."""
         return self.model.tensors()
 
     def metadata(self) -> dict[str, Any]:
-        """The model's name, its tables' shapes and their backbone."""
-        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": asdict(self.data.graphs.backbone)}
+        """The model's name, its tables' shapes and their backbone, and whether its final vectors have length 1."""
+        normalised = {"normalised": True} if self.data.settings.ranks_by_cosine else {}
+        backbone = asdict(self.data.graphs.backbone)
+        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": backbone, **normalised}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tables, maps and Adam's moments."""
-        return {"tensors": self.model.tensors(), "optimiser": self.optimiser.state_dict()}
+        """Tables, maps, Adam's moments and thresholds."""
+        thresholds = {"thresholds": self.thresholds} if self.thresholds else {}
+        return {"tensors": self.model.tensors(), "optimiser": self.optimiser.state_dict(), **thresholds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy tables, maps and Adam's moments from a state."""
+        """Copy tables, maps, Adam's moments and thresholds from a state."""
         self.model.load(state["tensors"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.thresholds[:] = [of_domain.to(self.data.device) for of_domain in state.get("thresholds", ())]
 
     def _align(self, guard: EpochGuard) -> list[Measure]:
         """The alignment steps of an epoch and their losses."""
@@ -116,13 +128,14 @@ def build_edda(data: TrainingData) -> EddaLearner:
     return EddaLearner(model, RowAdam(model.parameters(), settings.learning_rate), data)
 
 
-def draw_steps(data: TrainingData, epoch: int) -> Iterator[BprStep]:
-    """The steps of an epoch over all domains."""
+def draw_steps(data: TrainingData, epoch: int, thresholds: Sequence[torch.Tensor] = ()) -> Iterator[RankingStep]:
+    """The steps of an epoch over all domains; each domain's thresholds are those of SL@K."""
     for index, number, batch in data.batches(epoch):
-        yield build_step(data, index, batch, (epoch, number))
+        step = build_step(data, index, batch, (epoch, number))
+        yield replace(step, thresholds=thresholds[index]) if thresholds else step
 
 
-def build_step(data: TrainingData, index: int, batch: Batch, name: tuple[int, int]) -> BprStep:
+def build_step(data: TrainingData, index: int, batch: Batch, name: tuple[int, int]) -> RankingStep:
     """Prune the graphs to one batch; edges are dropped by (seed, table, domain, epoch, number, layer, edge).
 
     Args:
@@ -145,4 +158,9 @@ def build_step(data: TrainingData, index: int, batch: Batch, name: tuple[int, in
         inter = sample_subgraph(graphs.inter, rows, graphs.backbone, dropout("inter")).to(device)
     if index in graphs.intra:
         intra = sample_subgraph(graphs.intra[index], batch.nodes, graphs.backbone, dropout("intra")).to(device)
-    return BprStep(index, inter, intra, batch.pattern.to(device), batch.counts.to(device))
+    step = RankingStep(index, inter, intra, batch.pattern.to(device), batch.counts.to(device))
+    if not settings.contrast:
+        return step
+    weights, full_name = (settings.contrast, settings.contrast_noise), (data.seed, domain.name, *name)
+    contrast = build_contrast(batch.pattern.anchors, batch.nodes.size, weights, graphs.backbone, full_name)
+    return replace(step, contrast=contrast.to(device))

@@ -130,6 +130,23 @@ def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Pa
         torch.testing.assert_close(tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("loss", ['objective="softmax"', 'objective="sl@k"', "contrast=0.2"])
+def test_two_processes_train_cosines_as_one_does(folder: Path, loss: str) -> None:
+    """Norms are sums over the columns of both."""
+    stores = [f"{loss[-5:-1]}-{number}" for number in ("one", "two")]
+    for store in stores:
+        copied(folder, store)
+    settings = [f"train.{loss}", "train.negatives=32", "train.l2=1e-4", "train.epochs=7"]
+    run_stages(load_config(folder / "run.toml", [f'store="{folder / stores[0]}"', *settings]), "train")
+    status, logged = ended(launched(folder, stores[1], *settings))
+    assert status == 0, logged
+    one, two = (checkpoint_of(folder, store) for store in stores)
+    assert two.key == one.key
+    assert_metrics_are_close(one, two)
+    for name, tensor in tensors_of(one).items():
+        torch.testing.assert_close(tensors_of(two)[name], tensor, rtol=1e-3, atol=1e-3)
+
+
 def test_bytes_of_every_step_are_counted_and_logged(folder: Path) -> None:
     statistics = checkpoint_of(folder, "two").statistics
     interactions = (

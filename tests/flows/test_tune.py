@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,9 +177,20 @@ def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_
 @pytest.mark.parametrize("model", [model for model, space in DEFAULT_SPACE.items() if space])
 def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, model: str) -> None:
     wanted = build_search([RunSpec(toml(tmp_path, f'[train]\nmodel = "{model}"'))])
-    config = load_config(tmp_path / "r.toml")
+    last = [f"{key}={json.dumps(axis.ends[-1])}" for key, axis in wanted.space.items()]  # read where not at its default
+    config = load_config(tmp_path / "r.toml", last)
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
+
+
+def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path: Path) -> None:
+    def searched(train: str) -> set[str]:
+        return set(build_search([RunSpec(toml(tmp_path, f"[train]\n{train}"))]).space)
+
+    plain = searched("")
+    assert searched('objective = "softmax"') - plain == {"train.temperature", "train.negatives"}
+    assert searched("contrast = 0.2") - plain == {"train.contrast", "train.contrast_noise"}
+    assert searched('model = "ials"\nobjective = "softmax"\ncontrast = 0.2') == searched('model = "ials"')
 
 
 @pytest.mark.parametrize("weights", WEIGHTS_SPACE)

@@ -89,28 +89,33 @@ def test_popularity_needs_one_epoch_whatever_is_set(tiny_world: Tiny) -> None:
     assert fitted(tiny_world, small("popularity", epochs=50)).statistics["epochs"] == 1
 
 
-def swept(weights: np.ndarray, users: np.ndarray, items: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
+def swept(
+    weights: np.ndarray, users: np.ndarray, items: np.ndarray, l2: float, confidence: float, exponent: float
+) -> tuple[np.ndarray, np.ndarray]:
     """One sweep of alternating least squares, every system solved exactly."""
 
     def solved(weights: np.ndarray, of: np.ndarray) -> np.ndarray:
         rows = []
         for weight in weights:
             total = np.where(weight > 0, weight, 1.0)
-            rows.append(np.linalg.solve((of.T * total) @ of + l2 * np.eye(of.shape[1]), of.T @ weight))
+            penalty = l2 * (np.count_nonzero(weight) + len(of) / confidence) ** exponent
+            rows.append(np.linalg.solve((of.T * total) @ of + penalty * np.eye(of.shape[1]), of.T @ weight))
         return np.array(rows)
 
     users = solved(weights, items)
     return users, solved(weights.T, users)
 
 
-def test_ials_sweeps_equal_exact_least_squares(store: Store) -> None:
-    settings = small("ials", width=2, l2=0.5, confidence=4.0, epochs=2)
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_ials_sweeps_equal_exact_least_squares(store: Store, exponent: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.baselines.ials._BLOCK", 2)
+    settings = small("ials", width=2, l2=0.5, confidence=4.0, epochs=2, frequency_exponent=exponent)
     found = tensors(fitted(build(store, {"a": HAND["a"][:3] + HAND["a"][4:]}), settings))["vectors/a"].numpy()
     start = generator(7, "ials", "a").random((6, 2), dtype=np.float32) * 0.01
     weights = 4.0 * np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1]], np.float64)
     users, items = start[:3].astype(np.float64), start[3:].astype(np.float64)
     for _ in range(2):
-        users, items = swept(weights, users, items, 0.5)
+        users, items = swept(weights, users, items, 0.5, 4.0, exponent)
     assert np.allclose(found, np.concatenate([users, items]), rtol=1e-4, atol=1e-6)
 
 
@@ -224,6 +229,22 @@ def test_an_interrupted_baseline_continues_to_the_same_bytes(tiny_world: Tiny, t
     assert content(again) == content(fitted(tiny_world, small(model)))
 
 
+@pytest.mark.parametrize("objective", ["softmax", "sl@k"])
+def test_a_network_trained_on_cosines_keeps_vectors_of_length_one_and_continues_to_the_same_bytes(
+    tiny_world: Tiny, tmp_path: Path, objective: str
+) -> None:
+    def stop(done: int, total: int, unit: str, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    settings, other = small("mmoe", objective=objective, negatives=20), Store(tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        train(other, seeded(settings, 7, CLEAN), tiny_world.without_pairs(), ONE, stop)
+    again, whole = fitted(Tiny(other, tiny_world.parents), settings), fitted(tiny_world, settings)
+    assert content(again) == content(whole) != content(fitted(tiny_world, small("mmoe", negatives=20)))
+    for vectors in tensors(whole).values():
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+
+
 @pytest.mark.parametrize("model", BASELINES)
 def test_a_domain_without_train_rows_is_no_error(store: Store, model: str) -> None:
     log = {**random_log(1, {"a": (10, 8, 60)}), "b": [("u", "i", "test")]}
@@ -323,6 +344,20 @@ def test_a_key_that_a_model_does_not_look_at_makes_no_new_checkpoint() -> None:
     assert inputs(experts=4) == inputs()
     assert inputs(model="mmoe", experts=4) != inputs(model="mmoe")
     assert inputs(model="popularity", learning_rate=1.0) == inputs(model="popularity")
+    assert inputs(model="ials", objective="softmax") == inputs(model="ials")
+    assert inputs(frequency_exponent=0.3, contrast_noise=0.3) == inputs() != inputs(contrast=0.3)
+    assert inputs(contrast=0.3, contrast_noise=0.3) != inputs(contrast=0.3)
+    assert inputs(model="ials", frequency_exponent=0.3) != inputs(model="ials")
+    assert inputs(temperature=0.3, weight_temperature=0.3) == inputs()
+    assert inputs(objective="softmax", weight_temperature=0.3) == inputs(objective="softmax") != inputs()
+    assert inputs(objective="softmax", temperature=0.3) != inputs(objective="softmax")
+    assert inputs(objective="sl@k", weight_temperature=0.3) != inputs(objective="sl@k")
+
+
+def test_settings_that_are_newer_than_the_first_checkpoints_are_no_part_of_their_keys() -> None:
+    for model in ("edda", *BASELINES):
+        newer = {"objective", "temperature", "weight_temperature", "frequency_exponent", "contrast", "contrast_noise"}
+        assert not newer & set(TrainSettings(model=model).keyed())
 
 
 @pytest.mark.parametrize("model", BASELINES)
@@ -332,7 +367,9 @@ def test_keys_left_out_of_a_checkpoints_key_change_nothing(tiny_world: Tiny, tmp
         "confidence": 3.0, "hidden": 7, "experts": 4, "backbone": "mf", "tables": "intra", "residual": 0.3,
         "alignment": 0.9, "layers": 1, "edge_dropout": 0.1, "engine": "native", "initial_spread": 0.2,
         "batch_size": 32, "negatives": 3, "order": "sequential", "learning_rate": 0.2, "inter_graph": "by-domain",
-        "width": 3, "l2": 0.3, "device": "cpu",
+        "width": 3, "l2": 0.3, "device": "cpu", "temperature": 0.3, "weight_temperature": 0.3,
+        "contrast": 0.3, "contrast_noise": 0.3,
+        **({} if model == "ials" else {"frequency_exponent": 0.5}),
     }  # fmt: skip
     settings = small(model)
     ignored = {key: value for key, value in changed.items() if key not in settings.keyed()}

@@ -9,6 +9,7 @@ from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batching, Positives, build_batches, build_positives, sample_negatives
 from model.data.dataset import load_dataset, load_interactions
+from model.sparse.group_scores import group_windows
 
 LOG = {
     "a": [("u", "i", "train", 3), ("u", "j", "train"), ("v", "k", "train"), ("v", "l", "test"), ("w", "m", "train")],
@@ -87,7 +88,8 @@ def test_the_batch_size_changes_neither_order_nor_own_negatives(tiny_world: Tiny
 def test_a_batch_size_that_is_left_open_is_a_32nd_of_all_domains_rows(hand_made: Tiny, tiny_world: Tiny) -> None:
     of_all = [positives(tiny_world, domain, "clean") for domain in ("books", "games")]
     rows = sum(found.users.size for found in of_all)
-    assert Batching.from_settings(TrainSettings(negatives=3), of_all) == (math.ceil(rows / 32), 3, True)
+    assert Batching.from_settings(TrainSettings(negatives=3), of_all) == (math.ceil(rows / 32), 3, True, False)
+    assert Batching.from_settings(TrainSettings(objective="softmax"), of_all).grouped
     assert Batching.from_settings(TrainSettings(batch_size=7), of_all).triples == 7
     assert Batching.from_settings(TrainSettings(), [positives(hand_made, "held", "clean")]).triples == 1
 
@@ -120,3 +122,30 @@ def test_a_batch_counts_how_often_each_node_occurs_in_its_triples(tiny_world: Ti
     nodes = [node for row in rows_of(batch) for node in row[:3]]
     assert batch.counts.tolist() == np.bincount(nodes)[batch.nodes].tolist()
     assert np.unique(batch.nodes).size == batch.nodes.size
+
+
+def test_grouped_positives_share_the_negatives_of_neighbouring_rows(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    users_items = set(zip(found.users.tolist(), found.items.tolist(), strict=True))
+    marked = 0
+    for batch in build_batches(found, 1, 1, Batching(50, 12, grouped=True)):
+        users, items, negatives = batch.nodes[batch.pattern.picks.forward.indices.numpy().reshape(3, -1)]
+        assert batch.pattern.users.tolist() == users.tolist()
+        size = min(12, batch.size)
+        assert batch.pattern.known.shape == (batch.size, size)
+        windows = [window for group, window in group_windows(batch.size, 12) for _ in range(group.start, group.stop)]
+        for row, window in enumerate(windows):
+            pairs = [(users[row], negative - found.offset) for negative in negatives[window].tolist()]
+            assert batch.pattern.known[row].tolist() == [pair in users_items for pair in pairs]
+            assert not batch.pattern.known[row, row - window.start]
+        marked += int(batch.pattern.known.sum())
+        drawn = np.concatenate([users, items, negatives])
+        assert batch.counts.tolist() == np.bincount(drawn)[batch.nodes].tolist()
+    assert marked > 100
+
+
+def test_grouping_changes_no_triple(tiny_world: Tiny) -> None:
+    found = positives(tiny_world, "books", "clean")
+    grouped = build_batches(found, 1, 1, Batching(50, 12, grouped=True))
+    triples = [batch.nodes[batch.pattern.picks.forward.indices.numpy().reshape(3, -1)].T.tolist() for batch in grouped]
+    assert [row for rows_ in triples for row in rows_] == rows(found, 1, 50)

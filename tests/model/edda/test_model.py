@@ -9,7 +9,7 @@ from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batching, build_batches, build_positives
 from model.data.dataset import load_dataset, load_interactions
 from model.edda.final_vectors import build_graphs, final_vectors
-from model.edda.model import BprStep, Edda, TableShapes
+from model.edda.model import Edda, RankingStep, TableShapes
 from model.edda.propagation import Dropout, build_backbone, sample_subgraph
 from model.sparse.matrix import choose_engine
 
@@ -47,7 +47,7 @@ def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
     )
     intra = sample_subgraph(network.intra[number], batch.nodes, blocks, nothing) if tables != "inter" else None
     pruned, dense = model_of(world, tables), model_of(world, tables)
-    found = pruned.loss(BprStep(number, inter, intra, batch.pattern, batch.counts), PENALTIES, MULTIPLY)
+    found = pruned.loss(RankingStep(number, inter, intra, batch.pattern, batch.counts), PENALTIES, MULTIPLY)
     vectors = oracle_model.final_vectors(dense, world, number, backbone, layers, 0.1, union=inter_graph == "union")
     expected = oracle_model.bpr_loss(dense, world, number, batch, vectors, PENALTIES)
     found.backward()
@@ -82,7 +82,7 @@ def test_one_domains_step_leaves_other_domains_private_tables_alone(tiny_world: 
     nothing = Dropout(0.0, (np.uint64(0),) * 2)
     inter = sample_subgraph(network.inter, domain.union_nodes[batch.nodes], network.backbone, nothing)
     intra = sample_subgraph(network.intra[0], batch.nodes, network.backbone, nothing)
-    model.loss(BprStep(0, inter, intra, batch.pattern, batch.counts), (0.0, 0.0), MULTIPLY).backward()
+    model.loss(RankingStep(0, inter, intra, batch.pattern, batch.counts), (0.0, 0.0), MULTIPLY).backward()
     assert [table.grad is None for table in model.intra.values()] == [False, True, True]
 
 

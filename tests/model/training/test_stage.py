@@ -18,12 +18,19 @@ from data_contracts.store.store import Store
 from data_contracts.train_settings import TrainSettings
 from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
+from model.evaluation.stage import evaluate
 from model.training import stage as train_module
 from model.training.stage import train
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
 SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3, alignment=0.3)
+
+COSINES = SMALL.model_copy(update={"objective": "softmax", "negatives": 24, "l2": 1e-4})
+TOP_K = COSINES.model_copy(update={"objective": "sl@k"})
+CONTRAST = SMALL.model_copy(update={"backbone": "lightgcn", "contrast": 0.2})
+OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, COSINES, TOP_K)]
+LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast")]
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
@@ -47,6 +54,30 @@ def test_training_learns_what_users_prefer(tiny_world: Tiny) -> None:
     found = history(fitted(tiny_world, settings))
     assert max(found["books", "auc"]) > 0.65
     assert found["books", "loss"][-1] < found["books", "loss"][0]
+
+
+@pytest.mark.parametrize("settings", OBJECTIVES[1:])
+def test_cosine_objectives_learn_what_users_prefer(tiny_world: Tiny, settings: TrainSettings) -> None:
+    checkpoint = fitted(tiny_world, settings.model_copy(update={"epochs": 15, "select_by": "auc", "alignment": 0.0}))
+    assert checkpoint.statistics["score"] > 0.62
+
+
+@pytest.mark.parametrize("settings", OBJECTIVES)
+def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny, settings: TrainSettings) -> None:
+    """With cosines all vectors have length 1, and model.json says so; else it says nothing about it."""
+    checkpoint = fitted(tiny_world, settings)
+    parents = {**tiny_world.without_pairs(), "checkpoint-7": checkpoint}
+    metrics = evaluate(tiny_world.store, CLEAN, parents, ONE).read().to_pylist()
+    (auc,) = [
+        row["value"] for row in metrics if (row["domain"], row["split"], row["metric"]) == ("macro", "valid", "auc")
+    ]
+    assert auc == pytest.approx(history(checkpoint)["macro", "auc"][checkpoint.statistics["epoch"] - 1], abs=1e-12)
+    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
+    lengths = [vectors.norm(dim=1) for vectors in load_checkpoint(checkpoint, world).vectors(world)]
+    is_cosine = settings.objective != "bpr"
+    assert all(torch.allclose(each, torch.ones(())) for each in lengths) == is_cosine
+    metadata = json.loads((checkpoint.path / "model.json").read_text())
+    assert metadata.get("normalised") == (True if is_cosine else None)
 
 
 def test_history_holds_losses_alignment_and_validation_of_every_domain(tiny_world: Tiny) -> None:
@@ -98,9 +129,10 @@ def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, bac
     assert load_checkpoint(checkpoint, world).model.shape.tables == tables
 
 
-def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", LOSSES)
+def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path: Path, settings: TrainSettings) -> None:
     other = Tiny(Store(tmp_path / "other"), tiny_world.parents)
-    assert content(fitted(tiny_world)) == content(fitted(other, compute=ComputeSettings(threads=2)))
+    assert content(fitted(tiny_world, settings)) == content(fitted(other, settings, ComputeSettings(threads=2)))
 
 
 def test_another_seed_ends_with_other_tensors(tiny_world: Tiny) -> None:
@@ -126,10 +158,11 @@ def test_training_again_does_nothing(tiny_world: Tiny, monkeypatch: pytest.Monke
     assert fitted(tiny_world).key == first.key
 
 
+@pytest.mark.parametrize("settings", LOSSES)
 def test_an_interrupted_training_continues_to_the_same_bytes(
-    tiny_world: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_world: Tiny, tmp_path: Path, settings: TrainSettings
 ) -> None:
-    whole = fitted(tiny_world)
+    whole = fitted(tiny_world, settings)
     other = Tiny(Store(tmp_path / "other"), tiny_world.parents)
 
     def stop(done: int, total: int, unit: str, note: str = "") -> None:
@@ -137,8 +170,8 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(other.store, seeded(SMALL, 7, CLEAN), other.parents, ONE, stop)
-    again = fitted(other)
+            train(other.store, seeded(settings, 7, CLEAN), other.parents, ONE, stop)
+    again = fitted(other, settings)
     assert len(again.statistics["epoch_seconds"]) == 0
     assert content(again) == content(whole)
 
