@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import INDEX
 from data_contracts.progress import Progress, silent
-from data_contracts.store.artifact import Artifact, artifact_key
+from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
 from model.serving.exact import TopK, top_items
 from model.serving.scorer import DomainScorer, DomainScorers, Query, served_artifacts

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.digests import file_digest
+from data_contracts.store.manifest import MANIFEST
 
 
 def flip_bit(content: bytes) -> bytes:
@@ -44,10 +47,24 @@ def damage_file(path: Path, damage: Callable[[bytes], bytes]) -> None:
 
 def rehash(artifact: Artifact) -> Artifact:
     """The artifact after its manifest was made to fit its files, as somebody does who writes wrong ones."""
-    path = artifact.folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for entry in manifest["files"]:
+    files = json.loads((artifact.folder / MANIFEST).read_text())["files"]
+    for entry in files:
         file = artifact.folder / entry["path"]
         entry |= {"sha256": file_digest(file), "size": file.stat().st_size}
-    path.write_text(json.dumps(manifest))
+    return edit_manifest(artifact, files=files)
+
+
+def edit_manifest(artifact: Artifact, **changes: Any) -> Artifact:
+    """The artifact after entries of its manifest were changed, and its manifest's own digest with them."""
+    path = artifact.folder / MANIFEST
+    path.write_bytes(resigned(path.read_bytes(), **changes))
     return Artifact(artifact.contract, artifact.folder)
+
+
+def resigned(content: bytes, **changes: Any) -> bytes:
+    """A manifest with other entries and the digest that fits them."""
+    manifest = json.loads(content) | changes
+    manifest["made"].pop("sha256", None)
+    text = json.dumps(manifest, sort_keys=True, ensure_ascii=True)
+    manifest["made"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(manifest).encode()
