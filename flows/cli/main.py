@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from flows import NO_TELEMETRY
+from flows.cli.options import fill_in_baselines
 from flows.output.console import inform, show_logs
 from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
 from flows.runner.stages import STAGES
@@ -33,7 +34,11 @@ EXAMPLES = {
         "edda recommend my-run --domain books --new-user i7,i11",
     ],
     "serve": ["edda serve my-run --port 8000"],
-    "compare": ["edda compare my.toml --baselines", "edda compare my-run my-other-run --markdown"],
+    "compare": [
+        "edda compare my.toml --baselines",
+        "edda compare my.toml --baselines ease,ials",
+        "edda compare my-run my-other-run --markdown",
+    ],
     "tune": ["edda tune my.toml --set tune.trials=30"],
     "gc": ["edda gc --dry-run"],
 }
@@ -136,7 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_command(arguments: Sequence[str]) -> int | None:
-    result: int | None = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
+    result: int | None = app(
+        fill_in_baselines(arguments), exit_on_error=False, print_error=True, error_console=Console(stderr=True)
+    )
     return result
 
 

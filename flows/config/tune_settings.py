@@ -50,6 +50,8 @@ class TuneSettings(Settings):
     """Settings to try, those of the file first."""
     seed: Seed = 2022
     """Seed of the search."""
+    prune: bool = True
+    """End a trial after an epoch whose validation score is below the median of the finished trials' at that epoch."""
     space: dict[str, Axis] | None = None
     """Table [tune.space]: "train.layers" = { choices = [1, 2] }; without it what matters most for train.model."""
 
@@ -118,6 +120,10 @@ _COSINES = {
     "train.temperature": Axis(low=0.05, high=0.5, log=True),
     "train.negatives": Axis(choices=(64, 256, 1024)),
 }
+_SQUARED = {
+    "train.negative_weight": Axis(low=1.0, high=300.0, log=True),
+    "train.negatives": Axis(choices=(64, 256, 1024)),
+}
 _CONTRAST = {
     "train.contrast": Axis(low=1e-2, high=1.0, log=True),
     "train.contrast_noise": Axis(low=1e-2, high=1.0, log=True),
@@ -133,6 +139,6 @@ def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
     """
     if train.model == "walks":
         return WEIGHTS_SPACE[weights]
-    cosines = _COSINES if train.ranks_by_cosine else {}
+    objective = _COSINES if train.ranks_by_cosine else _SQUARED if train.shares_negatives else {}
     contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
-    return {**DEFAULT_SPACE[train.model], **cosines, **contrast}
+    return {**DEFAULT_SPACE[train.model], **objective, **contrast}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 
 from flows import NO_TELEMETRY
@@ -38,7 +39,8 @@ def run_flows(specs: Sequence[RunSpec], stage: str | None, watch: Watch, digests
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
+    if "flows.orchestration.flow" not in sys.modules:
+        log.info("starting Prefect%s", "" if os.environ.get("PREFECT_API_URL") else "'s embedded API")
     from flows.orchestration.flow import run_flow  # Prefect reads the environment when it is imported
 
     return [run_flow(spec, stage, watch, digests) for spec in specs]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.contracts import NEIGHBOURS
+from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, NeighboursSettings
 from data_contracts.store.files import flush, write_atomically, write_checked
 from pipeline.compute.array_folder import ArrayFolder
@@ -52,14 +53,19 @@ class NeighbourComputation:
 
     @classmethod
     def build(
-        cls, train: TrainGraph, settings: NeighboursSettings, folder: ArrayFolder, compute: ComputeSettings
+        cls,
+        train: TrainGraph,
+        settings: NeighboursSettings,
+        folder: ArrayFolder,
+        compute: ComputeSettings,
+        progress: Progress = silent,
     ) -> NeighbourComputation:
         """Choose the method and write the graph's arrays; those of an earlier attempt stay.
 
-        Weights that are fitted are so here, all at once, and chunks only read them.
+        Weights that are fitted are so here, all at once and with progress, and chunks only read them.
 
         Raises:
-            ValueError: the fit takes more memory than `compute.memory_mib`.
+            MemoryLimitError: the fit takes more memory than `compute.memory_mib`.
         """
         graph, weights = train.graph, ItemWeights.from_graph(train.graph, settings)
         choice = check_memory(weights, compute) if settings.are_fitted else choose_method(weights.paths, settings)
@@ -76,7 +82,7 @@ class NeighbourComputation:
         )
         computation = cls(folder, graph.domain, graph.users, choice, settings)
         if settings.are_fitted and not computation.fitted.exists():
-            computation.fitted.write_rows([fit_rows(weights, compute)])
+            computation.fitted.write_rows([fit_rows(weights, compute, progress)])
         return computation
 
     @property
