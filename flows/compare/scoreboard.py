@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from data_contracts.contracts import ALL, BLEND, GRAPH, MACRO, NEIGHBOURS, NODES, PAIRS, REACH
+import pyarrow.compute as pc
+
+from data_contracts.contracts import ALL, BLEND, GRAPH, MACRO, METRICS, NEIGHBOURS, NODES, PAIRS, REACH, TEST
 from flows.compare.runs import cautions, cost, difference
 from flows.compare.significance import Significance
 from flows.compare.tables import SIGNIFICANT, format_cells, small_first
@@ -32,9 +34,10 @@ Models on the test split of each data set, all by the same interactions, candida
 validation by the number of trials that its row says, then trained with several seeds, with evidence from walks and
 without. `edda scoreboard` makes this page ([usage](usage.md#scoreboard)).
 
-± is half of a 95 % interval. Differences are to the default, which is the run's file as it is; † and \\* mark those
-with p < {SIGNIFICANT} over users and by seed, after [Holm's correction](method.md#many-comparisons). Seconds are those
-of preparation (nodes to neighbours and pairs) and of training one seed; MiB is the most that the process took.
+± is half of a 95 % bootstrap interval over test rows (users, for full rankings), mean over seeds. Differences are to
+the default, which is the run's file as it is; † and \\* mark those with p < {SIGNIFICANT} over users and by seed, after
+[Holm's correction](method.md#many-comparisons). Seconds are those of preparation (nodes to neighbours and pairs) and of
+training one seed; MiB is the most that the process took.
 """
 
 
@@ -55,6 +58,19 @@ class Entry:
     trials: int = 0
     tuning_seconds: float = 0.0
     is_opponent: bool = True
+
+    @cached_property
+    def margins(self) -> dict[tuple[str, str], float]:
+        """Half of the 95 % interval of every (domain, metric): the bootstrap over test rows or users, mean over seeds.
+
+        Those over seeds would be 0 for models without randomness, and so compare nothing.
+        """
+        table = self.run.artifacts[METRICS.name].read()
+        chosen = pc.and_(pc.equal(table["split"], TEST), pc.equal(table["stratum"], ALL))
+        by_measure: dict[tuple[str, str], list[float]] = {}
+        for row in table.filter(pc.and_(chosen, pc.is_valid(table["seed"]))).to_pylist():
+            by_measure.setdefault((row["domain"], row["metric"]), []).append((row["high"] - row["low"]) / 2)
+        return {measure: _mean(margins) for measure, margins in by_measure.items()}
 
 
 @dataclass(frozen=True)
@@ -176,9 +192,13 @@ def _header(measures: Sequence[str]) -> list[str]:
 
 def _accuracy(board: Board, entry: Entry, domain: str, measures: Sequence[str]) -> tuple[str, ...]:
     """Label, then value with interval and difference for each measure."""
-    pairs = (format_cells(entry.run, board.default, (ALL, domain, measure), board.significance) for measure in measures)
-    label = f"**{entry.label}**" if entry.run is board.default else entry.label
-    return label, *(cell.strip().replace("*", "\\*") for pair in pairs for cell in pair)
+    cells = [f"**{entry.label}**" if entry.run is board.default else entry.label]
+    for measure in measures:
+        estimate = entry.run.values.get((domain, measure))
+        margin = entry.margins.get((domain, measure), 0.0)
+        _, delta = format_cells(entry.run, board.default, (ALL, domain, measure), board.significance)
+        cells += [f"{estimate['value']:.4f} ±{margin:.4f}" if estimate else "–", delta.strip().replace("*", "\\*")]
+    return tuple(cells)
 
 
 def _cost_cells(entry: Entry) -> tuple[str, ...]:
@@ -210,8 +230,9 @@ def _mean(values: Sequence[float]) -> float:
 def picture(board: Board) -> bytes:
     """A PNG: the mean over domains of each model, with its 95 % interval, the best at the top."""
     shown = [entry for entry in board.ordered if (MACRO, MEASURE) in entry.run.values]
-    estimates = [entry.run.values[MACRO, MEASURE] for entry in shown]
-    values, low, high = ([estimate[end] for estimate in estimates] for end in ("value", "low", "high"))
+    values = [entry.run.values[MACRO, MEASURE]["value"] for entry in shown]
+    margins = [entry.margins.get((MACRO, MEASURE), 0.0) for entry in shown]
+    low, high = ([value + sign * margin for value, margin in zip(values, margins, strict=True)] for sign in (-1, 1))
     marked = next(number for number, entry in enumerate(shown) if entry.run is board.default)
     title = f"{board.name}: {MEASURE}, mean over domains, 95 % interval"
     return interval_bars(title, [entry.label for entry in shown], Spread(values, low, high), marked)
