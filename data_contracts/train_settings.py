@@ -53,9 +53,12 @@ class TrainSettings(Settings):
     negatives: int = Field(8, ge=1)
     """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch; hundreds suit
     softmax and sl@k."""
-    objective: Literal["bpr", "softmax", "sl@k"] = "bpr"
-    """Ranking loss; bpr: pairwise, of dot products [EDDA]; softmax: over a positive and its negatives, of cosines;
-    sl@k: the same, each positive weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    objective: Literal["bpr", "squared", "softmax", "sl@k"] = "bpr"
+    """Ranking loss; bpr: pairwise, of dot products [EDDA]; squared: squared errors of dot products, 1 expected of
+    positives, 0 of negatives; softmax: over a positive and its negatives, of cosines; sl@k: the same, each positive
+    weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    negative_weight: float = Field(10.0, gt=0.0)
+    """squared: weight of the mean squared error of a positive's negatives, where that of the positive is 1."""
     temperature: float = Field(0.15, gt=0.0)
     """softmax, sl@k: what cosines are divided by."""
     weight_temperature: float = Field(1.0, gt=0.0)
@@ -77,6 +80,10 @@ class TrainSettings(Settings):
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
+    contrast: float = Field(0.0, ge=0.0)
+    """edda: weight of SimGCL's loss between two outputs of the layers with noise; 0 switches it off."""
+    contrast_noise: float = Field(0.1, gt=0.0)
+    """Length of the noise that is added to each vector in each layer."""
     confidence: float = Field(10.0, gt=0.0)
     """ials: weight of an interaction, where the absence of one weighs 1."""
     frequency_exponent: float = Field(0.0, ge=0.0, le=2.0)
@@ -143,6 +150,11 @@ class TrainSettings(Settings):
     @property
     def ranks_by_cosine(self) -> bool:
         """The model is trained on cosines, so that its final vectors have length 1."""
+        return self.objective in {"softmax", "sl@k"} and "objective" not in _NOT_READ[self.model]
+
+    @property
+    def shares_negatives(self) -> bool:
+        """Groups of a batch's positives share all of their negatives, of which there may be hundreds."""
         return self.objective != "bpr" and "objective" not in _NOT_READ[self.model]
 
     def keyed(self) -> dict[str, Any]:
@@ -151,6 +163,7 @@ class TrainSettings(Settings):
         What is newer than the first checkpoints is left out at its default, so that these keep their keys.
         """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
+        not_read |= set() if self.contrast else _CONTRAST_KEYS
         not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
             set() if self.frequency_exponent else {"frequency_exponent"}
         )
@@ -158,7 +171,9 @@ class TrainSettings(Settings):
 
 
 _NETWORK_KEYS = {"hidden", "experts"}
+_CONTRAST_KEYS = {"contrast", "contrast_noise"}
 _EDDA_KEYS = {
+    *_CONTRAST_KEYS,
     "backbone",
     "tables",
     "inter_graph",
@@ -170,7 +185,7 @@ _EDDA_KEYS = {
     "intra_width",
 }
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
-_OBJECTIVE_KEYS = {"objective", "temperature", "weight_temperature"}
+_OBJECTIVE_KEYS = {"objective", "negative_weight", "temperature", "weight_temperature"}
 _GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate", *_OBJECTIVE_KEYS}
 _IALS_KEYS = {"confidence", "frequency_exponent"}
 _LEARNING_KEYS = {
@@ -197,7 +212,12 @@ _NOT_READ: Mapping[ModelName, set[str]] = {
 }
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
 
-_NOT_READ_BY_OBJECTIVE = {"bpr": _OBJECTIVE_KEYS, "softmax": {"weight_temperature"}, "sl@k": set[str]()}
+_NOT_READ_BY_OBJECTIVE = {
+    "bpr": _OBJECTIVE_KEYS,
+    "squared": {"temperature", "weight_temperature"},
+    "softmax": {"negative_weight", "weight_temperature"},
+    "sl@k": {"negative_weight"},
+}
 """Keys of [train] that an objective does not read."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import first_problem
 
 
 class Cost(BaseModel):
@@ -79,8 +80,7 @@ class RunRecord(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            first, folder = error.errors()[0], address.rpartition("/")[0]
-            problem = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            problem, folder = first_problem(error), address.rpartition("/")[0]
             raise ValueError(
                 f"{address} is damaged: {problem}; delete {folder}, what it refers to may then go"
             ) from error

@@ -126,8 +126,9 @@ def over_users(runs: Sequence[RunView]) -> dict[Comparison, P]:
 
 def _read_ranks(run: RunView) -> pa.Table | None:
     """Ranks of the run's held-out rows; None if there are none, or if it was evaluated before ranks were kept."""
-    path = run.artifacts[METRICS.name].path / RANKS_FILE
-    table = read_rows(path) if path.exists() else None
+    metrics = run.artifacts[METRICS.name]
+    has_ranks = any(entry.path == RANKS_FILE for entry in metrics.manifest.files)
+    table = read_rows(metrics.checked(RANKS_FILE)) if has_ranks else None
     return table if table is not None and table.num_rows else None
 
 

@@ -14,6 +14,9 @@ _NETWORK_L2 = "train.l2=1e-4"
 _EACH_DOMAIN_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns only from its own interactions."""
 
+_CONTRAST = "train.contrast=0.2"
+"""SimGCL's loss beside LightGCN's."""
+
 VECTORS_ALONE = "blend.evidence=false"
 """No evidence from walks beside a model's vectors."""
 _WITH_WALKS = "blend.evidence=true"
@@ -70,6 +73,14 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
         "train.tables=inter",
         "train.inter_graph=union",
         "train.backbone=lightgcn",
+    ),
+    "simgcl": (*_EACH_DOMAIN_ALONE, "train.backbone=lightgcn", _CONTRAST),
+    "union-simgcl": (
+        "train.model=edda",
+        "train.tables=inter",
+        "train.inter_graph=union",
+        "train.backbone=lightgcn",
+        _CONTRAST,
     ),
     "shared-bottom": ("train.model=shared-bottom", _NETWORK_L2),
     "mmoe": ("train.model=mmoe", _NETWORK_L2),

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from data_contracts.settings import Seed, Settings
-from data_contracts.train_settings import ModelName
+from data_contracts.train_settings import ModelName, TrainSettings
 
 Value = bool | int | float | str
 
@@ -116,6 +116,29 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
 """The search space by model, if the file has no [tune.space]."""
 
 
-def default_space(model: ModelName, weights: str) -> dict[str, Axis]:
-    """The search space of a model; `weights` is its `neighbours.weights`, by which it ranks if it has no vectors."""
-    return WEIGHTS_SPACE[weights] if model == "walks" else DEFAULT_SPACE[model]
+_COSINES = {
+    "train.temperature": Axis(low=0.05, high=0.5, log=True),
+    "train.negatives": Axis(choices=(64, 256, 1024)),
+}
+_SQUARED = {
+    "train.negative_weight": Axis(low=1.0, high=300.0, log=True),
+    "train.negatives": Axis(choices=(64, 256, 1024)),
+}
+_CONTRAST = {
+    "train.contrast": Axis(low=1e-2, high=1.0, log=True),
+    "train.contrast_noise": Axis(low=1e-2, high=1.0, log=True),
+}
+
+
+def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
+    """The search space of a model.
+
+    Args:
+        train: its settings; those of its objective and of a contrastive loss are searched too.
+        weights: `neighbours.weights`, by which it ranks if it has no vectors.
+    """
+    if train.model == "walks":
+        return WEIGHTS_SPACE[weights]
+    objective = _COSINES if train.ranks_by_cosine else _SQUARED if train.shares_negatives else {}
+    contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
+    return {**DEFAULT_SPACE[train.model], **objective, **contrast}

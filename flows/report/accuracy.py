@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
-from data_contracts.store.artifact import MANIFEST, Artifact
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import MANIFEST
 from flows.compare.runs import cautions, evaluated_run
 from flows.compare.significance import Significance
 from flows.compare.tables import domain_tables, lists_tables, settings_table, shares_tables

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from data_contracts.seeding import generator
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
+from model.edda.contrast import INFO_NCE, Contrast
 from model.edda.losses import half_squares
 from model.edda.objectives import BPR, Objective
-from model.edda.propagation import SampledSubgraph, propagate_subgraph
+from model.edda.propagation import SampledSubgraph, noisy_output, propagate_subgraph
 from model.sparse.batch_scores import ScorePattern
 from model.sparse.group_scores import GroupPattern
 from model.sparse.matrix import SpmmEngine
@@ -88,6 +89,7 @@ class RankingStep:
         pattern: scores each triple's user with its positive and its negatives.
         counts: float32 (nodes), how often each of the batch's nodes occurs in its triples.
         thresholds: float32 (users of the domain), for SL@K.
+        contrast: the contrastive loss that is added; None for none.
     """
 
     domain: int
@@ -96,6 +98,7 @@ class RankingStep:
     pattern: ScorePattern | GroupPattern
     counts: Tensor
     thresholds: Tensor | None = None
+    contrast: Contrast | None = None
 
     @property
     def size(self) -> int:
@@ -187,15 +190,35 @@ class Edda(nn.Module):
             multiply: the engine of the products.
             objective: BPR in [EDDA]; its pattern is the step's.
         """
-        sums: tuple[Tensor, ...] = ()
-        penalty = torch.zeros((), device=step.counts.device)
+        outputs, penalty = [], torch.zeros((), device=step.counts.device)
         for kind, table, subgraph in self.step_tables(step):
             output, layer0 = propagate_subgraph(subgraph, table, multiply)
-            partial = objective.sums(step.pattern, output, multiply)
-            sums = tuple(map(torch.add, sums, partial)) if sums else partial
+            outputs.append(output)
             penalty = penalty + penalties[kind] * half_squares(layer0, step.counts)
+        sums = _add_up(objective.sums(step.pattern, output, multiply) for output in outputs)
         totals = self.processes.all_reduce_coalesced(*sums, penalty)
-        return objective.loss(step.pattern, totals[:-1], step.thresholds) + totals[-1] / step.size
+        loss = objective.loss(step.pattern, totals[:-1], step.thresholds) + totals[-1] / step.size
+        return loss + self._contrastive_loss(step.contrast, step, outputs, multiply) if step.contrast else loss
+
+    def _contrastive_loss(
+        self, contrast: Contrast, step: RankingStep, outputs: Sequence[Tensor], multiply: SpmmEngine
+    ) -> Tensor:
+        """The weighted contrastive loss of a step's outputs, one for each table."""
+        views = []
+        for (kind, table, subgraph), output in zip(self.step_tables(step), outputs, strict=True):
+            width = self.shape.widths[kind]
+            noises = contrast.noises(kind, width, self.processes.own_columns(width))
+            noisy = (noisy_output(subgraph, table, multiply, noise) for noise in noises)
+            views.append(torch.cat([output + (each - output).detach() for each in noisy]))
+        sums = [_add_up(INFO_NCE.sums(pattern, each, multiply) for each in views) for pattern in contrast.patterns]
+        totals = [self.processes.all_reduce_coalesced(*each) for each in sums]
+        losses = [INFO_NCE.loss(pattern, each, None) for pattern, each in zip(contrast.patterns, totals, strict=True)]
+        return contrast.weight * torch.stack(losses).sum()
+
+
+def _add_up(sums: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The sums of several tables added up, each with its like."""
+    return tuple(reduce(torch.add, alike) for alike in zip(*sums, strict=True))
 
 
 def _check_sizes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -181,21 +181,59 @@ def propagate_subgraph(subgraph: SampledSubgraph, table: Tensor, multiply: SpmmE
     return _PropagateSubgraph.apply(table, subgraph, multiply)  # type: ignore[no-any-return,no-untyped-call]
 
 
+@dataclass(frozen=True)
+class LayerNoise:
+    """Noise on the vectors of every layer (Yu et al., SIGIR 2022).
+
+    Attributes:
+        length: of the noise on a vector, over the columns of all processes.
+        last_layer: weight of the last layer in the output, in which its matrix is scaled.
+        seed: of the draws, which follow each other from layer to layer.
+        width: columns of the table in all processes.
+        columns: those of this process.
+    """
+
+    length: float
+    last_layer: float
+    seed: int
+    width: int
+    columns: slice
+
+
+@torch.no_grad()
+def noisy_output(subgraph: SampledSubgraph, table: Tensor, multiply: SpmmEngine, noise: LayerNoise) -> Tensor:
+    """The batch's output with noise. Its gradient is that of the output without: the noise is a constant."""
+    return _propagate_layers(subgraph, table, table.index_select(0, subgraph.batch_rows), multiply, noise)
+
+
+def _propagate_layers(
+    subgraph: SampledSubgraph, table: Tensor, layer0: Tensor, multiply: SpmmEngine, noise: LayerNoise | None = None
+) -> Tensor:
+    draws = torch.Generator(table.device).manual_seed(noise.seed) if noise else None
+    layer, output = table, subgraph.direct * layer0
+    for number, matrix in enumerate(subgraph.layers, start=1):
+        is_last = number == len(subgraph.layers)
+        layer = multiply(matrix.forward, layer)
+        if noise:
+            uniform = torch.rand(layer.shape[0], noise.width, generator=draws, device=layer.device)
+            lengths = torch.linalg.vector_norm(uniform, dim=1, keepdim=True)
+            uniform = uniform[:, noise.columns] * (noise.length * (noise.last_layer if is_last else 1.0) / lengths)
+            layer += layer.sign() * uniform
+        if is_last:
+            output += layer
+        elif subgraph.readout is not None:
+            output += multiply(subgraph.readout.forward, layer[: subgraph.readout.forward.columns])
+    return output
+
+
 class _PropagateSubgraph(torch.autograd.Function):
     """Linear, so the backward pass needs no saved vectors; the gradient is torch's sparse tensor of `subgraph.rows`."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, subgraph: SampledSubgraph, multiply: SpmmEngine) -> tuple[Tensor, Tensor]:
         ctx.subgraph, ctx.multiply, ctx.shape = subgraph, multiply, table.shape
-        layer, layer0 = table, table.index_select(0, subgraph.batch_rows)
-        output = subgraph.direct * layer0
-        for number, matrix in enumerate(subgraph.layers, start=1):
-            layer = multiply(matrix.forward, layer)
-            if number == len(subgraph.layers):
-                output += layer
-            elif subgraph.readout is not None:
-                output += multiply(subgraph.readout.forward, layer[: subgraph.readout.forward.columns])
-        return output, layer0
+        layer0 = table.index_select(0, subgraph.batch_rows)
+        return _propagate_layers(subgraph, table, layer0, multiply), layer0
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

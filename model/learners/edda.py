@@ -12,6 +12,7 @@ from data_contracts.seeding import draw_key
 from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
 from model.edda.alignment import alignment_loss, draw_alignment, map_health
+from model.edda.contrast import build_contrast
 from model.edda.final_vectors import final_vectors
 from model.edda.model import Edda, RankingStep, TableShapes
 from model.edda.propagation import Dropout, sample_subgraph
@@ -157,4 +158,9 @@ def build_step(data: TrainingData, index: int, batch: Batch, name: tuple[int, in
         inter = sample_subgraph(graphs.inter, rows, graphs.backbone, dropout("inter")).to(device)
     if index in graphs.intra:
         intra = sample_subgraph(graphs.intra[index], batch.nodes, graphs.backbone, dropout("intra")).to(device)
-    return RankingStep(index, inter, intra, batch.pattern.to(device), batch.counts.to(device))
+    step = RankingStep(index, inter, intra, batch.pattern.to(device), batch.counts.to(device))
+    if not settings.contrast:
+        return step
+    weights, full_name = (settings.contrast, settings.contrast_noise), (data.seed, domain.name, *name)
+    contrast = build_contrast(batch.pattern.anchors, batch.nodes.size, weights, graphs.backbone, full_name)
+    return replace(step, contrast=contrast.to(device))

@@ -36,6 +36,11 @@ class ScorePattern:
         """Number of rows, each with one user."""
         return self.items.rows
 
+    @property
+    def anchors(self) -> Tensor:
+        """int32 (2, rows), where among the nodes each row's user and its first item are."""
+        return torch.stack([self.users.forward.indices, self.items.indices.view(self.rows, -1)[:, 0]])
+
     def to(self, device: torch.device) -> ScorePattern:
         """The pattern on a device."""
         users, items, transposed = self.users.to(device), self.items.to(device), self.transposed.to(device)

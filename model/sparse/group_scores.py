@@ -38,6 +38,11 @@ class GroupPattern:
         """Number of rows, each with one user."""
         return self.known.shape[0]
 
+    @property
+    def anchors(self) -> Tensor:
+        """int32 (2, rows), where among the nodes each row's user and its positive are."""
+        return self.picks.forward.indices.view(3, -1)[:2]
+
     def to(self, device: torch.device) -> GroupPattern:
         """The pattern on a device."""
         return GroupPattern(self.picks.to(device), self.users.to(device), self.known.to(device))

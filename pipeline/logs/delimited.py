@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
@@ -24,6 +24,8 @@ from pipeline.logs.records import (
 )
 
 _PROBED_LINES = 100
+_PROBED_BYTES = 16 << 20
+"""Lines and bytes from which the width of a file without a header is taken."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +77,72 @@ class Delimited:
         """Fields of one line in the order of `columns`; None for an empty line."""
         if not line:
             return None
-        record = split_line(line, self.delimiter, quoted=self.quoted)
-        if record is None:
+        split = split_line(line, self.delimiter.encode(), quoted=self.quoted, most=max(self.positions) + 1)
+        if split is None:
             return UnreadableLine("syntax", decode_for_display(line))
-        if len(record) != self.width:
+        if split.width != self.width:
             return UnreadableLine("arity", decode_for_display(line))
-        fields: list[str | None] = [record[position] for position in self.positions]
-        if any("\udc80" <= character <= "\udcff" for field in fields for character in field or ""):
+        try:
+            return [split.fields[position].decode() for position in self.positions]
+        except UnicodeDecodeError:
             return UnreadableLine("undecodable", decode_for_display(line))
-        return fields
 
 
-def split_line(line: bytes, delimiter: str, *, quoted: bool) -> list[str] | None:
-    """The fields of a line, undecodable bytes as lone surrogates; None where a quote is not closed."""
-    text = line.decode("utf-8", "surrogateescape")
-    if not quoted or '"' not in text:
-        return text.split(delimiter)
-    reader = csv.reader([text, "next"], delimiter=delimiter)
-    try:
-        record = next(reader)
-    except csv.Error:
-        return None
-    return record if reader.line_num == 1 else None
+class SplitLine(NamedTuple):
+    """The number of fields of a line, and the first of them."""
+
+    width: int
+    fields: list[bytes]
+
+
+def split_line(line: bytes, delimiter: bytes, *, quoted: bool, most: int) -> SplitLine | None:
+    """Split a line without its line end.
+
+    Args:
+        line: fields are quoted as Arrow and `csv` read them: from a quote at their start on to the next single one.
+        delimiter: one byte.
+        quoted: whether quotes have a meaning.
+        most: how many fields to return.
+
+    Returns:
+        None where a quote is not closed, or a line with quotes has a carriage return outside of them.
+    """
+    if not quoted or b'"' not in line:
+        return SplitLine(line.count(delimiter) + 1, line.split(delimiter, most)[:most])
+    line = line.rstrip(b"\r")
+    width, fields, start = 0, list[bytes](), 0
+    while start <= len(line):
+        if line.startswith(b'"', start):
+            close = _closing_quote(line, start + 1)
+            if close is None:
+                return None
+            end = _find_or_end(line, delimiter, close + 1)
+            plain = line[close + 1 : end]
+            split = [line[start + 1 : close].replace(b'""', b'"') + plain]
+        else:  # all fields up to the next that is quoted
+            end = _find_or_end(line, delimiter + b'"', start)
+            plain = line[start:end]
+            split = plain.split(delimiter, most)
+        if b"\r" in plain:
+            return None
+        width += plain.count(delimiter) + 1
+        fields += split[: most - len(fields)]
+        start = end + 1
+    return SplitLine(width, fields)
+
+
+def _find_or_end(line: bytes, text: bytes, start: int) -> int:
+    index = line.find(text, start)
+    return len(line) if index < 0 else index
+
+
+def _closing_quote(line: bytes, start: int) -> int | None:
+    """Index of the first quote from `start` on that is not doubled."""
+    while (close := line.find(b'"', start)) >= 0:
+        if not line.startswith(b'"', close + 1):
+            return close
+        start = close + 2
+    return None
 
 
 def read_delimited(log: LogFile, columns: FieldColumns, block_bytes: int, kind: str) -> Iterator[Records]:
@@ -117,16 +163,16 @@ def read_delimited(log: LogFile, columns: FieldColumns, block_bytes: int, kind: 
     if not first:
         return
     if log.source.header:
-        line, _, first = first.partition(b"\n")
-        names = split_line(line.removesuffix(b"\r"), delimiter, quoted=quoted)
-        if names is None:
-            raise LogError(f"{log.path}: the header is {decode_for_display(line)!r}, must close its quotes")
+        line, _, rest = first.partition(b"\n")
+        names = _header_names(log, line.removesuffix(b"\r"), delimiter, quoted=quoted)
+        start = [rest] if rest else []
         skipped += 1
     else:
-        names = [str(position) for position in range(_usual_width(first, delimiter, columns, quoted=quoted))]
+        lines, start = _probe_lines(chain([first], blocks))
+        names = [str(position) for position in range(_usual_width(lines, delimiter, columns, quoted=quoted))]
     positions = tuple(_position(log, name, column, names) for name, column in columns.items())
     line_format = Delimited(columns, positions, len(names), delimiter, quoted)
-    yield from read_lines(chain([first] if first else [], blocks), line_format, skipped + 1)
+    yield from read_lines(chain(start, blocks), line_format, skipped + 1)
 
 
 def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
@@ -140,11 +186,30 @@ def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
     return b"", skipped
 
 
-def _usual_width(block: bytes, delimiter: str, columns: FieldColumns, *, quoted: bool) -> int:
-    """The commonest number of fields of the first lines, the larger on a tie; without lines, as many as are mapped."""
-    lines = (line.removesuffix(b"\r") for line in block.split(b"\n", _PROBED_LINES)[:_PROBED_LINES])
-    records = (split_line(line, delimiter, quoted=quoted) for line in lines if line)
-    widths = Counter(len(record) for record in records if record is not None)
+def _header_names(log: LogFile, line: bytes, delimiter: str, *, quoted: bool) -> list[str]:
+    split = split_line(line, delimiter.encode(), quoted=quoted, most=len(line) + 1)
+    if split is None:
+        raise LogError(f"{log.path}: the header is {decode_for_display(line)!r}, must close its quotes")
+    return [name.decode("utf-8", "backslashreplace") for name in split.fields]
+
+
+def _probe_lines(blocks: Iterator[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The first lines, whose number follows from their lengths, not from the blocks; and the blocks read for them."""
+    lines, read, size = list[bytes](), list[bytes](), 0
+    for block in blocks:
+        read.append(block)
+        for line in block.split(b"\n", _PROBED_LINES - len(lines))[:-1]:
+            lines.append(line.removesuffix(b"\r"))
+            size += len(line)
+            if len(lines) == _PROBED_LINES or size >= _PROBED_BYTES:
+                return lines, read
+    return lines, read
+
+
+def _usual_width(lines: Sequence[bytes], delimiter: str, columns: FieldColumns, *, quoted: bool) -> int:
+    """The commonest number of fields, the larger on a tie; without any line, as many as are mapped."""
+    records = (split_line(line, delimiter.encode(), quoted=quoted, most=0) for line in lines if line)
+    widths = Counter(record.width for record in records if record is not None)
     mapped = 1 + max((column for column in columns.values() if isinstance(column, int)), default=0)
     return max(widths, key=lambda width: (widths[width], width), default=mapped)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as arrow_json
@@ -16,19 +18,28 @@ from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.records import FieldColumns, Records, UnreadableLine, decode_for_display, read_lines, text_blocks
 
 _EXACT_FLOAT = 2.0**53
-_NUMERIC = ("rating", "timestamp")
+_DEEPEST = 256
+"""Nested objects and lists of a readable line. Python's parser has a limit too, which depends on its version."""
+
+_UNUSUAL_NUMBER = re.compile(rb"[\s:,\[](?:-0|-?NaN|-?Inf)")
 
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Lines that are JSON objects; the keys in `columns` are read."""
+    """Lines that are JSON objects; the keys in `columns` are read.
+
+    A number that is a decimal fraction, or a rating, is read as float64 and written in the shortest way; other numbers
+    keep their digits.
+    """
 
     columns: FieldColumns
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
+        if not _has_one_object_per_line(block, lines) or _may_be_too_deep(block, lines):
+            return None
         schema = self._schema(block)
-        if schema is None or not _has_one_object_per_line(block, lines):
+        if schema is None:
             return None
         try:
             block.decode("utf-8")
@@ -44,21 +55,20 @@ class JsonLines:
             return None
 
     def _schema(self, block: bytes) -> pa.Schema | None:
-        """Types by the block's first line; None where it is no record, lacks a value, or has a nested one."""
-        record = _parse(block[: block.find(b"\n")])
+        """Types by the block's first line; None where it is no record, lacks a value, or has a nested one.
+
+        None also where one key would have to be read in two ways.
+        """
+        record = _parse(block[: block.find(b"\n")].decode("utf-8", "replace"))
         if not isinstance(record, dict):
             return None
-        fields = {}
+        fields: dict[str, pa.DataType] = {}
         for name, key in self.columns.items():
             value = record.get(str(key))
             if value is None:
                 return None
-            if isinstance(value, str | bool):
-                fields[str(key)] = pa.bool_() if isinstance(value, bool) else pa.string()
-            elif isinstance(value, _Number):
-                is_decimal = name == "rating" or (name == "timestamp" and not value.text.lstrip("-").isdigit())
-                fields[str(key)] = pa.float64() if is_decimal else pa.int64()
-            else:
+            type_ = _arrow_type(name, value)
+            if type_ is None or fields.setdefault(str(key), type_) != type_:
                 return None
         return pa.schema(list(fields.items()))
 
@@ -67,16 +77,16 @@ class JsonLines:
         if not line.strip():
             return None
         try:
-            line.decode("utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError:
             return UnreadableLine("undecodable", decode_for_display(line))
-        record = _parse(line)
+        record = None if _is_too_deep(line) else _parse(text)
         if not isinstance(record, dict):
             return UnreadableLine("syntax", decode_for_display(line))
-        values = [record.get(str(key)) for key in self.columns.values()]
-        if not all(value is None or isinstance(value, (str, bool, _Number)) for value in values):
+        values = {name: record.get(str(key)) for name, key in self.columns.items()}
+        if not all(value is None or isinstance(value, (str, bool, _Number)) for value in values.values()):
             return UnreadableLine("syntax", decode_for_display(line))
-        fields = [_as_field(value) for value in values]
+        fields = [_as_field(name, value) for name, value in values.items()]
         if any("\ud800" <= character <= "\udfff" for field in fields for character in field or ""):
             return UnreadableLine("undecodable", decode_for_display(line))
         return fields
@@ -88,25 +98,62 @@ class _Number:
 
     text: str
 
+    def is_decimal(self, name: str) -> bool:
+        """Whether a field of this name has the number as float64."""
+        return name == "rating" or (name == "timestamp" and not self.text.lstrip("-").isdigit())
 
-def _as_field(value: str | bool | _Number | None) -> str | None:
+
+def _arrow_type(name: str, value: Any) -> pa.DataType | None:
+    if isinstance(value, str | bool):
+        return pa.bool_() if isinstance(value, bool) else pa.string()
+    if isinstance(value, _Number):
+        return pa.float64() if value.is_decimal(name) else pa.int64()
+    return None
+
+
+def _as_field(name: str, value: str | bool | _Number | None) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
-    return value.text if isinstance(value, _Number) else value
+    if not isinstance(value, _Number):
+        return value
+    if value.is_decimal(name) and abs(decimal := float(value.text)) < _EXACT_FLOAT:
+        text: str = pa.scalar(decimal).cast(pa.string()).as_py()
+        return text
+    return value.text
 
 
-def _parse(line: bytes) -> Any:
+def _parse(line: str) -> Any:
     try:
         return json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
     except (ValueError, RecursionError):
         return None
 
 
+def _may_be_too_deep(block: bytes, lines: int) -> bool:
+    """Whether a line has enough brackets, those in its strings included."""
+    if block.count(b"{") + block.count(b"[") - lines < _DEEPEST:
+        return False
+    data = np.frombuffer(block, np.uint8)
+    brackets = np.flatnonzero((data == ord("{")) | (data == ord("[")))
+    return bool(np.bincount(np.searchsorted(np.flatnonzero(data == ord("\n")), brackets)).max() > _DEEPEST)
+
+
+def _is_too_deep(line: bytes) -> bool:
+    if line.count(b"{") + line.count(b"[") <= _DEEPEST:
+        return False
+    outside = b"".join(line.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+    data = np.frombuffer(outside, np.uint8)
+    opening, closing = ((data == ord(first)) | (data == ord(second)) for first, second in ("{[", "}]"))
+    depth = np.cumsum(opening.astype(np.int8) - closing, dtype=np.int32)
+    return bool(depth.max(initial=0) > _DEEPEST)
+
+
 def _has_one_object_per_line(block: bytes, lines: int) -> bool:
-    """Whether every line starts with { and ends with }, and no number is -0, whose sign integers lose."""
+    """Whether lines start with { and end with }, and no number is -0, whose sign integers lose, or not finite."""
     starts = block.count(b"\n{") + block.startswith(b"{")
     ends = block.count(b"}\n") + block.count(b"}\r\n")
-    return starts == ends == lines and b"-0" not in block
+    is_plain = not any(text in block for text in (b"-0", b"NaN", b"Inf"))
+    return starts == ends == lines and (is_plain or not _UNUSUAL_NUMBER.search(block))
 
 
 def _as_text(columns: Mapping[str, pa.ChunkedArray]) -> Mapping[str, pa.Array] | None:

@@ -7,6 +7,8 @@ result does not depend on the block size.
 
 from __future__ import annotations
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ FieldColumns = Mapping[str, str | int]
 TEXT_KEPT = 500
 """Most characters of an offending record that are kept."""
 
+_MARKS = re.compile(b"^(?:%b)+" % BOM_UTF8, re.MULTILINE)
 _SLOW_LINES = 64
 _BLOCKS = 16
 
@@ -96,12 +99,12 @@ def _read_block(block: bytes, lines: int, first: int, line_format: LineFormat) -
 
 
 def _divide(block: bytes) -> Iterator[bytes]:
-    """About `_BLOCKS` smaller blocks that end with line ends."""
-    start, size = 0, len(block) // _BLOCKS + 1
-    while start < len(block):
-        end = block.find(b"\n", min(start + size, len(block) - 1)) + 1
-        yield block[start:end]
-        start = end
+    """`_BLOCKS` smaller blocks of about as many lines each. (Of bytes, one long line would take all.)"""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+    start = 0
+    for lines in np.array_split(ends, _BLOCKS):
+        yield block[start : lines[-1]]
+        start = lines[-1]
 
 
 def _read_slowly(block: bytes, first: int, line_format: LineFormat) -> Records:
@@ -120,28 +123,34 @@ def _read_slowly(block: bytes, first: int, line_format: LineFormat) -> Records:
 
 
 def text_blocks(path: Path, block_bytes: int) -> Iterator[bytes]:
-    """The bytes of a plain, .gz or .zst file in blocks that end with a line end; a byte order mark is dropped.
+    """The bytes of a plain, .gz or .zst file in blocks that end with a line end.
+
+    Byte order marks at the start of a line are dropped: files with one are often joined by `cat`.
 
     Raises:
         LogError: the compressed stream is damaged or cut short.
     """
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
-    rest, is_first = b"", True
+    rest = b""
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             while chunk := stream.read(max(block_bytes, 64)):
-                chunk = chunk.removeprefix(b"\xef\xbb\xbf") if is_first else chunk
-                is_first = False
                 end = chunk.rfind(b"\n") + 1
                 if end:
-                    yield rest + chunk[:end]
+                    yield _without_marks(rest + chunk[:end])
                     rest = chunk[end:]
                 else:
                     rest += chunk
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error}; copy it again") from error
     if rest:
-        yield rest + b"\n"
+        yield _without_marks(rest + b"\n")
+
+
+def _without_marks(block: bytes) -> bytes:
+    if block.startswith(BOM_UTF8) or b"\n" + BOM_UTF8 in block:
+        return _MARKS.sub(b"", block)
+    return block
 
 
 def decode_for_display(line: bytes) -> str:

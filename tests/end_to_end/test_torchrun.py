@@ -130,13 +130,13 @@ def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Pa
         torch.testing.assert_close(tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["softmax", "sl@k"])
-def test_two_processes_train_cosines_as_one_does(folder: Path, objective: str) -> None:
-    """Norms are sums over the columns of both; the tables are smaller, so that their last digits weigh more."""
-    stores = [f"{objective[:2]}-{number}" for number in ("one", "two")]
+@pytest.mark.parametrize("loss", ['objective="softmax"', 'objective="sl@k"', 'objective="squared"', "contrast=0.2"])
+def test_two_processes_train_every_loss_as_one_does(folder: Path, loss: str) -> None:
+    """Scores and norms are sums over the columns of both."""
+    stores = [f"{loss[-5:-1]}-{number}" for number in ("one", "two")]
     for store in stores:
         copied(folder, store)
-    settings = [f'train.objective="{objective}"', "train.negatives=32", "train.l2=1e-4", "train.epochs=7"]
+    settings = [f"train.{loss}", "train.negatives=32", "train.l2=1e-4", "train.epochs=7"]
     run_stages(load_config(folder / "run.toml", [f'store="{folder / stores[0]}"', *settings]), "train")
     status, logged = ended(launched(folder, stores[1], *settings))
     assert status == 0, logged

@@ -246,6 +246,17 @@ def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, mo
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
 
 
+def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path: Path) -> None:
+    def searched(train: str) -> set[str]:
+        return set(build_search([RunSpec(toml(tmp_path, f"[train]\n{train}"))]).space)
+
+    plain = searched("")
+    assert searched('objective = "softmax"') - plain == {"train.temperature", "train.negatives"}
+    assert searched("contrast = 0.2") - plain == {"train.contrast", "train.contrast_noise"}
+    assert searched('objective = "squared"') - plain == {"train.negative_weight", "train.negatives"}
+    assert searched('model = "ials"\nobjective = "softmax"\ncontrast = 0.2') == searched('model = "ials"')
+
+
 @pytest.mark.parametrize("weights", WEIGHTS_SPACE)
 def test_every_default_space_of_item_weights_is_read_by_them(tmp_path: Path, weights: str) -> None:
     path = toml(tmp_path, f'[train]\nmodel = "walks"\n[neighbours]\nweights = "{weights}"')

@@ -345,17 +345,21 @@ def test_a_key_that_a_model_does_not_look_at_makes_no_new_checkpoint() -> None:
     assert inputs(model="mmoe", experts=4) != inputs(model="mmoe")
     assert inputs(model="popularity", learning_rate=1.0) == inputs(model="popularity")
     assert inputs(model="ials", objective="softmax") == inputs(model="ials")
-    assert inputs(frequency_exponent=0.3) == inputs()
+    assert inputs(frequency_exponent=0.3, contrast_noise=0.3) == inputs() != inputs(contrast=0.3)
+    assert inputs(contrast=0.3, contrast_noise=0.3) != inputs(contrast=0.3)
     assert inputs(model="ials", frequency_exponent=0.3) != inputs(model="ials")
     assert inputs(temperature=0.3, weight_temperature=0.3) == inputs()
     assert inputs(objective="softmax", weight_temperature=0.3) == inputs(objective="softmax") != inputs()
+    assert inputs(objective="softmax", negative_weight=3.0) == inputs(objective="softmax")
+    assert inputs(objective="squared", temperature=0.3) == inputs(objective="squared") != inputs()
+    assert inputs(objective="squared", negative_weight=3.0) != inputs(objective="squared")
     assert inputs(objective="softmax", temperature=0.3) != inputs(objective="softmax")
     assert inputs(objective="sl@k", weight_temperature=0.3) != inputs(objective="sl@k")
 
 
 def test_settings_that_are_newer_than_the_first_checkpoints_are_no_part_of_their_keys() -> None:
     for model in ("edda", *BASELINES):
-        newer = {"objective", "temperature", "weight_temperature", "frequency_exponent"}
+        newer = {"objective", "temperature", "weight_temperature", "frequency_exponent", "contrast", "contrast_noise"}
         assert not newer & set(TrainSettings(model=model).keyed())
 
 
@@ -367,6 +371,7 @@ def test_keys_left_out_of_a_checkpoints_key_change_nothing(tiny_world: Tiny, tmp
         "alignment": 0.9, "layers": 1, "edge_dropout": 0.1, "engine": "native", "initial_spread": 0.2,
         "batch_size": 32, "negatives": 3, "order": "sequential", "learning_rate": 0.2, "inter_graph": "by-domain",
         "width": 3, "l2": 0.3, "device": "cpu", "temperature": 0.3, "weight_temperature": 0.3,
+        "contrast": 0.3, "contrast_noise": 0.3,
         **({} if model == "ials" else {"frequency_exponent": 0.5}),
     }  # fmt: skip
     settings = small(model)

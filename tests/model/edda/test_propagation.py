@@ -65,6 +65,27 @@ def test_full_propagation_equals_dense_matrices(name: str, layers: int) -> None:
     torch.testing.assert_close(found, expected.float())
 
 
+def test_lightgcn_is_that_of_its_paper() -> None:
+    """He et al. (SIGIR 2020), equations 3 and 4 by hand: no self loops, 1/sqrt(|N_u||N_i|), the mean with layer 0.
+
+    u has i and j, v has j, w has nothing.
+    """
+    domain = domain_of("a", np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]), [0, 1, 2], [0, 1], 3)
+    u, v, w, i, j = 1.0, 10.0, 100.0, 1000.0, 10000.0
+    first = {
+        "u": i / 2**0.5 / 1**0.5 + j / 2**0.5 / 2**0.5, "v": j / 1**0.5 / 2**0.5, "w": 0.0,
+        "i": u / 1**0.5 / 2**0.5, "j": u / 2**0.5 / 2**0.5 + v / 2**0.5 / 1**0.5,
+    }  # fmt: skip
+    second = {
+        "u": first["i"] / 2**0.5 + first["j"] / 2, "v": first["j"] / 2**0.5, "w": 0.0,
+        "i": first["u"] / 2**0.5, "j": first["u"] / 2 + first["v"] / 2**0.5,
+    }  # fmt: skip
+    expected = [(e + a + b) / 3 for e, a, b in zip((u, v, w, i, j), first.values(), second.values(), strict=True)]
+    table = torch.tensor([[u], [v], [w], [i], [j]])
+    found = propagate(table, intra_stack(domain), backbone_for("lightgcn", 2), MULTIPLY)
+    assert found.ravel().tolist() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(("name", "layers"), BACKBONES)
 def test_inter_propagation_averages_the_graphs_that_touch_each_domains_items(name: str, layers: int) -> None:
     world = two_domains(2)

@@ -60,3 +60,11 @@ def test_a_domain_with_fewer_items_than_k_has_no_threshold() -> None:
 
 def test_thresholds_are_estimated_before_every_fifth_epoch() -> None:
     assert [epoch for epoch in range(1, 12) if are_due(epoch)] == [1, 6, 11]
+
+
+def test_a_domain_without_train_rows_has_no_thresholds_that_matter() -> None:
+    nobody = np.zeros(0, np.int32)
+    empty = Positives("a", nobody, nobody, 0, 0, np.zeros(1, np.int64), nobody)
+    held_out = Positives("b", nobody, nobody, 1, 1, np.zeros(2, np.int64), nobody)
+    found = estimate_thresholds([empty, held_out], [torch.zeros(0, 2), torch.ones(2, 2)], 1, 1, SINGLE_PROCESS)
+    assert [each.tolist() for each in found] == [[], [-np.inf]]

@@ -28,7 +28,10 @@ SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge
 
 COSINES = SMALL.model_copy(update={"objective": "softmax", "negatives": 24, "l2": 1e-4})
 TOP_K = COSINES.model_copy(update={"objective": "sl@k"})
-OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, COSINES, TOP_K)]
+SQUARED = COSINES.model_copy(update={"objective": "squared"})
+CONTRAST = SMALL.model_copy(update={"backbone": "lightgcn", "contrast": 0.2})
+OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, SQUARED, COSINES, TOP_K)]
+LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast")]
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
@@ -72,7 +75,7 @@ def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny,
     assert auc == pytest.approx(history(checkpoint)["macro", "auc"][checkpoint.statistics["epoch"] - 1], abs=1e-12)
     world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     lengths = [vectors.norm(dim=1) for vectors in load_checkpoint(checkpoint, world).vectors(world)]
-    is_cosine = settings.objective != "bpr"
+    is_cosine = settings.objective in {"softmax", "sl@k"}
     assert all(torch.allclose(each, torch.ones(())) for each in lengths) == is_cosine
     metadata = json.loads((checkpoint.path / "model.json").read_text())
     assert metadata.get("normalised") == (True if is_cosine else None)
@@ -127,7 +130,7 @@ def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, bac
     assert load_checkpoint(checkpoint, world).model.shape.tables == tables
 
 
-@pytest.mark.parametrize("settings", OBJECTIVES)
+@pytest.mark.parametrize("settings", LOSSES)
 def test_one_and_two_threads_end_with_the_same_bytes(tiny_world: Tiny, tmp_path: Path, settings: TrainSettings) -> None:
     other = Tiny(Store(tmp_path / "other"), tiny_world.parents)
     assert content(fitted(tiny_world, settings)) == content(fitted(other, settings, ComputeSettings(threads=2)))
@@ -156,7 +159,7 @@ def test_training_again_does_nothing(tiny_world: Tiny, monkeypatch: pytest.Monke
     assert fitted(tiny_world).key == first.key
 
 
-@pytest.mark.parametrize("settings", OBJECTIVES)
+@pytest.mark.parametrize("settings", LOSSES)
 def test_an_interrupted_training_continues_to_the_same_bytes(
     tiny_world: Tiny, tmp_path: Path, settings: TrainSettings
 ) -> None:

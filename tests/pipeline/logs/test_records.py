@@ -122,6 +122,16 @@ def test_one_damaged_line_leaves_the_others_to_the_fast_way(monkeypatch: pytest.
     assert len(slow) <= 64
 
 
+@pytest.mark.parametrize(("long_line", "reason"), [(b"x" * 20_000, "arity"), (b'u,"' + b"x" * 20_000, "syntax")])
+def test_one_long_broken_line_is_one_reject(long_line: bytes, reason: str) -> None:
+    """Though it has nearly all bytes of its block."""
+    lines = [*(b"u%d,i" % number for number in range(99)), long_line]
+    form = Delimited({"user": 0}, (0,), 2, ",", quoted=True)
+    fields, numbers, unreadable = everything(read_lines(iter([b"\n".join(lines) + b"\n"]), form, 1), ["user"])
+    assert (fields["user"], numbers) == ([f"u{number}" for number in range(99)], list(range(1, 100)))
+    assert [(number, name) for number, name, _ in unreadable] == [(100, reason)]
+
+
 @given(st.lists(st.sampled_from([b"a", b"bb" * 40, b"\n", b"\r\n"]), max_size=12).map(b"".join), st.integers(1, 200))
 def test_blocks_hold_the_whole_file_and_end_with_lines(content: bytes, size: int) -> None:
     path = Path(__file__).with_name("unused")
