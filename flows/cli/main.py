@@ -38,7 +38,8 @@ EXAMPLES = {
         "edda compare my.toml --baselines ease,ials",
         "edda compare my-run my-other-run --markdown",
     ],
-    "tune": ["edda tune my.toml --set tune.trials=30"],
+    "tune": ["edda tune my.toml --trials 30", "edda tune my.toml --baselines --trials 30"],
+    "scoreboard": ["edda scoreboard my.toml --trials 20", "edda scoreboard --seeds 2022,2023,2024,2025,2026"],
     "gc": ["edda gc --dry-run"],
 }
 """Command → examples in its help; the help of `edda` shows all."""
@@ -77,6 +78,10 @@ COMMANDS = {
     "tune": (
         "flows.cli.compare:tune",
         "Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.",
+    ),
+    "scoreboard": (
+        "flows.cli.scoreboard:scoreboard",
+        "Tune, train and compare all models on several data sets, and write a page about it. Resumes where it stopped.",
     ),
     "config": (
         "flows.cli.inspect:config",

@@ -22,6 +22,9 @@ RESAMPLES = 1000
 
 _SEED = 2022
 
+_RUNS_AT_ONCE = 8
+"""Runs whose sums by user are in memory as one array; each such array draws the same users."""
+
 
 class P(NamedTuple):
     """p of a comparison: by itself, and corrected for all comparisons of its family by Holm's method."""
@@ -106,10 +109,11 @@ def over_users(runs: Sequence[RunView]) -> dict[Comparison, P]:
     for domain in domains:
         pairs = {run.name: _paired_sums(run, first, ranks, domain) for run in others if run.name in ranks}
         comparable = {name: pair for name, pair in pairs.items() if np.array_equal(pair[0].rows, pair[1].rows)}
-        if comparable:
-            users = next(iter(comparable.values()))[0].users
-            weights = resample_weights(_SEED, ("users", domain), RESAMPLES, users)
-            for name, estimates in zip(comparable, differences(list(comparable.values()), weights), strict=True):
+        names = list(comparable)
+        for chosen in (names[start : start + _RUNS_AT_ONCE] for start in range(0, len(names), _RUNS_AT_ONCE)):
+            pairs_at_once = [comparable[name] for name in chosen]
+            weights = resample_weights(_SEED, ("users", domain), RESAMPLES, pairs_at_once[0][0].users)
+            for name, estimates in zip(chosen, differences(pairs_at_once, weights), strict=True):
                 by_run[name][domain] = estimates
     for by_domain in by_run.values():
         if len(by_domain) == len(domains):

@@ -60,7 +60,7 @@ def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
 
 def domain_tables(runs: Sequence[RunView], significance: Significance) -> list[Table]:
     """Accuracy: a table for each domain, small ones first, then one for their mean."""
-    return [_domain_table(domain, runs, significance) for domain in _small_first(runs[0])]
+    return [_domain_table(domain, runs, significance) for domain in small_first(runs[0])]
 
 
 def _require_distinct_names(runs: Sequence[RunView]) -> None:
@@ -72,7 +72,10 @@ def _domain_table(domain: str, runs: Sequence[RunView], significance: Significan
     first = runs[0]
     names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
     rows = [
-        (run.name, *(cell for name in names for cell in _cells(run, first, (ALL, domain, name), significance)))
+        (
+            run.name,
+            *(cell for name in names for cell in format_cells(run, first, (ALL, domain, name), significance)),
+        )
         for run in runs
     ]
     header = ("run", *(text for name in names for text in (name, "Δ  ")))
@@ -90,7 +93,9 @@ def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     return f"{subject}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({marks})"
 
 
-def _cells(run: RunView, first: RunView, measure: tuple[str, str, str], significance: Significance) -> tuple[str, str]:
+def format_cells(
+    run: RunView, first: RunView, measure: tuple[str, str, str], significance: Significance
+) -> tuple[str, str]:
     """The value of a (stratum, domain, metric) with its interval, and the difference with marks of significance."""
     stratum, domain, metric = measure
     estimate = run.values_by_stratum.get(stratum, {}).get((domain, metric))
@@ -121,7 +126,10 @@ def strata_tables(runs: Sequence[RunView], significance: Significance) -> list[T
         title = f"{metric} by {subject}, mean over the domains that have such rows; Δ to {runs[0].name}{by_seed}"
         header = ("run", *(text for name in strata for text in (name, "Δ  ")))
         rows = tuple(
-            (run.name, *(cell for name in strata for cell in _cells(run, runs[0], (name, MACRO, metric), significance)))
+            (
+                run.name,
+                *(cell for name in strata for cell in format_cells(run, runs[0], (name, MACRO, metric), significance)),
+            )
             for run in runs
         )
         tables += [Table(title, header, rows)] if strata else []
@@ -163,8 +171,9 @@ def settings_table(runs: Sequence[RunView]) -> Table:
     return Table(f"What differs from {runs[0].name}", ("run", "settings"), tuple(rows), left=True)
 
 
-def _small_first(run: RunView) -> list[str]:
-    domains = ordered_domains(run.values, domain_sizes(run.artifacts))  # empty if there was no test row
+def small_first(run: RunView) -> list[str]:
+    """The run's domains, the smallest first, then `macro`; empty if there was no test row."""
+    domains = ordered_domains(run.values, domain_sizes(run.artifacts))
     return [*reversed(domains[:-1]), *domains[-1:]]
 
 

@@ -139,6 +139,7 @@ def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
     """
     if train.model == "walks":
         return WEIGHTS_SPACE[weights]
+    model = _OPTIMIZER if train.model == "edda" and train.backbone == "mf" else DEFAULT_SPACE[train.model]
     objective = _COSINES if train.ranks_by_cosine else _SQUARED if train.shares_negatives else {}
     contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
-    return {**DEFAULT_SPACE[train.model], **objective, **contrast}
+    return {**model, **objective, **contrast}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from flows.report.keep import keep_report
 from flows.runner.execute import Execution, Outcome, is_finished, is_recorded, known_costs, record, run_stages
 from flows.runner.plan import make_plan
 from pipeline.logs.discovery import Digests
+
+log = logging.getLogger(__name__)
 
 CANNOT_BE_MADE = (MemoryLimitError, ModuleNotFoundError, ArithmeticError)
 """Errors of one model, not of the data or the machine: too large, an extra is not installed, or training diverged."""
@@ -32,7 +35,8 @@ def bring_each_up_to_date(
     """Make what is missing of each run, as `bring_up_to_date`; a run that cannot be made does not stop the others."""
     results: list[Outcome | Refusal] = []
     digests = digests or Digests()
-    for spec in specs:
+    for number, spec in enumerate(specs, 1):
+        log.info("run %d of %d: %s", number, len(specs), spec.config.name)
         try:
             results += bring_up_to_date([spec], stage, watch, prefect=prefect, digests=digests)
         except CANNOT_BE_MADE as error:

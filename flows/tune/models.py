@@ -52,7 +52,7 @@ class BestSettings(Settings):
         """The best of the first trials of a search, as many as it shall have.
 
         Raises:
-            ValueError: all of them failed.
+            NoScoreError: all of them failed.
         """
         trials = trials[: search.trials]
         best = best_trial(trials)

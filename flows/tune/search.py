@@ -46,6 +46,10 @@ class PrunedError(Exception):
         self.epoch = epoch
 
 
+class NoScoreError(ValueError, ArithmeticError):
+    """All trials of a search failed."""
+
+
 @dataclass(frozen=True)
 class Search:
     """A search for settings.
@@ -284,9 +288,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     """The trial with the best score, the first one if several are equal.
 
     Raises:
-        ValueError: no trial has a score.
+        NoScoreError: no trial has a score.
     """
     scored = [trial for trial in trials if trial.score is not None]
     if not scored:
-        raise ValueError("tune: every trial failed; narrow [tune.space], e.g. a smaller train.learning_rate")
+        raise NoScoreError("tune: every trial failed; narrow [tune.space], e.g. a smaller train.learning_rate")
     return max(scored, key=lambda trial: trial.score or 0.0)

@@ -116,6 +116,13 @@ def test_equal_runs_have_p_1_and_a_run_that_is_worse_for_all_the_smallest(store:
     assert found == over_users(runs)
 
 
+def test_p_does_not_depend_on_how_many_runs_are_in_memory_at_once(store: Store, monkeypatch: pytest.MonkeyPatch):
+    runs = [run(store, name, random_ranks(seed, seed)) for seed, name in enumerate("abcd")]
+    at_once = over_users(runs)
+    monkeypatch.setattr("flows.compare.significance._RUNS_AT_ONCE", 1)
+    assert over_users(runs) == at_once
+
+
 def test_beyond_what_resamples_count_p_is_that_of_student_t():
     resamples = np.array([0.75, 1.25])  # their standard deviation is 0.35355
     estimate = Estimate(2.821 * 0.353553, resamples, 10, 10)  # 2.821 is the 99th percentile of t with 9 degrees
