@@ -17,6 +17,7 @@ from flows.compare.scoreboard import Board, means_table, picture, section, summa
 from flows.config.presets import parse_baselines
 from flows.output.console import print_result, watcher
 from flows.tune.scoreboard import DATA_SETS, Contest, absence, make_board
+from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +49,14 @@ def scoreboard(
         the page; sections of other data sets stay. Pictures go to the folder `pictures` beside it.
     """
     contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines), parallel, options.uses_prefect)
-    present = 0
+    present, digests = 0, Digests()
     for path in runs or [Path(str(files("flows") / "runs" / f"{name}.toml")) for name in DATA_SETS]:
         spec = options.spec(path)
-        if reason := absence(spec):
+        if reason := absence(spec, digests):
             print_result(f"{path.stem}: skipped, its data are not here: {'; '.join(reason.splitlines())}")
             continue
         present += 1
-        board = make_board(spec, contest, watcher())
+        board = make_board(spec, contest, watcher(), digests)
         _write(board, out)
         print_result("\n".join([f"{board.name}: {out}", "", means_table(board).plain(), "", *summary(board)]))
         for line in board.left_out:

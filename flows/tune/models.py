@@ -21,6 +21,7 @@ from flows.output.tables import Table
 from flows.tune.parallel import run_parallel_search
 from flows.tune.search import Search, Trial, best_trial, run_search
 from flows.tune.validation import NothingToSearchError, ValidationScore, build_search, overrides
+from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,9 @@ class Tuned:
     best: BestSettings | None = None
 
 
-def tune_models(models: Sequence[Model], watch: Watch, parallel: int = 1) -> Iterator[Tuned | Refusal]:
+def tune_models(
+    models: Sequence[Model], watch: Watch, parallel: int = 1, digests: Digests | None = None
+) -> Iterator[Tuned | Refusal]:
     """Tune models one after another, each by `tune.trials` of its runs, and keep what is best.
 
     What was tried before is not tried again. A model that cannot be made, or all of whose trials fail, is left out.
@@ -124,7 +127,9 @@ def tune_models(models: Sequence[Model], watch: Watch, parallel: int = 1) -> Ite
         models: to be tuned.
         watch: shows the progress of training, if one trial is in progress at a time.
         parallel: trials at a time.
+        digests: of log files that this process has read already.
     """
+    digests = digests or Digests()
     for number, model in enumerate(models, 1):
         search = model.search()
         if search is None:
@@ -133,17 +138,17 @@ def tune_models(models: Sequence[Model], watch: Watch, parallel: int = 1) -> Ite
             continue
         log.info("model %d of %d: %s, %d trials", number, len(models), model.name, search.trials)
         try:
-            yield tune_model(model, search, watch, parallel)
+            yield tune_model(model, search, watch, parallel, digests)
         except CANNOT_BE_MADE as error:
             yield Refusal(model.name, "; ".join(str(error).splitlines()))
 
 
-def tune_model(model: Model, search: Search, watch: Watch, parallel: int = 1) -> Tuned:
+def tune_model(model: Model, search: Search, watch: Watch, parallel: int = 1, digests: Digests | None = None) -> Tuned:
     """Tune one model, and keep what is best."""
     if parallel > 1:
         trials = run_parallel_search(search, _scores(model.runs, parallel))
     else:
-        trials = run_search(search, ValidationScore(model.runs, watch))
+        trials = run_search(search, ValidationScore(model.runs, watch, digests=digests or Digests()))
     best = BestSettings.of(search, trials, model.runs[0].config.train.score)
     write_atomically({_path(search): best.model_dump_json(indent=2).encode() + b"\n"})
     return Tuned(model, trials, best)

@@ -62,20 +62,26 @@ def absence(run: RunSpec, digests: Digests | None = None) -> str | None:
     return None
 
 
-def make_board(run: RunSpec, contest: Contest, watch: Watch) -> Board:
+def make_board(run: RunSpec, contest: Contest, watch: Watch, digests: Digests | None = None) -> Board:
     """Tune, train and evaluate all models of a run; what exists is kept.
+
+    Args:
+        run: the default.
+        contest: what all models have in common.
+        watch: shows progress.
+        digests: of log files that this process has read already.
 
     Raises:
         Exception: the run itself cannot be made.
     """
     models = compared_models([run.with_overrides(f"tune.trials={max(1, contest.trials)}")], contest.baselines)
-    best, refusals = _tune(models, contest, watch)
+    digests = digests or Digests()
+    best, refusals = _tune(models, contest, watch, digests)
     contenders = [
         _rename(contender, contest.seeds)
         for contender in _contenders(run, models, best, {refusal.name for refusal in refusals})
     ]
     first, *others = contenders
-    digests = Digests()
     outcomes = bring_up_to_date([first.run], "evaluate", watch, prefect=contest.prefect, digests=digests)
     specs = [contender.run for contender in others]
     results = bring_each_up_to_date(specs, "evaluate", watch, prefect=contest.prefect, digests=digests)
@@ -91,13 +97,13 @@ def make_board(run: RunSpec, contest: Contest, watch: Watch) -> Board:
 
 
 def _tune(
-    models: Sequence[Model], contest: Contest, watch: Watch
+    models: Sequence[Model], contest: Contest, watch: Watch, digests: Digests
 ) -> tuple[dict[str, BestSettings | None], list[Refusal]]:
     """The best settings of each model that has some, and the models that cannot be tuned."""
     if not contest.trials:
         searches = {model.name: model.search() for model in models}
         return {name: read_best(search) if search else None for name, search in searches.items()}, []
-    results = list(tune_models(models, watch, contest.parallel))
+    results = list(tune_models(models, watch, contest.parallel, digests))
     refusals = [result for result in results if isinstance(result, Refusal)]
     return {item.model.name: item.best for item in results if not isinstance(item, Refusal)}, refusals
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_scores import Climb, hill, killed, slow_hill, too_large
 from filelock import FileLock
 
 from data_contracts.resources import MemoryLimitError
@@ -16,6 +15,7 @@ from flows.tune.models import trials_table
 from flows.tune.parallel import run_parallel_search
 from flows.tune.search import Report, Score, Search, Trial, Values, best_trial, run_search
 from flows.tune.validation import as_options, build_search
+from tests.flows.tune.scores import Climb, hill, killed, slow_hill, too_large
 
 SPACE = {"train.learning_rate": Axis(low=1e-4, high=1e-1, log=True), "train.layers": Axis(choices=(1, 2, 3))}
 
