@@ -13,7 +13,7 @@ USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
-REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
+REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
 """Why a row of the raw logs is rejected."""
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"

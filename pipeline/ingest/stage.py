@@ -112,6 +112,9 @@ _BYTES_PER_ROW = 256
 """Working memory per row of a bucket."""
 
 _ROWS_PER_FILE = 1 << 19
+_TEXT_BYTES_PER_ROW = 1 << 7
+"""Rejects that have more text on average make files of fewer rows."""
+
 _SHOWN = 60
 """Characters of a malformed record that an error shows."""
 
@@ -142,7 +145,12 @@ class IngestResult:
         """Every rejected row, sorted by file and line."""
         users, items = (Vocabulary(folder) for folder in self.ids)
         rows = rejected_rows(self.partitions, self._dropped, (users, items))
-        for tables in coalesce(rows, _ROWS_PER_FILE):
+
+        def count_rows(table: pa.Table) -> int:
+            by_text: int = table["text"].nbytes // _TEXT_BYTES_PER_ROW
+            return max(int(table.num_rows), by_text)
+
+        for tables in coalesce(rows, _ROWS_PER_FILE, count_rows):
             draft.write(pa.concat_tables(tables))
         if not self.partitions:
             draft.write(REJECTS.file_schema.empty_table())
@@ -317,7 +325,13 @@ def run_ingest(
     block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
     folder = scratch / "partitions"
     tasks = [
-        PartitionTask(log, wanted_columns(log.source, settings, log), folder / str(number), block_bytes)
+        PartitionTask(
+            log,
+            wanted_columns(log.source, settings, log),
+            folder / str(number),
+            block_bytes,
+            settings.line_bytes_at_most,
+        )
         for number, log in enumerate(ordered)
     ]
     partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
