@@ -18,6 +18,10 @@ REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "synt
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
+
+DOMAIN_BYTES = 241
+"""Most bytes of a domain's name, percent-encoded: `source_domain=<name>` is a folder, whose name may have 255."""
+
 SHARE = "share_"
 """Prefix of metrics that say which parts a score comes from; they do not measure accuracy."""
 COVERAGE, GINI = "coverage@20", "gini@20"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
+from data_contracts.contracts import DOMAIN_BYTES, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
@@ -347,13 +348,24 @@ def run_ingest(
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
     domains = domain_names(partitions)
-    if MACRO in domains:
-        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    for domain in domains:
+        _require_name(domain)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
     by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
     return IngestResult(by_name, (users, items), domains, folders, scratch, compute, progress)
+
+
+def _require_name(domain: str) -> None:
+    if domain == MACRO:
+        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    size = len(quote(domain, safe=""))
+    if size > DOMAIN_BYTES:
+        raise LogError(
+            f"a domain is called {domain[:_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for folders, "
+            f"must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that it comes from"
+        )
 
 
 def _find_trained_pairs(previous: Artifacts, settings: IngestSettings, folder: Path) -> list[TrainedPairsTask]:

@@ -116,23 +116,29 @@ class _BlockReader:
     line_bytes: int
 
     def read(self, block: bytes, numbers: Longs) -> Iterator[Records]:
-        """Records of a block, after an attempt to read it as a whole."""
-        fields = None
-        if len(block) <= self.line_bytes or _line_lengths(block).max(initial=0) <= self.line_bytes:
-            fields = self.line_format.block(block, len(numbers))
+        """Records of a block; blank lines are left out where it cannot be read as a whole."""
+        fields = self._read_fast(block, len(numbers))
+        if fields is not None:
+            yield Records(dict(fields), pa.array(numbers))
+        elif block.strip(self.line_format.blank + b"\n"):
+            rows = _find_rows(block, self.line_format.blank)
+            yield from self._divide(rows.text, numbers[rows.numbers], is_new=len(rows.numbers) < len(numbers))
+
+    def _divide(self, block: bytes, numbers: Longs, *, is_new: bool) -> Iterator[Records]:
+        """Records of a block without blank lines; unless it is new, it cannot be read as a whole."""
+        fields = self._read_fast(block, len(numbers)) if is_new else None
         if fields is not None:
             yield Records(dict(fields), pa.array(numbers))
         elif len(numbers) <= _SLOW_LINES:
             yield self._read_slowly(block, numbers)
-        elif not block.strip(self.line_format.blank + b"\n"):
-            return
         else:
-            rows = _find_rows(block, self.line_format.blank)
-            if len(rows.numbers) < len(numbers):
-                yield from self.read(rows.text, numbers[rows.numbers])
-            else:
-                for smaller, smaller_numbers in _divide(block, numbers):
-                    yield from self.read(smaller, smaller_numbers)
+            for smaller, smaller_numbers in _divide(block, numbers):
+                yield from self._divide(smaller, smaller_numbers, is_new=True)
+
+    def _read_fast(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
+        if len(block) > self.line_bytes and _line_lengths(block).max(initial=0) > self.line_bytes:
+            return None
+        return self.line_format.block(block, lines)
 
     def _read_slowly(self, block: bytes, numbers: Longs) -> Records:
         rows: list[list[str | None]] = []
