@@ -222,5 +222,5 @@ def test_lines_may_be_nested_256_deep(tmp_path: Path, depth: int, accepted: int)
     ],
 )  # fmt: skip
 def test_lines_with_quotes_are_split(line: bytes, fields: list[bytes] | None) -> None:
-    split = split_line(line, b",", quoted=True, most=10)
+    split = split_line(line, ",", quoted=True, most=10)
     assert (split and split.fields) == fields
