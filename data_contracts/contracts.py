@@ -13,11 +13,15 @@ USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
-REASONS = ("arity", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
+REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
 """Why a row of the raw logs is rejected."""
 RANKS_FILE = "ranks.parquet"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
+
+DOMAIN_BYTES = 241
+"""Most bytes of a domain's name, percent-encoded: `source_domain=<name>` is a folder, whose name may have 255."""
+
 SHARE = "share_"
 """Prefix of metrics that say which parts a score comes from; they do not measure accuracy."""
 COVERAGE, GINI = "coverage@20", "gini@20"

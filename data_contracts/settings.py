@@ -116,6 +116,15 @@ class IngestSettings(Settings):
     """Held-out rows whose user or item has no train row in the domain."""
     rejected_share_at_most: Share = 0.01
     """The run fails if a larger share of the raw rows is malformed."""
+    line_bytes_at_most: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
+    """Longer lines of a log, and longer rows of Parquet, are rejected; memory grows with this, not with the file."""
+
+    def keyed(self) -> dict[str, Any]:
+        """All settings, without the longest line where it is the default: keys are those of versions without it."""
+        keyed = self.model_dump(mode="json")
+        if self.line_bytes_at_most == IngestSettings.model_fields["line_bytes_at_most"].default:
+            del keyed["line_bytes_at_most"]
+        return keyed
 
 
 class GraphSettings(Settings):

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_contracts.schema import Contract
 
 MANIFEST = "manifest.json"
-_DIGEST = "sha256"
-"""Entry of `made` with the digest of the rest of the manifest. Manifests of edda 0.1 lack it."""
+DIGEST = "sha256"
+"""Entry with the digest of all other entries: of `made` in a manifest, of a run's record itself. Those of edda 0.1 lack
+it."""
 
 
 class FileEntry(BaseModel):
@@ -76,7 +77,7 @@ class Manifest(BaseModel):
     def as_json(self) -> bytes:
         """The manifest as the content of manifest.json, with its own digest."""
         manifest = json.loads(self.model_dump_json())
-        manifest["made"][_DIGEST] = _digest(manifest)
+        manifest["made"][DIGEST] = json_digest(manifest)
         return json.dumps(manifest, indent=2, ensure_ascii=False).encode()
 
     def require_identity(self, contract: str, folder: str) -> None:
@@ -97,17 +98,36 @@ def load_manifest(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged.
     """
+    manifest = load_object(content)
+    made = manifest.get("made")
+    require_digest(manifest, made if isinstance(made, dict) else {})
+    return manifest
+
+
+def load_object(content: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: it is none; one line.
+    """
     try:
-        manifest = json.loads(content)
+        value = json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if not isinstance(manifest, dict):
+    if not isinstance(value, dict):
         raise ValueError("it must be an object")
-    made = manifest.get("made")
-    digest = made.pop(_DIGEST, None) if isinstance(made, dict) else None
-    if digest is not None and digest != (actual := _digest(manifest)):
+    return value
+
+
+def require_digest(value: Mapping[str, Any], holder: dict[str, Any]) -> None:
+    """Take the digest of a JSON object, if it has one, from the part that holds it, and compare it.
+
+    Raises:
+        ValueError: the object has another digest.
+    """
+    digest = holder.pop(DIGEST, None)
+    if digest is not None and digest != (actual := json_digest(value)):
         raise ValueError(f"sha256 of its content is {actual}, must be {digest}")
-    return manifest
 
 
 def require_key(manifest: Mapping[str, Any]) -> None:
@@ -146,5 +166,6 @@ def _key(contract: str, version: int, settings: Mapping[str, Any], parents: Mapp
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+def json_digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object, however it is laid out."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

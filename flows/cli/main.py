@@ -10,11 +10,10 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
-from rich.console import Console
 
 from flows import NO_TELEMETRY
 from flows.cli.options import fill_in_baselines
-from flows.output.console import inform, show_logs
+from flows.output.console import STDERR, inform, show_logs
 from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
@@ -123,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     first = is_first(os.environ)
-    show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
+    show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
     try:
@@ -146,9 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_command(arguments: Sequence[str]) -> int | None:
-    result: int | None = app(
-        fill_in_baselines(arguments), exit_on_error=False, print_error=True, error_console=Console(stderr=True)
-    )
+    result: int | None = app(fill_in_baselines(arguments), exit_on_error=False, print_error=True, error_console=STDERR)
     return result
 
 

@@ -40,13 +40,15 @@ class Options(Viewing):
     """KEY=VALUE to override the file's value, e.g. train.epochs=5; may be repeated."""
     update: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Continue from the last run of the name instead of from scratch, as `update = true` in the file."""
-    prefect: bool = True
-    """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
+    prefect: bool | None = None
+    """Run as a Prefect flow, on Prefect's embedded API if PREFECT_API_URL names no server, or as plain functions; by
+    default as a flow only if PREFECT_API_URL is set."""
 
     @property
     def uses_prefect(self) -> bool:
         """Runs are Prefect flows; never in one of several processes that train together."""
-        return self.prefect and not is_multi_process(os.environ)
+        is_wanted = bool(os.environ.get("PREFECT_API_URL")) if self.prefect is None else self.prefect
+        return is_wanted and not is_multi_process(os.environ)
 
     def spec(self, path: Path) -> RunSpec:
         """The run of a TOML file, with the overrides of these options."""

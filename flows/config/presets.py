@@ -14,7 +14,7 @@ _NETWORK_L2 = "train.l2=1e-4"
 _EACH_DOMAIN_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns only from its own interactions."""
 
-_CONTRAST = "train.contrast=0.2"
+_CONTRAST = "train.contrast=0.05"
 """SimGCL's loss beside LightGCN's."""
 
 VECTORS_ALONE = "blend.evidence=false"
@@ -65,6 +65,12 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "popularity": ("train.model=popularity",),
     "walks": ("train.model=walks", _WITH_WALKS),
     "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
+    "ials-frequency": (
+        "train.model=ials",
+        "train.l2=3.0",
+        "train.confidence=100.0",
+        "train.frequency_exponent=1",
+    ),
     "mf-bpr": (*_EACH_DOMAIN_ALONE, "train.backbone=mf"),
     "lightgcn": (*_EACH_DOMAIN_ALONE, "train.backbone=lightgcn"),
     "grec": (*_EACH_DOMAIN_ALONE, "train.backbone=grec"),

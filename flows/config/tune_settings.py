@@ -116,12 +116,13 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
 """The search space by model, if the file has no [tune.space]."""
 
 
-_COSINES = {
-    "train.temperature": Axis(low=0.05, high=0.5, log=True),
-    "train.negatives": Axis(choices=(64, 256, 1024)),
-}
 _SQUARED = {
     "train.negative_weight": Axis(low=1.0, high=300.0, log=True),
+    "train.negatives": Axis(choices=(8, 64, 256)),
+}
+_DOT_PRODUCTS = {"train.objective": Axis(choices=("bpr", "squared")), **_SQUARED}
+_COSINES = {
+    "train.temperature": Axis(low=0.05, high=0.5, log=True),
     "train.negatives": Axis(choices=(64, 256, 1024)),
 }
 _CONTRAST = {
@@ -134,12 +135,19 @@ def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
     """The search space of a model.
 
     Args:
-        train: its settings; those of its objective and of a contrastive loss are searched too.
+        train: its settings; those of its objective and of a contrastive loss are searched too, and for EDDA with a
+            graph also which objective of dot products is best.
         weights: `neighbours.weights`, by which it ranks if it has no vectors.
     """
     if train.model == "walks":
         return WEIGHTS_SPACE[weights]
-    model = _OPTIMIZER if train.model == "edda" and train.backbone == "mf" else DEFAULT_SPACE[train.model]
-    objective = _COSINES if train.ranks_by_cosine else _SQUARED if train.shares_negatives else {}
+    is_mf = train.model == "edda" and train.backbone == "mf"
+    model = _OPTIMIZER if is_mf else DEFAULT_SPACE[train.model]
+    if train.ranks_by_cosine:
+        objective = _COSINES
+    elif train.model == "edda" and not is_mf:
+        objective = _DOT_PRODUCTS
+    else:
+        objective = _SQUARED if train.shares_negatives else {}
     contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
     return {**model, **objective, **contrast}

@@ -11,7 +11,7 @@ from typing import Any
 from data_contracts.contracts import CHECKPOINT, INTERACTIONS, REJECTS, WORLD, Role
 from data_contracts.open_store import open_store
 from data_contracts.schema import Contract
-from data_contracts.settings import LogSource
+from data_contracts.settings import IngestSettings, LogSource
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
@@ -206,7 +206,9 @@ def recorded_logs(config: RunConfig, store: Store) -> tuple[LogFile, ...] | None
     record, settings = store.record(config.name), config.model_dump(mode="json")
     if record is None or record.config is None or not {REJECTS.name, INTERACTIONS.name} <= record.artifacts.keys():
         return None
-    if any(record.config.get(key) != settings[key] for key in _INGEST_SETTINGS):
+    # Settings that were added since the run was recorded had their defaults.
+    recorded = {**record.config, "ingest": IngestSettings().model_dump(mode="json") | record.config.get("ingest", {})}
+    if any(recorded.get(key) != settings[key] for key in _INGEST_SETTINGS):
         return None
     rejects = store.find(REJECTS, record.artifacts[REJECTS.name][1])
     interactions = store.find(INTERACTIONS, record.artifacts[INTERACTIONS.name][1])

@@ -123,6 +123,7 @@ class PartitionTask:
     columns: dict[str, str | int]
     folder: Path
     block_bytes: int
+    line_bytes: int
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def partition_log(task: PartitionTask) -> LogPartition:
 def _write_partition(task: PartitionTask, folder: Path) -> None:
     raw_rows, last_line, reasons = 0, 0, Counter[str]()
     with batch_writer(folder / _REJECTS, REJECT_SCHEMA) as rejects, SortedRunWriter(folder) as runs:
-        for records in read_log(task.log, task.columns, task.block_bytes):
+        for records in read_log(task.log, task.columns, task.block_bytes, task.line_bytes):
             cleaned = clean(records, task.log)
             raw_rows += cleaned.rows.num_rows + cleaned.rejects.num_rows
             last_line = max([last_line, *(table["line"][-1].as_py() for table in cleaned if table.num_rows)])

@@ -17,9 +17,14 @@ from pipeline.compute.scratch import load_array
 from pipeline.ingest.deduplicate import LEAKED, SUSPECT, DeduplicatedBucket
 from pipeline.ingest.partition import LogPartition
 from pipeline.ingest.vocabulary import Vocabulary
+from pipeline.logs.cleaning import shorten
+from pipeline.logs.records import TEXT_KEPT
 
 _LINES = 1 << 20
 """Lines of a file whose rejects are held at a time."""
+
+_TEXT_BYTES = 1 << 26
+"""Text of rejects that is held at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,35 @@ def rejected_rows(
         dropped: the rows that buckets dropped.
         ids: of users and items.
     """
+    short_ids = tuple(_short_ids(kind) for kind in ids)
     for number, (name, partition) in enumerate(partitions.items()):
         for lines in ranges(partition.last_line + 1, _LINES):
-            tables = [_between(partition.rejects(), lines)]
-            tables += [_as_rejects(rows, ids) for rows in dropped.rows_of_lines(number, lines)]
-            rows = pa.concat_tables(tables).sort_by("line")
-            yield rows.add_column(0, "file", pa.repeat(name, rows.num_rows)).cast(REJECTS.file_schema)
+            for rows in _rows_of_lines(lines, number, partition.rejects(), dropped, short_ids):
+                yield rows.add_column(0, "file", pa.repeat(name, rows.num_rows)).cast(REJECTS.file_schema)
+
+
+def _short_ids(ids: Vocabulary) -> pa.StringArray:
+    """Ids, cut to what the rejects show of them."""
+    longest = pc.max(pc.binary_length(ids.ids)).as_py() or 0
+    return shorten(ids.ids) if longest > TEXT_KEPT else ids.ids
+
+
+def _rows_of_lines(
+    lines: range, file: int, rejects: pa.Table, dropped: DroppedRows, ids: Sequence[pa.StringArray]
+) -> Iterator[pa.Table]:
+    """Rejects and dropped rows of some lines of a file, sorted by line; in several tables where their text is long."""
+    rejected, dropped_rows = _between(rejects, lines), list(dropped.rows_of_lines(file, lines))
+    lengths = [
+        pc.sum(pc.binary_length(kind.take(rows[name]))).as_py() or 0
+        for rows in dropped_rows
+        for kind, name in zip(ids, ("user", "item"), strict=True)
+    ]
+    if rejected["text"].nbytes + sum(lengths) > _TEXT_BYTES and len(lines) > 1:
+        middle = len(lines) // 2
+        for half in (lines[:middle], lines[middle:]):
+            yield from _rows_of_lines(half, file, rejects, dropped, ids)
+    else:
+        yield pa.concat_tables([rejected, *(_as_rejects(rows, ids) for rows in dropped_rows)]).sort_by("line")
 
 
 def _between(table: pa.Table, lines: range) -> pa.Table:
@@ -90,9 +118,9 @@ def _between(table: pa.Table, lines: range) -> pa.Table:
     return table.slice(first, end - first)
 
 
-def _as_rejects(rows: pa.Table, ids: tuple[Vocabulary, Vocabulary]) -> pa.Table:
+def _as_rejects(rows: pa.Table, ids: Sequence[pa.StringArray]) -> pa.Table:
     """Dropped rows as rejects; their text is user id, tab, item id."""
-    named = (kind.ids.take(rows[column]) for kind, column in zip(ids, ("user", "item"), strict=True))
-    text = pc.binary_join_element_wise(*named, "\t")
+    named = (kind.take(rows[name]) for kind, name in zip(ids, ("user", "item"), strict=True))
+    text = shorten(pc.binary_join_element_wise(*named, "\t"))
     reason = pc.if_else(pc.equal(rows["reason"], LEAKED), "leaked", "cold")
     return pa.table({"line": rows["line"], "reason": reason, "text": text})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
+from data_contracts.contracts import DOMAIN_BYTES, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
@@ -22,7 +24,7 @@ from data_contracts.store.draft import Draft
 from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import TaskProgress, fan_out, thread_count
-from pipeline.compute.scratch import ensure_folder, load_array
+from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
@@ -112,6 +114,9 @@ _BYTES_PER_ROW = 256
 """Working memory per row of a bucket."""
 
 _ROWS_PER_FILE = 1 << 19
+_TEXT_BYTES_PER_ROW = 1 << 7
+"""Rejects that have more text on average make files of fewer rows."""
+
 _SHOWN = 60
 """Characters of a malformed record that an error shows."""
 
@@ -142,7 +147,12 @@ class IngestResult:
         """Every rejected row, sorted by file and line."""
         users, items = (Vocabulary(folder) for folder in self.ids)
         rows = rejected_rows(self.partitions, self._dropped, (users, items))
-        for tables in coalesce(rows, _ROWS_PER_FILE):
+
+        def count_rows(table: pa.Table) -> int:
+            by_text: int = table["text"].nbytes // _TEXT_BYTES_PER_ROW
+            return max(int(table.num_rows), by_text)
+
+        for tables in coalesce(rows, _ROWS_PER_FILE, count_rows):
             draft.write(pa.concat_tables(tables))
         if not self.partitions:
             draft.write(REJECTS.file_schema.empty_table())
@@ -317,11 +327,19 @@ def run_ingest(
     block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
     folder = scratch / "partitions"
     tasks = [
-        PartitionTask(log, wanted_columns(log.source, settings, log), folder / str(number), block_bytes)
+        PartitionTask(
+            log,
+            wanted_columns(log.source, settings, log),
+            folder / str(number),
+            block_bytes,
+            settings.line_bytes_at_most,
+        )
         for number, log in enumerate(ordered)
     ]
-    partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
     pairs = _find_trained_pairs(previous, settings, scratch / "trained")
+    folders_of_runs = [*(task.folder for task in tasks), *(pair.folder for pair in pairs)]
+    _remove_what_came_of_damage(scratch, folders_of_runs, compute)
+    partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(
@@ -333,13 +351,34 @@ def run_ingest(
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
     domains = domain_names(partitions)
-    if MACRO in domains:
-        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    for domain in domains:
+        _require_name(domain)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
     by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
     return IngestResult(by_name, (users, items), domains, folders, scratch, compute, progress)
+
+
+def _require_name(domain: str) -> None:
+    if domain == MACRO:
+        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    size = len(quote(domain, safe=""))
+    if size > DOMAIN_BYTES:
+        raise LogError(
+            f"a domain is called {domain[:_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for folders, "
+            f"must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that it comes from"
+        )
+
+
+def _remove_what_came_of_damage(scratch: Path, partitions: Sequence[Path], compute: ComputeSettings) -> None:
+    """Delete what an earlier attempt made from partitions if one of these is damaged now.
+
+    A partition that is made again with more or less memory has other runs, and vocabularies and buckets number runs.
+    """
+    if any(fan_out(is_damaged, partitions, compute)):
+        for name in ("ids", "runs", "buckets", "kept", "files"):
+            shutil.rmtree(scratch / name, ignore_errors=True)
 
 
 def _find_trained_pairs(previous: Artifacts, settings: IngestSettings, folder: Path) -> list[TrainedPairsTask]:

@@ -107,8 +107,9 @@ class RejectCollector:
 
     def table(self, records: Records, fields: Mapping[str, pa.Array]) -> pa.Table:
         """Rejected and unreadable records, under REJECT_SCHEMA, by line."""
-        unreadable = [dict(zip(REJECT_SCHEMA.names, row, strict=True)) for row in records.unreadable]
-        tables = [pa.Table.from_pylist(unreadable, REJECT_SCHEMA)]
+        unreadable = list(zip(*records.unreadable, strict=True)) or [()] * len(REJECT_SCHEMA)
+        columns = [pa.array(values, type_) for values, type_ in zip(unreadable, REJECT_SCHEMA.types, strict=True)]
+        tables = [pa.table(columns, REJECT_SCHEMA)]
         for reason, rows, offending in self._rejects:
             text = offending.take(pa.array(rows)) if offending is not None else join_ids(fields, rows)
             columns = [records.lines.take(pa.array(rows)), pa.repeat(reason, len(rows)), shorten(text)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +15,27 @@ import pyarrow.csv as arrow_csv
 from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.records import (
+    LINE_BYTES,
     FieldColumns,
     Records,
     UnreadableLine,
+    bounded_memory,
     column_error,
     decode_for_display,
     read_lines,
+    shorten_list,
     text_blocks,
 )
 
+_FAST_WIDTH = 1 << 12
+"""Most columns of a file that Arrow reads: it needs memory for each."""
+
+_HEADER_BYTES = 1 << 20
 _PROBED_LINES = 100
 _PROBED_BYTES = 16 << 20
 """Lines and bytes from which the width of a file without a header is taken."""
+
+csv.field_size_limit(1 << 30)  # else it refuses fields of more than 131,072 characters, which Arrow reads
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,11 @@ class Delimited:
     width: int
     delimiter: str
     quoted: bool
+    blank: bytes = b"\r"
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
-        if not self._is_plain(block):
+        if self.width > _FAST_WIDTH or not self._is_plain(block):
             return None
         names = [str(position) for position in range(self.width)]
         try:
@@ -74,10 +85,10 @@ class Delimited:
         return isinstance(self.line(last.removesuffix(b"\r")), list)
 
     def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
-        """Fields of one line in the order of `columns`; None for an empty line."""
-        if not line:
+        """Fields of one line in the order of `columns`; None for a blank line."""
+        if not line.strip(self.blank):
             return None
-        split = split_line(line, self.delimiter.encode(), quoted=self.quoted, most=max(self.positions) + 1)
+        split = split_line(line, self.delimiter, quoted=self.quoted, most=max(self.positions) + 1)
         if split is None:
             return UnreadableLine("syntax", decode_for_display(line))
         if split.width != self.width:
@@ -95,12 +106,12 @@ class SplitLine(NamedTuple):
     fields: list[bytes]
 
 
-def split_line(line: bytes, delimiter: bytes, *, quoted: bool, most: int) -> SplitLine | None:
+def split_line(line: bytes, delimiter: str, *, quoted: bool, most: int) -> SplitLine | None:
     """Split a line without its line end.
 
     Args:
-        line: fields are quoted as Arrow and `csv` read them: from a quote at their start on to the next single one.
-        delimiter: one byte.
+        line: its bytes, in UTF-8 or not.
+        delimiter: one ASCII character.
         quoted: whether quotes have a meaning.
         most: how many fields to return.
 
@@ -108,44 +119,21 @@ def split_line(line: bytes, delimiter: bytes, *, quoted: bool, most: int) -> Spl
         None where a quote is not closed, or a line with quotes has a carriage return outside of them.
     """
     if not quoted or b'"' not in line:
-        return SplitLine(line.count(delimiter) + 1, line.split(delimiter, most)[:most])
-    line = line.rstrip(b"\r")
-    width, fields, start = 0, list[bytes](), 0
-    while start <= len(line):
-        if line.startswith(b'"', start):
-            close = _closing_quote(line, start + 1)
-            if close is None:
-                return None
-            end = _find_or_end(line, delimiter, close + 1)
-            plain = line[close + 1 : end]
-            split = [line[start + 1 : close].replace(b'""', b'"') + plain]
-        else:  # all fields up to the next that is quoted
-            end = _find_or_end(line, delimiter + b'"', start)
-            plain = line[start:end]
-            split = plain.split(delimiter, most)
-        if b"\r" in plain:
+        return SplitLine(line.count(delimiter.encode()) + 1, line.split(delimiter.encode(), most)[:most])
+    with bounded_memory(line):
+        reader = csv.reader([line.decode("latin-1"), "next"], delimiter=delimiter)
+        try:
+            record = next(reader)
+        except csv.Error:
             return None
-        width += plain.count(delimiter) + 1
-        fields += split[: most - len(fields)]
-        start = end + 1
-    return SplitLine(width, fields)
+        if reader.line_num > 1:
+            return None
+        return SplitLine(len(record), [field.encode("latin-1") for field in record[:most]])
 
 
-def _find_or_end(line: bytes, text: bytes, start: int) -> int:
-    index = line.find(text, start)
-    return len(line) if index < 0 else index
-
-
-def _closing_quote(line: bytes, start: int) -> int | None:
-    """Index of the first quote from `start` on that is not doubled."""
-    while (close := line.find(b'"', start)) >= 0:
-        if not line.startswith(b'"', close + 1):
-            return close
-        start = close + 2
-    return None
-
-
-def read_delimited(log: LogFile, columns: FieldColumns, block_bytes: int, kind: str) -> Iterator[Records]:
+def read_delimited(
+    log: LogFile, columns: FieldColumns, block_bytes: int, kind: str, line_bytes: int = LINE_BYTES
+) -> Iterator[Records]:
     """Records of a CSV or TSV file.
 
     Args:
@@ -153,26 +141,28 @@ def read_delimited(log: LogFile, columns: FieldColumns, block_bytes: int, kind: 
         columns: fields to read.
         block_bytes: bytes read at a time.
         kind: "csv" or "tsv".
+        line_bytes: longest readable line.
 
     Raises:
         LogError: the header or the records have no such column.
     """
     delimiter, quoted = (",", True) if kind == "csv" else ("\t", False)
-    blocks = text_blocks(log.path, block_bytes)
+    blocks = text_blocks(log.path, block_bytes, line_bytes)
     first, skipped = _without_blank_start(blocks)
     if not first:
         return
     if log.source.header:
         line, _, rest = first.partition(b"\n")
         names = _header_names(log, line.removesuffix(b"\r"), delimiter, quoted=quoted)
+        width = len(names)
         start = [rest] if rest else []
         skipped += 1
     else:
-        lines, start = _probe_lines(chain([first], blocks))
-        names = [str(position) for position in range(_usual_width(lines, delimiter, columns, quoted=quoted))]
-    positions = tuple(_position(log, name, column, names) for name, column in columns.items())
-    line_format = Delimited(columns, positions, len(names), delimiter, quoted)
-    yield from read_lines(chain(start, blocks), line_format, skipped + 1)
+        lines, start = _probe_lines(chain([first], blocks), line_bytes)
+        names, width = None, _usual_width(lines, delimiter, columns, quoted=quoted)
+    positions = tuple(_position(log, name, column, names, width) for name, column in columns.items())
+    line_format = Delimited(columns, positions, width, delimiter, quoted)
+    yield from read_lines(chain(start, blocks), line_format, skipped + 1, line_bytes)
 
 
 def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
@@ -187,20 +177,23 @@ def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
 
 
 def _header_names(log: LogFile, line: bytes, delimiter: str, *, quoted: bool) -> list[str]:
-    split = split_line(line, delimiter.encode(), quoted=quoted, most=len(line) + 1)
+    if len(line) > _HEADER_BYTES:
+        rule = f"has more than {_HEADER_BYTES:,} bytes"
+        raise LogError(f"{log.path}: the header {rule}; if the file has no header, set header = false")
+    split = split_line(line, delimiter, quoted=quoted, most=len(line) + 1)
     if split is None:
         raise LogError(f"{log.path}: the header is {decode_for_display(line)!r}, must close its quotes")
     return [name.decode("utf-8", "backslashreplace") for name in split.fields]
 
 
-def _probe_lines(blocks: Iterator[bytes]) -> tuple[list[bytes], list[bytes]]:
+def _probe_lines(blocks: Iterator[bytes], line_bytes: int) -> tuple[list[bytes], list[bytes]]:
     """The first lines, whose number follows from their lengths, not from the blocks; and the blocks read for them."""
     lines, read, size = list[bytes](), list[bytes](), 0
     for block in blocks:
         read.append(block)
         for line in block.split(b"\n", _PROBED_LINES - len(lines))[:-1]:
-            lines.append(line.removesuffix(b"\r"))
-            size += len(line)
+            lines.append(line.removesuffix(b"\r") if len(line) <= line_bytes else b"")
+            size += min(len(line), line_bytes + 1)  # a longer line may be cut
             if len(lines) == _PROBED_LINES or size >= _PROBED_BYTES:
                 return lines, read
     return lines, read
@@ -208,19 +201,20 @@ def _probe_lines(blocks: Iterator[bytes]) -> tuple[list[bytes], list[bytes]]:
 
 def _usual_width(lines: Sequence[bytes], delimiter: str, columns: FieldColumns, *, quoted: bool) -> int:
     """The commonest number of fields, the larger on a tie; without any line, as many as are mapped."""
-    records = (split_line(line, delimiter.encode(), quoted=quoted, most=0) for line in lines if line)
+    records = (split_line(line, delimiter, quoted=quoted, most=0) for line in lines if line)
     widths = Counter(record.width for record in records if record is not None)
     mapped = 1 + max((column for column in columns.values() if isinstance(column, int)), default=0)
     return max(widths, key=lambda width: (widths[width], width), default=mapped)
 
 
-def _position(log: LogFile, name: str, column: str | int, names: Sequence[str]) -> int:
+def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] | None, width: int) -> int:
+    """Position of a column; `names` are those of the header, if there is one."""
     if isinstance(column, int):
-        if 0 <= column < len(names):
+        if 0 <= column < width:
             return column
-        raise column_error(log, name, column, f"a position from 0 to {len(names) - 1}")
-    if not log.source.header:
+        raise column_error(log, name, column, f"a position from 0 to {width - 1}")
+    if names is None:
         raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
     if names.count(column) != 1:
-        raise column_error(log, name, column, f"one of the header's names: {', '.join(names)}, occurring once")
+        raise column_error(log, name, column, f"one of the header's names: {shorten_list(names)}, occurring once")
     return names.index(column)

@@ -12,10 +12,10 @@ from pipeline.logs.delimited import read_delimited
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.json_lines import read_json_lines
 from pipeline.logs.parquet import read_parquet
-from pipeline.logs.records import Records
+from pipeline.logs.records import LINE_BYTES, Records
 
 _BYTES_PER_ROW = 16
-"""Assumed size of a row in a Parquet block."""
+"""Least size that a row counts with where small blocks are joined."""
 
 FORMATS = {
     "csv": "csv",
@@ -50,26 +50,33 @@ def wanted_columns(source: LogSource, settings: IngestSettings, log: LogFile) ->
     return {name: column for name, column in fields.items() if column is not None}
 
 
-def read_log(log: LogFile, columns: dict[str, str | int], block_bytes: int) -> Iterator[Records]:
+def read_log(
+    log: LogFile, columns: dict[str, str | int], block_bytes: int, line_bytes: int = LINE_BYTES
+) -> Iterator[Records]:
     """Read the records of a log file, in its order.
 
     Args:
         log: the file.
         columns: field → column, from `wanted_columns`.
         block_bytes: bytes of text that are parsed at once.
+        line_bytes: longest readable line, or row of Parquet.
 
     Raises:
         LogError: the format is unknown, or a column is not in the file.
     """
-    kind, rows = find_format(log), block_bytes // _BYTES_PER_ROW
+    kind = find_format(log)
     if kind == "parquet":
-        blocks = read_parquet(log, columns, max(rows, 1))
+        blocks = read_parquet(log, columns, block_bytes, line_bytes)
     elif kind == "jsonl":
-        blocks = read_json_lines(log, columns, block_bytes)
+        blocks = read_json_lines(log, columns, block_bytes, line_bytes)
     else:
-        blocks = read_delimited(log, columns, block_bytes, kind)
+        blocks = read_delimited(log, columns, block_bytes, kind, line_bytes)
     # A damaged block is divided into many small ones.
-    return map(_join, coalesce(blocks, rows, lambda records: len(records.lines)))
+    return map(_join, coalesce(blocks, block_bytes, _weight))
+
+
+def _weight(records: Records) -> int:
+    return max(_BYTES_PER_ROW * (len(records.lines) + len(records.unreadable)), records.memory)
 
 
 def find_format(log: LogFile) -> str:

@@ -15,7 +15,16 @@ import pyarrow.json as arrow_json
 
 from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import FieldColumns, Records, UnreadableLine, decode_for_display, read_lines, text_blocks
+from pipeline.logs.records import (
+    LINE_BYTES,
+    FieldColumns,
+    Records,
+    UnreadableLine,
+    bounded_memory,
+    decode_for_display,
+    read_lines,
+    text_blocks,
+)
 
 _EXACT_FLOAT = 2.0**53
 _DEEPEST = 256
@@ -33,6 +42,7 @@ class JsonLines:
     """
 
     columns: FieldColumns
+    blank: bytes = b" \t\r\x0b\x0c"
 
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
@@ -74,7 +84,7 @@ class JsonLines:
 
     def line(self, line: bytes) -> list[str | None] | UnreadableLine | None:
         """Fields of one line in the order of `columns`; None for a blank line."""
-        if not line.strip():
+        if not line.strip(self.blank):
             return None
         try:
             text = line.decode("utf-8")
@@ -84,7 +94,7 @@ class JsonLines:
         if not isinstance(record, dict):
             return UnreadableLine("syntax", decode_for_display(line))
         values = {name: record.get(str(key)) for name, key in self.columns.items()}
-        if not all(value is None or isinstance(value, (str, bool, _Number)) for value in values.values()):
+        if not all(value is None or isinstance(value, (str, bool, bytes)) for value in values.values()):
             return UnreadableLine("syntax", decode_for_display(line))
         fields = [_as_field(name, value) for name, value in values.items()]
         if any("\ud800" <= character <= "\udfff" for field in fields for character in field or ""):
@@ -92,41 +102,37 @@ class JsonLines:
         return fields
 
 
-@dataclass(frozen=True)
-class _Number:
-    """A JSON number as written in the log."""
-
-    text: str
-
-    def is_decimal(self, name: str) -> bool:
-        """Whether a field of this name has the number as float64."""
-        return name == "rating" or (name == "timestamp" and not self.text.lstrip("-").isdigit())
+def _is_decimal(name: str, number: bytes) -> bool:
+    """Whether a field of this name has the number as float64."""
+    return name == "rating" or (name == "timestamp" and not number.lstrip(b"-").isdigit())
 
 
 def _arrow_type(name: str, value: Any) -> pa.DataType | None:
     if isinstance(value, str | bool):
         return pa.bool_() if isinstance(value, bool) else pa.string()
-    if isinstance(value, _Number):
-        return pa.float64() if value.is_decimal(name) else pa.int64()
+    if isinstance(value, bytes):
+        return pa.float64() if _is_decimal(name, value) else pa.int64()
     return None
 
 
-def _as_field(name: str, value: str | bool | _Number | None) -> str | None:
+def _as_field(name: str, value: str | bool | bytes | None) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, _Number):
+    if not isinstance(value, bytes):
         return value
-    if value.is_decimal(name) and abs(decimal := float(value.text)) < _EXACT_FLOAT:
+    if _is_decimal(name, value) and abs(decimal := float(value)) < _EXACT_FLOAT:
         text: str = pa.scalar(decimal).cast(pa.string()).as_py()
         return text
-    return value.text
+    return value.decode()
 
 
 def _parse(line: str) -> Any:
-    try:
-        return json.loads(line, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
-    except (ValueError, RecursionError):
-        return None
+    """The value of a line, numbers as they are written, in bytes; None where it is not JSON."""
+    with bounded_memory(line):
+        try:
+            return json.loads(line, parse_int=str.encode, parse_float=str.encode, parse_constant=str.encode)
+        except (ValueError, RecursionError):
+            return None
 
 
 def _may_be_too_deep(block: bytes, lines: int) -> bool:
@@ -164,8 +170,10 @@ def _as_text(columns: Mapping[str, pa.ChunkedArray]) -> Mapping[str, pa.Array] |
     return {name: single_array(column).cast(pa.string()) for name, column in columns.items()}
 
 
-def read_json_lines(log: LogFile, columns: FieldColumns, block_bytes: int) -> Iterator[Records]:
-    """Records of a JSON lines file.
+def read_json_lines(
+    log: LogFile, columns: FieldColumns, block_bytes: int, line_bytes: int = LINE_BYTES
+) -> Iterator[Records]:
+    """Records of a JSON lines file, whose lines have at most `line_bytes` bytes.
 
     Raises:
         LogError: a column is a position.
@@ -173,4 +181,4 @@ def read_json_lines(log: LogFile, columns: FieldColumns, block_bytes: int) -> It
     for name, column in columns.items():
         if isinstance(column, int):
             raise LogError(f"{log.path}: columns.{name} is {column}, must be a key's name in JSON lines")
-    yield from read_lines(text_blocks(log.path, block_bytes), JsonLines(columns), 1)
+    yield from read_lines(text_blocks(log.path, block_bytes, line_bytes), JsonLines(columns), 1, line_bytes)

@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.compute.dtypes import Longs, Mask
+from pipeline.compute.fan_out import bounded_ranges
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import FieldColumns, Records, column_error
+from pipeline.logs.records import LINE_BYTES, FieldColumns, Records, column_error, shorten_list
 
-_READABLE_TYPES = (
+_TEXT_TYPES = (
     pa.types.is_string,
     pa.types.is_large_string,
     pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
+_READABLE_TYPES = (
+    *_TEXT_TYPES,
     pa.types.is_integer,
     pa.types.is_floating,
     pa.types.is_decimal,
     pa.types.is_timestamp,
     pa.types.is_date,
     pa.types.is_null,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
     pa.types.is_boolean,
 )
 
 
-def read_parquet(log: LogFile, columns: FieldColumns, block_rows: int) -> Iterator[Records]:
+_BYTES_PER_ROW = 16
+"""Assumed size of a row of a block."""
+
+_BLOCKS_IN_MEMORY = 4
+"""Text that is decoded at once, in blocks: rows may be longer than assumed."""
+
+
+def read_parquet(
+    log: LogFile, columns: FieldColumns, block_bytes: int, line_bytes: int = LINE_BYTES
+) -> Iterator[Records]:
     """Records of a Parquet file, numbers and times as text.
+
+    A small file may stand for much text, if its dictionary has long values. Then its columns are read with their
+    dictionary, which takes more time, and become text only once the rows of a block are chosen.
 
     Args:
         log: the file.
         columns: fields to read.
-        block_rows: rows read at a time.
+        block_bytes: size of a block. A page of the file is read as a whole.
+        line_bytes: longest readable row, the text of all its fields.
 
     Raises:
         LogError: the file is damaged, lacks a column, or a column holds neither text, numbers, times nor booleans.
     """
     try:
-        with pq.ParquetFile(log.path, page_checksum_verification=True, memory_map=True) as file:
+        with _open(log) as file:
             names = {name: _column_name(log, name, column, file.schema_arrow) for name, column in columns.items()}
+            wanted = list(dict.fromkeys(names.values()))
+            text = [name for name in wanted if _is_text(file.schema_arrow.field(name).type)]
+            rows = _batch_rows(file, wanted, block_bytes)
+        has_long = rows * _longest_text(log, text) > _BLOCKS_IN_MEMORY**2 * block_bytes
+        with _open(log, text if has_long else []) as file:
             first = 1
-            for batch in file.iter_batches(block_rows, columns=list(dict.fromkeys(names.values())), use_threads=False):
-                yield _build_records(batch, names, first)
+            for batch in file.iter_batches(rows, columns=wanted, use_threads=False):
+                yield from _divide(batch, names, first, block_bytes, line_bytes)
                 first += batch.num_rows
     except (OSError, pa.ArrowInvalid) as error:
         raise LogError(f"{log.path} cannot be read: {error}; copy it again") from error
@@ -56,7 +79,7 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
             raise column_error(log, name, column, f"a position from 0 to {len(schema) - 1}")
         column = str(schema.names[column])
     if schema.names.count(column) != 1:
-        raise column_error(log, name, column, f"one of {', '.join(schema.names)}, occurring once")
+        raise column_error(log, name, column, f"one of {shorten_list(schema.names)}, occurring once")
     type_ = schema.field(column).type
     inner = type_.value_type if pa.types.is_dictionary(type_) else type_
     if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):
@@ -64,16 +87,76 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
     return column
 
 
-def _build_records(batch: pa.RecordBatch, names: dict[str, str], first: int) -> Records:
-    lines = pa.array(np.arange(first, first + batch.num_rows))
+def _open(log: LogFile, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        log.path, page_checksum_verification=True, memory_map=True, read_dictionary=list(read_dictionary)
+    )
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return any(is_type(type_) for is_type in _TEXT_TYPES)
+
+
+def _batch_rows(file: pq.ParquetFile, columns: Sequence[str], block_bytes: int) -> int:
+    """Rows to read at once: no more than their size in the file allows in any row group."""
+    rows = block_bytes // _BYTES_PER_ROW
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        chunks = (group.column(index) for index in range(group.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+        rows = min(rows, _BLOCKS_IN_MEMORY * block_bytes * group.num_rows // max(size, 1))
+    return max(rows, 1)
+
+
+def _longest_text(log: LogFile, columns: Sequence[str]) -> int:
+    """The longest texts of the columns' dictionaries, added up; those are all read with the first row of a group."""
+    longest = 0
+    with _open(log, columns) as file:
+        for number in range(file.metadata.num_row_groups if columns else 0):
+            for batch in file.iter_batches(1, row_groups=[number], columns=columns, use_threads=False):
+                lengths = (pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in batch.columns)
+                longest = max(longest, sum(lengths))
+                break
+    return longest
+
+
+def _divide(
+    batch: pa.RecordBatch, names: Mapping[str, str], first: int, block_bytes: int, line_bytes: int
+) -> Iterator[Records]:
+    """Records of at most `_BLOCKS_IN_MEMORY` times `block_bytes` of text each, or of one row."""
+    sizes = sum((_text_lengths(batch.column(name)) for name in set(names.values())), np.zeros(batch.num_rows, np.int64))
+    for rows in bounded_ranges(sizes, _BLOCKS_IN_MEMORY * block_bytes):
+        lines = np.arange(first + rows.start, first + rows.stop)
+        yield _build_records(
+            batch.slice(rows.start, len(rows)), names, lines, sizes[rows.start : rows.stop] > line_bytes
+        )
+
+
+def _text_lengths(values: pa.Array) -> Longs:
+    """int64 [rows], bytes of text; 0 for other types, whose values are all short."""
+    if pa.types.is_dictionary(values.type):
+        lengths = pc.binary_length(values.dictionary).take(values.indices) if _is_text(values.type.value_type) else None
+    else:
+        lengths = pc.binary_length(values) if _is_text(values.type) else None
+    if lengths is None:
+        return np.zeros(len(values), np.int64)
+    sizes: Longs = lengths.fill_null(0).to_numpy().astype(np.int64)
+    return sizes
+
+
+def _build_records(batch: pa.RecordBatch, names: Mapping[str, str], lines: Longs, is_long: Mask) -> Records:
+    unreadable = [(line, "length", "") for line in lines[is_long].tolist()]
+    if unreadable:
+        batch, lines = batch.filter(pa.array(~is_long)), lines[~is_long]
     fields, good = {}, pa.repeat(True, batch.num_rows)
     for name, column in names.items():
         text = _as_binary(batch.column(column))
         is_utf8 = _are_utf8(text)
         good = pc.and_(good, is_utf8)
         fields[name] = pc.if_else(is_utf8, text, None).cast(pa.string())
-    unreadable = [(line.as_py(), "undecodable", "") for line in lines.filter(pc.invert(good))]
-    return Records({n: v.filter(good) for n, v in fields.items()}, lines.filter(good), unreadable)
+    numbers = pa.array(lines)
+    unreadable += [(line, "undecodable", "") for line in numbers.filter(pc.invert(good)).to_pylist()]
+    return Records({n: v.filter(good) for n, v in fields.items()}, numbers.filter(good), sorted(unreadable))
 
 
 def _as_binary(values: pa.Array) -> pa.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import pyarrow as pa
 from data_contracts.contracts import NEIGHBOURS
 from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, NeighboursSettings
-from data_contracts.store.files import flush, write_atomically, write_checked
+from data_contracts.store.files import flush, write_checked
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Ints
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.compute.method_choice import MethodChoice
 from pipeline.compute.rows import CsrRows
+from pipeline.compute.scratch import read_report, write_reports
 from pipeline.graph import DomainGraph
 from pipeline.neighbours.fitted import check_memory, fit_rows
 from pipeline.neighbours.item_weights import ItemWeights
@@ -147,9 +147,9 @@ class NeighbourCounts:
 
 def write_chunk(chunk: NeighbourChunk) -> NeighbourCounts:
     """Write the rows of a chunk, unless an earlier attempt finished it."""
-    report = chunk.path.with_suffix(".json")
-    if report.exists():
-        return NeighbourCounts(**json.loads(report.read_text()))
+    report_path = chunk.path.with_suffix(".json")
+    if report := read_report(report_path):
+        return NeighbourCounts(**report)
     items, rows = chunk.computation.rows(chunk.positions)
     offsets = pa.array(rows.indptr.astype(np.int32))
     table = pa.table(
@@ -163,5 +163,5 @@ def write_chunk(chunk: NeighbourChunk) -> NeighbourCounts:
     write_checked(NEIGHBOURS, table, chunk.path, f"neighbours of {chunk.computation.domain or 'all domains'}")
     flush(chunk.path)
     counts = NeighbourCounts(items.size, int(np.count_nonzero(np.diff(rows.indptr))), rows.indices.size)
-    write_atomically({report: json.dumps(asdict(counts)).encode()})
+    write_reports({report_path: (asdict(counts), [chunk.path])})
     return counts

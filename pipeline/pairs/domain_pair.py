@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.seeding import name_seed
 from data_contracts.settings import PairsSettings
 from data_contracts.statistics import PairCoverage
-from data_contracts.store.files import flush_all, write_atomically, write_checked
+from data_contracts.store.files import flush_all, write_checked
 from pipeline.compute.array_folder import ArrayFolder, DiskArrays, MemoryArrays
 from pipeline.compute.dtypes import Ints, Longs
+from pipeline.compute.scratch import write_reports
 from pipeline.graph import DomainNodes
 from pipeline.pairs.domain_vectors import (
     DistinctRows,
@@ -211,17 +211,16 @@ def align_small_pairs(pairs: Sequence[StoredDomainPair]) -> None:
 
 
 def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, DirectedTables]]) -> None:
-    reports, written = {}, []
+    reports: dict[Path, tuple[list[PairCoverage], list[Path]]] = {}
     for pair, tables in aligned:
         pair.folder.path.mkdir(parents=True, exist_ok=True)
         for source, (table, _) in enumerate(tables):
             names = pair.domains[source], pair.domains[1 - source]
             write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(names)}")
-            written.append(pair.table_path(source))
         coverage = [row for _, by_kind in tables for row in by_kind]
-        reports[pair.report_path] = json.dumps(coverage).encode()
-    flush_all(written)
-    write_atomically(reports)
+        reports[pair.report_path] = coverage, [pair.table_path(source) for source in (0, 1)]
+    flush_all([path for _, paths in reports.values() for path in paths])
+    write_reports(reports)
 
 
 def _range_of_kind(kind: str, nodes: DomainNodes) -> slice:

@@ -30,7 +30,7 @@ class RawLogs:
 
     def __init__(self, folder: Path) -> None:
         self.logs, self.store = folder / "logs", Store(folder / "store")
-        self.logs.mkdir()
+        self.logs.mkdir(exist_ok=True)
 
     def put(self, name: str, content: str | bytes) -> None:
         path = self.logs / name

@@ -251,9 +251,13 @@ def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path:
         return set(build_search([RunSpec(toml(tmp_path, f"[train]\n{train}"))]).space)
 
     plain = searched("")
-    assert searched('objective = "softmax"') - plain == {"train.temperature", "train.negatives"}
+    squared = {"train.negative_weight", "train.negatives"}
+    assert plain > {"train.objective", *squared}
+    assert searched('objective = "softmax"') - plain == {"train.temperature"}
+    assert plain - searched('objective = "softmax"') == {"train.objective", "train.negative_weight"}
     assert searched("contrast = 0.2") - plain == {"train.contrast", "train.contrast_noise"}
-    assert searched('objective = "squared"') - plain == {"train.negative_weight", "train.negatives"}
+    assert searched('objective = "squared"') == plain
+    assert searched('backbone = "mf"\nobjective = "squared"') - searched('backbone = "mf"') == squared
     assert searched('model = "ials"\nobjective = "softmax"\ncontrast = 0.2') == searched('model = "ials"')
 
 

@@ -16,12 +16,24 @@ from raw_logs import ALL_TRAIN, BY_PATH, CSV, GIVEN, JSON, PAIR, parquet, source
 from raw_logs import RawLogs as World
 
 from data_contracts.contracts import INTERACTIONS, REJECTS
-from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.settings import (
+    Columns,
+    ComputeSettings,
+    GraphSettings,
+    IngestSettings,
+    LogSource,
+    PairsSettings,
+    ReachSettings,
+    SplitSettings,
+)
 from data_contracts.store.store import Store
+from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest import rejects as rejects_module
 from pipeline.ingest import stage as ingest_stage
 from pipeline.ingest.stage import ingest, ingest_inputs
 from pipeline.logs.discovery import LogError, find_logs
+from pipeline.pairs.stage import pair_domains
+from pipeline.reach.stage import compute_reach
 
 
 @pytest.fixture
@@ -33,6 +45,28 @@ def test_no_domain_is_called_as_the_mean_over_domains_is(world: World) -> None:
     world.put("a.csv", "user_id,item_id\nu,i\n")
     with pytest.raises(LogError, match="a domain is called 'macro', must not be"):
         world.ingest(source("a.csv", domain="macro"))
+
+
+@pytest.mark.parametrize(("name", "encoded"), [("a" * 242, 242), ("市" * 27, 243), ("a/" * 61, 244)])
+def test_domains_whose_names_fit_no_folder_are_refused(world: World, name: str, encoded: int) -> None:
+    world.put("a.csv", f"user_id,item_id,d\nu,i,{name}\nu,j,ok\n")
+    with pytest.raises(LogError, match=f"whose name has {encoded} bytes when .* must have at most 241; shorten it"):
+        world.ingest(source("a.csv", domain=None, columns=Columns(domain="d")))
+
+
+@pytest.mark.parametrize("name", ["a" * 241, "市" * 26 + "a" * 7])
+def test_the_longest_domain_names_go_through_all_stages(world: World, name: str) -> None:
+    """Up to the pairs, whose folders have the longest names."""
+    lines = [f"u{n * 7 % 20},i{n * 3 % 15},{name[: len(name) - n % 2]}" for n in range(100)]
+    world.put("a.csv", "\n".join(["user_id,item_id,d", *lines]) + "\n")
+    made = world.ingest(source("a.csv", domain=None, columns=Columns(domain="d")), split=SplitSettings())
+    compute = ComputeSettings(threads=1)
+    parents = {"interactions": made["interactions"]}
+    parents["nodes"] = number_nodes(world.store, GraphSettings(), parents, compute)
+    parents["graph"] = build_graph(world.store, GraphSettings(), parents, compute)
+    parents["reach"] = compute_reach(world.store, ReachSettings(), parents, compute)
+    pairs = pair_domains(world.store, PairsSettings(), parents, compute)
+    assert {row["target_domain"] for row in pairs.partitions()} == {name, name[:-1]}
 
 
 def test_numbers_are_ranks_among_all_domains_in_byte_order(world: World) -> None:

@@ -28,6 +28,10 @@ class OnlyLines:
     def columns(self) -> Any:
         return self.form.columns
 
+    @property
+    def blank(self) -> bytes:
+        return self.form.blank
+
     def block(self, block: bytes, lines: int) -> Mapping[str, pa.Array] | None:
         return None
 
