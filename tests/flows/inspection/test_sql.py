@@ -75,7 +75,7 @@ def test_a_query_reads_only_the_artifacts_that_it_names_and_counts_every_row_of_
     ("name", "content"),
     [
         ("prices.csv", b"item,price\n0042,1.5\n7,2\n"),
-        ("prices.tsv.gz", gzip.compress(b"item\tprice\n0042\t1.5\n7\t2\n")),
+        ("prices.tsv.gz", gzip.compress(b"item\tprice\n0042\t1.5\n7\t2\n", mtime=0)),
         ("prices.jsonl", b'{"item": "0042", "price": "1.5"}\n{"item": "7", "price": "2"}\n'),
         ("prices.parquet", None),
     ],
