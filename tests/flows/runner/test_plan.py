@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 from fake_stages import ALL, Stages, load_run_config, stages
 
 from flows.config.run_config import load_config
 from flows.runner.execute import is_finished, make_step, run_stages, stages_needed
-from flows.runner.plan import make_plan
+from flows.runner.plan import make_plan, recorded_logs
 
 __all__ = ["stages"]
 
@@ -141,3 +143,17 @@ def test_a_stage_that_disagrees_with_its_plan_is_found_out(tmp_path, stages: Sta
 def test_a_step_without_its_parents_is_refused(tmp_path, stages: Stages):
     with pytest.raises(RuntimeError, match="graph: its parents interactions, nodes must exist"):
         make_step(make_plan(load_run_config(tmp_path)), "graph")
+
+
+@pytest.mark.parametrize(("cold", "expected"), [("drop", ()), ("keep", None)])
+def test_a_record_without_a_newer_setting_of_ingest_has_its_default(tmp_path, stages: Stages, cold, expected):
+    config = load_run_config(tmp_path)
+    recorded = config.model_dump(mode="json")
+    del recorded["ingest"]["line_bytes_at_most"]
+    recorded["ingest"]["cold"] = cold
+    keys = {"rejects": ("rejects", "a"), "interactions": ("interactions", "b")}
+    store = SimpleNamespace(
+        record=lambda name: SimpleNamespace(config=recorded, artifacts=keys, log_versions={}),
+        find=lambda contract, key: SimpleNamespace(manifest=SimpleNamespace(settings={"files": []})),
+    )
+    assert recorded_logs(config, store) == expected
