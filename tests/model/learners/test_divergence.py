@@ -6,6 +6,7 @@ import torch
 from tiny_world import Tiny, seeded
 
 from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.store.digests import file_digest
 from data_contracts.train_settings import TrainSettings
 from model.baselines.two_tower import TwoTower
 from model.edda.alignment import AlignmentBatch
@@ -128,6 +129,7 @@ def test_a_state_with_tables_that_are_no_numbers_is_not_gone_on_from(
     state = torch.load(path, weights_only=True)
     state["learner"]["tensors"]["inter"][1, 2] = torch.nan
     torch.save(state, path)
+    path.with_suffix(".sha256").write_text(file_digest(path))
     with pytest.raises(DivergedError, match=r"inter of epoch 2 in .* holds nan, .*; delete that folder"):
         fitted(tiny_world)
 
