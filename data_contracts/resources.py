@@ -11,6 +11,10 @@ from contextlib import contextmanager
 import psutil
 
 
+class MemoryLimitError(ValueError):
+    """Work would take more memory than `compute.memory_mib` allows; nothing was begun."""
+
+
 @contextmanager
 def resident_memory(interval_seconds: float = 0.05) -> Iterator[Callable[[], int]]:
     """Watch the process's resident size until the block ends; the yielded function returns the largest seen, in MiB.

@@ -53,9 +53,12 @@ class TrainSettings(Settings):
     negatives: int = Field(8, ge=1)
     """Negatives a positive is compared with: one of its own, as in [EDDA], and others' of its batch; hundreds suit
     softmax and sl@k."""
-    objective: Literal["bpr", "softmax", "sl@k"] = "bpr"
-    """Ranking loss; bpr: pairwise, of dot products [EDDA]; softmax: over a positive and its negatives, of cosines;
-    sl@k: the same, each positive weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    objective: Literal["bpr", "squared", "softmax", "sl@k"] = "bpr"
+    """Ranking loss; bpr: pairwise, of dot products [EDDA]; squared: squared errors of dot products, 1 expected of
+    positives, 0 of negatives; softmax: over a positive and its negatives, of cosines; sl@k: the same, each positive
+    weighed by how near it is to its user's 20 best items. Cosines are also served."""
+    negative_weight: float = Field(10.0, gt=0.0)
+    """squared: weight of the mean squared error of a positive's negatives, where that of the positive is 1."""
     temperature: float = Field(0.15, gt=0.0)
     """softmax, sl@k: what cosines are divided by."""
     weight_temperature: float = Field(1.0, gt=0.0)
@@ -147,6 +150,11 @@ class TrainSettings(Settings):
     @property
     def ranks_by_cosine(self) -> bool:
         """The model is trained on cosines, so that its final vectors have length 1."""
+        return self.objective in {"softmax", "sl@k"} and "objective" not in _NOT_READ[self.model]
+
+    @property
+    def shares_negatives(self) -> bool:
+        """Groups of a batch's positives share all of their negatives, of which there may be hundreds."""
         return self.objective != "bpr" and "objective" not in _NOT_READ[self.model]
 
     def keyed(self) -> dict[str, Any]:
@@ -177,7 +185,7 @@ _EDDA_KEYS = {
     "intra_width",
 }
 _GRAPH_KEYS = {"layers", "edge_dropout", "engine"}
-_OBJECTIVE_KEYS = {"objective", "temperature", "weight_temperature"}
+_OBJECTIVE_KEYS = {"objective", "negative_weight", "temperature", "weight_temperature"}
 _GRADIENT_DESCENT_KEYS = {"initial_spread", "batch_size", "negatives", "order", "learning_rate", *_OBJECTIVE_KEYS}
 _IALS_KEYS = {"confidence", "frequency_exponent"}
 _LEARNING_KEYS = {
@@ -204,7 +212,12 @@ _NOT_READ: Mapping[ModelName, set[str]] = {
 }
 """Keys of [train] that a model does not read; all other keys enter the checkpoint's key."""
 
-_NOT_READ_BY_OBJECTIVE = {"bpr": _OBJECTIVE_KEYS, "softmax": {"weight_temperature"}, "sl@k": set[str]()}
+_NOT_READ_BY_OBJECTIVE = {
+    "bpr": _OBJECTIVE_KEYS,
+    "squared": {"temperature", "weight_temperature"},
+    "softmax": {"negative_weight", "weight_temperature"},
+    "sl@k": {"negative_weight"},
+}
 """Keys of [train] that an objective does not read."""
 
 

@@ -282,7 +282,14 @@ def make_world(
 
 
 def world_logs(world: Artifact) -> tuple[LogSource, ...]:
-    """The sources of a world's logs; their paths contain the domain."""
+    """The sources of a world's logs; their paths contain the domain.
+
+    Raises:
+        OSError: a log is missing or damaged.
+    """
+    for entry in world.manifest.files:
+        if entry.rows is None:
+            world.checked(entry.path)
     folder = glob.escape((world.path / "logs").absolute().as_posix())
     return (
         LogSource(

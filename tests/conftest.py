@@ -52,3 +52,11 @@ def cluster() -> Iterator[LocalCluster]:
         n_workers=3, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", scheduler_kwargs=silent
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is computed about files of tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDDA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

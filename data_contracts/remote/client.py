@@ -7,7 +7,6 @@ another machine has just written are seen.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,12 +37,6 @@ class RemoteFile:
 def is_remote(location: str) -> bool:
     """The location is an address, not a path."""
     return "://" in location
-
-
-def cache_folder() -> Path:
-    """Folder for copies of remote files: `$EDDA_CACHE`, else `edda-recsys` in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EDDA_CACHE") or Path(cache) / "edda-recsys").absolute()
 
 
 class Remote:

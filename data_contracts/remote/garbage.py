@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from data_contracts.remote.client import Remote, RemoteFile
-from data_contracts.store.artifact import MANIFEST
 from data_contracts.store.garbage import Garbage, is_keyed, parent_keys, parse_manifest, with_parents
+from data_contracts.store.manifest import MANIFEST
 from data_contracts.store.runs import RunRecord
 
 GRACE = timedelta(days=7)

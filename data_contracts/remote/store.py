@@ -22,17 +22,17 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from pydantic import ValidationError
-
 from data_contracts.contracts import CONTRACTS
-from data_contracts.remote.client import Remote, cache_folder
+from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
 from data_contracts.remote.run_lock import hold_run_lock
 from data_contracts.schema import Contract
-from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry, Manifest
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.digests import cache_folder, file_digest
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import file_digest, flush_all
+from data_contracts.store.files import flush_all
 from data_contracts.store.garbage import Garbage
+from data_contracts.store.manifest import MANIFEST, FileEntry, Manifest
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 
@@ -154,7 +154,7 @@ class RemoteStore(Store):
         names = {folder / entry.path: f"{_folder(artifact)}/{writer}/{entry.path}" for entry in manifest.files}
         log.info("%s: uploading %s to %s", manifest.contract, _format_size(manifest), self)
         self.remote.upload(names)
-        content = remote_manifest.model_dump_json(indent=2).encode()
+        content = remote_manifest.as_json()
         if self.remote.create(f"{_folder(artifact)}/{MANIFEST}", content):
             return True
         if self._find_manifest(artifact) == remote_manifest:  # written before a lost response made the client retry
@@ -188,10 +188,9 @@ class RemoteStore(Store):
             if content is None:
                 return None
             try:
-                self._published[folder] = Manifest.model_validate_json(content)
-            except ValidationError as error:
-                problem = error.errors()[0]["msg"]
-                raise self._damage_error(artifact, f"{MANIFEST}: {problem}") from error
+                self._published[folder] = Manifest.parse(content)
+            except ValueError as error:
+                raise self._damage_error(artifact, f"{MANIFEST}: {error}") from error
         return self._published[folder]
 
     def _damage_error(self, artifact: Artifact, problem: str) -> OSError:

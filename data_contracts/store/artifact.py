@@ -2,63 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
+from data_contracts.store.digests import DigestCache, file_digest
 from data_contracts.store.files import (
     READ_ERRORS,
     damaged_file_error,
-    file_digest,
+    is_plain_file,
+    open_parquet,
     parse_partition,
     partition_folder,
     read_rows,
 )
+from data_contracts.store.manifest import MANIFEST, FileEntry, Manifest, require_key
 
-MANIFEST = "manifest.json"
 S = TypeVar("S")
-
-
-class FileEntry(BaseModel):
-    """One file of an artifact: its path in the folder, its size in bytes, the hash of its content, and its rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    size: int
-    sha256: str
-    rows: int | None = None
-
-
-class Manifest(BaseModel):
-    """What an artifact holds and how it was made. It is written last: a folder without it is no artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    contract: str
-    version: int
-    key: str
-    settings: dict[str, Any]
-    parents: dict[str, str]
-    files: tuple[FileEntry, ...]
-    rows: int
-    statistics: dict[str, Any]
-    made: dict[str, Any]
-
-
-def artifact_key(contract: Contract, settings: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """Digest of all that the content depends on: contract and version, the stage's settings, the parents' keys."""
-    text = json.dumps([contract.name, contract.version, settings, parents], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class Origin(Protocol):
@@ -114,6 +83,7 @@ class Artifact:
 
         Raises:
             ValueError: the artifact follows another version of the contract than this program knows.
+            OSError: it is damaged, or another artifact's.
         """
         manifest = self._manifest()
         if manifest.version != self.contract.version:
@@ -121,6 +91,8 @@ class Artifact:
                 f"{self.address}: contract version of {self.contract.name} is {manifest.version}, must be "
                 f"{self.contract.version}; run its TOML file again, or read it with edda {manifest.made.get('edda')}"
             )
+        with self._named_damage():
+            require_key(manifest.model_dump(exclude={"files", "statistics", "made"}))
         return manifest
 
     @property
@@ -131,9 +103,21 @@ class Artifact:
         return False
 
     def _manifest(self) -> Manifest:
-        if self.origin is not None and not self.is_local:
-            return self.origin.manifest(self)
-        return Manifest.model_validate_json((self.folder / MANIFEST).read_bytes())
+        with self._named_damage():
+            if self.origin is not None and not self.is_local:
+                manifest = self.origin.manifest(self)
+            else:
+                manifest = Manifest.parse((self.folder / MANIFEST).read_bytes())
+            manifest.require_identity(self.contract.name, self.folder.name)
+        return manifest
+
+    @contextmanager
+    def _named_damage(self) -> Iterator[None]:
+        """Add the manifest's path and a remedy to what is wrong with it."""
+        try:
+            yield
+        except ValueError as error:
+            raise damaged_file_error(self.folder / MANIFEST, self.address, error) from error
 
     @property
     def key(self) -> str:
@@ -155,16 +139,66 @@ class Artifact:
         return cast(S, self.manifest.statistics)
 
     def require_sizes(self) -> None:
-        """Compare the files' sizes with the manifest's.
+        """Check that the files are plain files inside the folder, with the sizes that the manifest says.
 
         Raises:
-            OSError: a file is missing or has another size.
+            OSError: a file is missing, a link or none, or has another size.
         """
-        for entry in self.manifest.files:
-            path = self.path / entry.path
-            size = path.stat().st_size if path.exists() else None
+        for folder in {parent for name in self._entries for parent in PurePosixPath(name).parents}:
+            if folder.parts and (self.path / folder).is_symlink():
+                raise damaged_file_error(self.path / folder, self.folder, "it is a link, must be a folder")
+        for name, entry in self._entries.items():
+            path = self.path / name
+            size = path.lstat().st_size if os.path.lexists(path) else None
+            if size is not None and not is_plain_file(path):
+                raise damaged_file_error(path, self.folder, "it is no plain file")
             if size != entry.size:
                 raise OSError(f"{path}: size is {size}, must be {entry.size}; delete {self.folder} to make it again")
+
+    def checked(self, file: str | Path) -> Path:
+        """The path of a file to open. Its bytes are those that the manifest names; see `DigestCache` for the cost.
+
+        Args:
+            file: its path, or as text its name in the folder.
+
+        Raises:
+            OSError: it is missing or damaged, or the manifest does not name it.
+        """
+        folder = self.path
+        path = file if isinstance(file, Path) else folder / file
+        expected = self.entry(path).sha256
+        if os.path.lexists(path) and not is_plain_file(path):
+            raise damaged_file_error(path, self.folder, "it is no plain file")
+        try:
+            digest = self._digests.digest(self._name(path))
+        except OSError as error:
+            raise damaged_file_error(path, self.folder, error.strerror or error) from error
+        if digest != expected:
+            raise damaged_file_error(path, self.folder, f"sha256 is {digest}, must be {expected}")
+        return path
+
+    def entry(self, file: Path) -> FileEntry:
+        """What the manifest says of a file.
+
+        Raises:
+            OSError: nothing.
+        """
+        name = self._name(file)
+        if name not in self._entries:
+            raise damaged_file_error(file, self.folder, f"{MANIFEST} does not name it")
+        return self._entries[name]
+
+    def read_json(self, name: str) -> Any:
+        """The value in a JSON file.
+
+        Raises:
+            OSError: the file is missing or damaged.
+        """
+        path = self.checked(name)
+        try:
+            return json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise damaged_file_error(path, self.folder, error) from error
 
     def partitions(self) -> list[dict[str, str]]:
         """The distinct partition values, in path order; one empty mapping if the contract has no partitions."""
@@ -180,7 +214,7 @@ class Artifact:
         return sorted(self.path / path for path in paths)
 
     def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
-        """Read the rows of the matching partitions; page checksums and the contract are checked.
+        """Read the rows of the matching partitions; digests, page checksums and the contract are checked.
 
         Args:
             columns: names to return, partition columns among them; all by default.
@@ -215,7 +249,10 @@ class Artifact:
             return by_name[reference.contract].read(reference.read_columns, **dict(partition))
 
         for path in self.files():
-            broken += violations(self.contract, read_rows(path), self._label(path))
+            table, expected = read_rows(path), self.entry(path).rows
+            if table.num_rows != expected:
+                broken.append(Violation(self._label(path), "rows", None, str(table.num_rows), str(expected)))
+            broken += violations(self.contract, table, self._label(path))
             partition = parse_partition(path.relative_to(self.path).as_posix())
             for reference in self.contract.references:
                 if reference.contract in by_name and not broken:
@@ -235,15 +272,22 @@ class Artifact:
             path = self.path / entry.path
             if not path.exists():
                 yield Violation(self._label(path), "file", None, "missing", "present")
+            elif not is_plain_file(path):
+                yield Violation(self._label(path), "file", None, "a link or a device", "a plain file")
             elif (digest := file_digest(path)) != entry.sha256:
                 yield Violation(self._label(path), "sha256", None, digest, entry.sha256)
+        named = {self.path / name for name in (*self._entries, MANIFEST)}
+        for path in sorted(set(self.path.rglob("[!.]*")) - named):
+            if not path.is_dir():
+                yield Violation(self._label(path), "file", None, "present", f"absent, as {MANIFEST} does not name it")
 
     def _read_file(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
         schema = self._schema(columns)
         partition = parse_partition(path.relative_to(self.path).as_posix())
         in_file = None if columns is None else [name for name in columns if name not in partition]
+        self.checked(path)
         try:
-            table = read_rows(path, in_file)
+            table = read_rows(path, in_file, self.entry(path).rows)
             if in_file is None:
                 check_table(self.contract, table, self._label(path))
         except READ_ERRORS as error:
@@ -261,6 +305,14 @@ class Artifact:
         return pa.schema([pa.field(name, types[name].type) for name in wanted])
 
     @cached_property
+    def _digests(self) -> DigestCache:
+        return DigestCache(self.folder)
+
+    @cached_property
+    def _entries(self) -> dict[str, FileEntry]:
+        return {entry.path: entry for entry in self.manifest.files}
+
+    @cached_property
     def _paths(self) -> dict[tuple[tuple[str, str], ...], list[str]]:
         """Paths of the Parquet files by partition, parsed only once: sixty domains have 3,540 pairs."""
         paths: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -268,6 +320,9 @@ class Artifact:
             if entry.rows is not None:
                 paths.setdefault(tuple(parse_partition(entry.path).items()), []).append(entry.path)
         return paths
+
+    def _name(self, path: Path) -> str:
+        return path.absolute().relative_to(self.folder.absolute()).as_posix()
 
     def _label(self, path: Path) -> str:
         return f"{self.contract.name}/{path.relative_to(self.path).as_posix()}"
@@ -287,8 +342,9 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
     """
     schema = pa.schema([field for field in artifact.contract.file_schema if field.name in columns])
     for path in artifact.files(**partition):
+        artifact.checked(path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with open_parquet(path, artifact.entry(path).rows) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
         except READ_ERRORS as error:

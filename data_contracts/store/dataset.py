@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import parse_partition
+from data_contracts.store.files import damaged_file_error, parse_partition
 
 PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -41,7 +42,11 @@ class ArtifactDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has
             OSError: a file is missing or damaged.
         """
         try:
-            self._artifact.require_sizes()
+            for fragment in self.get_fragments(options.get("filter")):
+                path = self._artifact.checked(Path(fragment.path))
+                if fragment.metadata.num_rows != (rows := self._artifact.entry(path).rows):
+                    problem = f"it has {fragment.metadata.num_rows} rows, must have {rows} by its manifest"
+                    raise damaged_file_error(path, self._artifact.folder, problem)
         except OSError as error:
             self.error = error
             raise

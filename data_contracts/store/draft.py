@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.schema import Contract
-from data_contracts.store.artifact import FileEntry, Manifest
-from data_contracts.store.files import file_digest, flush_all, partition_folder, write_checked
+from data_contracts.store.digests import file_digest
+from data_contracts.store.files import flush_all, partition_folder, write_checked
+from data_contracts.store.manifest import FileEntry, Manifest
 
 
 class Draft:

@@ -1,13 +1,14 @@
-"""Files of an artifact: partition folders, digests, Parquet read with checks, and files written atomically."""
+"""Files of an artifact: partition folders, Parquet read with checks, and files written atomically."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -34,13 +35,29 @@ def parse_partition(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in pairs}
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def is_plain_file(path: Path) -> bool:
+    """It is a file and no link, so that opening it neither waits nor leads elsewhere."""
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+@contextmanager
+def open_parquet(path: Path, rows: int | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file whose page checksums are verified when it is read.
+
+    Args:
+        path: the file.
+        rows: how many it must have, by its artifact's manifest; None if there is none.
+
+    Raises:
+        READ_ERRORS: the file is missing or damaged.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if rows is not None and file.metadata.num_rows != rows:
+            raise pa.ArrowInvalid(f"it has {file.metadata.num_rows} rows, must have {rows} by its manifest")
+        yield file
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None, rows: int | None = None) -> pa.Table:
     """Read the rows of one file and verify page checksums.
 
     `pq.read_table` makes a data set of each file, which takes longer than reading a small one.
@@ -48,18 +65,20 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Args:
         path: the file.
         columns: names to return, in this order; all by default.
+        rows: as for `open_parquet`.
 
     Raises:
         READ_ERRORS: the file is missing or damaged.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_parquet(path, rows) as file:
         table = file.read(columns)
     return table if columns is None else table.select(columns)
 
 
-def damaged_file_error(path: Path, folder: Path, error: Exception) -> OSError:
-    """The error to raise for a file that cannot be read, of the artifact in a folder."""
-    return OSError(f"{path} is damaged: {error}; delete {folder} to make it again")
+def damaged_file_error(path: Path, folder: Path | str, error: Exception | str) -> OSError:
+    """The error to raise for a file that cannot be read, of the artifact in a folder; one line."""
+    problem = "; ".join(str(error).splitlines())
+    return OSError(f"{path} is damaged: {problem}; delete {folder} to make it again")
 
 
 def neighbours_file(domain: str) -> str:

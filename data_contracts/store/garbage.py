@@ -14,8 +14,6 @@ work, on this machine or on another that sees the folder:
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,9 +23,10 @@ from typing import Any
 from filelock import FileLock
 
 from data_contracts.contracts import BEFORE, CONTRACTS
-from data_contracts.store.artifact import MANIFEST
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
+from data_contracts.store.digests import DigestCache
 from data_contracts.store.files import require_writable
+from data_contracts.store.manifest import MANIFEST, is_key, load_manifest, require_key
 from data_contracts.store.runs import RunRecord
 
 
@@ -83,6 +82,8 @@ def collect_garbage(root: Path) -> list[Garbage]:
                 (root / folder.path).rename(aside / folder.path)
         if aside.exists():
             shutil.rmtree(aside)
+        for folder in garbage:
+            DigestCache(root / folder.path).forget()
     return garbage
 
 
@@ -118,7 +119,7 @@ def _keyed_folders(folder: Path) -> list[Path]:
 
 def is_keyed(path: PurePath) -> bool:
     """The path is that of an artifact's folder in a store: `<contract>/<key>`."""
-    return re.fullmatch("[0-9a-f]{20}", path.name) is not None and path.parent.as_posix() in CONTRACTS
+    return is_key(path.name) and path.parent.as_posix() in CONTRACTS
 
 
 def _recorded_keys(root: Path) -> set[str]:
@@ -163,7 +164,8 @@ def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
         ValueError: it is damaged, so it is unknown what must stay.
     """
     try:
-        manifest: dict[str, Any] = json.loads(content)
+        manifest = load_manifest(content)
+        require_key(manifest)
     except ValueError as error:
         folder = address.rpartition("/")[0]
         raise ValueError(f"{address} is damaged: {error}; delete {folder}, what it refers to may then go") from error

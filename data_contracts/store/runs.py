@@ -7,12 +7,14 @@ has made so far.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import DIGEST, first_problem, json_digest, load_object, require_digest
 
 
 class Cost(BaseModel):
@@ -77,17 +79,20 @@ class RunRecord(BaseModel):
             ValueError: it is damaged.
         """
         try:
-            return cls.model_validate_json(content)
-        except ValidationError as error:
-            first, folder = error.errors()[0], address.rpartition("/")[0]
-            problem = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
+            record = load_object(content)
+            require_digest(record, record)
+            return cls.model_validate(record)
+        except ValueError as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else error
+            folder = address.rpartition("/")[0]
             raise ValueError(
                 f"{address} is damaged: {problem}; delete {folder}, what it refers to may then go"
             ) from error
 
     def as_json(self) -> bytes:
-        """The record as the content of run.json."""
-        return self.model_dump_json(indent=2, exclude_unset=True).encode()
+        """The record as the content of run.json, with its digest."""
+        record = json.loads(self.model_dump_json(exclude_unset=True))
+        return json.dumps({**record, DIGEST: json_digest(record)}, indent=2, ensure_ascii=False).encode()
 
     @property
     def keys(self) -> set[str]:

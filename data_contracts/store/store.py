@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -16,11 +15,12 @@ from filelock import FileLock
 
 from data_contracts.contracts import CONTRACTS
 from data_contracts.schema import Contract
-from data_contracts.store.artifact import MANIFEST, Artifact, Manifest, artifact_key
+from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import flush, require_writable, write_atomically
+from data_contracts.store.files import damaged_file_error, flush, require_writable, write_atomically
 from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
+from data_contracts.store.manifest import MANIFEST, Manifest, artifact_key, is_key
 from data_contracts.store.runs import Attempt, RunRecord
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,13 @@ class Store:
         with _artifact_lock(staging.with_suffix(".lock")):
             yield staging
 
+    def discard_draft(self, contract: Contract, key: str) -> None:
+        """Remove what an attempt that was given up has left of an artifact; waits for one that is in progress."""
+        staging = self.root / STAGING / contract.name / key
+        if staging.is_dir():
+            with _artifact_lock(staging.with_suffix(".lock")):
+                shutil.rmtree(staging, ignore_errors=True)
+
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         """Turn a finished draft into an artifact."""
         artifact = self._artifact(draft.contract, manifest.key)
@@ -107,7 +114,7 @@ class Store:
 
     def _move_into_place(self, folder: Path, artifact: Artifact, manifest: Manifest) -> None:
         """Write the manifest into a staging folder, as the last file, and rename the folder to the artifact's."""
-        write_atomically({folder / MANIFEST: manifest.model_dump_json(indent=2).encode()})
+        write_atomically({folder / MANIFEST: manifest.as_json()})
         artifact.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(artifact.folder, ignore_errors=True)
         folder.rename(artifact.folder)
@@ -246,14 +253,25 @@ class Store:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """Open the artifact in a folder; its manifest names the contract.
+    """Open the artifact in a folder. In a store the folder's path names the contract, elsewhere the manifest.
 
     Raises:
         FileNotFoundError: the folder has no manifest, so it is no artifact.
+        OSError: the manifest is damaged.
     """
     if not (path / MANIFEST).exists():
         raise FileNotFoundError(f"{path}: no {MANIFEST}, so no artifact")
-    return Artifact(CONTRACTS[json.loads((path / MANIFEST).read_text())["contract"]], path.resolve())
+    folder = path.resolve()
+    if is_key(folder.name) and folder.parent.name in CONTRACTS:
+        return Artifact(CONTRACTS[folder.parent.name], folder)
+    try:
+        manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+    except ValueError as error:
+        raise damaged_file_error(folder / MANIFEST, folder, error) from error
+    if manifest.contract not in CONTRACTS:
+        known = f"must be one of {', '.join(CONTRACTS)}"
+        raise damaged_file_error(folder / MANIFEST, folder, f"contract is {manifest.contract!r}, {known}")
+    return Artifact(CONTRACTS[manifest.contract], folder)
 
 
 def _artifact_lock(path: Path) -> FileLock:

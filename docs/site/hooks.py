@@ -30,7 +30,7 @@ from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
     "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
-    "Method": ["method.md", "results.md", "experiments.md"],
+    "Method": ["method.md", "results.md", "scoreboard.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
     "Reference": ["settings.md", "artifacts.md", "commands.md"],
     "Operate": [

@@ -9,22 +9,28 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from data_contracts.open_store import open_store
-from flows.cli.options import Options, bring_up_to_date
+from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
 from flows.compare.runs import cautions, evaluated_run
 from flows.compare.tables import as_json, comparison_tables
-from flows.config.presets import baseline_runs, other_evidence, variant_run, with_walks
+from flows.config.presets import baseline_runs, other_evidence, parse_baselines, variant_run, with_walks
 from flows.config.run_config import RunSpec, store_location
+from flows.orchestration.up_to_date import Refusal, bring_each_up_to_date
 from flows.output.console import print_result, watcher
+from flows.runner.execute import Outcome
 from flows.runner.lookup import RunView, build_view
-from flows.tune import as_options, best_trial, search_settings, trials_table
+from flows.tune.models import Tuned, compared_models, models_table, trials_table, tune_model, tune_models
+from flows.tune.search import best_trial
+from flows.tune.validation import as_options, build_search
+from pipeline.logs.discovery import Digests
 
 
 def compare(
     *runs: str,
     variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    baselines: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    baselines: Annotated[str, Parameter(show_default=False)] = "",
     evidence: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -39,7 +45,7 @@ def compare(
     variant:
         further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
     baselines:
-        compare the first file's run with all baselines, whose vectors rank alone.
+        compare the first file's run with all baselines, or a list: --baselines ease,ials. Their vectors rank alone.
     evidence:
         compare it also with itself without evidence from walks, or with it; every baseline with that evidence, too.
     json_:
@@ -52,48 +58,92 @@ def compare(
         raise ValueError(
             "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
         )
-    variants = _variants(files[0], variant, baselines, evidence) if files else []
-    views = _evaluate_runs(runs, [*files, *variants], options)
+    variants = _variants(files[0], variant, evidence) if files else []
+    opponents = _baselines(files[0], parse_baselines(baselines), evidence) if files else []
+    views, refusals = _evaluate_runs(runs, [*files, *variants], opponents, options)
+    warnings = [*cautions(views), *(f"{refusal.name} is left out: {refusal.reason}" for refusal in refusals)]
     if json_:
-        print_result(json.dumps(as_json(views), indent=2, ensure_ascii=False))
+        print_result(json.dumps({**as_json(views), "cautions": warnings}, indent=2, ensure_ascii=False))
         return
     tables = comparison_tables(views)
     print_result("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
-    for caution in cautions(views):
-        print_result(f"\nCAUTION: {caution}")
+    for warning in warnings:
+        print_result(f"\nCAUTION: {warning}")
 
 
-def tune(*runs: Path, options: Options = Options()) -> None:
+def tune(
+    *runs: Path,
+    baselines: Annotated[str, Parameter(show_default=False)] = "",
+    trials: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    options: Options = Options(),
+) -> None:
     """Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.
 
     Parameters
     ----------
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
+    baselines:
+        tune also all baselines, or a list: --baselines ease,ials. Each has as many trials as the runs themselves.
+    trials:
+        trials of each model, in place of tune.trials.
+    parallel:
+        trials at a time, each in a process of its own. Which trials another one has seen when it is drawn then depends
+        on their durations.
     """
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")
-    specs = [options.spec(run) for run in runs]
-    trials = search_settings(specs, watcher())
-    best = best_trial(trials)
-    print_result(trials_table(trials, specs[0].config.train.score).plain())
-    print_result(f"\nBest of {len(trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
+    changes = [] if trials is None else [f"tune.trials={trials}"]
+    specs = [options.spec(run).with_overrides(*changes) for run in runs]
+    names = parse_baselines(baselines)
+    own, *others = compared_models(specs, names)
+    search = build_search(specs)
+    tuned = [tune_model(own, search, watcher(), parallel)]
+    _show_trials(runs, tuned[0])
+    results = list(tune_models(others, watcher(), parallel))
+    tuned += [result for result in results if isinstance(result, Tuned)]
+    if names:
+        print_result("\n" + models_table(tuned).plain())
+    for refusal in (result for result in results if isinstance(result, Refusal)):
+        print_result(f"\nCAUTION: {refusal.name} is left out: {refusal.reason}")
+
+
+def _show_trials(runs: Sequence[Path], tuned: Tuned) -> None:
+    best = best_trial(tuned.trials)
+    print_result(trials_table(tuned.trials, tuned.model.runs[0].config.train.score).plain())
+    print_result(f"\nBest of {len(tuned.trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         print_result(f"  edda run {run} {as_options(best.values)}")
 
 
-def _variants(first: RunSpec, changes: Sequence[str], baselines: bool, evidence: bool) -> list[RunSpec]:
-    """The runs to compare with the first file's: changed ones, and baselines, all with and without walks if asked."""
+def _variants(first: RunSpec, changes: Sequence[str], evidence: bool) -> list[RunSpec]:
+    """The first file's run with changes, and without evidence from walks, or with it, if asked."""
     variants = [variant_run(first, shlex.split(change)) for change in changes]
-    variants += [other_evidence(first)] if evidence else []
-    for run in baseline_runs(first) if baselines else ():
-        variants += [run, *(with_walks(run) if evidence else [])]
-    return variants
+    return [*variants, *([other_evidence(first)] if evidence else [])]
 
 
-def _evaluate_runs(runs: Sequence[str], specs: Sequence[RunSpec], options: Options) -> list[RunView]:
-    """Bring specs up to date; return the given runs, files and names, in their order, then the remaining specs."""
-    outcomes = iter(bring_up_to_date(specs, options, "evaluate") if specs else ())
-    store = open_store(options.store or store_location())
-    views = [build_view(next(outcomes)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
-    return [*views, *map(build_view, outcomes)]
+def _baselines(first: RunSpec, names: Sequence[str], evidence: bool) -> list[RunSpec]:
+    """Baselines of the first file's run, each also with evidence from walks if asked."""
+    runs = baseline_runs(first, names)
+    return [beside for run in runs for beside in (run, *(with_walks(run) if evidence else []))]
+
+
+def _evaluate_runs(
+    runs: Sequence[str], specs: Sequence[RunSpec], opponents: Sequence[RunSpec], options: Options
+) -> tuple[list[RunView], list[Refusal]]:
+    """Bring specs and opponents up to date.
+
+    Returns:
+        The given runs, files and names, in their order, then the remaining specs, then the opponents that can be made;
+        and why the others cannot.
+    """
+    digests, prefect = Digests(), options.uses_prefect
+    outcomes = bring_up_to_date(specs, options, "evaluate", quietly=True, digests=digests) if specs else []
+    results = bring_each_up_to_date(opponents, "evaluate", watcher(), prefect=prefect, digests=digests)
+    made = [result for result in results if isinstance(result, Outcome)]
+    if specs:
+        report_nothing_to_do([*outcomes, *made])
+    store, remaining = open_store(options.store or store_location()), iter(outcomes)
+    views = [build_view(next(remaining)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
+    return [*views, *map(build_view, [*remaining, *made])], [item for item in results if isinstance(item, Refusal)]

@@ -10,10 +10,10 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
-from rich.console import Console
 
 from flows import NO_TELEMETRY
-from flows.output.console import inform, show_logs
+from flows.cli.options import fill_in_baselines
+from flows.output.console import STDERR, inform, show_logs
 from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
@@ -33,8 +33,13 @@ EXAMPLES = {
         "edda recommend my-run --domain books --new-user i7,i11",
     ],
     "serve": ["edda serve my-run --port 8000"],
-    "compare": ["edda compare my.toml --baselines", "edda compare my-run my-other-run --markdown"],
-    "tune": ["edda tune my.toml --set tune.trials=30"],
+    "compare": [
+        "edda compare my.toml --baselines",
+        "edda compare my.toml --baselines ease,ials",
+        "edda compare my-run my-other-run --markdown",
+    ],
+    "tune": ["edda tune my.toml --trials 30", "edda tune my.toml --baselines --trials 30"],
+    "scoreboard": ["edda scoreboard my.toml --trials 20", "edda scoreboard --seeds 2022,2023,2024,2025,2026"],
     "gc": ["edda gc --dry-run"],
 }
 """Command → examples in its help; the help of `edda` shows all."""
@@ -73,6 +78,10 @@ COMMANDS = {
     "tune": (
         "flows.cli.compare:tune",
         "Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.",
+    ),
+    "scoreboard": (
+        "flows.cli.scoreboard:scoreboard",
+        "Tune, train and compare all models on several data sets, and write a page about it. Resumes where it stopped.",
     ),
     "config": (
         "flows.cli.inspect:config",
@@ -113,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     first = is_first(os.environ)
-    show_logs(Console(stderr=True), logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
+    show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
     try:
@@ -136,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_command(arguments: Sequence[str]) -> int | None:
-    result: int | None = app(arguments, exit_on_error=False, print_error=True, error_console=Console(stderr=True))
+    result: int | None = app(fill_in_baselines(arguments), exit_on_error=False, print_error=True, error_console=STDERR)
     return result
 
 

@@ -15,6 +15,7 @@ from flows.orchestration import up_to_date
 from flows.output.console import inform, watcher
 from flows.runner.execute import Outcome
 from flows.runner.torchrun import is_multi_process
+from pipeline.logs.discovery import Digests
 
 Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
 
@@ -39,8 +40,15 @@ class Options(Viewing):
     """KEY=VALUE to override the file's value, e.g. train.epochs=5; may be repeated."""
     update: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Continue from the last run of the name instead of from scratch, as `update = true` in the file."""
-    prefect: bool = True
-    """Run as a Prefect flow, on its embedded API unless PREFECT_API_URL names a server; or as plain functions."""
+    prefect: bool | None = None
+    """Run as a Prefect flow, on Prefect's embedded API if PREFECT_API_URL names no server, or as plain functions; by
+    default as a flow only if PREFECT_API_URL is set."""
+
+    @property
+    def uses_prefect(self) -> bool:
+        """Runs are Prefect flows; never in one of several processes that train together."""
+        is_wanted = bool(os.environ.get("PREFECT_API_URL")) if self.prefect is None else self.prefect
+        return is_wanted and not is_multi_process(os.environ)
 
     def spec(self, path: Path) -> RunSpec:
         """The run of a TOML file, with the overrides of these options."""
@@ -48,8 +56,27 @@ class Options(Viewing):
         return RunSpec(path, (*self.set, *store_override(self.store), *update))
 
 
+BASELINES_OPTION = "--baselines"
+
+
+def fill_in_baselines(arguments: Sequence[str]) -> list[str]:
+    """Give `--baselines` without a list the value `all`, because the parser has no options with optional values."""
+    followers = [*arguments[1:], "-"]
+    return [
+        f"{BASELINES_OPTION}=all"
+        if argument == BASELINES_OPTION and (follower.startswith("-") or follower.endswith(".toml"))
+        else argument
+        for argument, follower in zip(arguments, followers, strict=False)
+    ]
+
+
 def bring_up_to_date(
-    specs: Sequence[RunSpec], options: Options, stage: str | None = None, *, quietly: bool = False
+    specs: Sequence[RunSpec],
+    options: Options,
+    stage: str | None = None,
+    *,
+    quietly: bool = False,
+    digests: Digests | None = None,
 ) -> list[Outcome]:
     """Make what is missing of each run, as a Prefect flow if the options say so.
 
@@ -58,12 +85,12 @@ def bring_up_to_date(
         options: of the command.
         stage: one stage and what it needs; all stages by default.
         quietly: print no message if there was nothing to do.
+        digests: of log files that this process has read already.
 
     Returns:
         The outcome of each run, in the same order.
     """
-    prefect = options.prefect and not is_multi_process(os.environ)
-    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=prefect)
+    outcomes = up_to_date.bring_up_to_date(specs, stage, watcher(), prefect=options.uses_prefect, digests=digests)
     if not quietly:
         report_nothing_to_do(outcomes)
     return outcomes

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from data_contracts.contracts import WORLD
 from flows.cli.options import Options, bring_up_to_date
+from flows.config.run_config import RunSpec
 from flows.output.console import print_result
-from flows.output.tables import NOTHING_MEASURED, artifacts_table, metrics_table, reuse_table
+from flows.output.tables import NOTHING_MEASURED, Table, artifacts_table, metrics_table, reuse_table
 from flows.runner.execute import Outcome
 from flows.runner.lookup import report_path
+from flows.runner.plan import make_plan
+from flows.runner.preview import preview
 from flows.runner.stages import STAGES, Stage
 
+DryRun = Annotated[bool, Parameter(negative="", show_default=False)]
 
-def run(run: Path, /, *, options: Options = Options()) -> None:
+
+def run(run: Path, /, *, dry_run: DryRun = False, options: Options = Options()) -> None:
     """Run all stages of a run's TOML file; only what is missing is made.
 
     Parameters
     ----------
     run:
         TOML file of the run.
+    dry_run:
+        only show what would be made and why.
     """
+    if dry_run:
+        _show_plan(options.spec(run))
+        return
     (outcome,) = bring_up_to_date([options.spec(run)], options)
     _show(outcome)
     if (path := report_path(outcome.plan.store.root, outcome.config.name)).exists():
@@ -28,11 +42,15 @@ def run(run: Path, /, *, options: Options = Options()) -> None:
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
-    def command(run: Path, /, *, options: Options = Options()) -> None:
+    def command(run: Path, /, *, dry_run: DryRun = False, options: Options = Options()) -> None:
+        if dry_run:
+            _show_plan(options.spec(run), stage.command)
+            return
         _show(*bring_up_to_date([options.spec(run)], options, stage.command))
 
     command.__doc__ = (
-        f"{stage.help} Makes what this needs first.\n\nParameters\n----------\nrun:\n    TOML file of the run."
+        f"{stage.help} Makes what this needs first.\n\nParameters\n----------\nrun:\n    TOML file of the run.\n"
+        "dry_run:\n    only show what would be made and why."
     )
     return command
 
@@ -43,6 +61,23 @@ def __getattr__(name: str) -> Callable[..., None]:
         if stage.command == name:
             return _stage_command(stage)
     raise AttributeError(name)
+
+
+def _show_plan(spec: RunSpec, stage: str | None = None) -> None:
+    planned = preview(make_plan(spec.config), stage)
+    rows = tuple(
+        (
+            artifact.role,
+            "to make" if artifact.reason else "exists",
+            "–" if artifact.seconds is None else f"{artifact.seconds:,.1f}",
+            artifact.reason,
+        )
+        for artifact in planned
+    )
+    header = ("artifact", "state", "seconds before", "why")
+    print_result(Table(f"What {spec.config.name} needs; nothing was made", header, rows, left=True).plain())
+    if [artifact.role for artifact in planned if artifact.reason] == [WORLD.name]:
+        print_result("\nAll other stages depend on the generated logs, and can be planned when these exist.")
 
 
 def _show(outcome: Outcome) -> None:

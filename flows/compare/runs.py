@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy import stats
 from data_contracts.contracts import ALL, INTERACTIONS, METRICS
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.store import Store
+from flows.config.run_config import flatten
 from flows.runner.lookup import RunView, recorded_run
 
 log = logging.getLogger(__name__)
@@ -98,15 +99,6 @@ def changes(run: RunView, first: RunView) -> dict[str, Any]:
 def _compared_settings(run: RunView) -> dict[str, Any]:
     """Settings that may have an effect on accuracy, by dotted key."""
     return dict(flatten({key: value for key, value in run.config.items() if key not in _NOT_COMPARED}))
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _measurement_basis(run: RunView, role: str) -> Any:

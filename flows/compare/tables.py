@@ -18,7 +18,7 @@ from data_contracts.contracts import (
     USER_STRATA,
 )
 from flows.compare.runs import cautions, changes, cost, difference
-from flows.compare.significance import PValues, p_over_users
+from flows.compare.significance import Significance
 from flows.output.tables import (
     LISTS,
     WHERE_FROM,
@@ -34,7 +34,7 @@ from flows.output.tables import (
 from flows.runner.lookup import RunView
 
 SIGNIFICANT = 0.05
-"""Differences with a smaller p are marked."""
+"""Differences with a smaller corrected p are marked."""
 
 _HIDDEN = ("full_mrr",)
 """Metrics that are only in the JSON, not in the tables."""
@@ -46,9 +46,11 @@ def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
     Raises:
         ValueError: two runs have the same name.
     """
+    _require_distinct_names(runs)
+    significance = Significance.build(runs)
     return [
-        *domain_tables(runs),
-        *strata_tables(runs),
+        *domain_tables(runs, significance),
+        *strata_tables(runs, significance),
         *lists_tables(runs),
         *shares_tables(runs),
         _cost_table(runs),
@@ -56,23 +58,25 @@ def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
     ]
 
 
-def domain_tables(runs: Sequence[RunView]) -> list[Table]:
-    """Accuracy: a table for each domain, small ones first, then one for their mean.
+def domain_tables(runs: Sequence[RunView], significance: Significance) -> list[Table]:
+    """Accuracy: a table for each domain, small ones first, then one for their mean."""
+    return [_domain_table(domain, runs, significance) for domain in small_first(runs[0])]
 
-    Raises:
-        ValueError: two runs have the same name.
-    """
+
+def _require_distinct_names(runs: Sequence[RunView]) -> None:
     if repeated := [name for name, times in Counter(run.name for run in runs).items() if times > 1]:
         raise ValueError(f"two runs are called {repeated[0]!r}; names must differ: set `name` in one of them")
-    p_values = p_over_users(runs)
-    return [_domain_table(domain, runs, p_values) for domain in _small_first(runs[0])]
 
 
-def _domain_table(domain: str, runs: Sequence[RunView], p_values: PValues) -> Table:
+def _domain_table(domain: str, runs: Sequence[RunView], significance: Significance) -> Table:
     first = runs[0]
     names = [name for name in metric_names(first.values) if name not in _HIDDEN and (domain, name) in first.values]
     rows = [
-        (run.name, *(cell for name in names for cell in _cells(run, first, (domain, name), p_values))) for run in runs
+        (
+            run.name,
+            *(cell for name in names for cell in format_cells(run, first, (ALL, domain, name), significance)),
+        )
+        for run in runs
     ]
     header = ("run", *(text for name in names for text in (name, "Δ  ")))
     return Table(_domain_title(domain, first, names), header, tuple(rows))
@@ -85,32 +89,34 @@ def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     seeds = len(first.checkpoints)
     over = "over held-out rows" if seeds < 2 else f"over {seeds} seeds"
     by_seed = "" if seeds < 2 else " * paired by seed,"
-    marks = f"where p < {SIGNIFICANT}:{by_seed} † by a paired bootstrap over users"
+    marks = f"where Holm's p < {SIGNIFICANT}:{by_seed} † by a paired bootstrap over users"
     return f"{subject}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({marks})"
 
 
-def _cells(
-    run: RunView, first: RunView, measure: tuple[str, str], p_values: PValues, stratum: str = ALL
+def format_cells(
+    run: RunView, first: RunView, measure: tuple[str, str, str], significance: Significance
 ) -> tuple[str, str]:
-    """A value with its interval, and the difference from the first run with marks of significance."""
-    estimate = run.values_by_stratum.get(stratum, {}).get(measure)
+    """The value of a (stratum, domain, metric) with its interval, and the difference with marks of significance."""
+    stratum, domain, metric = measure
+    estimate = run.values_by_stratum.get(stratum, {}).get((domain, metric))
     if estimate is None:
         return "–", ""
     value = f"{estimate['value']:.4f} ±{(estimate['high'] - estimate['low']) / 2:.4f}"
-    delta = None if run is first else difference(run, first, measure, stratum)
+    delta = None if run is first else difference(run, first, (domain, metric), stratum)
     if delta is None:
         return value, ""
-    tests = (("*", delta.p), ("†", p_values.get((run.name, *measure))))
-    marks = "".join(mark for mark, p in tests if p is not None and p < SIGNIFICANT)
+    tests = (("*", significance.by_seed), ("†", significance.over_users))
+    p_values = ((mark, p_of.get((run.name, *measure))) for mark, p_of in tests)
+    marks = "".join(mark for mark, p in p_values if p and p.corrected < SIGNIFICANT)
     return value, f"{delta.value:+.4f}{marks:<2}"
 
 
-def strata_tables(runs: Sequence[RunView]) -> list[Table]:
+def strata_tables(runs: Sequence[RunView], significance: Significance) -> list[Table]:
     """NDCG of full rankings by stratum, as means over domains: by history, then by overlap; only strata with rows."""
     metric = next((name for name in stratified_metrics(runs[0].values) if name.startswith("full_ndcg@")), None)
     if metric is None:
         return []
-    by_seed = f" (* where p < {SIGNIFICANT}, paired by seed)" if len(runs[0].checkpoints) > 1 else ""
+    by_seed = f" (* where Holm's p < {SIGNIFICANT}, paired by seed)" if len(runs[0].checkpoints) > 1 else ""
     tables = []
     for subject, group in (
         ("the user's train rows in all domains", HISTORY_STRATA),
@@ -120,7 +126,10 @@ def strata_tables(runs: Sequence[RunView]) -> list[Table]:
         title = f"{metric} by {subject}, mean over the domains that have such rows; Δ to {runs[0].name}{by_seed}"
         header = ("run", *(text for name in strata for text in (name, "Δ  ")))
         rows = tuple(
-            (run.name, *(cell for name in strata for cell in _cells(run, runs[0], (MACRO, metric), {}, name)))
+            (
+                run.name,
+                *(cell for name in strata for cell in format_cells(run, runs[0], (name, MACRO, metric), significance)),
+            )
             for run in runs
         )
         tables += [Table(title, header, rows)] if strata else []
@@ -162,18 +171,19 @@ def settings_table(runs: Sequence[RunView]) -> Table:
     return Table(f"What differs from {runs[0].name}", ("run", "settings"), tuple(rows), left=True)
 
 
-def _small_first(run: RunView) -> list[str]:
-    domains = ordered_domains(run.values, domain_sizes(run.artifacts))  # empty if there was no test row
+def small_first(run: RunView) -> list[str]:
+    """The run's domains, the smallest first, then `macro`; empty if there was no test row."""
+    domains = ordered_domains(run.values, domain_sizes(run.artifacts))
     return [*reversed(domains[:-1]), *domains[-1:]]
 
 
 def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
     """Everything that the tables show, and more, as plain values."""
-    p_values = p_over_users(runs)
-    return {"cautions": cautions(runs), "runs": [_describe_run(run, runs[0], p_values) for run in runs]}
+    significance = Significance.build(runs)
+    return {"cautions": cautions(runs), "runs": [_describe_run(run, runs[0], significance) for run in runs]}
 
 
-def _describe_run(run: RunView, first: RunView, p_values: PValues) -> dict[str, Any]:
+def _describe_run(run: RunView, first: RunView, significance: Significance) -> dict[str, Any]:
     metrics: dict[str, dict[str, Any]] = {}
     beyond_accuracy: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, float]] = {}
@@ -181,12 +191,12 @@ def _describe_run(run: RunView, first: RunView, p_values: PValues) -> dict[str, 
         if metric.startswith(SHARE):
             shares.setdefault(domain, {})[metric.removeprefix(SHARE)] = estimate["value"]
             continue
-        described = _describe_estimate(run, first, (domain, metric), p_values)
+        described = _describe_estimate(run, first, (ALL, domain, metric), significance)
         (beyond_accuracy if metric in BEYOND_ACCURACY else metrics).setdefault(domain, {})[metric] = described
     strata: dict[str, dict[str, dict[str, Any]]] = {}
     for stratum in (name for name in STRATA if name in run.values_by_stratum):
         for domain, metric in run.values_by_stratum[stratum]:
-            described = _describe_estimate(run, first, (domain, metric), {}, stratum)
+            described = _describe_estimate(run, first, (stratum, domain, metric), significance)
             strata.setdefault(stratum, {}).setdefault(domain, {})[metric] = described
     return {
         "name": run.name,
@@ -200,12 +210,28 @@ def _describe_run(run: RunView, first: RunView, p_values: PValues) -> dict[str, 
 
 
 def _describe_estimate(
-    run: RunView, first: RunView, measure: tuple[str, str], p_values: PValues, stratum: str = ALL
+    run: RunView, first: RunView, measure: tuple[str, str, str], significance: Significance
 ) -> dict[str, Any]:
-    delta = None if run is first else difference(run, first, measure, stratum)
-    seeds = run.seeds_by_stratum.get(stratum, {}).get(measure, {})
+    stratum, domain, metric = measure
+    seeds = run.seeds_by_stratum.get(stratum, {}).get((domain, metric), {})
     return {
-        **run.values_by_stratum[stratum][measure],
+        **run.values_by_stratum[stratum][domain, metric],
         "seeds": {str(seed): value for seed, value in seeds.items()},
-        "difference": None if delta is None else {**vars(delta), "p_over_users": p_values.get((run.name, *measure))},
+        "difference": None if run is first else _describe_difference(run, first, measure, significance),
+    }
+
+
+def _describe_difference(
+    run: RunView, first: RunView, measure: tuple[str, str, str], significance: Significance
+) -> dict[str, Any] | None:
+    stratum, domain, metric = measure
+    delta = difference(run, first, (domain, metric), stratum)
+    if delta is None:
+        return None
+    by_seed, over_users = (p_of.get((run.name, *measure)) for p_of in (significance.by_seed, significance.over_users))
+    return {
+        **vars(delta),
+        "p_holm": by_seed and by_seed.corrected,
+        "p_over_users": over_users and over_users.raw,
+        "p_over_users_holm": over_users and over_users.corrected,
     }

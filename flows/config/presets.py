@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +14,7 @@ _NETWORK_L2 = "train.l2=1e-4"
 _EACH_DOMAIN_ALONE = ("train.model=edda", "train.tables=intra", "train.alignment=0")
 """Every domain learns only from its own interactions."""
 
-_CONTRAST = "train.contrast=0.2"
+_CONTRAST = "train.contrast=0.05"
 """SimGCL's loss beside LightGCN's."""
 
 VECTORS_ALONE = "blend.evidence=false"
@@ -64,6 +65,12 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
     "popularity": ("train.model=popularity",),
     "walks": ("train.model=walks", _WITH_WALKS),
     "ials": ("train.model=ials", "train.l2=300.0", "train.confidence=100.0"),
+    "ials-frequency": (
+        "train.model=ials",
+        "train.l2=3.0",
+        "train.confidence=100.0",
+        "train.frequency_exponent=1",
+    ),
     "mf-bpr": (*_EACH_DOMAIN_ALONE, "train.backbone=mf"),
     "lightgcn": (*_EACH_DOMAIN_ALONE, "train.backbone=lightgcn"),
     "grec": (*_EACH_DOMAIN_ALONE, "train.backbone=grec"),
@@ -89,9 +96,29 @@ BASELINES: Mapping[str, tuple[str, ...]] = {
 }
 """Name of a baseline → overrides of a run's settings."""
 
+FIXED_BASELINES = ("released",)
+"""Baselines that stand for their very settings, which are not tuned."""
 
-def baseline_runs(run: RunSpec) -> list[RunSpec]:
-    """A run of every baseline, named after the run and the baseline, with vectors as wide as the run's own.
+
+def parse_baselines(text: str) -> list[str]:
+    """Names of baselines from a list such as `ease,ials`, or all of them from `all`; none from an empty text.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    if text == "all":
+        return list(BASELINES)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in BASELINES:
+            close = difflib.get_close_matches(name, BASELINES, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"--baselines has {name!r}, which is no baseline{hint} (there are {', '.join(BASELINES)})")
+    return list(dict.fromkeys(names))
+
+
+def baseline_runs(run: RunSpec, names: Sequence[str] = tuple(BASELINES)) -> list[RunSpec]:
+    """A run of each of these baselines, named after the run and the baseline, with vectors as wide as the run's own.
 
     Their vectors rank alone, except for `walks` and the item-to-item models, which have none. Epochs are selected as
     in the run, by the score that the baseline is evaluated on, unless the preset says otherwise.
@@ -99,10 +126,7 @@ def baseline_runs(run: RunSpec) -> list[RunSpec]:
     train = run.config.train
     has_both_tables = train.model == "edda" and train.tables == "both"
     shared = f"train.width={sum(train.widths) if has_both_tables else train.width}", VECTORS_ALONE
-    return [
-        run.with_overrides(*shared, *preset, f"name={_extend_name(run.config, name)}")
-        for name, preset in BASELINES.items()
-    ]
+    return [run.with_overrides(*shared, *BASELINES[name], f"name={_extend_name(run.config, name)}") for name in names]
 
 
 def with_walks(run: RunSpec) -> list[RunSpec]:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -260,3 +260,12 @@ def _with_origin(problem: str, path: Path, origins: Mapping[str, str]) -> str:
         if problem_key == key or problem_key.startswith(f"{key}[") or key.startswith(f"{problem_key}."):
             return f"{origin}: {problem}"
     return f"{path}: {problem}"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

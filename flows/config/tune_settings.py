@@ -50,6 +50,8 @@ class TuneSettings(Settings):
     """Settings to try, those of the file first."""
     seed: Seed = 2022
     """Seed of the search."""
+    prune: bool = True
+    """End a trial after an epoch whose validation score is below the median of the finished trials' at that epoch."""
     space: dict[str, Axis] | None = None
     """Table [tune.space]: "train.layers" = { choices = [1, 2] }; without it what matters most for train.model."""
 
@@ -114,6 +116,11 @@ DEFAULT_SPACE: Mapping[ModelName, dict[str, Axis]] = {
 """The search space by model, if the file has no [tune.space]."""
 
 
+_SQUARED = {
+    "train.negative_weight": Axis(low=1.0, high=300.0, log=True),
+    "train.negatives": Axis(choices=(8, 64, 256)),
+}
+_DOT_PRODUCTS = {"train.objective": Axis(choices=("bpr", "squared")), **_SQUARED}
 _COSINES = {
     "train.temperature": Axis(low=0.05, high=0.5, log=True),
     "train.negatives": Axis(choices=(64, 256, 1024)),
@@ -128,11 +135,19 @@ def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
     """The search space of a model.
 
     Args:
-        train: its settings; those of its objective and of a contrastive loss are searched too.
+        train: its settings; those of its objective and of a contrastive loss are searched too, and for EDDA with a
+            graph also which objective of dot products is best.
         weights: `neighbours.weights`, by which it ranks if it has no vectors.
     """
     if train.model == "walks":
         return WEIGHTS_SPACE[weights]
-    cosines = _COSINES if train.ranks_by_cosine else {}
+    is_mf = train.model == "edda" and train.backbone == "mf"
+    model = _OPTIMIZER if is_mf else DEFAULT_SPACE[train.model]
+    if train.ranks_by_cosine:
+        objective = _COSINES
+    elif train.model == "edda" and not is_mf:
+        objective = _DOT_PRODUCTS
+    else:
+        objective = _SQUARED if train.shares_negatives else {}
     contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
-    return {**DEFAULT_SPACE[train.model], **cosines, **contrast}
+    return {**model, **objective, **contrast}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from data_contracts.resources import MemoryLimitError
 from flows.config.run_config import RunSpec
 from flows.orchestration.embedded import run_flows
 from flows.output.console import Watch
@@ -12,8 +15,38 @@ from flows.runner.execute import Execution, Outcome, is_finished, is_recorded, k
 from flows.runner.plan import make_plan
 from pipeline.logs.discovery import Digests
 
+log = logging.getLogger(__name__)
 
-def bring_up_to_date(specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool) -> list[Outcome]:
+CANNOT_BE_MADE = (MemoryLimitError, ModuleNotFoundError, ArithmeticError)
+"""Errors of one model, not of the data or the machine: too large, an extra is not installed, or training diverged."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A run that cannot be made, and why, with a remedy."""
+
+    name: str
+    reason: str
+
+
+def bring_each_up_to_date(
+    specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool, digests: Digests | None = None
+) -> list[Outcome | Refusal]:
+    """Make what is missing of each run, as `bring_up_to_date`; a run that cannot be made does not stop the others."""
+    results: list[Outcome | Refusal] = []
+    digests = digests or Digests()
+    for number, spec in enumerate(specs, 1):
+        log.info("run %d of %d: %s", number, len(specs), spec.config.name)
+        try:
+            results += bring_up_to_date([spec], stage, watch, prefect=prefect, digests=digests)
+        except CANNOT_BE_MADE as error:
+            results.append(Refusal(spec.config.name, "; ".join(str(error).splitlines())))
+    return results
+
+
+def bring_up_to_date(
+    specs: Sequence[RunSpec], stage: str | None, watch: Watch, *, prefect: bool, digests: Digests | None = None
+) -> list[Outcome]:
     """Make what is missing of each run. Every log file is read only once for its digest, however many runs use it.
 
     Args:
@@ -21,11 +54,12 @@ def bring_up_to_date(specs: Sequence[RunSpec], stage: str | None, watch: Watch, 
         stage: one stage and what it needs; all stages if None.
         watch: shows progress.
         prefect: run as a Prefect flow, otherwise as plain functions.
+        digests: of log files that this process has read already.
 
     Returns:
         The outcome of each run, in the same order; `made` is empty if there was nothing to do.
     """
-    digests = Digests()
+    digests = digests or Digests()
     finished = _find_finished(specs, stage, digests)
     if finished is not None:
         return finished

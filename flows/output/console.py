@@ -18,6 +18,9 @@ from data_contracts.progress import Progress, Unit
 
 log = logging.getLogger(__name__)
 
+STDERR = Console(stderr=True)
+"""The console of all log lines, progress bars and errors: only one can keep lines and bars apart on a terminal."""
+
 Watch = Callable[[str], AbstractContextManager[Progress]]
 """Takes the role of an artifact that is about to be made; the progress of making it is reported to the context."""
 
@@ -111,7 +114,7 @@ def log_lines(write_line: Callable[[str], object], clock: Callable[[], float] = 
     return watch
 
 
-def bars(console: Console) -> Watch:
+def bars() -> Watch:
     """Show progress as a bar that disappears when the work is done."""
 
     @contextmanager
@@ -119,7 +122,7 @@ def bars(console: Console) -> Watch:
         bar = BarColumn(None, table_column=Column(max_width=_WIDEST_BAR))
         columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[summary]}"), TimeElapsedColumn())
         pace = Pace()
-        with RichProgress(*columns, console=console, transient=True) as display:
+        with RichProgress(*columns, console=STDERR, transient=True) as display:
             task = display.add_task(role, total=None, summary="")
 
             def progress(done: int, total: int, unit: str, note: str = "") -> None:
@@ -133,29 +136,27 @@ def bars(console: Console) -> Watch:
 
 def watcher() -> Watch:
     """Progress bars if standard error is a terminal, otherwise log lines."""
-    console = Console(stderr=True)
-    return bars(console) if console.is_terminal else log_lines(log.info)
+    return bars() if STDERR.is_terminal else log_lines(log.info)
 
 
 class ConsoleLines(logging.Handler):
-    """Prints log records as lines of a console, above the progress bars."""
+    """Prints log records as lines above the progress bars, unwrapped: where they are no terminal's, one a record."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.console = console
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, without interpreting its text as markup."""
-        self.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        STDERR.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
-def show_logs(console: Console, level: int = logging.INFO) -> None:
-    """Send the log records of the project's packages to a console, in place of earlier handlers."""
+def show_logs(level: int = logging.INFO) -> None:
+    """Print the log records of the project's packages, in place of earlier handlers."""
     for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.setLevel(level)
-        logger.handlers = [ConsoleLines(console)]
+        logger.handlers = [ConsoleLines()]
         logger.propagate = False
 
 

@@ -163,6 +163,26 @@ def _svg(title: str, draw: Callable[[Axes], None], height: float = _HEIGHT) -> s
     return re.sub(r"#0000[ab]\d", lambda colour: _CSS[colour.group()], text)
 
 
+def interval_bars(title: str, labels: Sequence[str], spread: Spread, marked: int) -> bytes:
+    """A PNG for a page without our CSS: a bar with an interval for each label, the first at the top, one in colour."""
+    from matplotlib.figure import Figure
+
+    value = np.array(spread.values)
+    error = np.abs(np.array([spread.low, spread.high]) - value)
+    colours = ["tab:blue" if number == marked else "lightgrey" for number in range(len(labels))]
+    figure = Figure(figsize=(8, 0.8 + 0.22 * len(labels)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(labels)), value, xerr=error, color=colours, height=0.7, error_kw={"elinewidth": 1})
+    axes.axvline(value[marked], color="tab:blue", linewidth=0.8, linestyle="--")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(alpha=0.3, axis="x")
+    stream = BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
 def learning_curve(artifacts: Mapping[str, Artifact]) -> bytes | None:
     """Loss and selecting score by epoch, as means over domains, a line for each seed with its best epoch marked.
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
-from data_contracts.store.artifact import MANIFEST, Artifact
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import MANIFEST
 from flows.compare.runs import cautions, evaluated_run
+from flows.compare.significance import Significance
 from flows.compare.tables import domain_tables, lists_tables, settings_table, shares_tables
 from flows.output.plots import COLOURS, Spread, intervals
 from flows.output.tables import NOTHING_MEASURED, Table, lists_table, metric_names, metrics_table
@@ -38,10 +40,14 @@ def accuracy_sections(view: RunView) -> list[Section]:
     if not view.values:
         return [Section("Accuracy", [Note(NOTHING_MEASURED)])]
     others, left_out = _find_comparable_runs(view)
-    return [_accuracy_section(view, others, left_out), strata_section(view, others)]
+    significance = Significance.build([view, *others])
+    accuracy = _accuracy_section(view, others, left_out, significance)
+    return [accuracy, strata_section(view, others, significance)]
 
 
-def _accuracy_section(view: RunView, others: Sequence[RunView], left_out: Sequence[Note]) -> Section:
+def _accuracy_section(
+    view: RunView, others: Sequence[RunView], left_out: Sequence[Note], significance: Significance
+) -> Section:
     """Metrics of all test rows by domain, small ones first, then what is recommended, then other runs."""
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     *domains, (_, *means) = metrics.rows
@@ -53,7 +59,7 @@ def _accuracy_section(view: RunView, others: Sequence[RunView], left_out: Sequen
         blocks += [lists, Note(_LISTS)]
     if others:
         runs = [view, *others]
-        *tables, over_domains = domain_tables(runs)
+        *tables, over_domains = domain_tables(runs, significance)
         blocks += [*tables[:_OPEN], over_domains]
         blocks += [Collapsed("Larger domains", tables[_OPEN:])] if tables[_OPEN:] else []
         blocks += [*lists_tables(runs), *shares_tables(runs), settings_table(runs)]

@@ -13,7 +13,7 @@ import tomli_w
 
 from data_contracts.contracts import MACRO, WORLD
 from data_contracts.statistics import CheckpointStatistics
-from flows.compare.runs import flatten
+from flows.config.run_config import flatten
 from flows.output.plots import STANDS_OUT, Series, bars, line_plot, selection_measure
 from flows.output.tables import Table, artifacts_table
 from flows.report.blocks import Block, Collapsed, Plots, Section, Source, domain_colours, legend, number

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_contracts.contracts import HISTORY_STRATA, MACRO, STRATA
+from flows.compare.significance import Significance
 from flows.compare.tables import strata_tables
 from flows.output.plots import COLOURS, Spread, intervals
 from flows.output.tables import Table, format_interval, stratified_metrics
@@ -20,7 +21,7 @@ _STRATA = (
 )
 
 
-def strata_section(view: RunView, others: Sequence[RunView]) -> Section:
+def strata_section(view: RunView, others: Sequence[RunView], significance: Significance) -> Section:
     """Full rankings of the test split by stratum, and the same beside other runs.
 
     Args:
@@ -34,7 +35,7 @@ def strata_section(view: RunView, others: Sequence[RunView]) -> Section:
     ndcg = next((name for name in metrics if name.startswith("full_ndcg@")), metrics[0])
     blocks: list[Block] = [_means_table(view, strata, metrics), Note(_STRATA)]
     blocks += [_history_plot(view, strata, ndcg), _domains_table(view, strata, ndcg)]
-    return Section("Who gains", [*blocks, *(strata_tables([view, *others]) if others else [])])
+    return Section("Who gains", [*blocks, *(strata_tables([view, *others], significance) if others else [])])
 
 
 def _means_table(view: RunView, strata: Sequence[str], metrics: Sequence[str]) -> Table:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -56,7 +57,13 @@ class Outcome:
         return self.plan.config
 
 
-def make_roles(plan: Plan, stage: str, roles: list[str], watch: Watch = no_watcher) -> dict[str, Artifact]:
+Listener = Callable[[str, Sequence[tuple[int, str, str, float]]], None]
+"""Takes the role of a checkpoint in the making, and the measures of its last epochs: epoch, domain, metric, value."""
+
+
+def make_roles(
+    plan: Plan, stage: str, roles: list[str], watch: Watch = no_watcher, listener: Listener | None = None
+) -> dict[str, Artifact]:
     """Make the missing roles of a stage, one after another, as plain function calls."""
     made = {}
     for role in roles:
@@ -64,14 +71,14 @@ def make_roles(plan: Plan, stage: str, roles: list[str], watch: Watch = no_watch
             log.info("%s: making %s", stage, role)
         try:
             with watch(role) as progress:
-                made[role] = make_step(plan, role, progress)
+                made[role] = make_step(plan, role, progress, listener)
         except Exception as error:
             error.add_note(f"{stage} of run {plan.config.name!r} stopped while making {role}")
             raise
     return made
 
 
-def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
+def make_step(plan: Plan, role: str, progress: Progress = silent, listener: Listener | None = None) -> Artifact:
     """Make one artifact of a run, whose parents exist.
 
     Raises:
@@ -82,7 +89,7 @@ def make_step(plan: Plan, role: str, progress: Progress = silent) -> Artifact:
         return existing
     step = plan.steps[role]
     product, parents = step.product, _find_parents(plan, step)
-    options: dict[str, Any] = _training_options(plan, step) if product.contract is CHECKPOINT else {}
+    options: dict[str, Any] = _training_options(plan, step, listener) if product.contract is CHECKPOINT else {}
     if product.previous:
         options["previous"] = _find_previous(plan, step)
     made = resolve_name(product.function)(
@@ -120,12 +127,13 @@ def _find_previous(plan: Plan, step: Step) -> dict[str, Artifact]:
     return artifacts if len(artifacts) == len(roles) else {}
 
 
-def _training_options(plan: Plan, step: Step) -> dict[str, Any]:
+def _training_options(plan: Plan, step: Step, listener: Listener | None) -> dict[str, Any]:
     """Where a training shows its curves, and the processes that share the work."""
     from model.compute.column_parallel import SINGLE_PROCESS
     from model.training.tracking import Tracking
 
-    tracking = Tracking(plan.config.tracking, plan.config.name, f"{step.role}-{step.key}")
+    track = partial(listener, str(step.role)) if listener else None
+    tracking = Tracking(plan.config.tracking, plan.config.name, f"{step.role}-{step.key}", track)
     return {"tracking": tracking, "processes": group.get() or SINGLE_PROCESS}
 
 

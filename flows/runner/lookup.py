@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import ALL, CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
 from data_contracts.open_store import open_store
-from data_contracts.store.artifact import MANIFEST, Artifact
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import MANIFEST
 from data_contracts.store.runs import Attempt, Cost
 from data_contracts.store.store import Store, open_artifact
 from flows.config.run_config import RunSpec, store_location, store_override

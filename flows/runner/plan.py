@@ -12,7 +12,8 @@ from data_contracts.contracts import CHECKPOINT, INTERACTIONS, REJECTS, WORLD, R
 from data_contracts.open_store import open_store
 from data_contracts.schema import Contract
 from data_contracts.settings import IngestSettings, LogSource
-from data_contracts.store.artifact import Artifact, artifact_key
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
 from flows.config.run_config import RunConfig, store_location
 from flows.runner.stages import STAGES, WORLD_STAGE, Product, Stage

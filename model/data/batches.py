@@ -67,7 +67,7 @@ class Batching(NamedTuple):
         """The settings' batching; the batch size "auto" is an equal share of all domains' positives."""
         share = -(-sum(of_domain.users.size for of_domain in positives) // BATCHES)
         size = max(1, share) if settings.batch_size == "auto" else settings.batch_size
-        return cls(size, settings.negatives, settings.order == "mixed", settings.ranks_by_cosine)
+        return cls(size, settings.negatives, settings.order == "mixed", settings.shares_negatives)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from data_contracts.store.files import tensors_header
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.compute.column_parallel import ColumnParallel
 from model.compute.device import choose_device
+from model.compute.mapped_tensors import check_tensors
 from model.data.dataset import MultiDomainData
 from model.edda.final_vectors import build_graphs, final_vectors
 from model.edda.model import TENSORS_FILE, Edda, TableShapes
@@ -143,7 +144,7 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     Raises:
         ValueError: it was trained on other nodes than the data set's.
     """
-    metadata: Mapping[str, Any] = json.loads((artifact.path / METADATA_FILE).read_text())
+    metadata: Mapping[str, Any] = artifact.read_json(METADATA_FILE)
     shape, seed, epoch = metadata["shape"], metadata["seed"], metadata["epoch"]
     domains = {domain.name: domain.nodes for domain in dataset.domains}
     if (shape["domains"], shape["nodes"]) != (domains, dataset.nodes):
@@ -151,7 +152,7 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
             f"checkpoint {artifact.key}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
             f"nodes has {domains}, {dataset.nodes} in all; train again on these nodes"
         )
-    tensors = load_file(artifact.path / TENSORS_FILE)
+    tensors = load_file(check_tensors(artifact, TENSORS_FILE))
     if metadata["model"] != "edda":
         return FinalVectors(seed, epoch, tuple(tensors[f"vectors/{name}"] for name in domains))
     model = Edda.from_tensors(TableShapes(**shape), tensors)

@@ -4,8 +4,8 @@ Noise is added to every vector in every layer: of a given length, uniform in the
 softmax, over other nodes of the batch, of a node's first output with its own second one (InfoNCE), of cosines over a
 temperature of 0.2; of the batch's users and of its positives apart.
 
-Differs: the output is that of the backbone, which for LightGCN includes layer 0. Nodes are compared in groups, as many
-as the released code has rows in a batch.
+Differs: the output is that of the backbone, which for LightGCN includes layer 0. Nodes are compared in groups of
+at most 1,024; the released code compares the distinct ones of 2,048 rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model.edda.propagation import Backbone, LayerNoise
 from model.sparse.group_scores import GroupPattern, group_pattern, group_windows
 from model.sparse.rows import Ints
 
-_GROUP = 2048
+_GROUP = 1024
 """Nodes that a node is compared with, itself among them."""
 
 INFO_NCE = CosineSoftmax(0.2)

@@ -1,4 +1,4 @@
-"""Ranking objectives: what a batch's scores are trained by. BPR of dot products, or the softmax of cosines.
+"""Ranking objectives: what a batch's scores are trained by. BPR or squared errors of dot products, softmax of cosines.
 
 A table's columns may be divided among processes and a vector among tables. So a loss is a function of sums over
 columns, dot products and squared norms, which are added up over tables and processes first.
@@ -83,6 +83,33 @@ class CosineSoftmax:
         return ordered_sum(losses) / losses.numel()
 
 
+@dataclass(frozen=True)
+class SquaredError:
+    """Squared errors of dot products: 1 is expected of a positive, 0 of an item that the user has not.
+
+    As in weighted matrix factorisation (Hu, Koren and Volinsky, 2008) every item counts that a user has not, not only
+    those that are ranked too high; but here they are sampled, uniformly, and a user counts as often as it has
+    positives. With a weight w the best score of a pair is r / (r + w), where r is how many times as likely it is
+    among positives as among random pairs: so w is where scores saturate.
+
+    Attributes:
+        negative_weight: of the mean square over a positive's negatives.
+    """
+
+    negative_weight: float
+
+    def sums(self, pattern: GroupPattern, vectors: Tensor, multiply: SpmmEngine) -> tuple[Tensor, ...]:
+        """Scores of positives (rows) and of their groups' negatives (rows, negatives)."""
+        return group_scores(pattern, vectors, multiply)[:2]
+
+    def loss(self, pattern: GroupPattern, sums: tuple[Tensor, ...], _thresholds: Tensor | None) -> Tensor:
+        """Mean over rows of (1 - positive)² + weight · mean of negative²; negatives that the user has count as 0."""
+        positives, negatives = sums
+        squares = negatives.masked_fill(pattern.known, 0.0).square().mean(dim=1)
+        losses = (1.0 - positives).square() + self.negative_weight * squares
+        return ordered_sum(losses) / losses.numel()
+
+
 BPR = Bpr()
 
 
@@ -90,6 +117,8 @@ def build_objective(settings: TrainSettings) -> Objective:
     """The objective of the settings."""
     if settings.objective == "bpr":
         return BPR
+    if settings.objective == "squared":
+        return SquaredError(settings.negative_weight)
     return CosineSoftmax(settings.temperature, settings.weight_temperature * settings.temperature)
 
 

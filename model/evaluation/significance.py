@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy import stats
 
 from model.evaluation.metrics import Estimate, Floats, user_values
 
@@ -95,5 +96,23 @@ def differences(pairs: Sequence[tuple[UserSums, UserSums]], weights: Iterator[Fl
 def p_value(difference: Estimate) -> float:
     """Two-sided p: how often resamples lie as far from the difference as it lies from zero, itself counted as one."""
     defined = difference.resamples[~np.isnan(difference.resamples)]
-    are_as_far = np.abs(defined - difference.value) >= abs(difference.value) - 1e-12
-    return float((1 + np.count_nonzero(are_as_far)) / (1 + defined.size))
+    return float((1 + _as_far(difference, defined)) / (1 + defined.size))
+
+
+def tail_p_value(difference: Estimate) -> float:
+    """The same below what resamples can count, so that it can be multiplied by the number of comparisons.
+
+    If no resample lies as far, p is that of Student's t with the resamples' standard deviation as the standard error
+    and a degree of freedom less than users, and at most what `p_value` counts.
+    """
+    defined = difference.resamples[~np.isnan(difference.resamples)]
+    counted = p_value(difference)
+    if defined.size < 2 or difference.users < 2 or _as_far(difference, defined):
+        return counted
+    error = float(defined.std(ddof=1))
+    return min(counted, 2 * float(stats.t.sf(abs(difference.value) / error, difference.users - 1))) if error else 0.0
+
+
+def _as_far(difference: Estimate, defined: Floats) -> int:
+    """How many resamples lie as far from the difference as it lies from zero."""
+    return int(np.count_nonzero(np.abs(defined - difference.value) >= abs(difference.value) - 1e-12))

@@ -45,10 +45,11 @@ def open_neighbours(artifact: Artifact, items: int, domain: str = UNION) -> Item
         domain: whose rows; the union's by default.
 
     Raises:
-        ValueError: the rows are of another number of items, or damaged.
+        ValueError: the rows are of another number of items.
+        OSError: the file is missing or damaged.
     """
     path = artifact.path / neighbours_file(domain)
-    tensors = open_tensors(path)
+    tensors = open_tensors(artifact, neighbours_file(domain))
     if {key: tensor.dtype for key, tensor in tensors.items()} != _TENSORS:
         raise ValueError(f"{path}: tensors must be {', '.join(_TENSORS)} of int64, int32, float32; make it again")
     rows = ItemNeighbours(**tensors)

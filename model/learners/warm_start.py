@@ -16,6 +16,7 @@ from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPL
 from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.statistics import InitialRowCounts, WarmStartStatistics
 from data_contracts.store.artifact import Artifact
+from model.compute.mapped_tensors import check_tensors
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
 from model.edda.model import TENSORS_FILE, Edda
 from model.sparse.rows import Ints
@@ -88,7 +89,7 @@ class WarmStart:
             ValueError: the earlier tables have another width.
         """
         inter_width, intra_width = model.shape.widths
-        with safe_open(self.checkpoint.path / TENSORS_FILE, "pt") as file:
+        with safe_open(check_tensors(self.checkpoint, TENSORS_FILE), "pt") as file:
             names = set(file.keys())
             for name, tensor in model.tensors().items():
                 if name not in names:

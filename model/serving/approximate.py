@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import INDEX
 from data_contracts.progress import Progress, silent
-from data_contracts.store.artifact import Artifact, artifact_key
+from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
 from model.serving.exact import TopK, top_items
 from model.serving.scorer import DomainScorer, DomainScorers, Query, served_artifacts
@@ -109,9 +110,13 @@ class IndexSearch:
 
 
 def open_index(artifact: Artifact) -> IndexSearch:
-    """Read an `index` artifact into memory."""
+    """Read an `index` artifact into memory.
+
+    Raises:
+        OSError: a file is missing or damaged.
+    """
     domains = artifact.read(["domain"])["domain"].to_pylist()
-    return IndexSearch({domain: faiss.read_index(str(artifact.path / _index_file(domain))) for domain in domains})
+    return IndexSearch({domain: faiss.read_index(str(artifact.checked(_index_file(domain)))) for domain in domains})
 
 
 def _rank_candidates(scorer: DomainScorer, query: Query, nearest: Longs, top: int) -> TopK:

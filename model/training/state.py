@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -16,9 +18,13 @@ import torch
 from torch import Tensor
 
 from data_contracts.contracts import MACRO
+from data_contracts.store.digests import file_digest
+from data_contracts.store.files import write_atomically
 from model.compute.column_parallel import ColumnParallel
 from model.learners.base import Learner, Measure
 from model.learners.divergence import check_restored
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -78,16 +84,20 @@ def save_state(folder: Path, training: Training, learner: Learner) -> None:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(state_path(folder, training.epoch, processes.rank, processes.world_size))
+    path = state_path(folder, training.epoch, processes.rank, processes.world_size)
+    write_atomically({_digest_path(path): file_digest(temporary).encode()})
+    temporary.replace(path)
     processes.barrier()
     if processes.rank == 0:
         for epoch, rank, world_size in _list_states(folder):
             if epoch < training.epoch:
-                state_path(folder, epoch, rank, world_size).unlink()
+                _remove(state_path(folder, epoch, rank, world_size))
 
 
 def resume(folder: Path, learner: Learner) -> Training:
     """Load the last whole state into the learner and return its progress; a fresh Training if there is no state.
+
+    States that are not what was written, by the digests beside them, are deleted.
 
     The training may have had another number of processes.
 
@@ -95,6 +105,8 @@ def resume(folder: Path, learner: Learner) -> Training:
         DivergedError: the state holds NaN or infinity.
     """
     processes = learner.processes
+    if processes.rank == 0:
+        _remove_damaged_states(folder)
     epoch, world_size = processes.broadcast(_last_whole_epoch(folder))
     if not epoch:
         return Training()
@@ -121,6 +133,32 @@ def _list_states(folder: Path) -> list[tuple[int, int, int]]:
     """Epoch, rank and number of processes of each file."""
     matches = (re.fullmatch(r"state-(\d+)-(\d+)-of-(\d+)\.pt", path.name) for path in folder.iterdir())
     return sorted((int(match[1]), int(match[2]), int(match[3])) for match in matches if match)
+
+
+def _remove_damaged_states(folder: Path) -> None:
+    """Delete the states of an epoch whose files are not all what was written, or have no digests."""
+    with ThreadPoolExecutor() as pool:
+        paths = [state_path(folder, *state) for state in _list_states(folder)]
+        for path, is_whole in zip(paths, pool.map(_is_whole, paths), strict=True):
+            if not is_whole:
+                log.warning("%s, left by an earlier attempt, is damaged; training goes on without it", path)
+                _remove(path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return _digest_path(path).read_text() == file_digest(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    _digest_path(path).unlink(missing_ok=True)
 
 
 def _last_whole_epoch(folder: Path) -> tuple[int, int]:

@@ -30,11 +30,14 @@ class Tracking:
         settings: the destinations.
         run: name of the run that the training belongs to.
         training: a unique name, which ends in the checkpoint's key.
+        listener: called with the measures of the epochs done before, and of each new one when its state is saved; an
+            error that it raises ends the training there.
     """
 
     settings: TrackingSettings
     run: str
     training: str
+    listener: Track | None = None
 
 
 NOWHERE = Tracking(TrackingSettings(), "", "")
@@ -60,6 +63,9 @@ def tracked(tracking: Tracking, history: Sequence[Measure]) -> Iterator[Track]:
             tracks.append(stack.enter_context(_tensorboard(tracking, Path(settings.tensorboard))))
         if settings.mlflow is not None:
             tracks.append(stack.enter_context(_mlflow(tracking, settings.mlflow, history)))
+
+        if tracking.listener is not None:
+            tracks.append(tracking.listener)
 
         def track(measures: Sequence[Measure]) -> None:
             for show in tracks:

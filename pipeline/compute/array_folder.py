@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from pipeline.compute.dtypes import Array
 from pipeline.compute.rows import CsrRows
-from pipeline.compute.scratch import ensure_folder, load_array
+from pipeline.compute.scratch import ensure_folder, is_damaged, load_array, remove_folder
 
 _SMALL = 1000
 
@@ -29,7 +28,11 @@ class ArrayFolder(ABC):
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether anything was written to it."""
+        """Whether something was written to it and is not damaged, so that it need not be written again."""
+
+    @abstractmethod
+    def is_damaged(self) -> bool:
+        """Whether something was written to it and is not what was written any more."""
 
     @abstractmethod
     def write_arrays(self, **arrays: Array) -> None:
@@ -68,6 +71,10 @@ class MemoryArrays(ArrayFolder):
         """Whether arrays were written here."""
         return bool(self._arrays)
 
+    def is_damaged(self) -> bool:
+        """Memory is not checked."""
+        return False
+
     def write_arrays(self, **arrays: Array) -> None:
         """Keep references to the arrays, in place of earlier ones."""
         self._arrays = arrays
@@ -100,8 +107,12 @@ class DiskArrays(ArrayFolder):
         return DiskArrays(self.path / name)
 
     def exists(self) -> bool:
-        """Whether the folder is there, which means that it is complete."""
-        return self.path.exists()
+        """Whether the folder is there, which means that it is complete, and has the files that were written."""
+        return self.path.exists() and not is_damaged(self.path)
+
+    def is_damaged(self) -> bool:
+        """Whether the folder is there with other files than were written."""
+        return is_damaged(self.path)
 
     def write_arrays(self, **arrays: Array) -> None:
         """Write a .npy file for each array."""
@@ -137,7 +148,7 @@ class DiskArrays(ArrayFolder):
 
     def remove(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
 
 
 def _map_file(path: Path, dtype: type) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from data_contracts.store.draft import Draft
 from data_contracts.store.files import coalesce
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import TaskProgress, fan_out, thread_count
-from pipeline.compute.scratch import ensure_folder, load_array
+from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
@@ -335,8 +336,10 @@ def run_ingest(
         )
         for number, log in enumerate(ordered)
     ]
-    partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
     pairs = _find_trained_pairs(previous, settings, scratch / "trained")
+    folders_of_runs = [*(task.folder for task in tasks), *(pair.folder for pair in pairs)]
+    _remove_what_came_of_damage(scratch, folders_of_runs, compute)
+    partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(
@@ -366,6 +369,16 @@ def _require_name(domain: str) -> None:
             f"a domain is called {domain[:_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for folders, "
             f"must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that it comes from"
         )
+
+
+def _remove_what_came_of_damage(scratch: Path, partitions: Sequence[Path], compute: ComputeSettings) -> None:
+    """Delete what an earlier attempt made from partitions if one of these is damaged now.
+
+    A partition that is made again with more or less memory has other runs, and vocabularies and buckets number runs.
+    """
+    if any(fan_out(is_damaged, partitions, compute)):
+        for name in ("ids", "runs", "buckets", "kept", "files"):
+            shutil.rmtree(scratch / name, ignore_errors=True)
 
 
 def _find_trained_pairs(previous: Artifacts, settings: IngestSettings, folder: Path) -> list[TrainedPairsTask]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_contracts.contracts import TEST, TRAIN, VALID
-from data_contracts.remote.client import Remote, RemoteFile, cache_folder, is_remote
+from data_contracts.remote.client import Remote, RemoteFile, is_remote
 from data_contracts.settings import LogSource, expand_variables
-from data_contracts.store.files import file_digest
+from data_contracts.store.digests import cache_folder, file_digest
 
 log = logging.getLogger(__name__)
 

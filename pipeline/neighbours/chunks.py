@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -11,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.contracts import NEIGHBOURS
+from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, NeighboursSettings
-from data_contracts.store.files import flush, write_atomically, write_checked
+from data_contracts.store.files import flush, write_checked
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Ints
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.compute.method_choice import MethodChoice
 from pipeline.compute.rows import CsrRows
+from pipeline.compute.scratch import read_report, write_reports
 from pipeline.graph import DomainGraph
 from pipeline.neighbours.fitted import check_memory, fit_rows
 from pipeline.neighbours.item_weights import ItemWeights
@@ -52,14 +53,19 @@ class NeighbourComputation:
 
     @classmethod
     def build(
-        cls, train: TrainGraph, settings: NeighboursSettings, folder: ArrayFolder, compute: ComputeSettings
+        cls,
+        train: TrainGraph,
+        settings: NeighboursSettings,
+        folder: ArrayFolder,
+        compute: ComputeSettings,
+        progress: Progress = silent,
     ) -> NeighbourComputation:
         """Choose the method and write the graph's arrays; those of an earlier attempt stay.
 
-        Weights that are fitted are so here, all at once, and chunks only read them.
+        Weights that are fitted are so here, all at once and with progress, and chunks only read them.
 
         Raises:
-            ValueError: the fit takes more memory than `compute.memory_mib`.
+            MemoryLimitError: the fit takes more memory than `compute.memory_mib`.
         """
         graph, weights = train.graph, ItemWeights.from_graph(train.graph, settings)
         choice = check_memory(weights, compute) if settings.are_fitted else choose_method(weights.paths, settings)
@@ -76,7 +82,7 @@ class NeighbourComputation:
         )
         computation = cls(folder, graph.domain, graph.users, choice, settings)
         if settings.are_fitted and not computation.fitted.exists():
-            computation.fitted.write_rows([fit_rows(weights, compute)])
+            computation.fitted.write_rows([fit_rows(weights, compute, progress)])
         return computation
 
     @property
@@ -141,9 +147,9 @@ class NeighbourCounts:
 
 def write_chunk(chunk: NeighbourChunk) -> NeighbourCounts:
     """Write the rows of a chunk, unless an earlier attempt finished it."""
-    report = chunk.path.with_suffix(".json")
-    if report.exists():
-        return NeighbourCounts(**json.loads(report.read_text()))
+    report_path = chunk.path.with_suffix(".json")
+    if report := read_report(report_path):
+        return NeighbourCounts(**report)
     items, rows = chunk.computation.rows(chunk.positions)
     offsets = pa.array(rows.indptr.astype(np.int32))
     table = pa.table(
@@ -157,5 +163,5 @@ def write_chunk(chunk: NeighbourChunk) -> NeighbourCounts:
     write_checked(NEIGHBOURS, table, chunk.path, f"neighbours of {chunk.computation.domain or 'all domains'}")
     flush(chunk.path)
     counts = NeighbourCounts(items.size, int(np.count_nonzero(np.diff(rows.indptr))), rows.indices.size)
-    write_atomically({report: json.dumps(asdict(counts)).encode()})
+    write_reports({report_path: (asdict(counts), [chunk.path])})
     return counts

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
+from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings
 from pipeline.compute.fan_out import ranges, thread_count
 from pipeline.compute.rows import CsrRows, keep_largest_weights
@@ -25,6 +26,8 @@ from pipeline.neighbours.common_users import CommonUsers
 
 _BLOCK = 256
 """Rows of a block: matrix products of this depth run at full speed."""
+
+_UNIT = f"blocks of {_BLOCK} items eliminated"
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,7 +45,9 @@ def predict_ease_bytes(items: int, top: int, threads: int) -> int:
     return 4 * items * (items // 2 + (10 + threads) * _BLOCK) + 2 * 8 * items * min(top, items)
 
 
-def fit_ease(common: CommonUsers, l2: float, top: int, compute: ComputeSettings) -> CsrRows:
+def fit_ease(
+    common: CommonUsers, l2: float, top: int, compute: ComputeSettings, progress: Progress = silent
+) -> CsrRows:
     """The largest weights of each item that are above 0; columns are positions in `common.items`.
 
     Args:
@@ -50,10 +55,11 @@ def fit_ease(common: CommonUsers, l2: float, top: int, compute: ComputeSettings)
         l2: ridge penalty.
         top: most weights of an item.
         compute: threads; the result does not depend on them.
+        progress: called after each block of items is eliminated.
     """
     lower = _penalised_gram(common, l2)
     with threadpool_limits(1, "blas"):
-        invert_in_place(lower, thread_count(compute))
+        invert_in_place(lower, thread_count(compute), progress)
     diagonal = np.concatenate([block.diagonal(block.shape[1] - block.shape[0]) for block in lower] or [_NO_FLOATS])
     return CsrRows.stack([_largest_of_block(rows, diagonal, top) for rows in _full_rows(lower)])
 
@@ -72,7 +78,7 @@ def _penalised_gram(common: CommonUsers, l2: float) -> list[Floats]:
     return blocks
 
 
-def invert_in_place(lower: list[Floats], threads: int) -> None:
+def invert_in_place(lower: list[Floats], threads: int, progress: Progress = silent) -> None:
     """Replace a symmetric positive definite matrix A by -inverse(A): the sweep operator, a block at a time.
 
     To sweep block k turns A[k, k] into -inverse(A[k, k]) =: -Q, A[i, k] into A[i, k] Q, and every other A[i, j] into
@@ -81,10 +87,13 @@ def invert_in_place(lower: list[Floats], threads: int) -> None:
     Args:
         lower: float32, block rows of the lower half; row i has the columns of blocks 0 … i.
         threads: that work side by side; the result does not depend on them.
+        progress: called before the first block and after each; blocks take equally long.
     """
+    progress(0, len(lower), _UNIT)
     with ThreadPoolExecutor(threads) as pool:
         for k in range(len(lower)):
             _sweep(lower, k, pool)
+            progress(k + 1, len(lower), _UNIT)
 
 
 def _sweep(lower: list[Floats], k: int, pool: ThreadPoolExecutor) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, SlimSettings
 from pipeline.compute.fan_out import bounded_ranges, stream
 from pipeline.compute.rows import CsrRows, keep_largest_weights
@@ -23,6 +24,7 @@ _BYTES_PER_ENTRY = 3 * 8
 _TOLERANCE = 1e-5
 """Coordinate descent ends when no weight changes by more in a sweep."""
 _SWEEPS = 1000
+_UNIT = "pairs of items with common users"
 
 
 def predict_slim_bytes(common: CommonUsers) -> int:
@@ -30,7 +32,9 @@ def predict_slim_bytes(common: CommonUsers) -> int:
     return _BYTES_PER_ENTRY * common.most_entries
 
 
-def fit_slim(common: CommonUsers, settings: SlimSettings, top: int, compute: ComputeSettings) -> CsrRows:
+def fit_slim(
+    common: CommonUsers, settings: SlimSettings, top: int, compute: ComputeSettings, progress: Progress = silent
+) -> CsrRows:
     """The largest weights of each item, above 0; columns are positions in `common.items`.
 
     Args:
@@ -38,6 +42,7 @@ def fit_slim(common: CommonUsers, settings: SlimSettings, top: int, compute: Com
         settings: penalties.
         top: most weights of an item.
         compute: threads; the result does not depend on them.
+        progress: called after each block of items; counts the entries of the Gram matrix, which take equally long.
     """
     gram, degrees, size = CsrRows.stack(list(common.blocks(compute))), common.degrees, common.items.size
 
@@ -48,7 +53,12 @@ def fit_slim(common: CommonUsers, settings: SlimSettings, top: int, compute: Com
         return columns.trimmed()
 
     blocks = bounded_ranges(np.diff(gram.indptr), _ENTRIES_PER_BLOCK)
-    columns = CsrRows.stack(list(stream(fit, blocks, compute)))
+    fitted = []
+    progress(0, gram.indices.size, _UNIT)
+    for block, columns in zip(blocks, stream(fit, blocks, compute), strict=True):
+        fitted.append(columns)
+        progress(int(gram.indptr[block.stop]), gram.indices.size, _UNIT)
+    columns = CsrRows.stack(fitted)
     by_row = columns.to_scipy(size).T.tocsr()
     by_row.sort_indices()
     return CsrRows.from_scipy(keep_largest_weights(by_row, top))

@@ -53,7 +53,7 @@ def build_neighbours(
         settings: powers of the degrees, how many weights are kept, whose interactions are walked, and how.
         parents: `nodes` and `graph`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
-        progress: called after each chunk of items.
+        progress: called after each chunk of items, and while a model such as EASE is fitted before.
 
     Returns:
         A `neighbours` artifact with one row for each item that has train interactions; those whose users have no other
@@ -63,7 +63,7 @@ def build_neighbours(
     def write(draft: Draft) -> None:
         domains = read_all_nodes(parents["nodes"])
         graphs = [
-            _prepare_chunks(train, settings, draft.scratch / str(number), compute)
+            _prepare_chunks(train, settings, draft.scratch / str(number), compute, progress)
             for number, train in enumerate(read_train_graphs(parents["graph"], domains, settings.scope))
         ]
         chunks = [chunk for _, chunks_of_graph in graphs for chunk in chunks_of_graph]
@@ -116,14 +116,15 @@ def item_neighbours(
 
 
 def _prepare_chunks(
-    train: TrainGraph, settings: NeighboursSettings, folder: Path, compute: ComputeSettings
+    train: TrainGraph, settings: NeighboursSettings, folder: Path, compute: ComputeSettings, progress: Progress
 ) -> tuple[NeighbourComputation, list[NeighbourChunk]]:
     """A graph, its arrays written, and its chunks.
 
     With another memory setting chunks have other ranges, so their files are named by the range.
     """
     folder.mkdir(exist_ok=True)
-    computation = NeighbourComputation.build(train, settings, arrays_for(train.graph.nodes, folder / "graph"), compute)
+    arrays = arrays_for(train.graph.nodes, folder / "graph")
+    computation = NeighbourComputation.build(train, settings, arrays, compute, progress)
     return computation, [
         NeighbourChunk(computation, positions, folder / f"{positions.start}-{positions.stop}.parquet")
         for positions in computation.chunk_ranges(compute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.seeding import name_seed
 from data_contracts.settings import PairsSettings
 from data_contracts.statistics import PairCoverage
-from data_contracts.store.files import flush_all, write_atomically, write_checked
+from data_contracts.store.files import flush, flush_all, write_checked
 from pipeline.compute.array_folder import ArrayFolder, DiskArrays, MemoryArrays
 from pipeline.compute.dtypes import Ints, Longs
+from pipeline.compute.scratch import write_reports
 from pipeline.graph import DomainNodes
 from pipeline.pairs.domain_vectors import (
     DistinctRows,
@@ -245,35 +245,35 @@ def align_small_pairs(pairs: Sequence[StoredDomainPair]) -> None:
 
 
 def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, DirectedTables]]) -> None:
-    reports, written = {}, set()
+    reports: dict[Path, tuple[list[PairCoverage], list[Path]]] = {}
+    written: set[Path] = set()
     for pair, tables in aligned:
         pair.folder.path.mkdir(parents=True, exist_ok=True)
+        empty = pair.folder.path.parent / "empty.parquet"
         for source, (table, _) in enumerate(tables):
-            names = pair.domains[source], pair.domains[1 - source]
-            path = pair.table_path(source)
+            names, path = (pair.domains[source], pair.domains[1 - source]), pair.table_path(source)
             if table.num_rows:
                 write_checked(PAIRS, table, path, f"pairs of {' and '.join(names)}")
                 written.add(path)
-            else:
-                written.add(link_empty(path, table))
+                continue
+            if empty not in written:  # one that an earlier attempt left may be damaged
+                write_checked(PAIRS, table, empty, "pairs of two domains")
+                written.add(empty)
+            link_or_copy(empty, path)
         coverage = [row for _, by_kind in tables for row in by_kind]
-        reports[pair.report_path] = json.dumps(coverage).encode()
+        reports[pair.report_path] = coverage, [pair.table_path(source) for source in (0, 1)]
     flush_all(written)
-    write_atomically(reports)
+    write_reports(reports)
 
 
-def link_empty(path: Path, table: pa.Table) -> Path:
-    """Make a file without rows, a link to the one of all pairs of domains; returns what must be flushed."""
-    empty = path.parents[1] / "empty.parquet"
-    if not empty.exists():
-        write_checked(PAIRS, table, empty, "pairs of two domains")
-    path.unlink(missing_ok=True)  # of an attempt that was killed
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make a path another name of a file, in place of what an earlier attempt left there."""
+    path.unlink(missing_ok=True)
     try:
-        path.hardlink_to(empty)
+        path.hardlink_to(source)
     except OSError:  # a file system without links, or too many of them
-        shutil.copyfile(empty, path)
-        return path
-    return empty
+        shutil.copyfile(source, path)
+        flush(path)
 
 
 def _range_of_kind(kind: str, nodes: DomainNodes) -> slice:

@@ -55,9 +55,14 @@ class ReusedPairs:
         return self.domains.issuperset(domains)
 
     def files(self, source: str, target: str) -> list[Path]:
-        """Earlier files with the pairs from one unchanged domain to another."""
+        """Earlier files with the pairs from one unchanged domain to another.
+
+        Raises:
+            OSError: one is missing or damaged.
+        """
         assert self.previous is not None
-        return self.previous.files(source_domain=source, target_domain=target)
+        files = self.previous.files(source_domain=source, target_domain=target)
+        return [self.previous.checked(file) for file in files]
 
     def coverage(self, domains: tuple[str, ...]) -> list[PairCoverage]:
         """The earlier statistics of two unchanged domains; the checked sample was drawn then."""

@@ -10,9 +10,10 @@ are never a pair.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays, is_small
 from pipeline.compute.dtypes import Longs
 from pipeline.compute.fan_out import TaskProgress, bounded_ranges, fan_out
+from pipeline.compute.scratch import read_report
 from pipeline.pairs.domain_pair import StoredDomainPair, align_small_pairs, finish_pair, larger_first, prepare_joins
 from pipeline.pairs.domain_vectors import open_vectors, store_vectors
 from pipeline.pairs.incremental import ReusedPairs
@@ -122,7 +124,9 @@ def _store_vectors(arguments: tuple[Artifact, Artifact, str, DiskArrays]) -> Non
 
 def _align(batch: Sequence[StoredDomainPair], compute: ComputeSettings, progress: Progress) -> list[PairCoverage]:
     """Align the domain pairs of a batch that no earlier attempt finished; returns the coverage of all."""
-    unfinished = [pair for pair in batch if not pair.report_path.exists()]
+    paths = [pair.report_path for pair in batch]
+    reports: dict[Path, Any] = dict(zip(paths, fan_out(read_report, paths, compute), strict=True))
+    unfinished = [pair for pair in batch if reports[pair.report_path] is None]
     small, large = ([pair for pair in unfinished if is_small(pair.nodes) is small] for small in (True, False))
     groups = [list(group) for _, group in groupby(small, key=lambda pair: pair.domains[0])]
     nodes, total = [sum(pair.nodes for pair in group) for group in groups], sum(pair.nodes for pair in unfinished)
@@ -130,7 +134,8 @@ def _align(batch: Sequence[StoredDomainPair], compute: ComputeSettings, progress
     report = TaskProgress(offset_progress(progress, 0, total), "nodes", nodes, names)
     fan_out(align_small_pairs, groups, compute, report)
     _align_by_chunks(large, compute, offset_progress(progress, sum(nodes), total))
-    return [row for pair in batch for row in json.loads(pair.report_path.read_text())]
+    reports |= {pair.report_path: read_report(pair.report_path) for pair in unfinished}
+    return [row for path in paths for row in reports[path]]
 
 
 def _align_by_chunks(pairs: Sequence[StoredDomainPair], compute: ComputeSettings, progress: Progress) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.progress import Progress, silent
-from pipeline.compute.scratch import ensure_folder
+from pipeline.compute.scratch import fill_folder
 from pipeline.logs.discovery import LogError
 from pipeline.published.ali_ccp import adapt_ali_ccp
 from pipeline.published.blocks import AdaptedBlock, GroupWriter
@@ -59,7 +59,7 @@ def convert(adapter: str, folder: Path, progress: Progress = silent) -> Converte
         if not (target / LOGS).exists():
             raise LogError(f"{folder}: the file that should become the log is empty; fetch it again")
 
-    converted = ensure_folder(folder / "converted", write)
+    converted = fill_folder(folder / "converted", write)
     reasons: Counter[str] = Counter()
     for batch in pq.ParquetFile(converted / REJECTS).iter_batches(columns=["reason"]):
         reasons.update(batch.column(0).to_pylist())

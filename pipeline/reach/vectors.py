@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,17 +13,20 @@ from data_contracts.contracts import REACH
 from data_contracts.seeding import name_seed
 from data_contracts.settings import ComputeSettings, ReachSettings
 from data_contracts.statistics import ReachComparison
-from data_contracts.store.files import flush, write_atomically, write_checked
+from data_contracts.store.files import flush, write_checked
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.fan_out import ranges
 from pipeline.compute.method_choice import ASKED_FOR, MethodChoice
 from pipeline.compute.rows import group_equal_rows, ragged_tables, scatter_indptr
+from pipeline.compute.scratch import read_report, write_reports
 from pipeline.graph import DomainGraph
 from pipeline.reach.expected import TransitionStep, bound_cost, write_expected_ends
 from pipeline.reach.incremental import ReusedReach
 from pipeline.reach.sampled import sampled_reach
 from pipeline.reach.walk_graph import WalkGraph
+
+log = logging.getLogger(__name__)
 
 _NODES_PER_CHUNK = 256, 16_384
 """Fewest and most nodes of a chunk; in between, as many as a sixteenth of the memory holds vectors of."""
@@ -84,6 +87,9 @@ class ReachComputation:
     ) -> ReachComputation:
         """Prepare the arrays; those that an earlier attempt finished are kept."""
         graph = walk_graph.graph
+        if (folder / "graph").is_damaged() or (folder / "reused").is_damaged():
+            log.warning("reach of %s, left by an earlier attempt, is damaged; making it again", graph.domain)
+            folder.remove()  # everything else was made for the nodes that these say are unchanged
         if reused:
             (folder / "reused").write_rows(reused.rows())
         (folder / "graph").write_arrays(
@@ -170,16 +176,16 @@ class ReachCounts:
 
 def compute_chunk(chunk: ReachChunk) -> ReachCounts:
     """Write the reach vectors of a chunk, unless an earlier attempt finished it."""
-    report = chunk.path.with_suffix(".json")
-    if report.exists():
-        return ReachCounts(**json.loads(report.read_text()))
+    report_path = chunk.path.with_suffix(".json")
+    if report := read_report(report_path):
+        return ReachCounts(**report)
     rows = chunk.computation.rows(np.arange(chunk.nodes.start, chunk.nodes.stop))
     columns = {"anchors": rows.indices.astype(np.int32, copy=False), "weights": rows.data}
     (table,) = ragged_tables(chunk.nodes.start, rows.indptr, columns)
     write_checked(REACH, table, chunk.path, f"reach of {chunk.computation.domain}")
     flush(chunk.path)
     counts = ReachCounts(len(chunk.nodes), int(np.count_nonzero(np.diff(rows.indptr))), rows.nnz)
-    write_atomically({report: json.dumps(asdict(counts)).encode()})
+    write_reports({report_path: (asdict(counts), [chunk.path])})
     return counts
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import edit_manifest, rehash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.contracts import GRAPH, NODES
 from data_contracts.schema import ContractError
-from data_contracts.store.artifact import Artifact, artifact_key, read_blocks
+from data_contracts.store.artifact import Artifact, read_blocks
+from data_contracts.store.dataset import ArtifactDataset
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import parse_partition, partition_folder, write_parquet
+from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store, open_artifact
 
 DOMAINS = ("d", "an odd/na=me %")
@@ -76,14 +79,24 @@ def test_a_damaged_file_read_by_blocks_is_named(nodes: Artifact) -> None:
         list(read_blocks(nodes, ["id"], domain="d"))
 
 
+def test_a_store_with_a_relative_path_is_read(nodes: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    relative = Store(tmp_path.name).find(NODES, nodes.key)
+    assert relative is not None
+    assert relative.read().equals(nodes.read())
+    assert relative.verify() == []
+    assert ArtifactDataset(relative).to_table(columns=["node"]).num_rows == 2000
+    (name,) = (path.name for path in relative.files(domain="d"))
+    assert relative.checked(f"domain=d/{name}") == relative.files(domain="d")[0]
+
+
 def test_unknown_column_is_named(nodes: Artifact) -> None:
     with pytest.raises(KeyError, match="colour"):
         nodes.read(["colour"])
 
 
 def test_another_version_of_the_contract_is_refused_with_a_remedy(nodes: Artifact) -> None:
-    path = nodes.path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 0}))
+    edit_manifest(nodes, version=0)
     with pytest.raises(
         ValueError, match=r"contract version of nodes is 0, must be 1; run its TOML file again, or .* 0\.1"
     ):
@@ -125,10 +138,10 @@ def test_truncated_file_is_refused_on_read(nodes: Artifact) -> None:
 
 def test_table_that_breaks_the_contract_is_refused_on_read(nodes: Artifact) -> None:
     path = nodes.files(domain="d")[0]
-    rows = node_rows(3)
-    write_parquet(rows.set_column(1, "node", pa.array([2, 1, 0], pa.int32())), path)
+    numbers = pa.array([2, 1, 0, *range(3, 1000)], pa.int32())
+    write_parquet(node_rows().set_column(1, "node", numbers), path)
     with pytest.raises(ContractError, match=r"nodes/domain=d/part-00000\.parquet: node\[1\] is 1, must be sorted"):
-        nodes.read(domain="d")
+        rehash(nodes).read(domain="d")
 
 
 def test_changed_bytes_are_found_by_verify(nodes: Artifact) -> None:
@@ -194,7 +207,7 @@ def test_key_depends_on_contract_settings_and_parents_alone() -> None:
 
 def test_key_is_the_same_in_another_process() -> None:
     script = (
-        "from data_contracts.store.artifact import artifact_key as k\n"
+        "from data_contracts.store.manifest import artifact_key as k\n"
         "from data_contracts.contracts import NODES\n"
         "print(k(NODES, {'ä': 0.1}, {'p': 'x'}))"
     )

@@ -130,9 +130,9 @@ def test_two_processes_end_with_the_tensors_of_one_under_the_same_key(folder: Pa
         torch.testing.assert_close(tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("loss", ['objective="softmax"', 'objective="sl@k"', "contrast=0.2"])
-def test_two_processes_train_cosines_as_one_does(folder: Path, loss: str) -> None:
-    """Norms are sums over the columns of both."""
+@pytest.mark.parametrize("loss", ['objective="softmax"', 'objective="sl@k"', 'objective="squared"', "contrast=0.2"])
+def test_two_processes_train_every_loss_as_one_does(folder: Path, loss: str) -> None:
+    """Scores and norms are sums over the columns of both."""
     stores = [f"{loss[-5:-1]}-{number}" for number in ("one", "two")]
     for store in stores:
         copied(folder, store)

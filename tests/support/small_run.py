@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_contracts.open_store import open_store
-from data_contracts.store.files import file_digest
+from data_contracts.store.digests import file_digest
 
 RUN = """
 name = "killed"

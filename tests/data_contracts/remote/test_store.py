@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from damage import resigned
 from object_storage import address, endpoint
 
 from data_contracts.contracts import INTERACTIONS, REJECTS
@@ -233,7 +233,7 @@ def edited(remote: Remote, artifact: Artifact, **values: object) -> None:
     name = f"rejects/{artifact.key}/manifest.json"
     content = remote.read(name)
     assert content is not None
-    remote.write(name, json.dumps({**json.loads(content), **values}).encode())
+    remote.write(name, resigned(content, **values))
 
 
 def test_a_manifest_that_leads_out_of_its_artifact_is_refused(address, tmp_path, monkeypatch) -> None:
@@ -241,7 +241,10 @@ def test_a_manifest_that_leads_out_of_its_artifact_is_refused(address, tmp_path,
     entry = made.manifest.files[0].model_dump()
     edited(Remote(address), made, files=[{**entry, "path": "writer/../../../../evil"}])
     other = other_machine(address, tmp_path / "other", monkeypatch)
-    found = other.find(REJECTS, made.key)
+    with pytest.raises(OSError, match=r"manifest\.json: .* must be a relative path inside the artifact's folder"):
+        other.find(REJECTS, made.key)
+    edited(Remote(address), made, files=[{**entry, "path": "evil"}])
+    found = other_machine(address, tmp_path / "second", monkeypatch).find(REJECTS, made.key)
     assert found is not None
     with pytest.raises(OSError, match="lies outside, must lie in WRITER"):
         found.read()

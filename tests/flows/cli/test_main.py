@@ -10,8 +10,8 @@ import pytest
 from fake_stages import Stages, edda, here, stages
 
 from data_contracts.contracts import REJECTS
+from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import file_digest
 from data_contracts.store.store import Store
 from flows.cli.main import COMMANDS, main
 

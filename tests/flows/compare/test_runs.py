@@ -9,10 +9,13 @@ from fake_stages import Stages, edda, here, stages
 from tiny_world import build
 
 from data_contracts.contracts import METRICS
+from data_contracts.resources import MemoryLimitError
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
+from flows.cli.options import fill_in_baselines
 from flows.compare.runs import RunView, cautions, changes, difference
+from flows.compare.significance import Significance, holm
 from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import BASELINES, baseline_runs, other_evidence, variant_run, with_walks
 from flows.config.run_config import RunSpec
@@ -103,6 +106,25 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
     ]
     assert small.header == ("run", "auc", "Δ  ")
     assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
+
+
+def test_holm_multiplies_the_smallest_p_by_all_and_never_goes_down() -> None:
+    p_values = {("r", "all", domain, "auc"): p for domain, p in (("a", 0.04), ("b", 0.01), ("c", 0.03), ("d", 0.6))}
+    corrected = {domain: round(p, 12) for (_, _, domain, _), p in holm(p_values).items()}
+    assert corrected == {"a": 0.09, "b": 0.04, "c": 0.09, "d": 0.6}  # 0.04 · 2 is below 0.03 · 3
+
+
+def test_p_values_are_corrected_for_all_runs_and_domains_of_a_metric(store: Store) -> None:
+    first = compared(store, "a", {None: 0.0, 1: 0.70, 2: 0.72, 3: 0.74})
+    other = compared(store, "b", {None: 0.0, 1: 0.71, 2: 0.74, 3: 0.75})
+    same = compared(store, "c", {None: 0.0, 1: 0.70, 2: 0.72, 3: 0.74})
+    alone, beside = (Significance.build(runs).by_seed for runs in ([first, other], [first, other, same]))
+    raw, corrected = alone["b", "all", "big", "auc"]
+    assert (raw, corrected) == pytest.approx((0.0572, 3 * 0.0572), abs=1e-3)  # two domains and their mean
+    assert beside["b", "all", "big", "auc"] == pytest.approx((raw, 6 * raw))
+    assert beside["c", "all", "big", "auc"] == (1.0, 1.0)
+    described = as_json([first, other, same])["runs"][1]["metrics"]["big"]["auc"]["difference"]
+    assert (described["p"], described["p_holm"]) == pytest.approx((raw, 6 * raw))
 
 
 def test_where_scores_come_from_is_a_table_of_its_own(store: Store) -> None:
@@ -204,7 +226,14 @@ def test_json_has_strata_and_what_is_recommended_apart_from_accuracy(store: Stor
         "rows": 5,
         "users": 4,
         "seeds": {"1": 0.75},
-        "difference": {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None},
+        "difference": {
+            "value": 0.0,
+            "p": None,
+            "seeds": 1,
+            "p_holm": None,
+            "p_over_users": None,
+            "p_over_users_holm": None,
+        },
     }
     assert described["beyond_accuracy"]["macro"]["popularity@20"]["value"] == 1234.5
 
@@ -300,6 +329,54 @@ def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: S
     assert names == ["r", "r-evidence-false", *(name for pair in beside.values() for name in pair)]
 
 
+@pytest.mark.parametrize(
+    ("failing", "refused", "error"),
+    [
+        ("neighbours", "ease", MemoryLimitError("EASE takes up to 9 MiB;\nraise compute.memory_mib")),
+        ("checkpoint", "ials", ModuleNotFoundError("implicit is not installed; run `pip install implicit`")),
+        ("checkpoint", "ials", FloatingPointError("the loss is not finite")),
+    ],
+)
+def test_a_baseline_that_cannot_run_costs_its_row_alone(
+    here: Path, stages: Stages, capsys, failing: str, refused: str, error: Exception
+) -> None:
+    assert edda("evaluate", "r.toml", "--no-prefect") == 0
+    stages.failures[failing] = [error]
+    capsys.readouterr()
+    assert edda("compare", "r.toml", "--baselines", f"{refused},mf-bpr", "--no-prefect") == 0
+    out = capsys.readouterr().out
+    assert "\nr-mf-bpr " in out
+    assert f"\nr-{refused} " not in out
+    reason = str(error).replace("\n", "; ")
+    assert out.endswith(f"\nCAUTION: r-{refused} is left out: {reason}\n")
+
+
+def test_other_errors_of_a_baseline_end_the_comparison(here: Path, stages: Stages, capsys) -> None:
+    assert edda("evaluate", "r.toml", "--no-prefect") == 0
+    stages.failures["checkpoint"] = [OSError("the disk is full")]
+    assert edda("compare", "r.toml", "--baselines", "mf-bpr", "--no-prefect") == 1
+
+
+def test_a_list_of_baselines_is_compared_alone(here: Path, stages: Stages, capsys) -> None:
+    assert edda("compare", "--baselines", "popularity, mf-bpr", "r.toml", "--json", "--no-prefect") == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["name"] for run in runs] == ["r", "r-popularity", "r-mf-bpr"]
+
+
+def test_bare_baselines_before_a_file_or_an_option_are_all_of_them() -> None:
+    assert fill_in_baselines(["compare", "--baselines", "r.toml"]) == ["compare", "--baselines=all", "r.toml"]
+    assert fill_in_baselines(["--baselines", "--json"]) == ["--baselines=all", "--json"]
+    assert fill_in_baselines(["r.toml", "--baselines"]) == ["r.toml", "--baselines=all"]
+    assert fill_in_baselines(["--baselines", "ease", "r.toml"]) == ["--baselines", "ease", "r.toml"]
+
+
+def test_an_unknown_baseline_is_named_with_the_nearest_one(here: Path, capsys) -> None:
+    assert edda("compare", "r.toml", "--baselines", "popularity,eas", "--no-prefect") == 1
+    assert "--baselines has 'eas', which is no baseline; did you mean ease? (there are released, " in (
+        capsys.readouterr().err
+    )
+
+
 def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stages, capsys) -> None:
     assert edda("evaluate", "r.toml", "--no-prefect", "--set", "name=old") == 0
     assert edda("evaluate", "r.toml", "--no-prefect", "--set", "name=new", "--set", "train.epochs=5") == 0
@@ -308,7 +385,7 @@ def test_compare_takes_names_of_runs_that_the_store_has(here: Path, stages: Stag
     found = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in found["runs"]] == ["old", "new"]
     assert found["runs"][1]["differs"] == {"train.epochs": 5}
-    same = {"value": 0.0, "p": None, "seeds": 1, "p_over_users": None}
+    same = {"value": 0.0, "p": None, "seeds": 1, "p_holm": None, "p_over_users": None, "p_over_users_holm": None}
     assert found["runs"][1]["metrics"]["books"]["auc"]["difference"] == same
     assert found["cautions"] == []
 

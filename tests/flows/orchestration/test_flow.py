@@ -14,7 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 
 from data_contracts.progress import FinishedPart
-from data_contracts.store.files import file_digest
+from data_contracts.store.digests import file_digest
 from flows.config.run_config import RunSpec
 from flows.orchestration.flow import edda, run_flow, work_on_stage
 from flows.orchestration.page import page_progress

@@ -157,9 +157,11 @@ def test_lines_come_every_few_seconds(clock):
 def on_screen(width: int, note: str = "") -> str:
     """What a terminal was sent, without control codes."""
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=width, legacy_windows=False)
-    with bars(console)("interactions") as progress:
-        progress(12_000, 96_510, "nodes", note)
+    with pytest.MonkeyPatch.context() as patch:
+        wide = Console(file=screen, force_terminal=True, width=width, legacy_windows=False)
+        patch.setattr("flows.output.console.STDERR", wide)
+        with bars()("interactions") as progress:
+            progress(12_000, 96_510, "nodes", note)
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import edit_manifest
 from fake_stages import ALL, Stages, load_run_config, stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,8 +169,7 @@ def test_an_update_whose_past_was_deleted_says_so_and_how_to_go_on(tmp_path: Pat
 
 
 def test_an_update_of_what_another_version_made_says_how_to_go_on(tmp_path: Path, stages: Stages) -> None:
-    manifest = run_stages(load_run_config(tmp_path)).artifacts["interactions"].path / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 1}))
+    edit_manifest(run_stages(load_run_config(tmp_path)).artifacts["interactions"], version=1)
     grow(tmp_path, "j")
     with pytest.raises(ValueError, match=r"another version of edda has made, .* run it once with update = false"):
         update(tmp_path)

@@ -350,6 +350,9 @@ def test_a_key_that_a_model_does_not_look_at_makes_no_new_checkpoint() -> None:
     assert inputs(model="ials", frequency_exponent=0.3) != inputs(model="ials")
     assert inputs(temperature=0.3, weight_temperature=0.3) == inputs()
     assert inputs(objective="softmax", weight_temperature=0.3) == inputs(objective="softmax") != inputs()
+    assert inputs(objective="softmax", negative_weight=3.0) == inputs(objective="softmax")
+    assert inputs(objective="squared", temperature=0.3) == inputs(objective="squared") != inputs()
+    assert inputs(objective="squared", negative_weight=3.0) != inputs(objective="squared")
     assert inputs(objective="softmax", temperature=0.3) != inputs(objective="softmax")
     assert inputs(objective="sl@k", weight_temperature=0.3) != inputs(objective="sl@k")
 

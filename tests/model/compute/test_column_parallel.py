@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from damage import DAMAGES, damage_file
 
 from data_contracts.seeding import generator
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
@@ -96,7 +97,16 @@ def test_an_epoch_that_not_every_process_has_kept_does_not_count(tmp_path: Path)
     assert resume(tmp_path, trained(Apart(0, 2), 0)).epoch == 4
 
 
+def test_an_epoch_of_which_one_process_has_a_damaged_state_does_not_count(tmp_path: Path) -> None:
+    kept(tmp_path, 3, 4)
+    damage_file(state_path(tmp_path, 4, 2, 3), DAMAGES[0])
+    assert resume(tmp_path, trained(Apart(0, 3), 0)) == Training()
+    assert not state_path(tmp_path, 4, 2, 3).exists()
+    assert resume(tmp_path, trained(Apart(1, 3), 0)) == Training()
+
+
 def test_the_epoch_before_is_deleted_whoever_kept_it(tmp_path: Path) -> None:
     kept(tmp_path, 3, 4)
     kept(tmp_path, 2, 5)
-    assert sorted(tmp_path.iterdir()) == [state_path(tmp_path, 5, rank, 2) for rank in (0, 1)]
+    states = [state_path(tmp_path, 5, rank, 2) for rank in (0, 1)]
+    assert set(tmp_path.iterdir()) == {*states, *(state.with_suffix(".sha256") for state in states)}

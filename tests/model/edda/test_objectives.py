@@ -12,7 +12,7 @@ from model.data.dataset import MultiDomainData, load_dataset, load_interactions
 from model.edda.final_vectors import build_graphs
 from model.edda.final_vectors import final_vectors as pruned_vectors
 from model.edda.model import Edda, RankingStep, TableShapes
-from model.edda.objectives import BPR, CosineSoftmax, build_objective, normalised
+from model.edda.objectives import BPR, CosineSoftmax, SquaredError, build_objective, normalised
 from model.edda.propagation import Dropout, build_backbone, sample_subgraph
 from model.sparse.group_scores import GroupPattern, group_pattern
 from model.sparse.matrix import choose_engine
@@ -62,6 +62,46 @@ def test_sl_at_k_weighs_each_positive_by_its_distance_from_the_users_threshold()
     found = loss_of(hand_pattern([[False] * 2] * 2), HAND, torch.tensor([0.9, -math.inf]))
     weight = 1 / (1 + math.exp(-(1.0 - 0.9) / 0.25))
     assert found.item() == pytest.approx((weight * LOSSES[0] + LOSSES[1]) / 2)
+
+
+def squared_loss_of(known: list[list[bool]]) -> float:
+    """Scores, user 0: 10 with item 2, 0 with 3, 6 with 4; user 1: 1.5 with item 3, 12 with 4."""
+    objective = SquaredError(0.5)
+    pattern = hand_pattern(known)
+    return float(objective.loss(pattern, objective.sums(pattern, HAND, MULTIPLY), None))
+
+
+def test_squared_errors_are_of_1_for_positives_and_of_0_for_the_groups_negatives() -> None:
+    first = (1.0 - 10.0) ** 2 + 0.5 * (0.0**2 + 6.0**2) / 2
+    second = (1.0 - 1.5) ** 2 + 0.5 * (1.5**2 + 12.0**2) / 2
+    assert squared_loss_of([[False] * 2] * 2) == pytest.approx((first + second) / 2)
+
+
+def test_squared_errors_of_items_that_the_user_has_are_0() -> None:
+    first = (1.0 - 10.0) ** 2 + 0.5 * (0.0**2 + 6.0**2) / 2
+    second = (1.0 - 1.5) ** 2 + 0.5 * 12.0**2 / 2
+    assert squared_loss_of([[False, False], [True, False]]) == pytest.approx((first + second) / 2)
+
+
+def test_the_best_squared_score_is_the_lift_over_itself_and_the_weight() -> None:
+    """Minimise the loss of one score over rows where it is a positive r times as often as a negative."""
+    lift, weight = 3.0, 10.0
+    score = torch.tensor([0.0], requires_grad=True)
+    objective = SquaredError(weight)
+    optimiser = torch.optim.LBFGS([score], line_search_fn="strong_wolfe")
+    pattern = hand_pattern([[False] * 2] * 2)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        positives, negatives = score.expand(2), score.expand(2, 2)
+        as_positive = objective.loss(pattern, (positives, torch.zeros(2, 2)), None)
+        as_negative = objective.loss(pattern, (torch.ones(2), negatives), None)
+        loss = lift * as_positive + as_negative
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert score.item() == pytest.approx(lift / (lift + weight), rel=1e-4)
 
 
 def test_a_vectors_length_changes_no_cosine() -> None:

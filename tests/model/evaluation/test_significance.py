@@ -1,5 +1,7 @@
 """Runs compared row by row: parts of the AUC, sums by user, p by a paired bootstrap over users."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,11 +10,11 @@ from data_contracts.contracts import METRICS, RANKS, RANKS_FILE
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
-from flows.compare.significance import RESAMPLES, p_over_users
+from flows.compare.significance import RESAMPLES, over_users
 from flows.compare.tables import as_json, comparison_tables
 from flows.runner.lookup import RunView
-from model.evaluation.metrics import auc_parts, candidate_statistics, resample_weights
-from model.evaluation.significance import differences, mean_sums, p_value, user_sums
+from model.evaluation.metrics import Estimate, auc_parts, candidate_statistics, resample_weights
+from model.evaluation.significance import differences, mean_sums, p_value, tail_p_value, user_sums
 
 CUTS = {"recall_at": [1, 3], "full_at": [5]}
 
@@ -107,11 +109,26 @@ def test_seeds_are_averaged_before_users_are_drawn():
 
 def test_equal_runs_have_p_1_and_a_run_that_is_worse_for_all_the_smallest(store: Store):
     runs = [run(store, "a", random_ranks(1)), run(store, "same", random_ranks(1)), run(store, "b", random_ranks(1, 5))]
-    found = p_over_users(runs)
-    assert found["same", "books", "recall@1"] == 1.0
-    assert found["b", "books", "auc"] == 1 / (RESAMPLES + 1)
-    assert found["b", "macro", "auc"] == found["b", "books", "auc"]
-    assert found == p_over_users(runs)
+    found = over_users(runs)
+    assert found["same", "all", "books", "recall@1"] == (1.0, 1.0)
+    assert found["b", "all", "books", "auc"].raw == 1 / (RESAMPLES + 1)
+    assert found["b", "all", "macro", "auc"] == found["b", "all", "books", "auc"]
+    assert found == over_users(runs)
+
+
+def test_p_does_not_depend_on_how_many_runs_are_in_memory_at_once(store: Store, monkeypatch: pytest.MonkeyPatch):
+    runs = [run(store, name, random_ranks(seed, seed)) for seed, name in enumerate("abcd")]
+    at_once = over_users(runs)
+    monkeypatch.setattr("flows.compare.significance._RUNS_AT_ONCE", 1)
+    assert over_users(runs) == at_once
+
+
+def test_beyond_what_resamples_count_p_is_that_of_student_t():
+    resamples = np.array([0.75, 1.25])  # their standard deviation is 0.35355
+    estimate = Estimate(2.821 * 0.353553, resamples, 10, 10)  # 2.821 is the 99th percentile of t with 9 degrees
+    assert p_value(estimate) == 1 / 3
+    assert tail_p_value(estimate) == pytest.approx(0.02, abs=1e-4)
+    assert tail_p_value(replace(estimate, value=0.2)) == 1.0  # both resamples lie as far: it is counted
 
 
 def test_chance_is_seldom_significant():
@@ -126,7 +143,7 @@ def test_chance_is_seldom_significant():
 
 def test_other_held_out_rows_have_no_p(store: Store):
     runs = [run(store, "b", ranks_of([(1, 1, 1, 0.5, 1)])), run(store, "nothing held out", ranks_of([]))]
-    assert p_over_users([run(store, "a", random_ranks(1)), *runs]) == {}
+    assert over_users([run(store, "a", random_ranks(1)), *runs]) == {}
 
 
 def test_tables_and_json_show_what_the_bootstrap_found(store: Store):

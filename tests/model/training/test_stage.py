@@ -28,8 +28,9 @@ SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge
 
 COSINES = SMALL.model_copy(update={"objective": "softmax", "negatives": 24, "l2": 1e-4})
 TOP_K = COSINES.model_copy(update={"objective": "sl@k"})
+SQUARED = COSINES.model_copy(update={"objective": "squared"})
 CONTRAST = SMALL.model_copy(update={"backbone": "lightgcn", "contrast": 0.2})
-OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, COSINES, TOP_K)]
+OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, SQUARED, COSINES, TOP_K)]
 LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast")]
 
 
@@ -74,7 +75,7 @@ def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny,
     assert auc == pytest.approx(history(checkpoint)["macro", "auc"][checkpoint.statistics["epoch"] - 1], abs=1e-12)
     world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     lengths = [vectors.norm(dim=1) for vectors in load_checkpoint(checkpoint, world).vectors(world)]
-    is_cosine = settings.objective != "bpr"
+    is_cosine = settings.objective in {"softmax", "sl@k"}
     assert all(torch.allclose(each, torch.ones(())) for each in lengths) == is_cosine
     metadata = json.loads((checkpoint.path / "model.json").read_text())
     assert metadata.get("normalised") == (True if is_cosine else None)

@@ -1,8 +1,10 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from damage import DAMAGES, damage_file
 
 from model.edda.model import Edda, TableShapes
 from model.learners.edda import EddaLearner
@@ -61,6 +63,27 @@ def test_a_write_cut_short_leaves_the_state_before(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="no space"):
         save_state(tmp_path, Training(2), learner)
     assert resume(tmp_path, trained(0)).epoch == 1
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "no digest"])
+def test_a_damaged_state_is_told_deleted_and_not_gone_on_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    save_state(tmp_path, Training(2), trained(1))
+    path = state_path(tmp_path, 2)
+    path.with_suffix(".sha256").unlink() if damage == "no digest" else damage_file(path, damage)
+    assert resume(tmp_path, trained(0)) == Training()
+    assert caplog.messages == [f"{path}, left by an earlier attempt, is damaged; training goes on without it"]
+    assert not path.exists()
+    caplog.clear()
+    assert resume(tmp_path, trained(0)) == Training()
+    assert caplog.messages == []
+
+
+def test_a_damaged_digest_counts_as_a_damaged_state(tmp_path: Path) -> None:
+    save_state(tmp_path, Training(2), trained(1))
+    damage_file(state_path(tmp_path, 2).with_suffix(".sha256"), DAMAGES[0])
+    assert resume(tmp_path, trained(0)) == Training()
 
 
 def test_without_a_score_the_last_epoch_is_kept() -> None:

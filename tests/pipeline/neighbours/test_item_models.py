@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sklearn.linear_model import ElasticNet
 from tiny_world import Tiny
 
+from data_contracts.progress import Progress, silent
 from data_contracts.settings import ComputeSettings, NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import neighbours_file
@@ -59,9 +60,15 @@ def elastic_nets(matrix: sp.csr_array, l1: float, l2: float) -> np.ndarray:
     return weights
 
 
-def make(world: Tiny, store: Store | None = None, compute: ComputeSettings = ONE, **settings: Any) -> Artifact:
+def make(
+    world: Tiny,
+    store: Store | None = None,
+    compute: ComputeSettings = ONE,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Artifact:
     parents = {role: world.parents[role] for role in ("nodes", "graph")}
-    return build_neighbours(store or world.store, NeighboursSettings(**settings), parents, compute)
+    return build_neighbours(store or world.store, NeighboursSettings(**settings), parents, compute, progress)
 
 
 @pytest.fixture
@@ -165,6 +172,24 @@ def test_a_fit_is_kept_where_chunks_are_interrupted(tiny_world: Tiny, tmp_path: 
             make(tiny_world, store, weights="ease")
     monkeypatch.setattr("pipeline.neighbours.chunks.fit_rows", lambda *_: pytest.fail("fitted again"))
     assert make(tiny_world, store, weights="ease").read().equals(whole.read())
+
+
+@pytest.mark.parametrize(("model", "unit"), [("ease", "blocks of "), ("slim", "pairs of items")])
+def test_a_fit_reports_its_progress_from_nothing_to_all(
+    tiny_world: Tiny, tmp_path: Path, small_blocks, model: str, unit: str
+) -> None:
+    reports: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, counted: str, note: str = "") -> None:
+        if counted.startswith(unit):
+            reports.append((done, total, note))
+
+    make(tiny_world, Store(tmp_path / "watched"), weights=model, progress=progress)
+    done = [done for done, *_ in reports]
+    assert len(done) > 2
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, reports[0][1])
+    assert {report[1:] for report in reports} == {(done[-1], f"{model.upper()} of all domains")}
 
 
 def test_workers_of_a_cluster_read_what_was_fitted(tiny_world: Tiny, tmp_path: Path, cluster) -> None:

@@ -17,10 +17,11 @@ from data_contracts.contracts import PAIRS
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
 from data_contracts.store.files import read_rows
 from data_contracts.store.store import Store
-from pipeline.compute.array_folder import DiskArrays
+from pipeline.compute.array_folder import DiskArrays, MemoryArrays
 from pipeline.compute.rows import CsrRows
+from pipeline.compute.scratch import read_report
 from pipeline.graph import DomainNodes
-from pipeline.pairs.domain_pair import DomainPair, align_domain_pair, link_empty, prepare_joins
+from pipeline.pairs.domain_pair import DomainPair, StoredDomainPair, _write_pairs, align_domain_pair, prepare_joins
 from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_group, shared_anchors
 from pipeline.pairs.join import Join, TopK, join_chunk
 from pipeline.pairs.join_kernels import expand_groups
@@ -340,11 +341,18 @@ def prepare_joins_of_nothing(pair: DomainPair) -> dict[str, Join]:
 
 
 def test_domains_without_pairs_share_one_file(tmp_path):
-    """So 300 domains with few shared users do not write 89,700 files."""
-    first, second = tmp_path / "0" / "a.parquet", tmp_path / "1" / "b.parquet"
-    empty = PAIRS.file_schema.empty_table()
-    for path in (first, second, first):
-        path.parent.mkdir(exist_ok=True)
-        assert link_empty(path, empty) == tmp_path / "empty.parquet"
-    assert first.samefile(second)
-    assert read_rows(first).schema.equals(PAIRS.file_schema)
+    """It is written anew by every attempt, as one that was left may be damaged."""
+    pairs = [
+        StoredDomainPair(
+            ("a", "b"), (MemoryArrays(), MemoryArrays()), 0, DiskArrays(tmp_path / name), PairsSettings(), 1.0
+        )
+        for name in ("0", "1")
+    ]
+    nothing = [(PAIRS.file_schema.empty_table(), [])] * 2
+    (tmp_path / "empty.parquet").write_text("damaged")
+    for _ in range(2):
+        _write_pairs((pair, nothing) for pair in pairs)
+    paths = [pair.table_path(source) for pair in pairs for source in (0, 1)]
+    assert all(path.samefile(paths[0]) for path in paths)
+    assert read_rows(paths[0]).schema.equals(PAIRS.file_schema)
+    assert [read_report(pair.report_path) for pair in pairs] == [[], []]

@@ -1,17 +1,21 @@
 import importlib.util
 import json
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from data_contracts.resources import MemoryLimitError
 from flows.cli.main import main
 from flows.config.run_config import ConfigError, RunSpec, load_config
 from flows.config.tune_settings import DEFAULT_SPACE, WEIGHTS_SPACE, Axis
-from flows.tune import Search, Trial, Values, as_options, best_trial, build_search, run_search, trials_table
+from flows.tune.models import trials_table
+from flows.tune.parallel import run_parallel_search
+from flows.tune.search import Report, Score, Search, Trial, Values, best_trial, run_search
+from flows.tune.validation import as_options, build_search
+from tests.flows.tune.scores import Climb, hill, killed, slow_hill, too_large
 
 SPACE = {"train.learning_rate": Axis(low=1e-4, high=1e-1, log=True), "train.layers": Axis(choices=(1, 2, 3))}
 
@@ -22,16 +26,16 @@ def wanted(tmp_path: Path) -> Search:
     return Search(SPACE, current, 6, 7, tmp_path / "tune" / "r.db", "study")
 
 
-def hill(values: Values) -> float:
-    return -abs(float(values["train.learning_rate"]) - 0.01) - abs(int(values["train.layers"]) - 3)
+def ignore(epoch: int, score: float) -> None:
+    pass
 
 
-def recording(score: Callable[[Values], float]) -> tuple[list[Values], Callable[[Values], float]]:
+def recording(score: Score) -> tuple[list[Values], Score]:
     asked: list[Values] = []
 
-    def scored(values: Values) -> float:
+    def scored(values: Values, report: Report) -> float:
         asked.append(values)
-        return score(values)
+        return score(values, report)
 
     return asked, scored
 
@@ -39,7 +43,7 @@ def recording(score: Callable[[Values], float]) -> tuple[list[Values], Callable[
 def test_the_files_own_settings_are_tried_first(wanted: Search) -> None:
     trials = run_search(wanted, hill)
     assert (len(trials), trials[0].values) == (6, wanted.current)
-    assert trials[0].score == hill(wanted.current)
+    assert trials[0].score == hill(wanted.current, ignore)
 
 
 def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) -> None:
@@ -56,10 +60,10 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path:
     record = replace(wanted, record=tmp_path / "killed.db")
     asked, score = recording(hill)
 
-    def dying(values: Values) -> float:
+    def dying(values: Values, report: Report) -> float:
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return score(values)
+        return score(values, report)
 
     with pytest.raises(KeyboardInterrupt):
         run_search(record, dying)
@@ -77,16 +81,75 @@ def test_a_finished_search_asks_nothing_and_a_longer_one_only_what_is_new(wanted
     assert len(asked) == 2
 
 
+HEIGHTS = [5.0, 4.0, 3.0, 2.0, 1.0, 2.5, 3.5]
+"""The median of the first five is 3.0: the sixth is pruned as soon as it may be, the seventh is not."""
+
+
+def test_a_trial_below_the_median_of_the_finished_ones_ends_after_the_spared_epochs(wanted: Search) -> None:
+    climb = Climb(HEIGHTS)
+    trials = run_search(replace(wanted, trials=7, spared=3), climb)
+    assert [trial.score for trial in trials] == [5.0, 4.0, 3.0, 2.0, 1.0, None, 3.5]
+    assert [trial.pruned for trial in trials] == [False] * 5 + [True, False]
+    assert climb.epochs == 6 * 10 + 4
+    assert trials_table(trials, "auc").rows[-1][1] == "pruned"
+
+
+def test_without_spared_epochs_no_trial_is_pruned(wanted: Search) -> None:
+    assert not any(trial.pruned for trial in run_search(replace(wanted, trials=7), Climb(HEIGHTS)))
+
+
+def test_a_killed_search_prunes_and_draws_what_it_would_have(wanted: Search, tmp_path: Path) -> None:
+    search = replace(wanted, trials=7, spared=3)
+    whole = run_search(search, Climb(HEIGHTS))
+    other, climb = replace(search, record=tmp_path / "killed.db"), Climb([*HEIGHTS[:5], 2.5, *HEIGHTS[5:]])
+
+    def dying(values: Values, report: Report) -> float:
+        if climb.begun == 5:
+            climb.begun += 1
+            report(1, 0.25)
+            report(2, 0.5)
+            raise KeyboardInterrupt
+        return climb(values, report)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(other, dying)
+    resumed = run_search(other, climb)
+    assert [replace(trial, seconds=0) for trial in resumed] == [replace(trial, seconds=0) for trial in whole]
+
+
+def test_trials_side_by_side_are_as_many_and_begin_with_the_files_own(wanted: Search) -> None:
+    trials = run_parallel_search(wanted, [slow_hill, slow_hill])
+    assert [trial.number for trial in trials] == [0, 1, 2, 3, 4, 5]
+    assert trials[0].values == wanted.current
+    assert [trial.score for trial in trials] == [hill(trial.values, ignore) for trial in trials]
+    assert len({trial.values["train.learning_rate"] for trial in trials}) == 6
+    assert run_search(wanted, too_large) == trials
+
+
+def test_a_trial_in_another_process_is_pruned_by_the_record(wanted: Search) -> None:
+    run_search(replace(wanted, trials=6, spared=3), Climb(HEIGHTS))
+    *_, last = run_parallel_search(replace(wanted, trials=7, spared=3), [Climb([2.0])])
+    assert (last.score, last.pruned) == (None, True)
+
+
+def test_an_error_in_another_process_ends_the_search(wanted: Search) -> None:
+    with pytest.raises(MemoryLimitError, match="EASE takes too much"):
+        run_parallel_search(wanted, [too_large])
+    with pytest.raises(ConnectionError, match="ended with status 9"):
+        run_parallel_search(wanted, [killed])
+    assert len(run_search(wanted, hill)) == 6
+
+
 def test_another_seed_draws_other_settings(wanted: Search, tmp_path: Path) -> None:
     other = replace(wanted, seed=8, record=tmp_path / "other.db")
     assert run_search(wanted, hill)[1].values != run_search(other, hill)[1].values
 
 
 def test_settings_that_diverge_count_as_a_failed_trial(wanted: Search) -> None:
-    def diverging(values: Values) -> float:
+    def diverging(values: Values, report: Report) -> float:
         if values["train.layers"] != 2:
             raise FloatingPointError("loss is NaN")
-        return hill(values)
+        return hill(values, report)
 
     trials = run_search(wanted, diverging)
     assert len(trials) == 6
@@ -188,8 +251,13 @@ def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path:
         return set(build_search([RunSpec(toml(tmp_path, f"[train]\n{train}"))]).space)
 
     plain = searched("")
-    assert searched('objective = "softmax"') - plain == {"train.temperature", "train.negatives"}
+    squared = {"train.negative_weight", "train.negatives"}
+    assert plain > {"train.objective", *squared}
+    assert searched('objective = "softmax"') - plain == {"train.temperature"}
+    assert plain - searched('objective = "softmax"') == {"train.objective", "train.negative_weight"}
     assert searched("contrast = 0.2") - plain == {"train.contrast", "train.contrast_noise"}
+    assert searched('objective = "squared"') == plain
+    assert searched('backbone = "mf"\nobjective = "squared"') - searched('backbone = "mf"') == squared
     assert searched('model = "ials"\nobjective = "softmax"\ncontrast = 0.2') == searched('model = "ials"')
 
 

@@ -1,0 +1,81 @@
+"""The command `scoreboard`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from data_contracts.store.files import write_atomically
+from flows.cli.options import Options
+from flows.compare.scoreboard import Board, means_table, picture, section, summary, update_page
+from flows.config.presets import parse_baselines
+from flows.output.console import print_result, watcher
+from flows.tune.scoreboard import DATA_SETS, Contest, absence, make_board
+from pipeline.logs.discovery import Digests
+
+log = logging.getLogger(__name__)
+
+
+def scoreboard(
+    *runs: Path,
+    trials: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    seeds: str = "2022,2023,2024",
+    baselines: str = "all",
+    parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    out: Path = Path("docs/scoreboard.md"),
+    options: Options = Options(),
+) -> None:
+    """Tune, train and compare all models on several data sets, and write a page about it. Resumes where it stopped.
+
+    Parameters
+    ----------
+    runs:
+        TOML files; by default those of the package whose data are in $EDDA_DATA, and the demo.
+    trials:
+        that each model is tuned by, on validation; with 0 by none, but settings that `edda tune` has kept are used.
+    seeds:
+        that each model is trained with.
+    baselines:
+        a list, or all of them.
+    parallel:
+        trials at a time, each in a process of its own.
+    out:
+        the page; sections of other data sets stay. Pictures go to the folder `pictures` beside it.
+    """
+    contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines), parallel, options.uses_prefect)
+    present, digests = 0, Digests()
+    for path in runs or [Path(str(files("flows") / "runs" / f"{name}.toml")) for name in DATA_SETS]:
+        spec = options.spec(path)
+        if reason := absence(spec, digests):
+            print_result(f"{path.stem}: skipped, its data are not here: {'; '.join(reason.splitlines())}")
+            continue
+        present += 1
+        board = make_board(spec, contest, watcher(), digests)
+        _write(board, out)
+        print_result("\n".join([f"{board.name}: {out}", "", means_table(board).plain(), "", *summary(board)]))
+        for line in board.left_out:
+            print_result(f"CAUTION: {line}")
+    if not present:
+        raise FileNotFoundError("edda scoreboard: the data of no run are here; see `edda datasets`")
+
+
+def _parse_seeds(text: str) -> Sequence[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"--seeds is {text!r}, must be numbers, e.g. 2022,2023,2024")
+    return [int(word) for word in words]
+
+
+def _write(board: Board, out: Path) -> None:
+    """Write a data set's picture and its section of the page."""
+    image = out.parent / "pictures" / f"scoreboard-{board.name}.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    page = out.read_text() if out.exists() else ""
+    text = section(board, image.relative_to(out.parent).as_posix())
+    write_atomically({image: picture(board), out: update_page(page, {board.name: text}).encode()})

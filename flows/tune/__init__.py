@@ -1,0 +1,1 @@
+"""Searches for settings, and the scoreboard of models that were tuned equally hard."""

@@ -1,0 +1,137 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_stages import edda
+
+from flows.compare.scoreboard import update_page
+from flows.config.run_config import ConfigError, RunSpec
+from flows.tune.scoreboard import absence
+
+SMALL = """
+name = "r"
+store = "store"
+[world]
+domains = 2
+users = 60
+items = 40
+interactions = 800
+[train]
+width = 4
+epochs = 2
+[neighbours]
+compared_items = 5
+[evaluate]
+resamples = 20
+"""
+ARGUMENTS = ["--trials", "1", "--seeds", "1,2", "--baselines", "popularity,item-knn", "--no-prefect"]
+LABELS = ["default", "default, tuned", "default without evidence", "popularity", "popularity + evidence", "item-knn"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDDA_STORE", raising=False)
+    (tmp_path / "r.toml").write_text(SMALL)
+    return tmp_path
+
+
+def labels(page: str) -> list[list[str]]:
+    """First cells of each table's rows, without headers."""
+    tables = [block for block in page.split("\n\n") if block.startswith("| model")]
+    return [[line.split("|")[1].strip(" *") for line in table.splitlines()[2:]] for table in tables]
+
+
+def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here: Path, capsys) -> None:
+    assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
+    page = (here / "docs" / "scoreboard.md").read_text()
+    out = capsys.readouterr().out
+    means, *domains = labels(page)
+    assert sorted(means) == sorted(LABELS)
+    assert domains == [means, means]
+    assert "\nNo domain has more than 1,000 test rows.\n" in page
+    assert "In the mean over domains, the best baseline, " in out
+    assert page.count("| full_ndcg@20 | Δ | full_recall@20 | Δ | auc | Δ | recall@1 | Δ |") == 3
+    trials = {row[1].strip(" *"): row[-3].strip() for row in (line.split("|") for line in page.splitlines())
+              if len(row) == 16 and row[1].strip(" *") in LABELS}  # fmt: skip
+    assert trials == {**dict.fromkeys(LABELS, "–"), "default, tuned": "1", "item-knn": "1"}
+    assert (here / "docs" / "pictures" / "scoreboard-r.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (here / "store" / "tune").glob("*.json")} == {"r.json", "r-item-knn.json"}
+    assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
+    assert (here / "docs" / "scoreboard.md").read_text() == page
+    assert ": making " not in capsys.readouterr().err
+
+
+def test_without_trials_kept_settings_are_used_and_others_are_the_presets(here: Path) -> None:
+    assert edda("tune", "r.toml", "--baselines", "item-knn", "--trials", "1") == 0
+    arguments = ["r.toml", "--trials", "0", "--seeds", "1", "--baselines", "item-knn,rp3beta", "--no-prefect"]
+    assert edda("scoreboard", *arguments, "--out", "page.md") == 0
+    means, *_ = labels((here / "page.md").read_text())
+    assert sorted(means) == sorted(["default", "default, tuned", "default without evidence", "item-knn", "rp3beta"])
+    names = {path.name for path in (here / "store" / "runs").iterdir() if path.is_dir()}
+    assert {"r-item-knn-tuned-scoreboard", "r-rp3beta-scoreboard", "r-scoreboard"} <= names
+    assert "r" not in names
+
+
+def test_a_model_that_cannot_be_made_is_a_line(here: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.neighbours.fitted.predict_ease_bytes", lambda *_: 1 << 50)
+    arguments = ["r.toml", "--seeds", "1", "--baselines", "ease,popularity", "--no-prefect"]
+    for trials in ("0", "1"):
+        assert edda("scoreboard", *arguments, "--trials", trials) == 0
+        page = (here / "docs" / "scoreboard.md").read_text()
+        assert "\nCAUTION: ease is left out: neighbours of " in page
+        assert "\nCAUTION: ease is left out: neighbours of " in capsys.readouterr().out
+        assert "ease" not in labels(page)[0]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_figures(here: Path, tmp_path: Path) -> None:
+    assert edda("scoreboard", "r.toml", *ARGUMENTS, "--out", "whole.md", "--store", str(tmp_path / "other")) == 0
+    command = [sys.executable, "-m", "flows.cli", "scoreboard", "r.toml", *ARGUMENTS, "--out", "killed.md"]
+    for seconds in (8, 11, 14):
+        process = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, cwd=here, capture_output=True, check=False).returncode == 0
+
+    def figures(page: str) -> list[list[str]]:
+        """Rows without costs."""
+        return [line.split("|")[:10] for line in page.splitlines() if line.startswith("| ")]
+
+    assert figures((here / "killed.md").read_text()) == figures((here / "whole.md").read_text())
+
+
+def test_sections_of_other_data_sets_stay_and_one_is_replaced() -> None:
+    first = update_page("", {"a": "## a\n\nold"})
+    both = update_page(first, {"b": "## b"})
+    assert both.endswith(
+        "<!-- data set: a -->\n## a\n\nold\n<!-- end -->\n\n<!-- data set: b -->\n## b\n<!-- end -->\n"
+    )
+    assert update_page(both, {"a": "## a\n\nnew"}) == both.replace("old", "new")
+
+
+def test_absent_data_are_skipped_and_wrong_files_are_not(here: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = '[[logs]]\npath = "${EDDA_DATA}/x.csv"\ndomain = "d"\n'
+    (here / "absent.toml").write_text(f'name = "absent"\n{log}')
+    monkeypatch.delenv("EDDA_DATA", raising=False)
+    assert "EDDA_DATA" in (absence(RunSpec(here / "absent.toml")) or "")
+    monkeypatch.setenv("EDDA_DATA", str(here))
+    assert "x.csv" in (absence(RunSpec(here / "absent.toml")) or "")
+    assert edda("scoreboard", "absent.toml") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("absent: skipped, its data are not here: ")
+    assert err.endswith("edda scoreboard: the data of no run are here; see `edda datasets`\n")
+    (here / "x.csv").write_text("user_id,item_id\nu,i\n")
+    assert absence(RunSpec(here / "absent.toml")) is None
+    (here / "wrong.toml").write_text(f'name = "wrong"\nepochs = 1\n{log}')
+    with pytest.raises(ConfigError, match="epochs is not a known key"):
+        absence(RunSpec(here / "wrong.toml"))
+
+
+def test_seeds_are_numbers(here: Path, capsys) -> None:
+    assert edda("scoreboard", "r.toml", "--seeds", "1;2") == 1
+    assert "--seeds is '1;2', must be numbers, e.g. 2022,2023,2024" in capsys.readouterr().err
