@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.seeding import name_seed
 from data_contracts.settings import PairsSettings
 from data_contracts.statistics import PairCoverage
-from data_contracts.store.files import flush_all, write_checked
+from data_contracts.store.files import flush, flush_all, write_checked
 from pipeline.compute.array_folder import ArrayFolder, DiskArrays, MemoryArrays
 from pipeline.compute.dtypes import Ints, Longs
 from pipeline.compute.scratch import write_reports
@@ -179,10 +180,43 @@ def align_domain_pair(
     pair: DomainPair, run: Callable[[Callable[[JoinChunk], None], Sequence[JoinChunk]], Iterable[None]] = map
 ) -> DirectedTables:
     """The pairs of two domains from their vectors; `run` calls a function on each chunk."""
+    domains = pair.open_domain(0).nodes, pair.open_domain(1).nodes
+    if not shared_anchors(*domains)[0].size:
+        return _tables_without_anchors(pair, domains)
     joins = prepare_joins(pair)
     for _ in run(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()]):
         pass
     return pair_tables(pair, joins)
+
+
+def _tables_without_anchors(pair: DomainPair, nodes: tuple[DomainNodes, DomainNodes]) -> DirectedTables:
+    """What `pair_tables` returns where the domains share no anchor: identity pairs, and mostly not even these."""
+    tables = []
+    for source, target in (nodes, nodes[::-1]):
+        by_kind = []
+        for kind in pair.kinds:
+            same = _same_entity(_entities(kind, source), _entities(kind, target))
+            identity = same if pair.settings.identity else np.full_like(same, -1)
+            starts = _range_of_kind(kind, source).start, _range_of_kind(kind, target).start
+            coverage = PairCoverage(
+                source_domain=source.domain,
+                target_domain=target.domain,
+                kind=kind,
+                shared_anchors=0,
+                nodes=int(same.size),
+                nodes_with_shared_reach=0,
+                nodes_paired=0,
+                identity_pairs=int(np.count_nonzero(identity >= 0)),
+                mean_best_similarity=None,
+                method="exact",
+                checked_nodes=0,
+                checked_best=0,
+                checked_loss=0.0,
+            )
+            partners = TopK.build_empty(same.size, pair.settings.k)
+            by_kind.append((_pairs_table(source.users, starts, partners, identity), coverage))
+        tables.append((pa.concat_tables([table for table, _ in by_kind]), [coverage for _, coverage in by_kind]))
+    return tables
 
 
 def finish_pair(work: tuple[StoredDomainPair, dict[str, Join]]) -> None:
@@ -212,15 +246,34 @@ def align_small_pairs(pairs: Sequence[StoredDomainPair]) -> None:
 
 def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, DirectedTables]]) -> None:
     reports: dict[Path, tuple[list[PairCoverage], list[Path]]] = {}
+    written: set[Path] = set()
     for pair, tables in aligned:
         pair.folder.path.mkdir(parents=True, exist_ok=True)
+        empty = pair.folder.path.parent / "empty.parquet"
         for source, (table, _) in enumerate(tables):
-            names = pair.domains[source], pair.domains[1 - source]
-            write_checked(PAIRS, table, pair.table_path(source), f"pairs of {' and '.join(names)}")
+            names, path = (pair.domains[source], pair.domains[1 - source]), pair.table_path(source)
+            if table.num_rows:
+                write_checked(PAIRS, table, path, f"pairs of {' and '.join(names)}")
+                written.add(path)
+                continue
+            if empty not in written:  # one that an earlier attempt left may be damaged
+                write_checked(PAIRS, table, empty, "pairs of two domains")
+                written.add(empty)
+            link_or_copy(empty, path)
         coverage = [row for _, by_kind in tables for row in by_kind]
         reports[pair.report_path] = coverage, [pair.table_path(source) for source in (0, 1)]
-    flush_all([path for _, paths in reports.values() for path in paths])
+    flush_all(written)
     write_reports(reports)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make a path another name of a file, in place of what an earlier attempt left there."""
+    path.unlink(missing_ok=True)
+    try:
+        path.hardlink_to(source)
+    except OSError:  # a file system without links, or too many of them
+        shutil.copyfile(source, path)
+        flush(path)
 
 
 def _range_of_kind(kind: str, nodes: DomainNodes) -> slice:

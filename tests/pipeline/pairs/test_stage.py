@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_pipeline import brute_pairs, dense_reach, random_domain
 
+import pipeline.pairs.domain_pair
 import pipeline.pairs.join
 import pipeline.pairs.stage
+from data_contracts.contracts import PAIRS
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.store.files import read_rows
 from data_contracts.store.store import Store
-from pipeline.compute.array_folder import DiskArrays
+from pipeline.compute.array_folder import DiskArrays, MemoryArrays
 from pipeline.compute.rows import CsrRows
+from pipeline.compute.scratch import read_report
 from pipeline.graph import DomainNodes
-from pipeline.pairs.domain_pair import DomainPair, align_domain_pair
+from pipeline.pairs.domain_pair import DomainPair, StoredDomainPair, _write_pairs, align_domain_pair, prepare_joins
 from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_group, shared_anchors
 from pipeline.pairs.join import Join, TopK, join_chunk
 from pipeline.pairs.join_kernels import expand_groups
@@ -310,3 +315,44 @@ def test_coverage_counts_nodes_that_reach_no_shared_anchor():
         reach = vectors(source)[source.nodes.range_of_kind(row["kind"])][:, anchors]
         assert row["nodes_with_shared_reach"] == np.count_nonzero(reach.any(axis=1))
         assert row["nodes"] == reach.shape[0]
+
+
+@pytest.mark.parametrize("kinds", ["apart", "mixed"])
+@pytest.mark.parametrize("identity", [True, False])
+def test_domains_without_a_shared_anchor_have_what_a_join_of_nothing_gives(kinds, identity, monkeypatch):
+    """Nodes in both domains that are no anchors are identity pairs all the same."""
+    source, target = (
+        replace(domain, nodes=replace(domain.nodes, is_anchor=np.zeros_like(domain.nodes.is_anchor)))
+        for domain in (side(3, 8, 9, 30), side(4, 9, 8, 30))
+    )
+    table, report = align(source, target, kinds=kinds, identity=identity)
+    assert table["identity"].to_pylist() == [True] * sum(row["identity_pairs"] for row in report)
+    assert (table.num_rows > 0) == identity
+    monkeypatch.setattr(pipeline.pairs.domain_pair, "shared_anchors", lambda *_: (np.ones(1), np.ones(1)))
+    monkeypatch.setattr(pipeline.pairs.domain_pair, "prepare_joins", prepare_joins_of_nothing)
+    assert align(source, target, kinds=kinds, identity=identity) == (table, report)
+
+
+def prepare_joins_of_nothing(pair: DomainPair) -> dict[str, Join]:
+    """`prepare_joins` where shared anchors are what they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.pairs.domain_pair, "shared_anchors", shared_anchors)
+        return prepare_joins(pair)
+
+
+def test_domains_without_pairs_share_one_file(tmp_path):
+    """It is written anew by every attempt, as one that was left may be damaged."""
+    pairs = [
+        StoredDomainPair(
+            ("a", "b"), (MemoryArrays(), MemoryArrays()), 0, DiskArrays(tmp_path / name), PairsSettings(), 1.0
+        )
+        for name in ("0", "1")
+    ]
+    nothing = [(PAIRS.file_schema.empty_table(), [])] * 2
+    (tmp_path / "empty.parquet").write_text("damaged")
+    for _ in range(2):
+        _write_pairs((pair, nothing) for pair in pairs)
+    paths = [pair.table_path(source) for pair in pairs for source in (0, 1)]
+    assert all(path.samefile(paths[0]) for path in paths)
+    assert read_rows(paths[0]).schema.equals(PAIRS.file_schema)
+    assert [read_report(pair.report_path) for pair in pairs] == [[], []]
