@@ -23,6 +23,7 @@ from data_contracts.store.files import (
     open_parquet,
     parse_partition,
     partition_folder,
+    read_description,
     read_rows,
 )
 from data_contracts.store.manifest import MANIFEST, FileEntry, Manifest, require_key
@@ -107,7 +108,7 @@ class Artifact:
             if self.origin is not None and not self.is_local:
                 manifest = self.origin.manifest(self)
             else:
-                manifest = Manifest.parse((self.folder / MANIFEST).read_bytes())
+                manifest = Manifest.parse(read_description(self.folder / MANIFEST))
             manifest.require_identity(self.contract.name, self.folder.name)
         return manifest
 

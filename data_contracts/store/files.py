@@ -35,9 +35,28 @@ def parse_partition(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in pairs}
 
 
+_LARGEST_DESCRIPTION = 1 << 28
+"""Bytes of a manifest: a thousand domains' pairs have a million files, with some 200 bytes each."""
+
+
 def is_plain_file(path: Path) -> bool:
     """It is a file and no link, so that opening it neither waits nor leads elsewhere."""
     return stat.S_ISREG(path.lstat().st_mode)
+
+
+def read_description(path: Path) -> bytes:
+    """Content of a manifest or a run's record.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is no plain file, or larger than any description.
+    """
+    if not is_plain_file(path):
+        raise damaged_file_error(path, path.parent, "it is no plain file")
+    if (size := path.stat().st_size) > _LARGEST_DESCRIPTION:
+        rule = f"must have at most {_LARGEST_DESCRIPTION:,}"
+        raise damaged_file_error(path, path.parent, f"it has {size:,} bytes, {rule}")
+    return path.read_bytes()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from filelock import FileLock
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.digests import DigestCache
-from data_contracts.store.files import require_writable
+from data_contracts.store.files import read_description, require_writable
 from data_contracts.store.manifest import MANIFEST, is_key, load_manifest, require_key
 from data_contracts.store.runs import RunRecord
 
@@ -124,7 +124,7 @@ def is_keyed(path: PurePath) -> bool:
 
 def _recorded_keys(root: Path) -> set[str]:
     """Keys that runs refer to: in their record, or by a link that an earlier run has left."""
-    records = [RunRecord.parse(path.read_bytes(), str(path)) for path in root.glob("runs/*/run.json")]
+    records = [RunRecord.parse(read_description(path), str(path)) for path in root.glob("runs/*/run.json")]
     links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
     return {key for record in records for key in record.keys} | {link.readlink().name for link in links}
 
@@ -154,7 +154,9 @@ def with_parents(keys: set[str], parents: Callable[[str], Iterable[str]]) -> set
 
 def _read_parent_keys(artifact: Path | None) -> list[str]:
     manifest = artifact / MANIFEST if artifact else None
-    return parent_keys(parse_manifest(manifest.read_bytes(), str(manifest))) if manifest and manifest.exists() else []
+    if manifest is None or not manifest.exists():
+        return []
+    return parent_keys(parse_manifest(read_description(manifest), str(manifest)))
 
 
 def parse_manifest(content: bytes, address: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import damaged_file_error, flush, require_writable, write_atomically
+from data_contracts.store.files import damaged_file_error, flush, read_description, require_writable, write_atomically
 from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
 from data_contracts.store.manifest import MANIFEST, Manifest, artifact_key, is_key
 from data_contracts.store.runs import Attempt, RunRecord
@@ -245,7 +245,7 @@ class Store:
 
     def _read_record(self, name: str) -> bytes | None:
         path = self.root / "runs" / name / "run.json"
-        return path.read_bytes() if path.exists() else None
+        return read_description(path) if path.exists() else None
 
     def run_names(self) -> list[str]:
         """Names of the recorded runs, ascending."""
@@ -265,7 +265,7 @@ def open_artifact(path: Path) -> Artifact:
     if is_key(folder.name) and folder.parent.name in CONTRACTS:
         return Artifact(CONTRACTS[folder.parent.name], folder)
     try:
-        manifest = Manifest.parse((folder / MANIFEST).read_bytes())
+        manifest = Manifest.parse(read_description(folder / MANIFEST))
     except ValueError as error:
         raise damaged_file_error(folder / MANIFEST, folder, error) from error
     if manifest.contract not in CONTRACTS:

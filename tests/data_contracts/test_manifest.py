@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -183,6 +184,24 @@ def test_links_are_refused(tmp_path, link):
         with pytest.raises(OSError, match="it is no plain file"):
             graph.read()
         assert [violation.found for violation in graph.verify()] == ["a link or a device"]
+
+
+def test_a_pipe_or_a_device_in_place_of_a_manifest_is_refused_without_opening_it(made):
+    path = made.folder / MANIFEST
+    for replace in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink()
+        replace(path)
+        again = Artifact(REJECTS, made.folder)
+        with pytest.raises(OSError, match=f"^{path} is damaged: it is no plain file; delete {made.folder} "):
+            again.read()
+
+
+def test_a_pipe_in_place_of_a_runs_record_is_refused_without_opening_it(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    os.mkfifo(tmp_path / "runs" / "r" / "run.json")
+    with pytest.raises(OSError, match=r"run.json is damaged: it is no plain file"):
+        store.run("r")
 
 
 def test_rows_are_those_of_parquets_footer(made):
