@@ -35,6 +35,7 @@ NAVIGATION = {
     "Reference": ["settings.md", "artifacts.md", "commands.md"],
     "Operate": [
         *("operate/serving.md", "operate/updating.md", "operate/report.md", "operate/operations.md"),
+        "operate/trust.md",
         *("operate/storage.md", "operate/prefect.md", "operate/kubernetes.md"),
     ],
     "Inside": ["architecture.md", "contributing.md", "changelog.md", "benchmarks/index.md"],
