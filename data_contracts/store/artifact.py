@@ -61,6 +61,10 @@ class Artifact:
     folder: Path
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets: without what was read here, since a manifest names up to a million files."""
+        return {"contract": self.contract, "folder": self.folder, "origin": self.origin}
+
     @property
     def is_local(self) -> bool:
         """The files are in the folder."""
