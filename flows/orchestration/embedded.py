@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from functools import cache
@@ -90,7 +89,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         try:
             with opener.open(f"{url}/health", timeout=5):
                 return
-        except (OSError, urllib.error.URLError):
+        except OSError:
             time.sleep(0.2)
     reason = f"ended with {process.poll()}" if process.poll() is not None else f"no answer in {_STARTUP_SECONDS:g} s"
     raise ConnectionError(f"Prefect's embedded API does not start: {reason}; run without --prefect, or start a server")

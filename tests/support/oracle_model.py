@@ -108,3 +108,11 @@ def pessimistic_rank(scores: NDArray[np.float64], item: int, masked: set[int]) -
 def best_items(scores: NDArray[np.float64], masked: set[int], top: int) -> list[int]:
     """Unmasked items by descending score, then by number."""
     return sorted(set(range(scores.size)) - masked, key=lambda item: (-scores[item], item))[:top]
+
+
+def assert_gradients_are_close(model: torch.nn.Module, oracle: torch.nn.Module, atol: float, rtol: float) -> None:
+    """The same parameters have gradients, and these are close."""
+    for parameter, expected in zip(model.parameters(), oracle.parameters(), strict=True):
+        assert (parameter.grad is None) == (expected.grad is None)
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad.to_dense(), expected.grad, atol=atol, rtol=rtol)

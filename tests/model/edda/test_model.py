@@ -53,10 +53,7 @@ def test_loss_and_gradients_of_a_pruned_step_equal_the_dense_formula(
     found.backward()
     expected.backward()
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-    for mine, theirs in zip(pruned.parameters(), dense.parameters(), strict=True):
-        assert (mine.grad is None) == (theirs.grad is None)
-        if mine.grad is not None:
-            torch.testing.assert_close(mine.grad.to_dense(), theirs.grad, atol=1e-6, rtol=1e-4)
+    oracle_model.assert_gradients_are_close(pruned, dense, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("backbone", "layers", "tables", "inter_graph"), CASES)
