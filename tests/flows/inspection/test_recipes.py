@@ -48,11 +48,11 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
     },
     "pairs": {
         ("west",): [
-            {"target_domain": "north", "source_node": 0, "target_node": target, "kind": "user", "similarity": similarity, "rank": rank,
-             "identity": False}
+            {"target_domain": "north", "source_node": 0, "target_node": target, "kind": "user",
+             "similarity": similarity, "rank": rank, "identity": False}
             for target, similarity, rank in [(0, 0.75, 1), (1, 0.5, 2)]
-        ] + [{"target_domain": "north", "source_node": 1, "target_node": 1, "kind": "user", "similarity": 1.0, "rank": 0,
-              "identity": True}],
+        ] + [{"target_domain": "north", "source_node": 1, "target_node": 1, "kind": "user", "similarity": 1.0,
+              "rank": 0, "identity": True}],
     },
     "metrics": {
         (): [
