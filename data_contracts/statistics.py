@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired  # pydantic reads those of `typing` from Python 3.12 on
+
+from typing_extensions import TypedDict
 
 # Pipeline: world, rejects, interactions, nodes, graph, neighbours, reach, pairs.
 

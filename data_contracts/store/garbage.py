@@ -25,8 +25,9 @@ from filelock import FileLock
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.digests import DigestCache
-from data_contracts.store.files import read_description, require_writable
-from data_contracts.store.manifest import MANIFEST, is_key, load_manifest, require_key
+from data_contracts.store.files import DamagedFileError, require_writable
+from data_contracts.store.json_files import parse_json, read_description
+from data_contracts.store.manifest import MANIFEST, is_key, require_key, take_digest
 from data_contracts.store.runs import RunRecord
 
 
@@ -165,12 +166,12 @@ def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, so it is unknown what must stay.
     """
+    remedy = f"delete {address.rpartition('/')[0]}, what it refers to may then go"
+    manifest = parse_json(content, dict[str, Any], address, remedy)
     try:
-        manifest = load_manifest(content)
-        require_key(manifest)
+        require_key(take_digest(manifest))
     except ValueError as error:
-        folder = address.rpartition("/")[0]
-        raise ValueError(f"{address} is damaged: {error}; delete {folder}, what it refers to may then go") from error
+        raise DamagedFileError(f"{address} is damaged: {error}; {remedy}") from error
     return manifest
 
 

@@ -117,7 +117,7 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
     """Smallest and largest value, longest list and number of nulls of a column, read one file at a time."""
     lows, highs, lengths, nulls = [], [], [], 0
     for path in artifact.files():
-        values = read_rows(path, [name])[name]
+        values = read_rows(path, [name], folder=artifact.path)[name]
         nulls += values.null_count
         while pa.types.is_list(values.type):
             lengths += [pc.max(pc.list_value_length(values)).as_py() or 0]
