@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from flows import NO_TELEMETRY
 from flows.cli.options import fill_in_baselines
+from flows.output.characters import show_what_can_be_shown
 from flows.output.console import STDERR, inform, show_logs
 from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
 from flows.runner.stages import STAGES
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     first = is_first(os.environ)
+    show_what_can_be_shown()
     show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from flows.output.characters import escape
+
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
 
@@ -39,4 +41,5 @@ def format_failure(error: BaseException) -> str:
     message = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
     message += " (is the disk full?)" if is_system_error(error) and _SHORT_WRITE in message else ""
     remedy = "this may pass: start it again" if is_transient(error) else "fix the cause and start it again"
-    return f"{': '.join([*stage_note, '; '.join(message.splitlines())])} — {remedy}; what was finished is kept"
+    line = escape(": ".join([*stage_note, "; ".join(message.splitlines())]))
+    return f"{line} — {remedy}; what was finished is kept"

@@ -175,7 +175,7 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     domains = {domain.name: domain.nodes for domain in dataset.domains}
     if (shape["domains"], shape["nodes"]) != (domains, dataset.nodes):
         raise ValueError(
-            f"checkpoint {artifact.key}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
+            f"checkpoint {artifact.address}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
             f"nodes has {domains}, {dataset.nodes} in all; train again on these nodes"
         )
     if model["model"] != "edda":

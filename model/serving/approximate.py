@@ -126,8 +126,9 @@ def _open_domain_index(artifact: Artifact, domain: str, size: int) -> Any:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
         raise damaged_file_error(path, artifact.folder, error) from error
-    if index.ntotal != size:
-        raise damaged_file_error(path, artifact.folder, f"it has {index.ntotal} items, must have {size}")
+    items = index.ntotal if isinstance(index, faiss.IndexHNSWFlat) else "no"
+    if items != size:
+        raise damaged_file_error(path, artifact.folder, f"it has {items} items, must have {size}")
     return index
 
 
