@@ -22,12 +22,13 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
 from data_contracts.remote.run_lock import hold_run_lock
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.digests import cache_folder, file_digest
+from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import flush_all
 from data_contracts.store.garbage import Garbage
@@ -43,7 +44,7 @@ class RemoteStore(Store):
 
     def __init__(self, address: str) -> None:
         self.remote = Remote(address)
-        super().__init__(cache_folder() / "stores" / quote(self.remote.address, safe=""))
+        super().__init__(writable_cache_folder() / "stores" / quote(self.remote.address, safe=""))
         self._published: dict[str, Manifest] = {}
         """Manifests read so far, by folder; they never change."""
 

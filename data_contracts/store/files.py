@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import re
+import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -199,12 +206,24 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
     """Replace files, each atomically: readers see the old or the new content, even after a kill at any moment."""
     temporary = {path: _temporary_path(path) for path in contents}
-    for path, content in contents.items():
-        temporary[path].write_bytes(content)
-    flush_all(temporary.values())
-    for path in contents:
-        temporary[path].replace(path)
+    try:
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+        flush_all(temporary.values())
+        for path in contents:
+            temporary[path].replace(path)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
     flush_all({path.parent for path in contents})
+
+
+def write_alone(path: Path, content: bytes) -> None:
+    """Replace a file as `write_atomically` does, and remove what killed processes have left of earlier tries."""
+    for abandoned in abandoned_files(path.parent, path.name):
+        abandoned.unlink(missing_ok=True)
+    write_atomically({path: content})
 
 
 def require_writable(folder: Path, purpose: str, remedy: str) -> None:
@@ -218,8 +237,42 @@ def require_writable(folder: Path, purpose: str, remedy: str) -> None:
 
 
 def _temporary_path(path: Path) -> Path:
-    """A path in the same folder that no other process or thread of this machine writes to."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    """A path in the same folder that no other process or thread writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.{_machine()}")
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.\d+(\.(?P<machine>[0-9a-f]{8}))?")
+_ABANDONED_SECONDS = 3_600.0
+"""Age from which a temporary file is nobody's if its process may be elsewhere; writing takes seconds."""
+
+
+@cache
+def _machine() -> str:
+    """Digest of what process numbers count in: the machine since it was started, and the container's name space."""
+    try:
+        space = Path("/proc/self/ns/pid").readlink()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        space = boot = ""
+    return hashlib.sha256(f"{socket.gethostname()} {boot} {space}".encode()).hexdigest()[:8]
+
+
+def abandoned_files(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files that killed processes have left in a folder, of any file or of the one with this name.
+
+    Those of other machines, and those of edda 0.1, which do not name theirs, count after an hour.
+    """
+    matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.glob(f".{glob.escape(name)}*"))
+    return sorted(path for path, match in matches if match and match["name"] == (name or match["name"])
+                  and _is_abandoned(path, int(match["process"]), match["machine"]))  # fmt: skip
+
+
+def _is_abandoned(path: Path, process: int, machine: str | None) -> bool:
+    if machine == _machine():
+        return not psutil.pid_exists(process)
+    with suppress(FileNotFoundError):
+        return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
+    return False
 
 
 def flush_all(paths: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
-from data_contracts.store.files import require_writable, write_atomically
+from data_contracts.store.files import require_writable, write_alone
 from flows.output.characters import escape
 from flows.output.tables import metric_names, metric_values, reuse_table
 from flows.report.accuracy import accuracy_sections
@@ -45,7 +45,7 @@ def write_report(view: RunView, output: Path | None = None) -> Path:
     path = output or report_path(view.store.root, view.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     require_writable(path.parent, f"keep {path.name}", "name another file by --output")
-    write_atomically({path: as_html(view).encode()})
+    write_alone(path, as_html(view).encode("utf-8", "backslashreplace"))
     return path
 
 

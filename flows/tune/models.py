@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_contracts.settings import Settings
-from data_contracts.store.files import DamagedFileError, write_atomically
+from data_contracts.store.files import DamagedFileError, write_alone
 from data_contracts.store.json_files import parse_json, read_description
 from flows.config.presets import FIXED_BASELINES, baseline_runs
 from flows.config.run_config import RunSpec
@@ -149,7 +149,7 @@ def tune_model(model: Model, search: Search, watch: Watch, parallel: int = 1, di
     else:
         trials = run_search(search, ValidationScore(model.runs, watch, digests=digests or Digests()))
     best = BestSettings.of(search, trials, model.runs[0].config.train.score)
-    write_atomically({_path(search): best.model_dump_json(indent=2).encode() + b"\n"})
+    write_alone(_path(search), best.model_dump_json(indent=2).encode() + b"\n")
     return Tuned(model, trials, best)
 
 
