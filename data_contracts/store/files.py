@@ -250,7 +250,7 @@ _ABANDONED_SECONDS = 3_600.0
 def _machine() -> str:
     """Digest of what process numbers count in: the machine since it was started, and the container's name space."""
     try:
-        space = Path("/proc/self/ns/pid").readlink()
+        space = str(Path("/proc/self/ns/pid").readlink())
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         space = boot = ""

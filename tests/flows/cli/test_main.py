@@ -85,8 +85,8 @@ def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see
     ("error", "words"),
     [
         (
-            OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device; free space there, or choose another store with --store",
+            OSError(errno.ENOSPC, "No space left on device", "/store/a"),
+            "/store/a: No space left on device; free space there, or choose another store with --store",
         ),
         (OSError("9 requested and 5 written"), "9 requested and 5 written (is the disk full?)"),
     ],
