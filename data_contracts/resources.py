@@ -6,7 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -42,3 +42,22 @@ def peak_memory_mib() -> int:
     """Largest resident size that the process has ever had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def raise_open_files() -> None:
+    """Let this process, and those that it starts, open as many files at once as thousands of domains need.
+
+    A stage holds a file open for each bucket and domain; usual soft limits are 1,024 and, on macOS, 256.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for enough in _OPEN_FILES:
+        wanted = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+        if soft == resource.RLIM_INFINITY or wanted <= soft:
+            return
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+
+
+_OPEN_FILES = (65_536, 10_240)
+"""Enough for thousands of domains, and what macOS allows where it says that there is no hard limit."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from collections.abc import Sequence
+from typing import NotRequired, cast  # pydantic reads typing's TypedDict from Python 3.12 on
+
+from typing_extensions import TypedDict
 
 # Pipeline: world, rejects, interactions, nodes, graph, neighbours, reach, pairs.
 
@@ -166,16 +168,38 @@ class PairCoverage(TypedDict):
     checked_loss: float
 
 
-def columns_of_coverage(rows: Sequence[PairCoverage]) -> dict[str, list[Any]]:
-    """What the file holds: the rows, by column."""
-    return {name: [row[name] for row in rows] for name in PairCoverage.__annotations__}  # type: ignore[literal-required]
+class CoverageColumns(TypedDict):
+    """What the file of the coverage holds: `PairCoverage` by column."""
+
+    source_domain: list[str]
+    target_domain: list[str]
+    kind: list[str]
+    shared_anchors: list[int]
+    nodes: list[int]
+    nodes_with_shared_reach: list[int]
+    nodes_paired: list[int]
+    identity_pairs: list[int]
+    mean_best_similarity: list[float | None]
+    method: list[str]
+    checked_nodes: list[int]
+    checked_best: list[int]
+    checked_loss: list[float]
 
 
-def rows_of_coverage(columns: Mapping[str, Sequence[Any]]) -> list[PairCoverage]:
-    """The rows of a file."""
-    names = list(PairCoverage.__annotations__)
-    values = zip(*(columns[name] for name in names), strict=True)
-    return [cast(PairCoverage, dict(zip(names, row, strict=True))) for row in values]
+def columns_of_coverage(rows: Sequence[PairCoverage]) -> CoverageColumns:
+    """Rows by column."""
+    values: Sequence[dict[str, object]] = [dict(row) for row in rows]
+    return cast(CoverageColumns, {name: [row[name] for row in values] for name in CoverageColumns.__annotations__})
+
+
+def rows_of_coverage(columns: CoverageColumns) -> list[PairCoverage]:
+    """Inverse of `columns_of_coverage`.
+
+    Raises:
+        ValueError: columns of unequal lengths.
+    """
+    rows = zip(*columns.values(), strict=True)
+    return [cast(PairCoverage, dict(zip(columns, row, strict=True))) for row in rows]
 
 
 class PairsCheck(TypedDict):

@@ -22,13 +22,13 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from data_contracts.contracts import CONTRACTS
+from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
 from data_contracts.remote.run_lock import hold_run_lock
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.digests import cache_folder, file_digest
+from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import flush_all
 from data_contracts.store.garbage import Garbage
@@ -44,7 +44,7 @@ class RemoteStore(Store):
 
     def __init__(self, address: str) -> None:
         self.remote = Remote(address)
-        super().__init__(cache_folder() / "stores" / quote(self.remote.address, safe=""))
+        super().__init__(writable_cache_folder() / "stores" / quote(self.remote.address, safe=""))
         self._published: dict[str, Manifest] = {}
         """Manifests read so far, by folder; they never change."""
 
@@ -108,8 +108,9 @@ class RemoteStore(Store):
     def link_target(self, name: str, link: str) -> Artifact | None:
         """The artifact that a link in the remote names; see `Store.link_target`."""
         content = self.remote.read(f"runs/{name}/{link}.json")
-        target = json.loads(content)["artifacts"].get(link) if content else None
-        return self._artifact(CONTRACTS[target[0]], target[1]) if target else None
+        if content is None:
+            return None
+        return self.recorded(RunRecord.parse(content, f"{self}/runs/{name}/{link}.json")).get(link)
 
     @contextmanager
     def lock_run(self, name: str) -> Iterator[None]:
@@ -187,10 +188,7 @@ class RemoteStore(Store):
             content = self.remote.read(f"{folder}/{MANIFEST}")
             if content is None:
                 return None
-            try:
-                self._published[folder] = Manifest.parse(content)
-            except ValueError as error:
-                raise self._damage_error(artifact, f"{MANIFEST}: {error}") from error
+            self._published[folder] = Manifest.parse(content, f"{artifact.address}/{MANIFEST}", artifact.address)
         return self._published[folder]
 
     def _damage_error(self, artifact: Artifact, problem: str) -> OSError:

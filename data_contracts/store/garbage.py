@@ -25,17 +25,19 @@ from filelock import FileLock
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.digests import DigestCache
-from data_contracts.store.files import read_description, require_writable
-from data_contracts.store.manifest import MANIFEST, is_key, load_manifest, require_key
+from data_contracts.store.files import DamagedFileError, abandoned_files, require_writable
+from data_contracts.store.json_files import parse_json, read_description
+from data_contracts.store.manifest import MANIFEST, is_key, require_key, take_digest
 from data_contracts.store.runs import RunRecord
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that can be removed.
+    """A folder or a file that can be removed.
 
     Attributes:
-        path: relative to the store: `<contract>/<key>`, or `.staging/<contract>/<key>` of an abandoned stage.
+        path: relative to the store: `<contract>/<key>`, or `.staging/<contract>/<key>` of an abandoned stage, or a
+            temporary file of a killed process.
         size: of its files, in bytes.
     """
 
@@ -108,7 +110,8 @@ def _find_garbage(root: Path) -> list[Garbage]:
         for path in _keyed_folders(root / STAGING)
         if path.name not in unmade and not is_held(FileLock(path.with_suffix(".lock")))
     ]
-    return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned])]
+    files = [file for folder in (*root.glob("runs/*"), root / "tune") for file in abandoned_files(folder)]
+    return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned, *files])]
 
 
 def _keyed_folders(folder: Path) -> list[Path]:
@@ -165,16 +168,16 @@ def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, so it is unknown what must stay.
     """
+    remedy = f"delete {address.rpartition('/')[0]}, what it refers to may then go"
+    manifest = parse_json(content, dict[str, Any], address, remedy)
     try:
-        manifest = load_manifest(content)
-        require_key(manifest)
+        require_key(take_digest(manifest))
     except ValueError as error:
-        folder = address.rpartition("/")[0]
-        raise ValueError(f"{address} is damaged: {error}; delete {folder}, what it refers to may then go") from error
+        raise DamagedFileError(f"{address} is damaged: {error}; {remedy}") from error
     return manifest
 
 
 def _size(folder: Path) -> int:
-    """Size of the files in a folder, in bytes; a file with two names counts once."""
-    files = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
+    """Size of a file, or of the files in a folder, in bytes; a file with two names counts once."""
+    files = (path.lstat() for path in (folder, *folder.rglob("*")) if not path.is_dir())
     return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())

@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from data_contracts.contracts import CONTRACTS
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.manifest import DIGEST, first_problem, json_digest, load_object, require_digest
+from data_contracts.store.json_files import DIGEST, json_digest, parse_json, require_digest
+
+
+def _is_known(entry: tuple[str, str]) -> tuple[str, str]:
+    contract, key = entry
+    if contract not in CONTRACTS or not (key.isascii() and key.isalnum()):
+        raise ValueError(f"it names {contract!r} with key {key!r}, which this edda does not know")
+    return entry
+
+
+NamedArtifact = Annotated[tuple[str, str], AfterValidator(_is_known)]
+"""Contract and key of an artifact."""
 
 
 class Cost(BaseModel):
@@ -35,7 +47,7 @@ class Attempt(BaseModel):
     """When it was started, ISO 8601."""
     config: dict[str, Any]
     """The run's settings."""
-    planned: dict[str, tuple[str, str]]
+    planned: dict[str, NamedArtifact]
     """Role → contract and key of everything that the run makes and needs, parents first."""
     costs: dict[str, Cost]
     """Stage → its cost, for the stages that are finished."""
@@ -46,7 +58,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str = ""
-    artifacts: dict[str, tuple[str, str]] = {}
+    artifacts: dict[str, NamedArtifact] = {}
     """Role → contract and key of what the last finished run used; empty if none is finished."""
     config: dict[str, Any] | None = None
     """Its settings; None if no run of the name is finished."""
@@ -71,23 +83,21 @@ class RunRecord(BaseModel):
         used = {role: (artifact.contract.name, artifact.folder.name) for role, artifact in artifacts.items()}
         return cls(name=name, artifacts=used, **details)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_what_was_written(cls, record: Any) -> Any:
+        if isinstance(record, dict):
+            require_digest(record, record)
+        return record
+
     @classmethod
     def parse(cls, content: bytes, address: str) -> Self:
         """Parse a record.
 
         Raises:
-            ValueError: it is damaged.
+            DamagedFileError: it is damaged; one line.
         """
-        try:
-            record = load_object(content)
-            require_digest(record, record)
-            return cls.model_validate(record)
-        except ValueError as error:
-            problem = first_problem(error) if isinstance(error, ValidationError) else error
-            folder = address.rpartition("/")[0]
-            raise ValueError(
-                f"{address} is damaged: {problem}; delete {folder}, what it refers to may then go"
-            ) from error
+        return parse_json(content, cls, address, f"delete {address.rpartition('/')[0]}, what it refers to may then go")
 
     def as_json(self) -> bytes:
         """The record as the content of run.json, with its digest."""

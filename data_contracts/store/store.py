@@ -18,8 +18,9 @@ from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import damaged_file_error, flush, read_description, require_writable, write_atomically
+from data_contracts.store.files import damaged_file_error, flush, require_writable, write_alone, write_atomically
 from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
+from data_contracts.store.json_files import read_description
 from data_contracts.store.manifest import MANIFEST, Manifest, artifact_key, is_key
 from data_contracts.store.runs import Attempt, RunRecord
 
@@ -138,7 +139,7 @@ class Store:
     def _write_record(self, record: RunRecord) -> Path:
         path = self.root / "runs" / record.name / "run.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: record.as_json()})
+        write_alone(path, record.as_json())
         return path
 
     def record(self, name: str) -> RunRecord | None:
@@ -264,10 +265,7 @@ def open_artifact(path: Path) -> Artifact:
     folder = path.resolve()
     if is_key(folder.name) and folder.parent.name in CONTRACTS:
         return Artifact(CONTRACTS[folder.parent.name], folder)
-    try:
-        manifest = Manifest.parse(read_description(folder / MANIFEST))
-    except ValueError as error:
-        raise damaged_file_error(folder / MANIFEST, folder, error) from error
+    manifest = Manifest.parse(read_description(folder / MANIFEST), folder / MANIFEST, folder)
     if manifest.contract not in CONTRACTS:
         known = f"must be one of {', '.join(CONTRACTS)}"
         raise damaged_file_error(folder / MANIFEST, folder, f"contract is {manifest.contract!r}, {known}")

@@ -11,10 +11,13 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
 
+from data_contracts.cache_folders import provide_caches
+from data_contracts.resources import raise_open_files
 from flows import NO_TELEMETRY
 from flows.cli.options import fill_in_baselines
+from flows.output.characters import show_what_can_be_shown
 from flows.output.console import STDERR, inform, show_logs
-from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
+from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, describe_error, format_failure, is_system_error
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
 
@@ -122,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     first = is_first(os.environ)
+    show_what_can_be_shown()
+    provide_caches()
+    raise_open_files()
     show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
@@ -156,5 +162,5 @@ def _message(error: Exception) -> str:
         return format_failure(error)
     is_expected = isinstance(error, ValueError | OSError | LookupError)
     if is_expected and not isinstance(error, ValidationError | IndexError):
-        return str(error.args[0]) if isinstance(error, KeyError) else str(error)
+        return describe_error(error)
     return f"{': '.join([*notes, type(error).__name__, str(error)])} (--debug shows where)"

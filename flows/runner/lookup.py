@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from data_contracts.contracts import ALL, CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.json_files import CompleteDict, require_kind
 from data_contracts.store.manifest import MANIFEST
 from data_contracts.store.runs import Attempt, Cost
 from data_contracts.store.store import Store, open_artifact
-from flows.config.run_config import RunSpec, store_location, store_override
+from flows.config.run_config import RunConfig, RunSpec, store_location, store_override
 from flows.output.tables import domain_sizes, values_by_stratum
 from flows.runner.execute import Outcome, known_costs
 from flows.runner.plan import make_plan
@@ -115,10 +116,18 @@ def recorded_run(name: str, store: Store) -> RunView:
     """
     record = store.run(name)
     missing = _describe_attempt(name, store, record.attempt) if record.attempt else None
-    if record.config is None and record.attempt:
-        attempt = record.attempt
-        return RunView(name, store, attempt.config, store.find_planned(attempt), attempt.costs, missing)
-    return RunView(name, store, record.config or {}, store.recorded(record), record.costs, missing)
+    attempt = record.attempt if record.config is None else None
+    settings = _settings((attempt.config if attempt else record.config) or {}, name, store)
+    if attempt:
+        return RunView(name, store, settings, store.find_planned(attempt), attempt.costs, missing)
+    return RunView(name, store, settings, store.recorded(record), record.costs, missing)
+
+
+def _settings(config: Mapping[str, Any], name: str, store: Store) -> Mapping[str, Any]:
+    """A record's settings, of whichever version; a value of another type, or a missing one that is used, is damage."""
+    address, remedy = f"{store}/runs/{name}/run.json", "run its TOML file again"
+    require_kind(config, RunConfig, address, remedy)
+    return CompleteDict(config, address, remedy)
 
 
 def describe_missing(name: str, store: Store) -> str | None:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from data_contracts.contracts import PAIRS, REJECTS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import _machine, write_atomically
 from data_contracts.store.garbage import collect_garbage, find_garbage
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
@@ -51,6 +52,52 @@ def test_what_no_run_refers_to_goes_and_parents_of_what_one_does_stay(tmp_path: 
     size = sum(file.stat().st_size for file in unused.path.iterdir())
     assert [(found.path, found.size) for found in collect_garbage(tmp_path)] == [(Path("rejects", unused.key), size)]
     assert (parent.verify(), child.verify(), unused.path.exists()) == ([], [], False)
+
+
+def _left_by(process: int, folder: Path, name: str, machine: str = "") -> Path:
+    """The temporary file that a killed process has left of a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{name}.{process}.140001{machine and '.'}{machine}"
+    path.write_text("half")
+    return path
+
+
+def _dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def _aged(path: Path) -> Path:
+    os.utime(path, (time.time() - 4_000, time.time() - 4_000))
+    return path
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    run, dead = tmp_path / "runs" / "r", _dead_process()
+    left = [_left_by(dead, run, "run.json", _machine()), _left_by(dead, run, "report.html", _machine()),
+            _left_by(dead, tmp_path / "tune", "r.json", _machine()), _aged(_left_by(dead, run, "report.html")),
+            _aged(_left_by(os.getpid(), run, "run.json", "0" * 8))]  # fmt: skip
+    stays = [_left_by(os.getpid(), run, "report.html", _machine()), _left_by(dead, run, "run.json", "1" * 8),
+             _left_by(dead, run, "a.json"), run / ".other", run / ".x.y.z"]  # fmt: skip
+    for path in stays[-2:]:
+        path.write_text("")
+    assert sorted(paths(tmp_path)) == sorted(path.relative_to(tmp_path).as_posix() for path in left)
+    assert [path.exists() for path in (*left, *stays)] == [False] * len(left) + [True] * len(stays)
+
+
+def test_the_next_record_removes_what_killed_processes_have_left_of_earlier_ones(tmp_path: Path) -> None:
+    run, dead = tmp_path / "runs" / "r", _dead_process()
+    left, other = (_left_by(dead, run, name, _machine()) for name in ("run.json", "report.html"))
+    Store(tmp_path).link_run(RunRecord.build("r", {}))
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] in (["a", "b"], ["b", "a"])
 
 
 def test_looking_for_garbage_finds_the_same_and_removes_nothing(tmp_path: Path) -> None:

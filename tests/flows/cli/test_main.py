@@ -84,7 +84,10 @@ def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/store/a"),
+            "/store/a: No space left on device; free space there, or choose another store with --store",
+        ),
         (OSError("9 requested and 5 written"), "9 requested and 5 written (is the disk full?)"),
     ],
 )
