@@ -35,6 +35,7 @@ from model.learners.divergence import EpochGuard, non_finite_values
 from model.learners.edda import build_edda
 from model.learners.warm_start import build_warm_start
 from model.sparse.matrix import choose_engine
+from model.training.memory import check_memory
 from model.training.state import Training, resume, save_state
 from model.training.tracking import NOWHERE, Tracking, tracked
 from model.training.workers import TrainingJob
@@ -195,6 +196,9 @@ def load_training_data(
     Args:
         settings, parents: as for `train`, the earlier training's artifacts among the parents.
         processes: the processes that hold the columns of the tables.
+
+    Raises:
+        MemoryLimitError: the training cannot fit into the memory that is free.
     """
     train, seed, validation = settings.train, settings.seed, settings.validation
     device = choose_device(train.device)
@@ -206,7 +210,7 @@ def load_training_data(
     interactions = [load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains]
     by_domain = list(zip(dataset.domains, interactions, strict=True))
     alignment = load_alignment(parents["pairs"], dataset, intra_domains) if train.aligns else ()
-    return TrainingData(
+    data = TrainingData(
         settings=train,
         seed=seed,
         graphs=graphs,
@@ -218,6 +222,8 @@ def load_training_data(
         processes=processes,
         warm_start=build_warm_start(parents, seed, dataset, interactions),
     )
+    check_memory(data)
+    return data
 
 
 def _load_validation(
