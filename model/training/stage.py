@@ -11,7 +11,7 @@ from data_contracts.contracts import CHECKPOINT, VALID, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.settings import ComputeSettings
-from data_contracts.statistics import CheckpointStatistics
+from data_contracts.statistics import CheckpointStatistics, InteractionsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
@@ -204,6 +204,8 @@ def load_training_data(
     device = choose_device(train.device)
     _, multiply = choose_engine(train.engine, device)
     dataset = load_dataset(parents["nodes"], parents["graph"])
+    if not dataset.domains:
+        raise _no_domain_error(parents["interactions"])
     shares = dataset.shared_interaction_shares if train.model == "edda" else ()
     intra_domains = [index for index, share in enumerate(shares) if train.has_intra(share)]
     graphs = build_graphs(dataset, build_backbone(train), multiply, intra_domains=intra_domains)
@@ -224,6 +226,18 @@ def load_training_data(
     )
     check_memory(data)
     return data
+
+
+def _no_domain_error(interactions: Artifact) -> ValueError:
+    """Why no domain is left to train on: the reasons for which rows were rejected or dropped."""
+    counts = interactions.statistics_as(InteractionsStatistics)
+    dropped = {name: counts.get(name, 0) for name in ("rating", "leaked", "cold")}
+    reasons = {reason: rows for reason, rows in {**counts.get("malformed", {}), **dropped}.items() if rows}
+    listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items()) or "there was none"
+    return ValueError(
+        f"there is no domain: no raw row of {counts.get('raw_rows', 0):,} became an interaction ({listed}); "
+        "`edda inspect RUN/rejects` shows them; fix the logs, or what their source and [ingest] say of them"
+    )
 
 
 def _load_validation(
