@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NotRequired  # pydantic reads those of `typing` from Python 3.12 on
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, cast
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
 
 # Pipeline: world, rejects, interactions, nodes, graph, neighbours, reach, pairs.
 
@@ -144,7 +145,9 @@ class ReachStatistics(TypedDict):
 
 
 class PairCoverage(TypedDict):
-    """The pairs from one domain to another, of one kind of nodes or, with mixed kinds, of all.
+    """The pairs from one domain to another, of one kind of nodes or, with mixed kinds, of all: a row of a file.
+
+    The file is JSON, a list by column; domains that share no user and no item are not in it.
 
     `checked_nodes` were compared with all nodes of the other domain: of `checked_best` the best partner had been found,
     and `checked_loss` is the similarity lost in all.
@@ -165,6 +168,18 @@ class PairCoverage(TypedDict):
     checked_loss: float
 
 
+def columns_of_coverage(rows: Sequence[PairCoverage]) -> dict[str, list[Any]]:
+    """What the file holds: the rows, by column."""
+    return {name: [row[name] for row in rows] for name in PairCoverage.__annotations__}  # type: ignore[literal-required]
+
+
+def rows_of_coverage(columns: Mapping[str, Sequence[Any]]) -> list[PairCoverage]:
+    """The rows of a file."""
+    names = list(PairCoverage.__annotations__)
+    values = zip(*(columns[name] for name in names), strict=True)
+    return [cast(PairCoverage, dict(zip(names, row, strict=True))) for row in values]
+
+
 class PairsCheck(TypedDict):
     """All checked nodes, the share whose best partner was found, and the mean similarity lost; absent for no nodes."""
 
@@ -176,7 +191,6 @@ class PairsCheck(TypedDict):
 class PairsStatistics(TypedDict):
     """Of `pairs`: `copied` counts the pairs of domains that an update has copied from the earlier artifact."""
 
-    coverage: list[PairCoverage]
     checked: PairsCheck
     pairs_of_domains: int
     copied: int

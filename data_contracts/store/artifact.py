@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
 from data_contracts.store.digests import DigestCache, file_digest
@@ -223,12 +224,12 @@ class Artifact:
             paths = [path for values, paths in self._paths.items() if wanted.issubset(values) for path in paths]
         return sorted(self.path / path for path in paths)
 
-    def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
-        """Read the rows of the matching partitions; digests, page checksums and the contract are checked.
+    def read(self, columns: Sequence[str] | None = None, **wanted: str) -> pa.Table:
+        """Read the rows with the wanted values; digests, page checksums and the contract are checked.
 
         Args:
             columns: names to return, partition columns among them; all by default.
-            partition: wanted values of partition columns, e.g. `domain="d0"`; all by default.
+            wanted: values by column, e.g. `domain="d0"`; only files of these partitions are read. All rows by default.
 
         Returns:
             Rows in file order; if nothing matches, zero rows with the right schema.
@@ -238,8 +239,16 @@ class Artifact:
             KeyError: the contract has no such column.
             OSError: a file is missing or damaged.
         """
-        tables = [self._read_file(path, columns) for path in self.files(**partition)]
-        schema = self._schema(columns)
+        schema, _ = self._schema(columns), self._schema(list(wanted))
+        partition = {name: value for name, value in wanted.items() if name in self.contract.partitioned_by}
+        filters = {name: value for name, value in wanted.items() if name not in partition}
+        in_files = None if columns is None else list(dict.fromkeys([*columns, *filters]))
+        tables = []
+        for path in self.files(**partition):
+            table = self._read_file(path, in_files)
+            for name, value in filters.items():
+                table = table.filter(pc.equal(table[name], value))
+            tables.append(table.select(schema.names))
         return pa.concat_tables([schema.empty_table(), *tables])
 
     def batches(self, columns: Sequence[str] | None = None, **partition: str) -> Iterator[pa.Table]:
