@@ -7,12 +7,47 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
 
 class MemoryLimitError(ValueError):
-    """Work would take more memory than `compute.memory_mib` allows; nothing was begun."""
+    """Work would take more memory than is free, or than `compute.memory_mib` allows; nothing was begun."""
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, of its control group (a container), of its own limit."""
+    free = [int(psutil.virtual_memory().available)]
+    with suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        caches = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        if limit != "max":
+            free.append(int(limit) - used + int(caches["inactive_file"]))
+    own_limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if own_limit != resource.RLIM_INFINITY:
+        free.append(own_limit - int(psutil.Process().memory_info().vms))
+    return max(min(free), 0)
+
+
+def require_memory(needed: int, work: str, remedy: str) -> None:
+    """Refuse work that cannot fit, before the system kills the process for it.
+
+    Args:
+        needed: bytes that the work takes at least.
+        work: what it is, with its sizes.
+        remedy: what to do.
+
+    Raises:
+        MemoryLimitError: less memory is free.
+    """
+    free = free_memory()
+    if needed > free:
+        raise MemoryLimitError(
+            f"{work}: takes at least {needed >> 20:,} MiB of memory, {free >> 20:,} are free; {remedy}"
+        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import damaged_file_error, flush, require_writable, write_alone, write_atomically
-from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
+from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage, linked_folder
 from data_contracts.store.json_files import read_description
 from data_contracts.store.manifest import MANIFEST, Manifest, artifact_key, is_key
 from data_contracts.store.runs import Attempt, RunRecord
@@ -222,7 +222,7 @@ class Store:
 
     def unlink(self, name: str, link: str) -> None:
         """Remove a link from a run's folder."""
-        (self.root / "runs" / name / link).unlink(missing_ok=True)
+        _remove_link(self.root / "runs" / name / link)
 
     def linked(self, name: str, link: str) -> Artifact | None:
         """The artifact of a link in a run's folder; None without a link, or if the artifact is gone."""
@@ -231,17 +231,17 @@ class Store:
 
     def link_target(self, name: str, link: str) -> Artifact | None:
         """The artifact that a link names, unread: it may be gone or of another version; None without a link."""
-        path = self.root / "runs" / name / link
-        if not path.is_symlink():
-            return None
-        return self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name)
+        target = linked_folder(self.root / "runs" / name / link)
+        return self._artifact(CONTRACTS[target.parent.name], target.name) if target else None
 
     def _link(self, name: str, link: str, artifact: Artifact) -> None:
         folder = self.root / "runs" / name
+        require_writable(folder if folder.exists() else self.root, f"link {link} of run {name!r}", _IF_READ_ONLY)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{link}.new"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
+        _remove_link(folder / link)
         temporary.replace(folder / link)
 
     def _read_record(self, name: str) -> bytes | None:
@@ -270,6 +270,14 @@ def open_artifact(path: Path) -> Artifact:
         known = f"must be one of {', '.join(CONTRACTS)}"
         raise damaged_file_error(folder / MANIFEST, folder, f"contract is {manifest.contract!r}, {known}")
     return Artifact(CONTRACTS[manifest.contract], folder)
+
+
+def _remove_link(path: Path) -> None:
+    """Remove a link into the store; of a store that was copied by something that follows links, the copy."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif linked_folder(path):
+        shutil.rmtree(path)
 
 
 def _artifact_lock(path: Path) -> FileLock:

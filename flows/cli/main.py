@@ -17,7 +17,15 @@ from flows import NO_TELEMETRY
 from flows.cli.options import fill_in_baselines
 from flows.output.characters import show_what_can_be_shown
 from flows.output.console import STDERR, inform, show_logs
-from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, describe_error, format_failure, is_system_error
+from flows.runner.failures import (
+    FAILURE,
+    INTERRUPTED,
+    USAGE,
+    describe_error,
+    format_failure,
+    is_out_of_memory,
+    is_system_error,
+)
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
 
@@ -158,8 +166,10 @@ def _run_command(arguments: Sequence[str]) -> int | None:
 def _message(error: Exception) -> str:
     """The error's message; for an unexpected error also its type, the stage, and how to see the traceback."""
     notes = [*getattr(error, "__notes__", [])][-1:]
-    if is_system_error(error) and notes:
+    if (is_system_error(error) or is_out_of_memory(error)) and notes:
         return format_failure(error)
+    if is_out_of_memory(error):
+        return describe_error(error)
     is_expected = isinstance(error, ValueError | OSError | LookupError)
     if is_expected and not isinstance(error, ValidationError | IndexError):
         return describe_error(error)

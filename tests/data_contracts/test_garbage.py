@@ -290,3 +290,17 @@ def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stag
     assert ("\nwould remove 6 folders, " in dry, "\nremoved 6 folders, " in out) == (True, True)
     assert edda("run", "r.toml", "--set", "pairs.k=2") == 0
     assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
+
+
+def test_garbage_of_a_read_only_store_is_shown_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unused, begun = made(tmp_path, 1), tmp_path / ".staging" / "rejects" / ("0" * 20)
+    begun.mkdir(parents=True)
+    claimed = made(tmp_path, 2)
+    (tmp_path / ".staging" / "claims").mkdir(exist_ok=True)
+    (tmp_path / ".staging" / "claims" / "x.keys").write_text(f"{claimed.key}\n")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    before = sorted(tmp_path.rglob("*"))
+    assert [garbage.path for garbage in find_garbage(tmp_path)] == [Path("rejects", unused.key)]
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(PermissionError, match="is read-only, must be writable to lock"):
+        collect_garbage(tmp_path)

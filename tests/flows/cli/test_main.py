@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -261,3 +262,26 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself(name):
     function, summary = COMMANDS[name]
     command = resolve_name(function)
     assert summary == (command.help if name == "datasets" else " ".join(command.__doc__.split("\n\n")[0].split()))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 74.5 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000000 bytes"),
+        pa.ArrowMemoryError("malloc of size 80000000000 failed"),
+    ],
+)
+def test_too_little_memory_is_said_with_stage_size_and_remedy(here, stages: Stages, capsys, error):
+    stages.failures["nodes"] = [error]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"edda: graph of run 'r' stopped while making nodes: not enough memory: {error}; ")
+    assert re.search(r"; [0-9,]+ MiB are free now, the process had [0-9,]+ at most; lower compute.memory_mib", line)
+
+
+def test_errors_of_the_operating_system_have_no_number(here, capsys):
+    (here / "r.toml").unlink()
+    (here / "r.toml").mkdir()
+    assert edda("run", "r.toml") == 1
+    assert capsys.readouterr().err == "edda: r.toml: is a folder, must be a TOML file\n"
