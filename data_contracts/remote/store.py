@@ -127,10 +127,19 @@ class RemoteStore(Store):
         collect = find_remote_garbage if dry_run else collect_remote_garbage
         return collect(self.remote, GRACE if older_than is None else older_than)
 
-    def _write_record(self, record: RunRecord) -> Path:
-        path = super()._write_record(record)
-        self.remote.write(f"runs/{record.name}/run.json", path.read_bytes())
-        return path
+    def _read_file(self, file: str) -> bytes | None:
+        return self.remote.read(file)
+
+    def _write_file(self, file: str, content: bytes) -> None:
+        super()._write_file(file, content)
+        self.remote.write(file, content)
+
+    def _remove_file(self, file: str) -> None:
+        super()._remove_file(file)
+        self.remote.delete([file])
+
+    def _matching(self, pattern: str) -> list[str]:
+        return sorted(self.remote.matching(pattern))
 
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         artifact = self._artifact(draft.contract, manifest.key)
@@ -198,13 +207,6 @@ class RemoteStore(Store):
         if not key.isalnum():  # keys become paths, and somebody else may have written the record
             raise ValueError(f"{self}: key of {contract.name} is {key!r}, must be letters and digits")
         return Artifact(contract, self.root / contract.name / key, self)
-
-    def _read_record(self, name: str) -> bytes | None:
-        return self.remote.read(f"runs/{name}/run.json")
-
-    def run_names(self) -> list[str]:
-        """Names of the recorded runs, ascending."""
-        return sorted(PurePosixPath(name).parent.name for name in self.remote.matching("runs/*/run.json"))
 
 
 def _folder(artifact: Artifact) -> str:

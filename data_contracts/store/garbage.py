@@ -119,7 +119,8 @@ def _find_garbage(root: Path, claimed: set[str]) -> list[Garbage]:
         for path in _keyed_folders(root / STAGING)
         if path.name not in unmade and not is_held(FileLock(path.with_suffix(".lock")))
     ]
-    files = [file for folder in (*root.glob("runs/*"), root / "tune") for file in abandoned_files(folder)]
+    folders = (*root.glob("runs/*"), *root.glob("runs/*/generations"), root / "tune")
+    files = [file for folder in folders for file in abandoned_files(folder)]
     return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned, *files])]
 
 
@@ -136,7 +137,8 @@ def is_keyed(path: PurePath) -> bool:
 
 def _recorded_keys(root: Path) -> set[str]:
     """Keys that runs refer to: in their record, or by a link that an earlier run has left."""
-    records = [RunRecord.parse(read_description(path), str(path)) for path in root.glob("runs/*/run.json")]
+    files = (path for pattern in ("runs/*/run.json", "runs/*/generations/*.json") for path in root.glob(pattern))
+    records = [RunRecord.parse(read_description(path), str(path)) for path in files]
     links = filter(None, map(linked_folder, root.glob("runs/*/[!.]*")))
     return {key for record in records for key in record.keys} | {folder.name for folder in links}
 

@@ -3,6 +3,9 @@
 A record has what the last finished run of the name used and, separately, the attempt that has started since. So readers
 still see the finished run while the next one is in progress or was interrupted, and garbage collection keeps what that
 has made so far.
+
+A name has a generation for each configuration it was run with. The record is that of the present one; those of the
+others lie in `runs/<name>/generations/`. Another generation becomes the present one when all of its artifacts are made.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from data_contracts.contracts import CONTRACTS
+from data_contracts.contracts import CONTRACTS, RECOMMENDATIONS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.json_files import DIGEST, json_digest, parse_json, require_digest
 
@@ -35,6 +38,15 @@ class Cost(BaseModel):
     model_config = ConfigDict(frozen=True)
     seconds: float
     memory_mib: int
+
+
+_NO_PART_OF_A_GENERATION = ("store", "update", "compute", "tracking")
+"""Settings that results do not depend on, or that say how they are made."""
+
+
+def generation_id(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that identify a configuration of a run's name."""
+    return json_digest({key: value for key, value in config.items() if key not in _NO_PART_OF_A_GENERATION})[:8]
 
 
 class Attempt(BaseModel):
@@ -64,6 +76,10 @@ class RunRecord(BaseModel):
     """Its settings; None if no run of the name is finished."""
     seconds: dict[str, float] = {}
     """Role → seconds that it took to make the artifact, whichever run made it."""
+    at: str = ""
+    """When it was recorded, ISO 8601."""
+    is_complete: bool | None = None
+    """All artifacts that a run of all stages makes exist; None in records of earlier versions."""
     made: list[str] = []
     """Roles that this run made itself."""
     before: dict[str, str] = {}
@@ -103,6 +119,16 @@ class RunRecord(BaseModel):
         """The record as the content of run.json, with its digest."""
         record = json.loads(self.model_dump_json(exclude_unset=True))
         return json.dumps({**record, DIGEST: json_digest(record)}, indent=2, ensure_ascii=False).encode()
+
+    @property
+    def generation(self) -> str:
+        """Identifier of the configuration; empty if no run of the name is finished."""
+        return "" if self.config is None else generation_id(self.config)
+
+    @property
+    def is_whole(self) -> bool:
+        """All artifacts of all stages exist, as far as is known."""
+        return RECOMMENDATIONS.name in self.artifacts if self.is_complete is None else self.is_complete
 
     @property
     def keys(self) -> set[str]:

@@ -51,6 +51,9 @@ EXAMPLES = {
     ],
     "tune": ["edda tune my.toml --trials 30", "edda tune my.toml --baselines --trials 30"],
     "scoreboard": ["edda scoreboard my.toml --trials 20", "edda scoreboard --seeds 2022,2023,2024,2025,2026"],
+    "runs": ["edda runs", "edda runs my-run"],
+    "promote": ["edda promote my-run@1f3a9c02"],
+    "delete": ["edda delete my-run@1f3a9c02", "edda delete my-run"],
     "gc": ["edda gc --dry-run"],
 }
 """Command → examples in its help; the help of `edda` shows all."""
@@ -82,6 +85,12 @@ COMMANDS = {
         "flows.cli.serve:serve",
         "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
     ),
+    "runs": (
+        "flows.cli.runs:runs",
+        "List what each name was run with, when, how accurate that is, and which of its generations the name means.",
+    ),
+    "promote": ("flows.cli.runs:promote", "Let a run's name mean another of its generations."),
+    "delete": ("flows.cli.runs:delete", "Forget a run or one of its generations; `edda gc` removes its artifacts."),
     "compare": (
         "flows.cli.compare:compare",
         "Bring runs up to date and print their test metrics side by side, with the settings that differ.",

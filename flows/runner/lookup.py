@@ -15,7 +15,7 @@ from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.json_files import CompleteDict, require_kind
 from data_contracts.store.manifest import MANIFEST
-from data_contracts.store.runs import Attempt, Cost
+from data_contracts.store.runs import Attempt, Cost, generation_id
 from data_contracts.store.store import Store, open_artifact
 from flows.config.run_config import RunConfig, RunSpec, store_location, store_override
 from flows.output.tables import domain_sizes, values_by_stratum
@@ -111,11 +111,20 @@ def build_view(outcome: Outcome) -> RunView:
 def recorded_run(name: str, store: Store) -> RunView:
     """Look up a run by its record: the last finished run's artifacts, or what the first attempt has made so far.
 
+    Args:
+        name: of the run; `name@id` for one of its generations.
+        store: the store.
+
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
+    name, _, identifier = name.partition("@")
+    if identifier:
+        record = store.generation(name, identifier)
+        settings = _settings(record.config or {}, name, store)
+        return RunView(f"{name}@{identifier}", store, settings, store.recorded(record), record.costs)
     record = store.run(name)
-    missing = _describe_attempt(name, store, record.attempt) if record.attempt else None
+    missing = describe_missing(name, store)
     attempt = record.attempt if record.config is None else None
     settings = _settings((attempt.config if attempt else record.config) or {}, name, store)
     if attempt:
@@ -131,9 +140,16 @@ def _settings(config: Mapping[str, Any], name: str, store: Store) -> Mapping[str
 
 
 def describe_missing(name: str, store: Store) -> str | None:
-    """A sentence: what is missing of an unfinished run, and how to resume it; None if the run is finished."""
+    """A sentence: what is missing of an unfinished run, and how to resume it; None if the run is finished.
+
+    A complete run stays finished while another generation of its name is made, or after that has failed.
+    """
     record = store.record(name)
-    return _describe_attempt(name, store, record.attempt) if record and record.attempt else None
+    if record is None or record.attempt is None:
+        return None
+    if record.is_whole and generation_id(record.attempt.config) != record.generation:
+        return None
+    return _describe_attempt(name, store, record.attempt)
 
 
 def _describe_attempt(name: str, store: Store, attempt: Attempt) -> str:
