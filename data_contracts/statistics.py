@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NotRequired, cast
 
 from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
@@ -168,15 +168,33 @@ class PairCoverage(TypedDict):
     checked_loss: float
 
 
+class CoverageColumns(TypedDict):
+    """The file of coverage, by column."""
+
+    source_domain: list[str]
+    target_domain: list[str]
+    kind: list[str]
+    shared_anchors: list[int]
+    nodes: list[int]
+    nodes_with_shared_reach: list[int]
+    nodes_paired: list[int]
+    identity_pairs: list[int]
+    mean_best_similarity: list[float | None]
+    method: list[str]
+    checked_nodes: list[int]
+    checked_best: list[int]
+    checked_loss: list[float]
+
+
 def columns_of_coverage(rows: Sequence[PairCoverage]) -> dict[str, list[Any]]:
     """What the file holds: the rows, by column."""
     return {name: [row[name] for row in rows] for name in PairCoverage.__annotations__}  # type: ignore[literal-required]
 
 
-def rows_of_coverage(columns: Mapping[str, Sequence[Any]]) -> list[PairCoverage]:
+def rows_of_coverage(columns: CoverageColumns) -> list[PairCoverage]:
     """The rows of a file."""
     names = list(PairCoverage.__annotations__)
-    values = zip(*(columns[name] for name in names), strict=True)
+    values = zip(*(columns[name] for name in names), strict=True)  # type: ignore[literal-required]
     return [cast(PairCoverage, dict(zip(names, row, strict=True))) for row in values]
 
 

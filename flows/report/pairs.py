@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import COVERAGE_FILE, KINDS, NODES, PAIRS, REACH, WORLD
 from data_contracts.statistics import (
+    CoverageColumns,
     PairCoverage,
     PairsCheck,
     PairsStatistics,
@@ -45,7 +46,7 @@ def pairs_section(view: RunView) -> Section:
         pairs = artifacts[PAIRS.name]
         statistics = pairs.statistics_as(PairsStatistics)
         blocks += [*_check_notes(pairs.manifest.rows, statistics["checked"])]
-        coverage = rows_of_coverage(pairs.read_json(COVERAGE_FILE))
+        coverage = rows_of_coverage(pairs.read_json(COVERAGE_FILE, CoverageColumns))
         blocks += [*_build_heatmaps(view, coverage)]
         largest = _largest_pairs(coverage)
         blocks.append(Plots(_similarity_plots(pairs, largest), {"most similar partner": 0, "further partners": 1}))

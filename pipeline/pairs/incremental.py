@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.contracts import COVERAGE_FILE, NODES, PAIRS
 from data_contracts.settings import PairsSettings
-from data_contracts.statistics import PairCoverage, rows_of_coverage
+from data_contracts.statistics import CoverageColumns, PairCoverage, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition
 
@@ -75,7 +75,7 @@ class ReusedPairs:
         """The earlier coverage by the two domains."""
         assert self.previous is not None
         by_domains: dict[frozenset[str], list[PairCoverage]] = {}
-        for row in rows_of_coverage(self.previous.read_json(COVERAGE_FILE)):
+        for row in rows_of_coverage(self.previous.read_json(COVERAGE_FILE, CoverageColumns)):
             by_domains.setdefault(frozenset((row["source_domain"], row["target_domain"])), []).append(row)
         return by_domains
 

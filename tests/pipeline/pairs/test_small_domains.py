@@ -8,7 +8,7 @@ from raw_logs import numbered
 
 from data_contracts.contracts import COVERAGE_FILE
 from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
-from data_contracts.statistics import PairCoverage, rows_of_coverage
+from data_contracts.statistics import CoverageColumns, PairCoverage, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import build_graph
@@ -70,7 +70,7 @@ def test_they_have_the_bits_that_the_join_of_every_two_domains_gives(
 
 def coverage(pairs: Artifact) -> list[PairCoverage]:
     """Without what is only checked where a join may miss partners."""
-    rows = rows_of_coverage(pairs.read_json(COVERAGE_FILE))
+    rows = rows_of_coverage(pairs.read_json(COVERAGE_FILE, CoverageColumns))
     return [{**row, "checked_nodes": 0, "checked_best": 0, "checked_loss": 0.0} for row in rows]
 
 
