@@ -89,8 +89,14 @@ COMMANDS = {
         "flows.cli.runs:runs",
         "List what each name was run with, when, how accurate that is, and which of its generations the name means.",
     ),
-    "promote": ("flows.cli.runs:promote", "Let a run's name mean another of its generations."),
-    "delete": ("flows.cli.runs:delete", "Forget a run or one of its generations; `edda gc` removes its artifacts."),
+    "promote": (
+        "flows.cli.runs:promote",
+        "Let a run's name mean another of its generations, and keep the present one beside it.",
+    ),
+    "delete": (
+        "flows.cli.runs:delete",
+        "Forget a run or one of its generations; `edda gc` then removes what nothing else refers to.",
+    ),
     "compare": (
         "flows.cli.compare:compare",
         "Bring runs up to date and print their test metrics side by side, with the settings that differ.",

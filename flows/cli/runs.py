@@ -47,7 +47,7 @@ def promote(
     *,
     options: Viewing = Viewing(),
 ) -> None:
-    """Let a run's name mean another of its generations; the present one is kept beside it."""
+    """Let a run's name mean another of its generations, and keep the present one beside it."""
     store, (name, at, identifier) = _store(options), generation.partition("@")
     if not at:
         raise ValueError(f"{generation!r} must be NAME@ID; `edda runs` lists them")
@@ -68,7 +68,7 @@ def promote(
 def delete(
     run: Annotated[str, Parameter(help="NAME@ID, or NAME for all generations.")], /, *, options: Viewing = Viewing()
 ) -> None:
-    """Forget a run or one of its generations; `edda gc` then removes the artifacts that nothing else refers to."""
+    """Forget a run or one of its generations; `edda gc` then removes what nothing else refers to."""
     store, (name, _, identifier) = _store(options), run.partition("@")
     with store.lock_run(name):
         if not identifier:

@@ -259,7 +259,7 @@ def record(outcome: Outcome) -> None:
         store.keep_generation(finished)
         store.end_attempt(name)
         log.info(
-            "%r stays generation %s, because %s has no recommendations yet: `edda run` with the same settings makes them",
+            "%r stays generation %s, because %s is not complete; `edda run` with the same settings completes it",
             name,
             present.generation,
             finished.generation,

@@ -184,7 +184,7 @@ def find_artifact(location: str, store: str | None = None) -> Artifact | None:
         return None
     if name in CONTRACTS and (artifact := opened.find(CONTRACTS[name], role)):
         return artifact
-    if not opened.record(name):
+    if not opened.record(name.partition("@")[0]):
         return None
     artifacts = recorded_run(name, opened).artifacts
     # Links other than the index's may be of an earlier run.

@@ -108,11 +108,12 @@ def test_looking_for_garbage_finds_the_same_and_removes_nothing(tmp_path: Path) 
     assert find_garbage(tmp_path) == []
 
 
-def test_links_that_a_later_record_does_not_name_still_count(tmp_path: Path) -> None:
+def test_a_record_takes_the_links_of_the_one_before_it_away(tmp_path: Path) -> None:
     old, new = made(tmp_path, 1), made(tmp_path, 2)
     Store(tmp_path).link_run(RunRecord.build("run", {"rejects": old}))
     Store(tmp_path).link_run(RunRecord.build("run", {"interactions": new}))
-    assert paths(tmp_path) == []
+    assert paths(tmp_path) == [f"rejects/{old.key}"]
+    assert not (tmp_path / "runs" / "run" / "rejects").is_symlink()
 
 
 def test_a_run_whose_folder_was_deleted_refers_to_nothing(tmp_path: Path) -> None:
@@ -278,6 +279,11 @@ def test_no_store_is_reported(tmp_path: Path) -> None:
 def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stages: Stages, capsys) -> None:
     edda("run", "r.toml", "--no-prefect")
     edda("run", "r.toml", "--no-prefect", "--set", "pairs.k=2")
+    _, earlier = Store("edda-store").generations("r")
+    capsys.readouterr()
+    assert edda("gc") == 0
+    assert "removed 0 folders" in capsys.readouterr().out, "both generations are kept"
+    assert edda("delete", f"r@{earlier.generation}") == 0
     before = {path.name for path in Path("edda-store/pairs").iterdir()}
     capsys.readouterr()
     assert edda("gc", "--dry-run") == 0

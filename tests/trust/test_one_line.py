@@ -22,6 +22,7 @@ from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.output.console import inform
+from flows.tune.search import Search, run_search
 from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
 from model.serving.approximate import build_index
@@ -238,3 +239,22 @@ def test_the_run_is_read_while_it_is_whole(run, capsys):
     for command in run.commands:
         assert command == LOAD or edda(*command, "--store", str(run.store)) == 0, capsys.readouterr().err
     assert run.load_model() == 0
+
+
+def test_a_log_whose_column_has_a_name_in_no_utf8_is_named(tmp_path, capsys):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "odd_name": ["x"]}), sink, store_schema=False)
+    log = tmp_path / "log.parquet"
+    log.write_bytes(sink.getvalue().to_pybytes().replace(b"odd_name", b"\xff" * 8))
+    (tmp_path / "r.toml").write_text('name = "r"\n[[logs]]\npath = "log.parquet"\ndomain = "d"\n')
+    assert edda("ingest", str(tmp_path / "r.toml"), "--store", str(tmp_path / "store")) == 1
+    reason = "a column's name is not UTF-8; write it again"
+    assert complaint(capsys.readouterr().err) == f"edda: {log} cannot be read: {reason}"
+
+
+def test_a_damaged_record_of_a_search_is_named(tmp_path):
+    search = Search({}, {}, 1, 1, tmp_path / "tune" / "r.db", "study")
+    search.record.parent.mkdir()
+    search.record.write_bytes(b"no database" * 100)
+    with pytest.raises(OSError, match=f"^{search.record} cannot be used: file is not a database; .* delete it"):
+        run_search(search, lambda *_: 0.0)
