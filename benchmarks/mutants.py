@@ -23,6 +23,7 @@ import argparse
 import ast
 import contextlib
 import copy
+import gc
 import importlib
 import importlib.util
 import os
@@ -209,6 +210,8 @@ def run_tests(file: str, path: Path, tests: list[str], log: Path) -> int:
     import pytest
     from numba.core.dispatcher import Dispatcher
 
+    gc.disable()
+
     module = file.removesuffix(".py").replace("/", ".")
     users = {
         str(other.relative_to(ROOT)).removesuffix(".py").replace("/", ".")
@@ -228,7 +231,8 @@ def run_tests(file: str, path: Path, tests: list[str], log: Path) -> int:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        status = pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not slow", *tests])
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not slow"]
+        status = pytest.main([*options, *tests])
     names = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", ""))]
     log.with_name("imported").write_text("\n".join(name for name in names if not name.startswith("_pytest")))
     return status
@@ -263,7 +267,9 @@ def outcome(file: str, source: str, tests: list[str], folder: Path, seconds: flo
 
 def try_file(file: str, functions: list[str], count: int, seed: int, folder: Path) -> tuple[Counter, list[Mutant]]:
     """Counts of outcomes of a file's mutants, and those that survived."""
-    tests, source = TESTS[file].split(), (ROOT / file).read_text()
+    source = (ROOT / file).read_text()
+    alone = ["--noconftest", *TESTS[file].split()]  # importing what the fixtures need takes a second
+    tests = alone if outcome(file, source, alone, folder, 600)[0] == "passed" else TESTS[file].split()
     drawn = [mutant for mutant in mutants(file, source) if not functions or mutant.function in functions]
     if count:
         drawn = random.Random(f"{seed} {file}").sample(drawn, min(count, len(drawn)))

@@ -124,3 +124,9 @@ def test_parts_of_the_auc_of_a_hand_worked_table() -> None:
     expected = [2.5 / 3 + excess[0] * 2 / 3, 0.5 / 3 + excess[1] * 2 / 3]
     assert auc_parts(positive, candidates).tolist() == pytest.approx(expected)
     assert candidate_statistics(positive, candidates, ())["auc"](np.ones(2)) == pytest.approx(3 / 6)
+
+
+def test_parts_of_the_auc_with_one_candidate_in_all() -> None:
+    candidates = np.array([[1], [np.nan]], np.float32)
+    assert auc_parts(np.array([0, 2], np.float32), candidates).tolist() == [0.0, 1.0]
+    assert np.isnan(auc_parts(np.array([0, 2], np.float32), np.full((2, 1), np.nan, np.float32))).tolist() == [True] * 2
