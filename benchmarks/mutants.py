@@ -46,7 +46,7 @@ TESTS = {
     "model/data/candidates.py": "tests/model/data/test_candidates.py",
     "model/data/sampling_kernels.py": "tests/model/data/test_sampling_kernels.py",
     "model/edda/losses.py": "tests/model/edda/test_losses.py",
-    "model/evaluation/fit_kernels.py": "tests/model/evidence/test_blend.py",
+    "model/evaluation/fit_kernels.py": "tests/model/evaluation/test_fit_kernels.py",
     "model/evaluation/metrics.py": "tests/model/evaluation/test_metrics.py",
     "model/evidence/kernels.py": "tests/model/evidence/test_kernels.py",
     "model/learners/adam_kernels.py": "tests/model/learners/test_row_adam.py",
@@ -57,8 +57,8 @@ TESTS = {
     "pipeline/neighbours/slim_kernels.py": "tests/pipeline/neighbours/test_item_models.py",
     "pipeline/pairs/join.py": "tests/pipeline/pairs/test_join.py",
     "pipeline/pairs/join_kernels.py": "tests/pipeline/pairs/test_join.py",
-    "pipeline/reach/expected_kernels.py": "tests/pipeline/reach/test_stage.py",
-    "pipeline/reach/walk_kernels.py": "tests/pipeline/reach/test_sampled.py",
+    "pipeline/reach/expected_kernels.py": "tests/pipeline/reach/test_kernels.py",
+    "pipeline/reach/walk_kernels.py": "tests/pipeline/reach/test_kernels.py",
 }
 """The tests of each file."""
 
