@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test test-all check docs sparse containers compose up down clean
+.PHONY: help demo test test-all mutants check docs sparse containers compose up down clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ test: $(INSTALLED) ## run the tests but for the slow ones; prints the ten slowes
 
 test-all: $(INSTALLED) ## run all tests, also those that start servers or kill processes
 	$(BIN)/pytest -q -n auto --dist loadfile --durations 10
+
+mutants: $(INSTALLED) ## change kernels, join, losses, metrics and candidates, count what their tests notice (30 minutes)
+	$(BIN)/python benchmarks/mutants.py --per-file $(or $(PER_FILE),12) --seed $(or $(SEED),1)
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff check

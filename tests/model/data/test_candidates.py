@@ -83,3 +83,21 @@ def test_scores_are_dot_products_and_absent_candidates_have_none(store: Store, s
     assert positive.tolist() == [float(vectors[0] @ vectors[3])]
     for item, score in zip(held.candidates[0], candidates[0], strict=True):
         assert np.isnan(score) if item < 0 else score == float(vectors[0] @ vectors[2 + item])
+
+
+def test_scores_of_many_rows_do_not_depend_on_the_block(tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, domain = rows_of(tiny_world, "books")
+    held = build_held_out(rows, domain, "test", EvaluateSettings(candidates=30))
+    vectors = torch.from_numpy(np.random.default_rng(1).integers(-4, 5, (domain.users + domain.items, 3))).float()
+    scores = vectors.numpy()
+    assert held.items.size > 5
+    assert (held.candidates == 0).any()
+    assert (held.candidates < 0).any()
+    for block in (1, 5, 4096):
+        monkeypatch.setattr("model.data.candidates._BLOCK", block)
+        positive, candidates = score_candidates(held, vectors, domain.users)
+        for row, user in enumerate(held.users):
+            of_items = scores[domain.users :] @ scores[user]
+            expected = np.where(held.candidates[row] < 0, np.nan, of_items[held.candidates[row]])
+            assert positive[row] == of_items[held.items[row]]
+            np.testing.assert_array_equal(candidates[row], expected)

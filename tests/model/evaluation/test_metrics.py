@@ -6,6 +6,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 
 from model.evaluation.metrics import (
     Estimate,
+    auc_parts,
     candidate_statistics,
     estimates,
     mean_estimate,
@@ -104,3 +105,28 @@ def test_macro_is_the_unweighted_mean_resample_by_resample() -> None:
 def test_without_resamples_an_interval_is_the_value_itself() -> None:
     parts = [Estimate(0.5, np.empty(0), 10, 4), Estimate(0.9, np.empty(0), 1, 1)]
     assert (parts[0].interval, mean_estimate(parts).interval) == ((0.5, 0.5), (0.7, 0.7))
+
+
+def test_an_interval_is_from_percentile_2_5_to_97_5_of_the_defined_resamples() -> None:
+    resamples = np.append(np.random.default_rng(1).permutation(201) / 200, [np.nan, np.nan])
+    assert Estimate(0.5, resamples, 10, 4).interval == (pytest.approx(0.025), pytest.approx(0.975))
+    assert Estimate(0.5, np.full(3, np.nan), 10, 4).interval == (0.5, 0.5)
+
+
+def test_parts_of_the_auc_of_a_hand_worked_table() -> None:
+    """Items score 3 and 1, their candidates 2 and 3, and 1: they beat 2.5 and 0.5 of 3.
+
+    The candidates 2, 3, 1 are beaten by 1/2, 1/4 and 3/4 of the items, on average 1/2.
+    """
+    positive = np.array([3, 1], np.float32)
+    candidates = np.array([[2, 3], [1, np.nan]], np.float32)
+    excess = [(1 / 2 - 1 / 2) + (1 / 4 - 1 / 2), 3 / 4 - 1 / 2]
+    expected = [2.5 / 3 + excess[0] * 2 / 3, 0.5 / 3 + excess[1] * 2 / 3]
+    assert auc_parts(positive, candidates).tolist() == pytest.approx(expected)
+    assert candidate_statistics(positive, candidates, ())["auc"](np.ones(2)) == pytest.approx(3 / 6)
+
+
+def test_parts_of_the_auc_with_one_candidate_in_all() -> None:
+    candidates = np.array([[1], [np.nan]], np.float32)
+    assert auc_parts(np.array([0, 2], np.float32), candidates).tolist() == [0.0, 1.0]
+    assert np.isnan(auc_parts(np.array([0, 2], np.float32), np.full((2, 1), np.nan, np.float32))).tolist() == [True] * 2

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
+from model.learners.adam_kernels import tabulate_lags
 from model.learners.row_adam import RowAdam
 from model.sparse.matrix import take_rows
 
@@ -66,3 +68,20 @@ def test_lagging_rows_come_to_where_adam_moves_them(slope: float) -> None:
     assert ours.state_dict()["state"][0]["step"].item() == 599
     torch.testing.assert_close(table, plain, atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.state[table]["exp_avg_sq"], adam.state[plain]["exp_avg_sq"], atol=0, rtol=1e-4)
+
+
+def test_lags_are_tabulated_as_weighted_mean_and_spread_of_the_missed_steps() -> None:
+    """w(s) is the step's size times what is left of the mean, q(s) the unbiased root of what is left of the square."""
+    step, rate, keep_mean, keep_square = 9, 0.01, 0.9, 0.99
+    lags = np.zeros((6, 5), np.float32)
+    tabulate_lags(step, rate, keep_mean, keep_square, lags)
+    assert lags[0].tolist() == [0.0, 1.0, 1.0, 1.0, 1.0]
+    for lag in range(1, 6):
+        missed = np.arange(step - lag + 1, step + 1)
+        passed = missed - (step - lag)
+        w = rate / (1 - keep_mean**missed) * keep_mean**passed
+        q = np.sqrt(keep_square**passed / (1 - keep_square**missed))
+        mean = (w * q).sum() / w.sum()
+        spread = np.sqrt(max((w * q * q).sum() / w.sum() - mean**2, 0.0))
+        expected = [w.sum() / 2, mean - spread, mean + spread, keep_mean**lag, keep_square**lag]
+        assert lags[lag].tolist() == pytest.approx(expected, rel=1e-4)
