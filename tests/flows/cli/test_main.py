@@ -180,7 +180,7 @@ def test_inspect_shows_the_first_of_many_parts_and_all_settings(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as a user who"),
+        (("gc",), "must be writable to lock what is in use while garbage is chosen; do it as a user who"),
         (("report", "r"), "must be writable to keep report.html; name another file by --output"),
         (
             ("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"),

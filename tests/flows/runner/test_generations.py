@@ -132,4 +132,4 @@ def test_one_whose_artifacts_are_gone_is_not_promoted(here: Path, stages: Stages
     path.rename(path.with_name("elsewhere"))
     capsys.readouterr()
     assert edda("promote", f"r@{first.generation}") == 1
-    assert "metrics are not in edda-store any more; run it again" in capsys.readouterr().err
+    assert f"metrics are not in {here}/edda-store any more; run it again" in capsys.readouterr().err
