@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test test-all mutants check docs sparse containers compose up down clean
+.PHONY: help demo test test-all mutants check docs lock sbom sparse containers compose up down clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,16 @@ check: $(INSTALLED) ## format, lint, types, layers
 docs: $(INSTALLED) ## build the documentation's site, links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is build/docs/index.html; with search: $(BIN)/mkdocs serve"
+
+lock: $(INSTALLED) ## write requirements.lock: the pinned versions with the digests of their files
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make lock" -c constraints.txt --group dev --extra serve \
+	  -o requirements.lock pyproject.toml
+
+sbom: $(INSTALLED) ## write build/sbom.cdx.json: what is installed, in CycloneDX
+	mkdir -p build
+	$(BIN)/uvx --from cyclonedx-bom==7.5.0 cyclonedx-py environment --output-reproducible \
+	  --pyproject pyproject.toml --of JSON -o build/sbom.cdx.json $(BIN)/python
 
 sparse: $(INSTALLED) ## add torch-sparse (built once, 10 to 20 minutes)
 	$(BIN)/python docker/sparse_wheels.py

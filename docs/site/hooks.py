@@ -8,6 +8,7 @@ import io
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from data_contracts.contracts import CONTRACTS
@@ -32,7 +35,7 @@ NAVIGATION = {
     "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
     "Method": ["method.md", "results.md", "scoreboard.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
-    "Reference": ["settings.md", "artifacts.md", "commands.md"],
+    "Reference": ["settings.md", "artifacts.md", "commands.md", "licences.md"],
     "Operate": [
         *("operate/serving.md", "operate/updating.md", "operate/report.md", "operate/operations.md"),
         "operate/trust.md",
@@ -74,7 +77,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and the pages of the repository, then build the navigation."""
     for name, make in {
         "settings.md": settings_page, "artifacts.md": artifacts_page, "commands.md": commands_page,
-        "functions.md": functions_page,
+        "functions.md": functions_page, "licences.md": licences_page,
     }.items():  # fmt: skip
         files.append(File.generated(config, name, content=make()))
     root = Path(config.docs_dir).parent
@@ -233,3 +236,46 @@ def _as_markdown(docstring: str) -> Iterator[str]:
             yield f"- `{names}`: {text}"
         else:
             yield f"  {line.strip()}"
+
+
+def licences_page() -> str:
+    """The licence of every installed package that EDDA depends on, and of those for development."""
+    needed = _dependencies("edda-recsys")
+    installed = {canonicalize_name(found.metadata["Name"]): found for found in distributions()}
+    rows = [
+        f"| {name} | {found.version} | {_licence(found)} | {'EDDA' if name in needed else 'development, extras'} |"
+        for name, found in sorted(installed.items())
+        if name != "edda-recsys"
+    ]
+    head = (
+        "# Licences\n\nOf the packages in the environment that built this page, as they declare them. Their versions "
+        "are those of `constraints.txt`; `requirements.lock` has the digests of their files.\n\n"
+        "| package | version | licence | for |\n|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+def _dependencies(name: str) -> set[str]:
+    """Canonical names of what an installed package depends on without extras, directly or not."""
+    needed: set[str] = set()
+    waiting = [name]
+    while waiting:
+        try:
+            requirements = distribution(waiting.pop()).requires or []
+        except PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, requirements):
+            dependency = canonicalize_name(requirement.name)
+            if dependency not in needed and (not requirement.marker or requirement.marker.evaluate({"extra": ""})):
+                needed.add(dependency)
+                waiting.append(dependency)
+    return needed
+
+
+def _licence(package: Distribution) -> str:
+    """The licence expression, or else the classifiers, or else the first line of the licence's text."""
+    metadata = package.metadata
+    classifiers = [text.rsplit(" :: ", 1)[1] for text in metadata.get_all("Classifier") or []
+                   if text.startswith("License :: ") and text.count(" :: ") > 1]  # fmt: skip
+    text = (metadata.get("License") or "").strip().split("\n")[0]
+    return (metadata.get("License-Expression") or ", ".join(classifiers) or text or "not declared").replace("|", "/")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -75,6 +76,18 @@ def test_generated_pages_have_every_key_column_and_command(site):
     assert [name for name in names if f'id="edda-{name}"' not in commands] == []
 
 
+def test_the_licences_of_all_dependencies_are_listed(hooks):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hooks.licences_page().splitlines()[5:]]
+    listed = {name: (version, licence, use) for name, version, licence, use in rows}
+    assert {name for name, (_, licence, _) in listed.items() if licence == "not declared"} == set()
+    assert listed["numpy"][1].startswith("BSD-3-Clause")
+    assert listed["duckdb"][1] == "MIT License"
+    assert (listed["duckdb"][2], listed["pytest"][2]) == ("EDDA", "development, extras")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]}
+    assert {name for name in direct if listed[name][2] != "EDDA"} == set()
+
+
 def test_formulas_are_drawn(site):
     page = (site / "method.html").read_text()
     source = (ROOT / "docs" / "method.md").read_text()
@@ -114,7 +127,7 @@ def test_pages_of_the_repository_link_to_files_that_exist(name):
 
 
 def test_no_generated_page_is_kept_in_the_repository():
-    assert {"settings.md", "artifacts.md", "commands.md", "functions.md"}.isdisjoint(
+    assert {"settings.md", "artifacts.md", "commands.md", "functions.md", "licences.md"}.isdisjoint(
         path.name for path in (ROOT / "docs").rglob("*.md")
     )
 
