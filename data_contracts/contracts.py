@@ -15,7 +15,6 @@ TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
 REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
 """Why a row of the raw logs is rejected."""
-RANKS_FILE = "ranks.parquet"
 COVERAGE_FILE = "coverage.json"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
@@ -230,7 +229,7 @@ BLEND = Contract(
 RANKS = Contract(
     "ranks",
     1,
-    "Where each held-out test row's item ranked, so that runs can be compared row by row; a file of `metrics`.",
+    "Where each held-out test row's item ranked, so that runs can be compared row by row.",
     (
         Column("seed", pa.int64(), "training seed"),
         _DOMAIN,
@@ -246,8 +245,8 @@ RANKS = Contract(
 
 METRICS = Contract(
     "metrics",
-    4,
-    "Accuracy, where scores come from, what is recommended; by seed, domain, split, stratum. A file has ranks.",
+    5,
+    "Accuracy, where scores come from, what is recommended; by seed, domain, split, stratum.",
     (
         Column("seed", pa.int64(), "training seed", nullable=True),
         Column("epoch", pa.int32(), "the selected epoch", minimum=0, nullable=True),
@@ -266,7 +265,6 @@ METRICS = Contract(
         Column("users", pa.int64(), "users behind it; with `macro` the sum over domains", "users", minimum=0),
     ),
     key=("seed", "domain", "split", "stratum", "metric"),
-    files=(RANKS_FILE,),
 )  # fmt: skip
 
 EMBEDDINGS = Contract(
@@ -330,8 +328,8 @@ INDEX = Contract(
 CONTRACTS = {
     contract.name: contract
     for contract in (
-        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, EMBEDDINGS,
-        RECOMMENDATIONS, INDEX,
+        WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, RANKS,
+        EMBEDDINGS, RECOMMENDATIONS, INDEX,
     )
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from data_contracts.contracts import (
     NEIGHBOURS,
     NODES,
     PAIRS,
+    RANKS,
     REACH,
     RECOMMENDATIONS,
     REJECTS,
@@ -115,6 +116,7 @@ WORLD_STAGE = Stage("world", "Generate the logs.", (Product(WORLD, "pipeline.syn
 """Comes before the others if a run generates its logs; it has no command."""
 
 _INGEST = "pipeline.ingest.stage:ingest"
+_EVALUATE = "model.evaluation.stage:evaluate"
 
 STAGES = (
     Stage(
@@ -202,7 +204,10 @@ STAGES = (
     Stage(
         "evaluate",
         "Measure the checkpoints on held-out interactions.",
-        (Product(METRICS, "model.evaluation.stage:evaluate", lambda run, _: run.evaluate, _evaluation_parents),),
+        (
+            Product(METRICS, _EVALUATE, lambda run, _: run.evaluate, _evaluation_parents),
+            Product(RANKS, _EVALUATE, lambda run, _: run.evaluate, _evaluation_parents),
+        ),
     ),
     Stage(
         "export",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from data_contracts.contracts import ALL, BLEND, MACRO, METRICS, RANKS, RANKS_FILE, TEST, UNBOUNDED, VALID, Role
+from data_contracts.contracts import ALL, BLEND, MACRO, METRICS, RANKS, TEST, UNBOUNDED, VALID, Role
 from data_contracts.progress import FinishedPart, Progress, offset_progress, silent
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.draft import Draft
-from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
 from model.compute.threads import torch_threads
 from model.data.candidates import build_held_out
@@ -132,7 +131,7 @@ def evaluate(
     parents: Mapping[str, Artifact],
     compute: ComputeSettings,
     progress: Progress = silent,
-) -> Artifact:
+) -> dict[str, Artifact]:
     """Measure checkpoints on the validation and test splits.
 
     auc and recall@k rank each held-out item against its candidates; full_recall@k, full_ndcg@k and full_mrr rank all
@@ -157,18 +156,24 @@ def evaluate(
         progress: called after each domain of each checkpoint.
 
     Returns:
-        A `metrics` artifact; a domain, split or stratum without held-out rows has no row. The ranks of the test rows by
-        each checkpoint are in its file `ranks.parquet`.
+        `metrics`, where a domain, split or stratum without held-out rows has no row, and `ranks` of the test rows by
+        each checkpoint.
     """
 
-    def write(draft: Draft) -> None:
+    @cache
+    def tables() -> tuple[pa.Table, pa.Table]:
         with torch_threads(compute.threads):
-            _write(draft, settings, parents, progress)
+            return _measure_checkpoints(settings, parents, progress)
 
-    return store.make(METRICS, settings.keyed(), parents, write)
+    ranks = store.make(RANKS, settings.keyed(), parents, lambda draft: draft.write(tables()[1]))
+    metrics = store.make(METRICS, settings.keyed(), parents, lambda draft: draft.write(tables()[0]))
+    return {METRICS.name: metrics, RANKS.name: ranks}
 
 
-def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress) -> None:
+def _measure_checkpoints(
+    settings: EvaluateSettings, parents: Mapping[str, Artifact], progress: Progress
+) -> tuple[pa.Table, pa.Table]:
+    """The rows of `metrics` and those of `ranks`."""
     dataset = load_dataset(parents["nodes"], parents["graph"])
     interactions = tuple(load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains)
     data = EvaluationData(settings, dataset, interactions, load_evidence(parents, dataset), Strata.build(dataset))
@@ -188,9 +193,8 @@ def _write(draft: Draft, settings: EvaluateSettings, parents: Mapping[str, Artif
             rows.append(_to_row(checkpoint.seed, checkpoint.epoch, name, values, estimate))
     if len(measured) > 1:
         rows += _means_over_seeds(measured)
-    draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
     ranks = pa.concat_tables(rank_tables).sort_by([(name, "ascending") for name in RANKS.sorted_by])
-    write_checked(RANKS, ranks, draft.folder / RANKS_FILE, RANKS_FILE)
+    return pa.Table.from_pylist(rows, schema=METRICS.file_schema), ranks
 
 
 def _measure(

@@ -82,7 +82,7 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     record = Store(tmp_path / "store").run("killed")
     artifacts = Store(tmp_path / "store").recorded(record)
     assert {role: artifacts[role].path.stat().st_ino for role in before} == before
-    assert record.made == ["checkpoint-2022", "blend-2022", "metrics"]
+    assert record.made == ["checkpoint-2022", "blend-2022", "metrics", "ranks"]
     assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training did not resume from its last epoch"
 
 

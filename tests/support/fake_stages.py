@@ -53,7 +53,7 @@ STATISTICS: dict[str, dict[str, Any]] = {
 
 
 ALL = ["rejects", "interactions", "nodes", "graph", "neighbours", "reach", "pairs", "checkpoint-2022", "blend-2022",
-       "metrics", "embeddings", "recommendations"]  # fmt: skip
+       "metrics", "ranks", "embeddings", "recommendations"]  # fmt: skip
 
 
 def load_run_config(folder: Path, *overrides: str) -> RunConfig:

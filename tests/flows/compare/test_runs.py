@@ -273,7 +273,7 @@ def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages
         assert (config.name, width) == (f"r-{name}", 128 if name == "released" else 160)
         prepared = ["nodes", "graph", *(["reach", "pairs"] if name == "released" else [])]
         roles = make_plan(config).missing(make_plan(config).roles("evaluate"))
-        assert set(roles) - {"neighbours", "blend-2022"} == {*prepared, "checkpoint-2022", "metrics"}
+        assert set(roles) - {"neighbours", "blend-2022"} == {*prepared, "checkpoint-2022", "metrics", "ranks"}
         assert config.blend.evidence == ("neighbours" in roles) == ("blend-2022" in roles) == (name in WITHOUT_VECTORS)
         assert config.train.select_by == ("auc" if name == "released" else "full_ndcg@20")
 

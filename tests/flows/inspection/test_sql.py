@@ -170,7 +170,7 @@ def test_a_runs_tree_begins_with_what_nothing_was_made_from(run, capsys):
     assert edda("inspect", "r") == 0
     tree = capsys.readouterr().out.split("what was made from what:\n")[1]
     roots = [line.split()[1] for line in tree.splitlines() if line[0] in "├└"]
-    assert roots == ["world", "rejects", "metrics", "recommendations"]
+    assert roots == ["world", "rejects", "metrics", "ranks", "recommendations"]
 
 
 def test_rows_are_counted_by_partition(run, capsys):

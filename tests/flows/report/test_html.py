@@ -18,7 +18,7 @@ from fake_stages import edda, here
 from matplotlib.image import imread
 from tiny_world import build, random_log
 
-from data_contracts.contracts import BEYOND_ACCURACY, CONTRACTS, RANKS_FILE, STRATA
+from data_contracts.contracts import BEYOND_ACCURACY, CONTRACTS, STRATA
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.output.plots import Series, line_plot
@@ -270,18 +270,19 @@ def test_a_run_that_this_version_cannot_read_is_left_out(run, folder):
         manifest.write_text(before)
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "part-00000.parquet", RANKS_FILE])
+@pytest.mark.parametrize("file", ["metrics/manifest.json", "metrics/part-00000.parquet", "ranks/part-00000.parquet"])
 def test_damaged_metrics_of_another_run_are_named_and_left_out(run, folder, file, caplog):
-    metrics = find_run("alone", str(folder / "store")).artifacts["metrics"]
-    before = (metrics.path / file).read_bytes()
-    (metrics.path / file).write_bytes(before[: len(before) // 2])
+    role, name = file.split("/")
+    damaged = find_run("alone", str(folder / "store")).artifacts[role].path
+    before = (damaged / name).read_bytes()
+    (damaged / name).write_bytes(before[: len(before) // 2])
     try:
         page = as_html(run)
     finally:
-        (metrics.path / file).write_bytes(before)
+        (damaged / name).write_bytes(before)
     assert "no other evaluated run" in page
     assert "Run alone is left out: " in page
-    assert str(metrics.path) in caplog.text
+    assert str(damaged) in caplog.text
 
 
 def test_example_pairs_are_pairs_and_name_anchors_that_both_reach(run):

@@ -49,7 +49,15 @@ def test_what_a_killed_run_had_finished_is_no_garbage_and_not_made_again(here, s
     ended_before("align")
     assert collect_garbage(Path("edda-store")) == []
     outcome = run_stages(load_config(Path("r.toml")))
-    assert outcome.made == ["pairs", "checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
+    assert outcome.made == [
+        "pairs",
+        "checkpoint-2022",
+        "blend-2022",
+        "metrics",
+        "ranks",
+        "embeddings",
+        "recommendations",
+    ]
     assert outcome.plan.store.run("r").attempt is None
 
 

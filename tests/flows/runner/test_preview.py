@@ -36,6 +36,7 @@ def test_a_changed_setting_is_named_and_what_follows_from_it(here, stages: Stage
         "checkpoint-2022": "changed epochs",
         "blend-2022": "other checkpoint-2022",
         "metrics": "other checkpoint-2022, blend-2022",
+        "ranks": "other checkpoint-2022, blend-2022",
         "embeddings": "other checkpoint-2022",
         "recommendations": "other embeddings, blend-2022",
     }

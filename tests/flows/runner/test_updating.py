@@ -24,7 +24,7 @@ from flows.runner.plan import Plan, make_plan
 __all__ = ["stages"]
 
 COMPUTE = ComputeSettings(threads=1)
-MODEL = ["checkpoint-2022", "blend-2022", "metrics", "embeddings", "recommendations"]
+MODEL = ["checkpoint-2022", "blend-2022", "metrics", "ranks", "embeddings", "recommendations"]
 
 rows = st.lists(
     st.tuples(

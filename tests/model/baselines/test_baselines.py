@@ -263,7 +263,7 @@ def test_the_global_generators_are_left_alone(tiny_world: Tiny, model: str) -> N
 def test_what_is_evaluated_and_exported_is_what_validated(tiny_world: Tiny, model: str) -> None:
     checkpoint = fitted(tiny_world, small(model))
     parents = {**tiny_world.without_pairs(), "checkpoint-7": checkpoint}
-    metrics = evaluate(tiny_world.store, CLEAN, parents, ONE).read().to_pylist()
+    metrics = evaluate(tiny_world.store, CLEAN, parents, ONE)["metrics"].read().to_pylist()
     (auc,) = [row["value"] for row in metrics if (row["domain"], row["split"], row["metric"]) == MACRO_VALID_AUC]
     measured = checkpoint.read().to_pylist()
     (best,) = [row["value"] for row in measured if (row["epoch"], row["domain"], row["metric"]) == kept_auc(checkpoint)]
@@ -283,9 +283,9 @@ def test_every_model_may_have_evidence_beside_its_vectors(tiny_world: Tiny, mode
         **prepared,
         "checkpoint-7": train(store, seeded(small(model, alignment=0.0), 7, CLEAN), prepared, ONE),
     }
-    alone = evaluate(store, CLEAN, parents, ONE)
+    alone = evaluate(store, CLEAN, parents, ONE)["metrics"]
     parents["blend-7"] = fit_blend(store, BlendSettings(), parents, ONE)
-    measured = [validation_ndcg(metrics) for metrics in (alone, evaluate(store, CLEAN, parents, ONE))]
+    measured = [validation_ndcg(metrics) for metrics in (alone, evaluate(store, CLEAN, parents, ONE)["metrics"])]
     embeddings = {"embeddings": export_embeddings(store, ExportSettings(), parents, ONE)}
     listed = export_recommendations(store, ExportSettings(), {**parents, **embeddings}, ONE)
     for row in parents["blend-7"].read().to_pylist():

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_contracts.contracts import METRICS, RANKS, RANKS_FILE
+from data_contracts.contracts import METRICS, RANKS
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import write_checked
 from data_contracts.store.store import Store
 from flows.compare.significance import RESAMPLES, over_users
 from flows.compare.tables import as_json, comparison_tables
@@ -52,9 +51,12 @@ def run(store: Store, name: str, ranks: pa.Table) -> RunView:
         rows = [row | {"domain": domain, "metric": metric} for domain in ("books", "macro")
                 for metric in ("auc", "recall@1", "full_recall@5")]  # fmt: skip
         draft.write(pa.Table.from_pylist(rows, schema=METRICS.file_schema))
-        write_checked(RANKS, ranks, draft.folder / RANKS_FILE, "ranks")
 
-    return RunView(name, store, {"name": name}, {"metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write)})
+    artifacts = {
+        "metrics": store.make(METRICS, {"name": name, **CUTS}, {}, write),
+        "ranks": store.make(RANKS, {"name": name, **CUTS}, {}, lambda draft: draft.write(ranks)),
+    }
+    return RunView(name, store, {"name": name}, artifacts)
 
 
 def test_parts_of_the_auc_have_it_as_their_mean():

@@ -2,12 +2,11 @@ from collections import Counter
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 from tiny_world import Tiny, build, seeded
 
-from data_contracts.contracts import ALL, BEYOND_ACCURACY, HISTORY_STRATA, ITEM_STRATA, RANKS_FILE, STRATA, USER_STRATA
+from data_contracts.contracts import ALL, BEYOND_ACCURACY, HISTORY_STRATA, ITEM_STRATA, STRATA, USER_STRATA
 from data_contracts.settings import ComputeSettings, EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
@@ -26,6 +25,10 @@ METRICS = {"auc", "recall@1", "recall@3", "full_recall@5", "full_ndcg@5", "full_
 
 
 def measured(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE) -> Artifact:
+    return evaluated(world, seeds, compute)["metrics"]
+
+
+def evaluated(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE) -> dict[str, Artifact]:
     checkpoints = {
         f"checkpoint-{seed}": train(world.store, seeded(SMALL, seed, SETTINGS), world.parents, ONE) for seed in seeds
     }
@@ -54,8 +57,9 @@ def test_where_scores_come_from_adds_up_to_one(tiny_world: Tiny) -> None:
 
 
 def test_ranks_of_the_test_rows_give_the_same_metrics(tiny_world: Tiny) -> None:
-    metrics = measured(tiny_world, (1, 2))
-    found, ranks = values(metrics), pq.read_table(metrics.path / RANKS_FILE)
+    made = evaluated(tiny_world, (1, 2))
+    metrics, ranks = made["metrics"], made["ranks"].read()
+    found = values(metrics)
     assert not metrics.verify()
     for seed in (1, 2):
         for domain in ("books", "films", "games"):
@@ -129,8 +133,8 @@ def test_metrics_count_the_held_out_rows(tiny_world: Tiny) -> None:
 
 
 def test_metrics_of_a_stratum_are_those_of_its_rows_alone(tiny_world: Tiny) -> None:
-    metrics = measured(tiny_world, (1,))
-    ranks = pq.read_table(metrics.path / RANKS_FILE)
+    made = evaluated(tiny_world, (1,))
+    metrics, ranks = made["metrics"], made["ranks"].read()
     users, domains = ranks["user"].to_numpy(), ranks["domain"].to_numpy(zero_copy_only=False)
     tables = [tiny_world.parents["interactions"].read(["user", "split"], domain=domain) for domain in DOMAINS]
     train = Counter(row["user"] for table in tables for row in table.to_pylist() if row["split"] == "train")

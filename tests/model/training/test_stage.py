@@ -68,7 +68,7 @@ def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny,
     """With cosines all vectors have length 1, and model.json says so; else it says nothing about it."""
     checkpoint = fitted(tiny_world, settings)
     parents = {**tiny_world.without_pairs(), "checkpoint-7": checkpoint}
-    metrics = evaluate(tiny_world.store, CLEAN, parents, ONE).read().to_pylist()
+    metrics = evaluate(tiny_world.store, CLEAN, parents, ONE)["metrics"].read().to_pylist()
     (auc,) = [
         row["value"] for row in metrics if (row["domain"], row["split"], row["metric"]) == ("macro", "valid", "auc")
     ]
