@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_contracts.contracts import INTERACTIONS, MACRO, METRICS
+from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, RANKS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.manifest import MANIFEST
 from flows.compare.runs import cautions, evaluated_run
@@ -95,8 +95,9 @@ def _find_comparable(view: RunView, name: str) -> RunView | None:
     run = evaluated_run(name, view.store)
     if not all(_is_readable(artifact) for artifact in run.artifacts.values()):
         return None
-    if problems := run.artifacts[METRICS.name].verify():
-        raise _damage_error(run.artifacts[METRICS.name], problems[0])
+    for artifact in (run.artifacts[role] for role in (METRICS.name, RANKS.name) if role in run.artifacts):
+        if problems := artifact.verify():
+            raise _damage_error(artifact, problems[0])
     return run
 
 

@@ -256,8 +256,10 @@ def record(outcome: Outcome) -> None:
     )
     present = store.record(name)
     if present and present.is_whole and not finished.is_whole:
-        store.keep_generation(finished)
         store.end_attempt(name)
+        if finished.artifacts.items() <= present.artifacts.items():
+            return
+        store.keep_generation(finished)
         log.info(
             "%r stays generation %s, because %s is not complete; `edda run` with the same settings completes it",
             name,
@@ -290,9 +292,11 @@ def is_recorded(outcome: Outcome) -> bool:
     if store.record(name) is None:
         return False
     present, *others = store.generations(name)
-    is_whole = is_finished(outcome.plan)
-    records = [present, *(other for other in others if not is_whole and other.config is not None)]
-    return present.attempt is None and any(store.recorded(recorded) == outcome.artifacts for recorded in records)
+    if present.attempt is not None:
+        return False
+    if is_finished(outcome.plan) or not present.is_whole:
+        return store.recorded(present) == outcome.artifacts
+    return any(store.recorded(record).items() >= outcome.artifacts.items() for record in (present, *others))
 
 
 def known_costs(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Cost]:
