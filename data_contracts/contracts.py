@@ -16,6 +16,7 @@ SPLITS = (TRAIN, VALID, TEST)
 REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
 """Why a row of the raw logs is rejected."""
 RANKS_FILE = "ranks.parquet"
+COVERAGE_FILE = "coverage.json"
 MACRO = "macro"
 """In place of a domain's name: the mean over domains."""
 
@@ -168,7 +169,7 @@ REACH = Contract(
 
 PAIRS = Contract(
     "pairs",
-    1,
+    2,
     "Aligned pairs: nodes of two domains that tend to reach the same shared anchors; identity pairs have rank 0.",
     (
         Column("source_domain", pa.string(), "domain of the node that looks for partners"),
@@ -181,12 +182,13 @@ PAIRS = Contract(
         Column("identity", pa.bool_(), "the two nodes are one user or item that lives in both domains"),
     ),
     key=("source_domain", "target_domain", "source_node", "rank"),
-    sorted_by=("source_node", "rank"),
-    partitioned_by=("source_domain", "target_domain"),
+    sorted_by=("target_domain", "source_node", "rank"),
+    partitioned_by=("source_domain",),
     references=(
         Reference(("source_domain", "source_node", "kind"), "nodes", ("domain", "node", "kind")),
         Reference(("target_domain", "target_node"), "nodes", ("domain", "node")),
     ),
+    files=(COVERAGE_FILE,),  # how many nodes have partners, by domains and kind
 )
 
 CHECKPOINT = Contract(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from collections.abc import Sequence
+from typing import NotRequired, cast  # pydantic reads typing's TypedDict from Python 3.12 on
+
+from typing_extensions import TypedDict
 
 # Pipeline: world, rejects, interactions, nodes, graph, neighbours, reach, pairs.
 
@@ -142,7 +145,9 @@ class ReachStatistics(TypedDict):
 
 
 class PairCoverage(TypedDict):
-    """The pairs from one domain to another, of one kind of nodes or, with mixed kinds, of all.
+    """The pairs from one domain to another, of one kind of nodes or, with mixed kinds, of all: a row of a file.
+
+    The file is JSON, a list by column; domains that share no user and no item are not in it.
 
     `checked_nodes` were compared with all nodes of the other domain: of `checked_best` the best partner had been found,
     and `checked_loss` is the similarity lost in all.
@@ -163,6 +168,40 @@ class PairCoverage(TypedDict):
     checked_loss: float
 
 
+class CoverageColumns(TypedDict):
+    """What the file of the coverage holds: `PairCoverage` by column."""
+
+    source_domain: list[str]
+    target_domain: list[str]
+    kind: list[str]
+    shared_anchors: list[int]
+    nodes: list[int]
+    nodes_with_shared_reach: list[int]
+    nodes_paired: list[int]
+    identity_pairs: list[int]
+    mean_best_similarity: list[float | None]
+    method: list[str]
+    checked_nodes: list[int]
+    checked_best: list[int]
+    checked_loss: list[float]
+
+
+def columns_of_coverage(rows: Sequence[PairCoverage]) -> CoverageColumns:
+    """Rows by column."""
+    values: Sequence[dict[str, object]] = [dict(row) for row in rows]
+    return cast(CoverageColumns, {name: [row[name] for row in values] for name in CoverageColumns.__annotations__})
+
+
+def rows_of_coverage(columns: CoverageColumns) -> list[PairCoverage]:
+    """Inverse of `columns_of_coverage`.
+
+    Raises:
+        ValueError: columns of unequal lengths.
+    """
+    rows = zip(*columns.values(), strict=True)
+    return [cast(PairCoverage, dict(zip(columns, row, strict=True))) for row in rows]
+
+
 class PairsCheck(TypedDict):
     """All checked nodes, the share whose best partner was found, and the mean similarity lost; absent for no nodes."""
 
@@ -174,7 +213,6 @@ class PairsCheck(TypedDict):
 class PairsStatistics(TypedDict):
     """Of `pairs`: `copied` counts the pairs of domains that an update has copied from the earlier artifact."""
 
-    coverage: list[PairCoverage]
     checked: PairsCheck
     pairs_of_domains: int
     copied: int

@@ -96,11 +96,15 @@ def _read_folder(remote: Remote, folder: str, files: Mapping[str, RemoteFile]) -
     return _ArtifactFolder(files, named, tuple(parent_keys(manifest)))
 
 
+_RECORDS = ("runs/*/*.json", "runs/*/generations/*.json")
+
+
 def _recorded_keys(remote: Remote, listing: Mapping[str, RemoteFile]) -> set[str]:
     """Keys that runs refer to: in their record, or by a link beside it."""
     keys: set[str] = set()
     for name in listing:
-        if PurePosixPath(name).match("runs/*/*.json") and (content := remote.read(name)) is not None:
+        is_record = any(PurePosixPath(name).match(pattern) for pattern in _RECORDS)
+        if is_record and (content := remote.read(name)) is not None:
             keys |= RunRecord.parse(content, f"{remote.address}/{name}").keys
     return keys
 

@@ -22,13 +22,13 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from data_contracts.contracts import CONTRACTS
+from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.remote.client import Remote
 from data_contracts.remote.garbage import GRACE, collect_remote_garbage, find_remote_garbage
 from data_contracts.remote.run_lock import hold_run_lock
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.digests import cache_folder, file_digest
+from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import flush_all
 from data_contracts.store.garbage import Garbage
@@ -44,7 +44,7 @@ class RemoteStore(Store):
 
     def __init__(self, address: str) -> None:
         self.remote = Remote(address)
-        super().__init__(cache_folder() / "stores" / quote(self.remote.address, safe=""))
+        super().__init__(writable_cache_folder() / "stores" / quote(self.remote.address, safe=""))
         self._published: dict[str, Manifest] = {}
         """Manifests read so far, by folder; they never change."""
 
@@ -108,8 +108,9 @@ class RemoteStore(Store):
     def link_target(self, name: str, link: str) -> Artifact | None:
         """The artifact that a link in the remote names; see `Store.link_target`."""
         content = self.remote.read(f"runs/{name}/{link}.json")
-        target = json.loads(content)["artifacts"].get(link) if content else None
-        return self._artifact(CONTRACTS[target[0]], target[1]) if target else None
+        if content is None:
+            return None
+        return self.recorded(RunRecord.parse(content, f"{self}/runs/{name}/{link}.json")).get(link)
 
     @contextmanager
     def lock_run(self, name: str) -> Iterator[None]:
@@ -126,10 +127,19 @@ class RemoteStore(Store):
         collect = find_remote_garbage if dry_run else collect_remote_garbage
         return collect(self.remote, GRACE if older_than is None else older_than)
 
-    def _write_record(self, record: RunRecord) -> Path:
-        path = super()._write_record(record)
-        self.remote.write(f"runs/{record.name}/run.json", path.read_bytes())
-        return path
+    def _read_file(self, file: str) -> bytes | None:
+        return self.remote.read(file)
+
+    def _write_file(self, file: str, content: bytes) -> None:
+        super()._write_file(file, content)
+        self.remote.write(file, content)
+
+    def _remove_file(self, file: str) -> None:
+        super()._remove_file(file)
+        self.remote.delete([file])
+
+    def _matching(self, pattern: str) -> list[str]:
+        return sorted(self.remote.matching(pattern))
 
     def _publish(self, draft: Draft, manifest: Manifest) -> Artifact:
         artifact = self._artifact(draft.contract, manifest.key)
@@ -187,10 +197,7 @@ class RemoteStore(Store):
             content = self.remote.read(f"{folder}/{MANIFEST}")
             if content is None:
                 return None
-            try:
-                self._published[folder] = Manifest.parse(content)
-            except ValueError as error:
-                raise self._damage_error(artifact, f"{MANIFEST}: {error}") from error
+            self._published[folder] = Manifest.parse(content, f"{artifact.address}/{MANIFEST}", artifact.address)
         return self._published[folder]
 
     def _damage_error(self, artifact: Artifact, problem: str) -> OSError:
@@ -200,13 +207,6 @@ class RemoteStore(Store):
         if not key.isalnum():  # keys become paths, and somebody else may have written the record
             raise ValueError(f"{self}: key of {contract.name} is {key!r}, must be letters and digits")
         return Artifact(contract, self.root / contract.name / key, self)
-
-    def _read_record(self, name: str) -> bytes | None:
-        return self.remote.read(f"runs/{name}/run.json")
-
-    def run_names(self) -> list[str]:
-        """Names of the recorded runs, ascending."""
-        return sorted(PurePosixPath(name).parent.name for name in self.remote.matching("runs/*/run.json"))
 
 
 def _folder(artifact: Artifact) -> str:

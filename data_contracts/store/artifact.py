@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,19 +12,20 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
 from data_contracts.store.digests import DigestCache, file_digest
 from data_contracts.store.files import (
-    READ_ERRORS,
+    DamagedFileError,
     damaged_file_error,
     is_plain_file,
     open_parquet,
     parse_partition,
     partition_folder,
-    read_description,
     read_rows,
 )
+from data_contracts.store.json_files import CompleteDict, parse_json, read_description, require_kind
 from data_contracts.store.manifest import MANIFEST, FileEntry, Manifest, require_key
 
 S = TypeVar("S")
@@ -112,7 +112,9 @@ class Artifact:
             if self.origin is not None and not self.is_local:
                 manifest = self.origin.manifest(self)
             else:
-                manifest = Manifest.parse(read_description(self.folder / MANIFEST))
+                manifest = Manifest.parse(
+                    read_description(self.folder / MANIFEST), self.folder / MANIFEST, self.address
+                )
             manifest.require_identity(self.contract.name, self.folder.name)
         return manifest
 
@@ -121,6 +123,8 @@ class Artifact:
         """Add the manifest's path and a remedy to what is wrong with it."""
         try:
             yield
+        except DamagedFileError:
+            raise
         except ValueError as error:
             raise damaged_file_error(self.folder / MANIFEST, self.address, error) from error
 
@@ -134,14 +138,19 @@ class Artifact:
         """What the stage measured while it worked, as the contract's class in `data_contracts.statistics` describes."""
         return self.manifest.statistics
 
-    def statistics_as(self, kind: type[S]) -> S:  # noqa: ARG002 - only names the type
+    def statistics_as(self, kind: type[S]) -> S:
         """The statistics, typed.
 
         Args:
-            kind: the contract's class in `data_contracts.statistics`. Its keys are not checked: an artifact that an
-                earlier program made may lack those that the class has not always had.
+            kind: the contract's class in `data_contracts.statistics`. An artifact that an earlier program made may
+                lack keys that the class has not always had, so only to use a missing key is an error.
+
+        Raises:
+            DamagedFileError: a value is of another type; or later, a key that is used is missing.
         """
-        return cast(S, self.manifest.statistics)
+        path, remedy = self.folder / MANIFEST, f"delete {self.address} to make it again"
+        require_kind(self.statistics, kind, path, remedy)
+        return cast(S, CompleteDict(self.statistics, path, remedy))
 
     def require_sizes(self) -> None:
         """Check that the files are plain files inside the folder, with the sizes that the manifest says.
@@ -193,17 +202,14 @@ class Artifact:
             raise damaged_file_error(file, self.folder, f"{MANIFEST} does not name it")
         return self._entries[name]
 
-    def read_json(self, name: str) -> Any:
-        """The value in a JSON file.
+    def read_json(self, name: str, kind: type[S]) -> S:
+        """The value of a JSON file, of the kind that `parse_json` is told.
 
         Raises:
             OSError: the file is missing or damaged.
         """
         path = self.checked(name)
-        try:
-            return json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise damaged_file_error(path, self.folder, error) from error
+        return parse_json(path.read_bytes(), kind, path, f"delete {self.folder} to make it again")
 
     def partitions(self) -> list[dict[str, str]]:
         """The distinct partition values, in path order; one empty mapping if the contract has no partitions."""
@@ -218,12 +224,12 @@ class Artifact:
             paths = [path for values, paths in self._paths.items() if wanted.issubset(values) for path in paths]
         return sorted(self.path / path for path in paths)
 
-    def read(self, columns: Sequence[str] | None = None, **partition: str) -> pa.Table:
-        """Read the rows of the matching partitions; digests, page checksums and the contract are checked.
+    def read(self, columns: Sequence[str] | None = None, **wanted: str) -> pa.Table:
+        """Read the rows with the wanted values; digests, page checksums and the contract are checked.
 
         Args:
             columns: names to return, partition columns among them; all by default.
-            partition: wanted values of partition columns, e.g. `domain="d0"`; all by default.
+            wanted: values by column, e.g. `domain="d0"`; only files of these partitions are read. All rows by default.
 
         Returns:
             Rows in file order; if nothing matches, zero rows with the right schema.
@@ -233,8 +239,16 @@ class Artifact:
             KeyError: the contract has no such column.
             OSError: a file is missing or damaged.
         """
-        tables = [self._read_file(path, columns) for path in self.files(**partition)]
-        schema = self._schema(columns)
+        schema, _ = self._schema(columns), self._schema(list(wanted))
+        partition = {name: value for name, value in wanted.items() if name in self.contract.partitioned_by}
+        filters = {name: value for name, value in wanted.items() if name not in partition}
+        in_files = None if columns is None else list(dict.fromkeys([*columns, *filters]))
+        tables = []
+        for path in self.files(**partition):
+            table = self._read_file(path, in_files)
+            for name, value in filters.items():
+                table = table.filter(pc.equal(table[name], value))
+            tables.append(table.select(schema.names))
         return pa.concat_tables([schema.empty_table(), *tables])
 
     def batches(self, columns: Sequence[str] | None = None, **partition: str) -> Iterator[pa.Table]:
@@ -254,7 +268,7 @@ class Artifact:
             return by_name[reference.contract].read(reference.read_columns, **dict(partition))
 
         for path in self.files():
-            table, expected = read_rows(path), self.entry(path).rows
+            table, expected = read_rows(path, folder=self.path), self.entry(path).rows
             if table.num_rows != expected:
                 broken.append(Violation(self._label(path), "rows", None, str(table.num_rows), str(expected)))
             broken += violations(self.contract, table, self._label(path))
@@ -291,12 +305,9 @@ class Artifact:
         partition = parse_partition(path.relative_to(self.path).as_posix())
         in_file = None if columns is None else [name for name in columns if name not in partition]
         self.checked(path)
-        try:
-            table = read_rows(path, in_file, self.entry(path).rows)
-            if in_file is None:
-                check_table(self.contract, table, self._label(path))
-        except READ_ERRORS as error:
-            raise damaged_file_error(path, self.path, error) from error
+        table = read_rows(path, in_file, self.entry(path).rows, self.path)
+        if in_file is None:
+            check_table(self.contract, table, self._label(path))
         for name, value in partition.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
         return table.select(schema.names).cast(schema)
@@ -348,12 +359,9 @@ def read_blocks(artifact: Artifact, columns: list[str], rows: int = 1_024, **par
     schema = pa.schema([field for field in artifact.contract.file_schema if field.name in columns])
     for path in artifact.files(**partition):
         artifact.checked(path)
-        try:
-            with open_parquet(path, artifact.entry(path).rows) as file:
-                for batch in file.iter_batches(rows, columns=columns):
-                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-        except READ_ERRORS as error:
-            raise damaged_file_error(path, artifact.path, error) from error
+        with open_parquet(path, artifact.entry(path).rows, artifact.path) as file:
+            for batch in file.iter_batches(rows, columns=columns):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
         pa.default_memory_pool().release_unused()  # otherwise it keeps as much as a file's largest column
 
 

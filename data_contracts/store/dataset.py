@@ -43,14 +43,24 @@ class ArtifactDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has
         """
         try:
             for fragment in self.get_fragments(options.get("filter")):
-                path = self._artifact.checked(Path(fragment.path))
-                if fragment.metadata.num_rows != (rows := self._artifact.entry(path).rows):
-                    problem = f"it has {fragment.metadata.num_rows} rows, must have {rows} by its manifest"
-                    raise damaged_file_error(path, self._artifact.folder, problem)
+                self._check(fragment)
         except OSError as error:
             self.error = error
             raise
         return super().scanner(*arguments, **options)
+
+    def _check(self, fragment: ds.ParquetFileFragment) -> None:
+        path, contract = self._artifact.checked(Path(fragment.path)), self._artifact.contract
+        try:
+            rows, schema = fragment.metadata.num_rows, fragment.physical_schema
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise damaged_file_error(path, self._artifact.folder, error) from error
+        if rows != (expected := self._artifact.entry(path).rows):
+            problem = f"it has {rows} rows, must have {expected} by its manifest"
+            raise damaged_file_error(path, self._artifact.folder, problem)
+        if path.name.startswith("part-") and schema.names != contract.file_schema.names:
+            names = f"{', '.join(schema.names)}, must be {', '.join(contract.file_schema.names)}"
+            raise damaged_file_error(path, self._artifact.folder, f"its columns are {names}")
 
     def _fragment(self, path: str) -> ds.ParquetFileFragment:
         values = [ds.field(name) == value for name, value in parse_partition(path).items()]

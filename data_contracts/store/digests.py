@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from data_contracts.cache_folders import cache_folder
+
 _SETTLED_NANOSECONDS = 2 * 10**9
 """Age from which a file's times tell it from a later version: some file systems count time in steps of two seconds."""
 
@@ -19,12 +21,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """Folder for what can be made again: `$EDDA_CACHE`, else `edda-recsys` in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EDDA_CACHE") or Path(cache) / "edda-recsys").absolute()
 
 
 class DigestCache:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import re
+import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.schema import Contract, check_table
 
 T = TypeVar("T")
-READ_ERRORS = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError)
+_READ_ERRORS = (OSError, KeyError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 """What reading a damaged Parquet file raises; KeyError if it lacks a column."""
+
+
+class DamagedFileError(OSError, ValueError):
+    """A file is not what was written there: which one, what is wrong with it, and what to do; one line."""
 
 
 def partition_folder(partition: Mapping[str, str]) -> str:
@@ -35,48 +46,37 @@ def parse_partition(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in pairs}
 
 
-_LARGEST_DESCRIPTION = 1 << 28
-"""Bytes of a manifest: a thousand domains' pairs have a million files, with some 200 bytes each."""
-
-
 def is_plain_file(path: Path) -> bool:
     """It is a file and no link, so that opening it neither waits nor leads elsewhere."""
     return stat.S_ISREG(path.lstat().st_mode)
 
 
-def read_description(path: Path) -> bytes:
-    """Content of a manifest or a run's record.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it is no plain file, or larger than any description.
-    """
-    if not is_plain_file(path):
-        raise damaged_file_error(path, path.parent, "it is no plain file")
-    if (size := path.stat().st_size) > _LARGEST_DESCRIPTION:
-        rule = f"must have at most {_LARGEST_DESCRIPTION:,}"
-        raise damaged_file_error(path, path.parent, f"it has {size:,} bytes, {rule}")
-    return path.read_bytes()
-
-
 @contextmanager
-def open_parquet(path: Path, rows: int | None = None) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file whose page checksums are verified when it is read.
+def open_parquet(path: Path, rows: int | None = None, folder: Path | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of an artifact. Page checksums are verified when it is read, in the block.
 
     Args:
         path: the file.
         rows: how many it must have, by its artifact's manifest; None if there is none.
+        folder: the artifact's, by default the file's.
 
     Raises:
-        READ_ERRORS: the file is missing or damaged.
+        DamagedFileError: the file is missing or damaged, or what the block reads of it is.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if rows is not None and file.metadata.num_rows != rows:
-            raise pa.ArrowInvalid(f"it has {file.metadata.num_rows} rows, must have {rows} by its manifest")
-        yield file
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if rows is not None and file.metadata.num_rows != rows:
+                raise pa.ArrowInvalid(f"it has {file.metadata.num_rows} rows, must have {rows} by its manifest")
+            yield file
+    except DamagedFileError:
+        raise
+    except _READ_ERRORS as error:
+        raise damaged_file_error(path, folder or path.parent, error) from error
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None, rows: int | None = None) -> pa.Table:
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, rows: int | None = None, folder: Path | None = None
+) -> pa.Table:
     """Read the rows of one file and verify page checksums.
 
     `pq.read_table` makes a data set of each file, which takes longer than reading a small one.
@@ -84,20 +84,27 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, rows: int | None
     Args:
         path: the file.
         columns: names to return, in this order; all by default.
-        rows: as for `open_parquet`.
+        rows, folder: as for `open_parquet`.
 
     Raises:
-        READ_ERRORS: the file is missing or damaged.
+        DamagedFileError: the file is missing or damaged.
     """
-    with open_parquet(path, rows) as file:
+    with open_parquet(path, rows, folder) as file:
         table = file.read(columns)
-    return table if columns is None else table.select(columns)
+        return table if columns is None else table.select(columns)
 
 
-def damaged_file_error(path: Path, folder: Path | str, error: Exception | str) -> OSError:
+def damaged_file_error(path: Path, folder: Path | str, error: object) -> DamagedFileError:
     """The error to raise for a file that cannot be read, of the artifact in a folder; one line."""
-    problem = "; ".join(str(error).splitlines())
-    return OSError(f"{path} is damaged: {problem}; delete {folder} to make it again")
+    return DamagedFileError(f"{path} is damaged: {one_line(error)}; delete {folder} to make it again")
+
+
+def one_line(problem: object) -> str:
+    """A problem in one line; that of the operating system without its number and file."""
+    if isinstance(problem, KeyError) and problem.args:
+        problem = f"it lacks {problem.args[0]}"
+    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    return "; ".join(text.splitlines())
 
 
 def neighbours_file(domain: str) -> str:
@@ -199,12 +206,24 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
     """Replace files, each atomically: readers see the old or the new content, even after a kill at any moment."""
     temporary = {path: _temporary_path(path) for path in contents}
-    for path, content in contents.items():
-        temporary[path].write_bytes(content)
-    flush_all(temporary.values())
-    for path in contents:
-        temporary[path].replace(path)
+    try:
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+        flush_all(temporary.values())
+        for path in contents:
+            temporary[path].replace(path)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
     flush_all({path.parent for path in contents})
+
+
+def write_alone(path: Path, content: bytes) -> None:
+    """Replace a file as `write_atomically` does, and remove what killed processes have left of earlier tries."""
+    for abandoned in abandoned_files(path.parent, path.name):
+        abandoned.unlink(missing_ok=True)
+    write_atomically({path: content})
 
 
 def require_writable(folder: Path, purpose: str, remedy: str) -> None:
@@ -218,8 +237,42 @@ def require_writable(folder: Path, purpose: str, remedy: str) -> None:
 
 
 def _temporary_path(path: Path) -> Path:
-    """A path in the same folder that no other process or thread of this machine writes to."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    """A path in the same folder that no other process or thread writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.{_machine()}")
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.\d+(\.(?P<machine>[0-9a-f]{8}))?")
+_ABANDONED_SECONDS = 3_600.0
+"""Age from which a temporary file is nobody's if its process may be elsewhere; writing takes seconds."""
+
+
+@cache
+def _machine() -> str:
+    """Digest of what process numbers count in: the machine since it was started, and the container's name space."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        space = boot = ""
+    return hashlib.sha256(f"{socket.gethostname()} {boot} {space}".encode()).hexdigest()[:8]
+
+
+def abandoned_files(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files that killed processes have left in a folder, of any file or of the one with this name.
+
+    Those of other machines, and those of edda 0.1, which do not name theirs, count after an hour.
+    """
+    matches = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.glob(f".{glob.escape(name)}*"))
+    return sorted(path for path, match in matches if match and match["name"] == (name or match["name"])
+                  and _is_abandoned(path, int(match["process"]), match["machine"]))  # fmt: skip
+
+
+def _is_abandoned(path: Path, process: int, machine: str | None) -> bool:
+    if machine == _machine():
+        return not psutil.pid_exists(process)
+    with suppress(FileNotFoundError):
+        return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
+    return False
 
 
 def flush_all(paths: Iterable[Path]) -> None:

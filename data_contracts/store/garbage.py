@@ -14,6 +14,7 @@ work, on this machine or on another that sees the folder:
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,17 +26,19 @@ from filelock import FileLock
 from data_contracts.contracts import BEFORE, CONTRACTS
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.digests import DigestCache
-from data_contracts.store.files import read_description, require_writable
-from data_contracts.store.manifest import MANIFEST, is_key, load_manifest, require_key
+from data_contracts.store.files import DamagedFileError, abandoned_files, require_writable
+from data_contracts.store.json_files import parse_json, read_description
+from data_contracts.store.manifest import MANIFEST, is_key, require_key, take_digest
 from data_contracts.store.runs import RunRecord
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that can be removed.
+    """A folder or a file that can be removed.
 
     Attributes:
-        path: relative to the store: `<contract>/<key>`, or `.staging/<contract>/<key>` of an abandoned stage.
+        path: relative to the store: `<contract>/<key>`, or `.staging/<contract>/<key>` of an abandoned stage, or a
+            temporary file of a killed process.
         size: of its files, in bytes.
     """
 
@@ -51,12 +54,20 @@ def find_garbage(root: Path) -> list[Garbage]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        PermissionError: the folder is read-only.
         ValueError: a run's record, or the manifest of an artifact that is referred to, is damaged, so it is unknown
             what must stay.
     """
+    if root.is_dir() and not os.access(root, os.W_OK):
+        return _find_garbage_unlocked(root)
     with claims_lock(_staging_folder(root)):
-        return _find_garbage(root)
+        return _find_garbage(root, claimed_keys(root / STAGING))
+
+
+def _find_garbage_unlocked(root: Path) -> list[Garbage]:
+    """Garbage in a read-only store, where nobody can see which process lives: what any has claimed or begun is used."""
+    claims = (file.read_text().split() for file in (root / STAGING).glob("claims/*.keys"))
+    begun = {path.name for path in _keyed_folders(root / STAGING)}
+    return _find_garbage(root, begun.union(*claims))
 
 
 def collect_garbage(root: Path) -> list[Garbage]:
@@ -69,14 +80,15 @@ def collect_garbage(root: Path) -> list[Garbage]:
         What was removed, in path order.
 
     Raises:
-        FileNotFoundError, PermissionError, ValueError: as `find_garbage`; nothing is removed.
+        FileNotFoundError, ValueError: as `find_garbage`; nothing is removed.
+        PermissionError: the folder is read-only.
         BlockingIOError: another process is collecting.
     """
     aside = _staging_folder(root) / "garbage"
     with exclusive_lock(_staging_folder(root) / "garbage.lock", f"{root}: another process collects garbage there"):
         shutil.rmtree(aside, ignore_errors=True)  # left by a collection that was killed
         with claims_lock(_staging_folder(root)):
-            garbage = _find_garbage(root)
+            garbage = _find_garbage(root, claimed_keys(root / STAGING))
             for folder in garbage:
                 (aside / folder.path).parent.mkdir(parents=True, exist_ok=True)
                 (root / folder.path).rename(aside / folder.path)
@@ -96,8 +108,7 @@ def _staging_folder(root: Path) -> Path:
     return staging
 
 
-def _find_garbage(root: Path) -> list[Garbage]:
-    claimed = claimed_keys(root / STAGING)
+def _find_garbage(root: Path, claimed: set[str]) -> list[Garbage]:
     artifacts = {path.name: path for path in _keyed_folders(root)}
     wanted = claimed | _recorded_keys(root)
     kept = with_parents(wanted, lambda key: _read_parent_keys(artifacts.get(key)))
@@ -108,7 +119,9 @@ def _find_garbage(root: Path) -> list[Garbage]:
         for path in _keyed_folders(root / STAGING)
         if path.name not in unmade and not is_held(FileLock(path.with_suffix(".lock")))
     ]
-    return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned])]
+    folders = (*root.glob("runs/*"), *root.glob("runs/*/generations"), root / "tune")
+    files = [file for folder in folders for file in abandoned_files(folder)]
+    return [Garbage(path.relative_to(root), _size(path)) for path in sorted([*unused, *abandoned, *files])]
 
 
 def _keyed_folders(folder: Path) -> list[Path]:
@@ -124,9 +137,23 @@ def is_keyed(path: PurePath) -> bool:
 
 def _recorded_keys(root: Path) -> set[str]:
     """Keys that runs refer to: in their record, or by a link that an earlier run has left."""
-    records = [RunRecord.parse(read_description(path), str(path)) for path in root.glob("runs/*/run.json")]
-    links = (path for path in root.glob("runs/*/[!.]*") if path.is_symlink())
-    return {key for record in records for key in record.keys} | {link.readlink().name for link in links}
+    files = (path for pattern in ("runs/*/run.json", "runs/*/generations/*.json") for path in root.glob(pattern))
+    records = [RunRecord.parse(read_description(path), str(path)) for path in files]
+    links = filter(None, map(linked_folder, root.glob("runs/*/[!.]*")))
+    return {key for record in records for key in record.keys} | {folder.name for folder in links}
+
+
+def linked_folder(link: Path) -> PurePath | None:
+    """`<contract>/<key>` of the artifact that a run's folder links; None if it is no link.
+
+    `cp -rL`, zip and others that follow links leave a copy of the artifact in place of the link.
+    """
+    if link.is_symlink():
+        return PurePath(*link.readlink().parts[-2:])
+    if not (link / MANIFEST).is_file():
+        return None
+    manifest = parse_manifest(read_description(link / MANIFEST), str(link / MANIFEST))
+    return PurePath(manifest["contract"], manifest["key"])
 
 
 def parent_keys(manifest: Mapping[str, Any]) -> list[str]:
@@ -165,16 +192,16 @@ def parse_manifest(content: bytes, address: str) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged, so it is unknown what must stay.
     """
+    remedy = f"delete {address.rpartition('/')[0]}, what it refers to may then go"
+    manifest = parse_json(content, dict[str, Any], address, remedy)
     try:
-        manifest = load_manifest(content)
-        require_key(manifest)
+        require_key(take_digest(manifest))
     except ValueError as error:
-        folder = address.rpartition("/")[0]
-        raise ValueError(f"{address} is damaged: {error}; delete {folder}, what it refers to may then go") from error
+        raise DamagedFileError(f"{address} is damaged: {error}; {remedy}") from error
     return manifest
 
 
 def _size(folder: Path) -> int:
-    """Size of the files in a folder, in bytes; a file with two names counts once."""
-    files = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
+    """Size of a file, or of the files in a folder, in bytes; a file with two names counts once."""
+    files = (path.lstat() for path in (folder, *folder.rglob("*")) if not path.is_dir())
     return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_contracts.schema import Contract
+from data_contracts.store.json_files import DIGEST, json_digest, parse_json, require_digest
 
 MANIFEST = "manifest.json"
-DIGEST = "sha256"
-"""Entry with the digest of all other entries: of `made` in a manifest, of a run's record itself. Those of edda 0.1 lack
-it."""
 
 
 class FileEntry(BaseModel):
@@ -62,17 +62,31 @@ class Manifest(BaseModel):
             raise ValueError(f"files have {rows} rows, must have {self.rows} as the manifest says")
         return self
 
+    @field_validator("made")
     @classmethod
-    def parse(cls, content: bytes) -> Self:
-        """Parse and validate a manifest.
+    def _says_when(cls, made: dict[str, Any]) -> dict[str, Any]:
+        seconds = made.get("seconds")
+        if not isinstance(seconds, float | int) or not math.isfinite(seconds):
+            raise ValueError(f"seconds is {seconds!r}, must be a number")
+        try:
+            datetime.fromisoformat(made["at"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"at is {made.get('at')!r}, must be an ISO time") from None
+        return made
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_what_was_written(cls, manifest: Any) -> Any:
+        return take_digest(manifest)
+
+    @classmethod
+    def parse(cls, content: bytes, address: str | Path, folder: str | Path) -> Self:
+        """Parse and validate the manifest of an artifact's folder.
 
         Raises:
-            ValueError: it is damaged; one line.
+            DamagedFileError: it is damaged; one line.
         """
-        try:
-            return cls.model_validate(load_manifest(content))
-        except ValidationError as error:
-            raise ValueError(first_problem(error)) from error
+        return parse_json(content, cls, address, f"delete {folder} to make it again")
 
     def as_json(self) -> bytes:
         """The manifest as the content of manifest.json, with its own digest."""
@@ -92,42 +106,16 @@ class Manifest(BaseModel):
             raise ValueError(f"key is {self.key}, must be {folder} as the folder's name")
 
 
-def load_manifest(content: bytes) -> dict[str, Any]:
-    """A manifest of any version as plain values, after its own digest was checked if it has one.
+def take_digest(manifest: Any) -> Any:
+    """A manifest of any version without its own digest, which it must fit if it has one; any other value unchanged.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: they differ.
     """
-    manifest = load_object(content)
-    made = manifest.get("made")
-    require_digest(manifest, made if isinstance(made, dict) else {})
+    if isinstance(manifest, dict):
+        made = manifest.get("made")
+        require_digest(manifest, made if isinstance(made, dict) else {})
     return manifest
-
-
-def load_object(content: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: it is none; one line.
-    """
-    try:
-        value = json.loads(content)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("it must be an object")
-    return value
-
-
-def require_digest(value: Mapping[str, Any], holder: dict[str, Any]) -> None:
-    """Take the digest of a JSON object, if it has one, from the part that holds it, and compare it.
-
-    Raises:
-        ValueError: the object has another digest.
-    """
-    digest = holder.pop(DIGEST, None)
-    if digest is not None and digest != (actual := json_digest(value)):
-        raise ValueError(f"sha256 of its content is {actual}, must be {digest}")
 
 
 def require_key(manifest: Mapping[str, Any]) -> None:
@@ -154,18 +142,6 @@ def is_key(name: str) -> bool:
     return re.fullmatch("[0-9a-f]{20}", name) is not None
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first of the problems as one line: where, and what must be."""
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), message])
-
-
 def _key(contract: str, version: int, settings: Mapping[str, Any], parents: Mapping[str, str]) -> str:
     text = json.dumps([contract, version, settings, parents], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def json_digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON object, however it is laid out."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
 
-from data_contracts.contracts import CONTRACTS
+from data_contracts.contracts import CONTRACTS, INDEX
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
 from data_contracts.store.draft import Draft
-from data_contracts.store.files import damaged_file_error, flush, read_description, require_writable, write_atomically
-from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage
+from data_contracts.store.files import damaged_file_error, flush, require_writable, write_alone, write_atomically
+from data_contracts.store.garbage import Garbage, collect_garbage, find_garbage, linked_folder
+from data_contracts.store.json_files import read_description
 from data_contracts.store.manifest import MANIFEST, Manifest, artifact_key, is_key
 from data_contracts.store.runs import Attempt, RunRecord
 
@@ -126,20 +127,73 @@ class Store:
         return Artifact(contract, self.root / contract.name / key)
 
     def link_run(self, record: RunRecord) -> Path:
-        """Record a finished run in `runs/<name>/run.json`, link each of its artifacts there, and return the folder."""
-        for role, artifact in self.recorded(record).items():
+        """Record a finished run in `runs/<name>/run.json`, link each of its artifacts there, and return the folder.
+
+        Links of the run before it are removed, except for that of an index.
+        """
+        folder, artifacts = self.root / "runs" / record.name, self.recorded(record)
+        for role, artifact in artifacts.items():
             self._link(record.name, role, artifact)
-        return self._write_record(record).parent
+        for path in folder.glob("[!.]*"):
+            if path.name not in artifacts and path.name != INDEX.name and linked_folder(path):
+                _remove_link(path)
+        self._write_record(record)
+        self._remove_file(_generation_file(record.name, record.generation))
+        return folder
 
     def begin_attempt(self, name: str, attempt: Attempt) -> None:
         """Add an attempt to a run's record; `link_run` replaces both."""
         self._write_record((self.record(name) or RunRecord(name=name)).model_copy(update={"attempt": attempt}))
 
-    def _write_record(self, record: RunRecord) -> Path:
-        path = self.root / "runs" / record.name / "run.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: record.as_json()})
-        return path
+    def end_attempt(self, name: str) -> None:
+        """Remove the attempt from a run's record."""
+        if record := self.record(name):
+            self._write_record(record.model_copy(update={"attempt": None}))
+
+    def _write_record(self, record: RunRecord) -> None:
+        self._write_file(f"runs/{record.name}/run.json", record.as_json())
+
+    def keep_generation(self, record: RunRecord) -> None:
+        """Record a generation beside the present one, so that its artifacts are not garbage."""
+        self._write_file(_generation_file(record.name, record.generation), record.as_json())
+
+    def generations(self, name: str) -> list[RunRecord]:
+        """The present generation of a run's name, then the others, the latest first.
+
+        Raises:
+            FileNotFoundError: no run of that name.
+            OSError: a record is damaged.
+        """
+        files = {file: self._read_file(file) for file in self._matching(f"runs/{name}/generations/*.json")}
+        others = [RunRecord.parse(content, f"{self}/{file}") for file, content in files.items() if content]
+        return [self.run(name), *sorted(others, key=lambda record: record.at, reverse=True)]
+
+    def generation(self, name: str, identifier: str) -> RunRecord:
+        """A generation of a run's name.
+
+        Raises:
+            FileNotFoundError: no such generation; the message lists those that exist.
+        """
+        records = self.generations(name)
+        for record in records:
+            if record.generation == identifier:
+                return record
+        known = ", ".join(record.generation for record in records if record.generation) or "none"
+        raise FileNotFoundError(f"run {name!r} has no generation {identifier!r} in {self}; generations: {known}")
+
+    def delete_generation(self, name: str, identifier: str) -> None:
+        """Forget a generation that is not the present one; its artifacts become garbage."""
+        self._remove_file(_generation_file(name, identifier))
+
+    def delete_run(self, name: str) -> None:
+        """Forget a run's name with all its generations; their artifacts become garbage."""
+        for file in self._matching(f"runs/{name}/generations/*.json"):
+            self._remove_file(file)
+        for path in (self.root / "runs" / name).glob("[!.]*"):
+            if path.is_symlink() or linked_folder(path):
+                self.unlink(name, path.name)
+        self._remove_file(f"runs/{name}/run.json")
+        shutil.rmtree(self.root / "runs" / name, ignore_errors=True)
 
     def record(self, name: str) -> RunRecord | None:
         """A run's record; None if there is no run of that name.
@@ -147,7 +201,7 @@ class Store:
         Raises:
             ValueError: the record is damaged.
         """
-        content = self._read_record(name)
+        content = self._read_file(f"runs/{name}/run.json")
         return None if content is None else RunRecord.parse(content, f"{self}/runs/{name}/run.json")
 
     def run(self, name: str) -> RunRecord:
@@ -221,7 +275,7 @@ class Store:
 
     def unlink(self, name: str, link: str) -> None:
         """Remove a link from a run's folder."""
-        (self.root / "runs" / name / link).unlink(missing_ok=True)
+        _remove_link(self.root / "runs" / name / link)
 
     def linked(self, name: str, link: str) -> Artifact | None:
         """The artifact of a link in a run's folder; None without a link, or if the artifact is gone."""
@@ -230,26 +284,39 @@ class Store:
 
     def link_target(self, name: str, link: str) -> Artifact | None:
         """The artifact that a link names, unread: it may be gone or of another version; None without a link."""
-        path = self.root / "runs" / name / link
-        if not path.is_symlink():
-            return None
-        return self._artifact(CONTRACTS[path.readlink().parent.name], path.readlink().name)
+        target = linked_folder(self.root / "runs" / name / link)
+        return self._artifact(CONTRACTS[target.parent.name], target.name) if target else None
 
     def _link(self, name: str, link: str, artifact: Artifact) -> None:
         folder = self.root / "runs" / name
+        require_writable(folder if folder.exists() else self.root, f"link {link} of run {name!r}", _IF_READ_ONLY)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{link}.new"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
+        _remove_link(folder / link)
         temporary.replace(folder / link)
-
-    def _read_record(self, name: str) -> bytes | None:
-        path = self.root / "runs" / name / "run.json"
-        return read_description(path) if path.exists() else None
 
     def run_names(self) -> list[str]:
         """Names of the recorded runs, ascending."""
-        return sorted(path.parent.name for path in self.root.glob("runs/*/run.json"))
+        return sorted(PurePosixPath(file).parent.name for file in self._matching("runs/*/run.json"))
+
+    def _read_file(self, file: str) -> bytes | None:
+        """The content of a record by its path in the store; None if there is none."""
+        path = self.root / file
+        return read_description(path) if path.exists() else None
+
+    def _write_file(self, file: str, content: bytes) -> None:
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_alone(path, content)
+
+    def _remove_file(self, file: str) -> None:
+        (self.root / file).unlink(missing_ok=True)
+
+    def _matching(self, pattern: str) -> list[str]:
+        """Paths of the records that match a pattern, ascending."""
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(pattern))
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -264,14 +331,23 @@ def open_artifact(path: Path) -> Artifact:
     folder = path.resolve()
     if is_key(folder.name) and folder.parent.name in CONTRACTS:
         return Artifact(CONTRACTS[folder.parent.name], folder)
-    try:
-        manifest = Manifest.parse(read_description(folder / MANIFEST))
-    except ValueError as error:
-        raise damaged_file_error(folder / MANIFEST, folder, error) from error
+    manifest = Manifest.parse(read_description(folder / MANIFEST), folder / MANIFEST, folder)
     if manifest.contract not in CONTRACTS:
         known = f"must be one of {', '.join(CONTRACTS)}"
         raise damaged_file_error(folder / MANIFEST, folder, f"contract is {manifest.contract!r}, {known}")
     return Artifact(CONTRACTS[manifest.contract], folder)
+
+
+def _generation_file(name: str, identifier: str) -> str:
+    return f"runs/{name}/generations/{identifier}.json"
+
+
+def _remove_link(path: Path) -> None:
+    """Remove a link into the store; of a store that was copied by something that follows links, the copy."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif linked_folder(path):
+        shutil.rmtree(path)
 
 
 def _artifact_lock(path: Path) -> FileLock:

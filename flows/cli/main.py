@@ -11,10 +11,21 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
 
+from data_contracts.cache_folders import provide_caches
+from data_contracts.resources import raise_open_files
 from flows import NO_TELEMETRY
 from flows.cli.options import fill_in_baselines
+from flows.output.characters import show_what_can_be_shown
 from flows.output.console import STDERR, inform, show_logs
-from flows.runner.failures import FAILURE, INTERRUPTED, USAGE, format_failure, is_system_error
+from flows.runner.failures import (
+    FAILURE,
+    INTERRUPTED,
+    USAGE,
+    describe_error,
+    format_failure,
+    is_out_of_memory,
+    is_system_error,
+)
 from flows.runner.stages import STAGES
 from flows.runner.torchrun import is_first, run_under_torchrun
 
@@ -40,6 +51,9 @@ EXAMPLES = {
     ],
     "tune": ["edda tune my.toml --trials 30", "edda tune my.toml --baselines --trials 30"],
     "scoreboard": ["edda scoreboard my.toml --trials 20", "edda scoreboard --seeds 2022,2023,2024,2025,2026"],
+    "runs": ["edda runs", "edda runs my-run"],
+    "promote": ["edda promote my-run@1f3a9c02"],
+    "delete": ["edda delete my-run@1f3a9c02", "edda delete my-run"],
     "gc": ["edda gc --dry-run"],
 }
 """Command → examples in its help; the help of `edda` shows all."""
@@ -70,6 +84,18 @@ COMMANDS = {
     "serve": (
         "flows.cli.serve:serve",
         "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
+    ),
+    "runs": (
+        "flows.cli.runs:runs",
+        "List what each name was run with, when, how accurate that is, and which of its generations the name means.",
+    ),
+    "promote": (
+        "flows.cli.runs:promote",
+        "Let a run's name mean another of its generations, and keep the present one beside it.",
+    ),
+    "delete": (
+        "flows.cli.runs:delete",
+        "Forget a run or one of its generations; `edda gc` then removes what nothing else refers to.",
     ),
     "compare": (
         "flows.cli.compare:compare",
@@ -122,6 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     first = is_first(os.environ)
+    show_what_can_be_shown()
+    provide_caches()
+    raise_open_files()
     show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
     for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
         os.environ.setdefault(name, value)
@@ -152,9 +181,11 @@ def _run_command(arguments: Sequence[str]) -> int | None:
 def _message(error: Exception) -> str:
     """The error's message; for an unexpected error also its type, the stage, and how to see the traceback."""
     notes = [*getattr(error, "__notes__", [])][-1:]
-    if is_system_error(error) and notes:
+    if (is_system_error(error) or is_out_of_memory(error)) and notes:
         return format_failure(error)
+    if is_out_of_memory(error):
+        return describe_error(error)
     is_expected = isinstance(error, ValueError | OSError | LookupError)
     if is_expected and not isinstance(error, ValidationError | IndexError):
-        return str(error.args[0]) if isinstance(error, KeyError) else str(error)
+        return describe_error(error)
     return f"{': '.join([*notes, type(error).__name__, str(error)])} (--debug shows where)"

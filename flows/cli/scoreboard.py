@@ -76,6 +76,8 @@ def _write(board: Board, out: Path) -> None:
     """Write a data set's picture and its section of the page."""
     image = out.parent / "pictures" / f"scoreboard-{board.name}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
-    page = out.read_text() if out.exists() else ""
+    page = out.read_text("utf-8", "surrogateescape") if out.exists() else ""
     text = section(board, image.relative_to(out.parent).as_posix())
-    write_atomically({image: picture(board), out: update_page(page, {board.name: text}).encode()})
+    write_atomically(
+        {image: picture(board), out: update_page(page, {board.name: text}).encode("utf-8", "surrogateescape")}
+    )

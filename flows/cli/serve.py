@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli.options import Run, Viewing
+from flows.output.characters import escape
 from flows.output.console import inform, print_result, watcher
 from flows.output.tables import Table
 from flows.serve.open_run import exported_run, open_run
@@ -84,7 +85,7 @@ def recommend(
         inform(f"domain {domain!r} has no other item to recommend")
     for row in ranking.items:
         reason = [_describe_reasons(row)] if why else []
-        print_result("\t".join([str(row.rank), row.item, f"{row.score:.4f}", *reason]))
+        print_result("\t".join([str(row.rank), escape(row.item), f"{row.score:.4f}", *map(escape, reason)]))
 
 
 def index(run: Run, /, *, options: Viewing = Viewing()) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, MACRO, METRICS, RANKS_FILE, SHARE
+from data_contracts.contracts import ALL, MACRO, METRICS, RANKS, RANKS_FILE, SHARE
 from data_contracts.store.files import read_rows
 from flows.compare.runs import difference
 from flows.runner.lookup import RunView
@@ -132,7 +132,7 @@ def _read_ranks(run: RunView) -> pa.Table | None:
     """Ranks of the run's held-out rows; None if there are none, or if it was evaluated before ranks were kept."""
     metrics = run.artifacts[METRICS.name]
     has_ranks = any(entry.path == RANKS_FILE for entry in metrics.manifest.files)
-    table = read_rows(metrics.checked(RANKS_FILE)) if has_ranks else None
+    table = read_rows(metrics.checked(RANKS_FILE), RANKS.file_schema.names, folder=metrics.path) if has_ranks else None
     return table if table is not None and table.num_rows else None
 
 

@@ -34,6 +34,7 @@ from data_contracts.settings import (
 )
 from data_contracts.train_settings import TrainSettings
 from flows.config.errors import describe_errors, dotted
+from flows.config.toml_file import TomlError, check_depth, read_toml
 from flows.config.tune_settings import TuneSettings
 
 DEFAULT_STORE = "edda-store"
@@ -152,8 +153,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file is unreadable or not TOML, or has unknown keys, wrong types or values out of range; all
             errors at once.
     """
-    raw = _read(path)
-    origins = {key: f"--set {text}" for text in overrides for key in [_override(raw, text)]}
+    try:
+        raw = read_toml(path)
+        origins = {key: f"--set {text}" for text in overrides for key in [_override(raw, text)]}
+        check_depth(path, raw)
+    except TomlError as error:
+        raise ConfigError((str(error),)) from None
     _pass_on_protocol(raw)
     problems = _resolve_paths(raw, path.parent)
     try:
@@ -180,19 +185,6 @@ def store_override(location: str | None) -> list[str]:
 def absolute(location: str, folder: Path = Path()) -> str:
     """The absolute form of a path that is relative to a folder; an address unchanged."""
     return location if is_remote(location) else str((folder / location).absolute())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            return tomllib.load(stream)
-    except FileNotFoundError:
-        rule = "" if path.suffix == ".toml" else ", must be a run's TOML file"
-        raise ConfigError((f"{path}: no such file{rule}",)) from None
-    except IsADirectoryError:
-        raise ConfigError((f"{path}: is a folder, must be a TOML file",)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError((f"{path}: not TOML: {error}",)) from None
 
 
 def _override(raw: dict[str, Any], text: str) -> str:
@@ -228,6 +220,8 @@ def _parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+    except (RecursionError, ValueError):  # an integer of thousands of digits
+        raise ConfigError((f"--set: value {text[:60]} is nested too deeply, or too long",)) from None
 
 
 def _pass_on_protocol(raw: dict[str, Any]) -> None:

@@ -173,8 +173,8 @@ def _manual_steps(dataset: Dataset, missing: list[Path], source: object) -> str:
 def _read_record(folder: Path) -> dict[str, str]:
     """File name → digest, from lines in the format of `sha256sum`."""
     path = folder / RECORD
-    lines = (line.split(maxsplit=1) for line in path.read_text().splitlines()) if path.exists() else ()
-    return {name: f"sha256:{digest}" for digest, name in lines}
+    lines = (line.split(maxsplit=1) for line in path.read_text(errors="replace").splitlines()) if path.exists() else ()
+    return {line[1]: f"sha256:{line[0]}" for line in lines if len(line) == 2}
 
 
 def _write_record(folder: Path, states: list[FileState]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition, read_rows
 from flows.inspection.lineage import find_parents, lineage
+from flows.output.characters import escape
 from flows.output.tables import Table
 
 _SHOWN_ENTRIES = 20
@@ -82,7 +83,8 @@ def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, list) and len(value) > 3:
         return f"[{', '.join(map(_cell, value[:3]))}, … {len(value):,}]"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\t", "\\t").replace("\n", "\\n")
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = escape(text)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
@@ -97,7 +99,7 @@ def _partition_lines(partitions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if partitions:
         yield "rows by partition:"
     for partition in partitions[:_SHOWN_ENTRIES]:
-        yield f"  {' → '.join(list(partition.values())[:-1]):<32} {partition['rows']:>15,}"
+        yield f"  {escape(' → '.join(list(partition.values())[:-1])):<32} {partition['rows']:>15,}"
     yield from _more_line(len(partitions), "  ")
 
 
@@ -117,7 +119,7 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
     """Smallest and largest value, longest list and number of nulls of a column, read one file at a time."""
     lows, highs, lengths, nulls = [], [], [], 0
     for path in artifact.files():
-        values = read_rows(path, [name])[name]
+        values = read_rows(path, [name], folder=artifact.path)[name]
         nulls += values.null_count
         while pa.types.is_list(values.type):
             lengths += [pc.max(pc.list_value_length(values)).as_py() or 0]
@@ -139,7 +141,7 @@ def _head(artifact: Artifact, rows: int) -> list[dict[str, Any]]:
 
 
 def _column_line(column: Mapping[str, Any]) -> str:
-    limits = f"{column['minimum']!s} … {column['maximum']!s}" if "minimum" in column else "empty"
+    limits = escape(f"{column['minimum']!s} … {column['maximum']!s}") if "minimum" in column else "empty"
     counts = [f"{column[name]:,} {name}" for name in ("distinct", "nulls") if name in column]
     counts += [f"longest list {column['longest']:,}"] if "longest" in column else []
     unit = f" [{column['unit']}]" if "unit" in column else ""
@@ -151,16 +153,16 @@ def _outline(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     are_mappings = all(isinstance(inner, dict) for inner in value.values())
     for key, inner in islice(value.items(), _SHOWN_ENTRIES if are_mappings else None):
         if isinstance(inner, dict) and inner:
-            yield f"{indent}{key}:"
+            yield f"{indent}{escape(key)}:"
             yield from _outline(inner, indent + "  ")
         elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
-            yield f"{indent}{key}:"
+            yield f"{indent}{escape(key)}:"
             for row in inner[:_SHOWN_ENTRIES]:
                 pairs = (f"{name} {json.dumps(cell, ensure_ascii=False)}" for name, cell in row.items())
                 yield f"{indent}  {', '.join(pairs)}"
             yield from _more_line(len(inner), indent + "  ")
         else:
-            yield f"{indent}{key}: {json.dumps(inner, ensure_ascii=False)}"
+            yield f"{indent}{escape(key)}: {json.dumps(inner, ensure_ascii=False)}"
     if are_mappings:
         yield from _more_line(len(value), indent)
 

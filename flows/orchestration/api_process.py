@@ -5,6 +5,7 @@ The input is a pipe from the command that runs flows. The system closes it when 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -15,11 +16,12 @@ from prefect.server.api.server import create_app
 def main() -> None:
     """Serve on loopback."""
     app = create_app(ephemeral=True, final=True)
-    config = uvicorn.Config(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="critical", lifespan="on")
+    config = uvicorn.Config(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
     server = uvicorn.Server(config)
 
     def stop_with_input() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not by sys.stdin, whose lock would still be held when the process ends
+            pass
         server.should_exit = True
 
     threading.Thread(target=stop_with_input, daemon=True).start()

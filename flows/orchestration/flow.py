@@ -22,6 +22,7 @@ from pydantic import Field
 from data_contracts.store.artifact import Artifact
 from flows.config.run_config import RunSpec
 from flows.orchestration.page import link_artifact, page_progress, show_outcome
+from flows.output.characters import escape
 from flows.output.console import PACKAGES, Watch
 from flows.report.keep import keep_report
 from flows.runner.execute import Execution, Outcome, make_roles, run_stages
@@ -119,10 +120,18 @@ def _silence_traceback(error: Exception) -> None:
             logging.getLogger(name).addFilter(is_another_error)
 
 
+def _escape_record(record: logging.LogRecord) -> bool:
+    """Escape control characters of ids in a log record, whoever prints it."""
+    record.msg, record.args = escape(record.getMessage(), "\n\t"), None
+    return True
+
+
 @contextmanager
 def _show_package_logs() -> Iterator[None]:
     """In a worker, send the packages' log messages, which a terminal would show, to the flow run's log."""
     unset = [logger for name in PACKAGES if (logger := logging.getLogger(name)).level == logging.NOTSET]
+    for handler in {handler for name in PACKAGES for handler in logging.getLogger(name).handlers}:
+        handler.addFilter(_escape_record)
     try:
         for logger in unset:
             logger.setLevel(logging.INFO)

@@ -15,6 +15,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from data_contracts.progress import Progress, Unit
+from flows.output.characters import escape
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ STDERR = Console(stderr=True)
 
 Watch = Callable[[str], AbstractContextManager[Progress]]
 """Takes the role of an artifact that is about to be made; the progress of making it is reported to the context."""
+
+_LAYOUT = "\n\t"
+"""Control characters that results and messages are laid out with."""
 
 PACKAGES = ("data_contracts", "pipeline", "model", "flows")
 SECONDS_BETWEEN_LINES = 5.0
@@ -55,7 +59,7 @@ class Pace:
             phrases.append(_format_speed(speed * steps, step_name))
         if speed and done < total:
             phrases.append(f"{_format_time((total - done) / speed)} left")
-        return ", ".join(phrases)
+        return escape(", ".join(phrases))
 
     def _speed(self, done: int, total: int, unit: str) -> float | None:
         """Units per second; None if nothing was finished or too little time has passed."""
@@ -120,7 +124,10 @@ def bars() -> Watch:
     @contextmanager
     def watch(role: str) -> Iterator[Progress]:
         bar = BarColumn(None, table_column=Column(max_width=_WIDEST_BAR))
-        columns = (TextColumn("{task.description}"), bar, TextColumn("{task.fields[summary]}"), TimeElapsedColumn())
+        description, summary = (
+            TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[summary]}")
+        )
+        columns = (description, bar, summary, TimeElapsedColumn())
         pace = Pace()
         with RichProgress(*columns, console=STDERR, transient=True) as display:
             task = display.add_task(role, total=None, summary="")
@@ -148,7 +155,7 @@ class ConsoleLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, without interpreting its text as markup."""
-        STDERR.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        STDERR.print(escape(self.format(record), _LAYOUT), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_logs(level: int = logging.INFO) -> None:
@@ -161,10 +168,10 @@ def show_logs(level: int = logging.INFO) -> None:
 
 
 def print_result(text: str) -> None:
-    """Print the result of a command to standard output."""
-    print(text)
+    """Print the result of a command to standard output; control characters of ids are escaped."""
+    print(escape(text, _LAYOUT))
 
 
 def inform(text: str) -> None:
-    """Print a message for people to standard error."""
-    print(text, file=sys.stderr)
+    """Print a message for people to standard error; control characters of ids are escaped."""
+    print(escape(text, _LAYOUT), file=sys.stderr)

@@ -28,6 +28,7 @@ from data_contracts.contracts import (
 from data_contracts.statistics import CheckpointStatistics, NodesStatistics, PairsStatistics, ReachStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition
+from flows.output.characters import escape
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Table:
 
     def plain(self) -> str:
         """Aligned columns for a terminal or a log."""
-        lines = [self.header, *self.rows]
+        lines = [tuple(map(escape, line)) for line in (self.header, *self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        text = [self.title]
+        text = [escape(self.title, "\n")]
         for line in lines:
             first, *others = (
                 cell.ljust(width) if self.left or not column else cell.rjust(width)
@@ -55,8 +56,9 @@ class Table:
     def markdown(self) -> str:
         """A Markdown table under its title."""
         rule = ("---", *("---" if self.left else "---:" for _ in self.header[1:]))
-        lines = ("| " + " | ".join(line) + " |" for line in (self.header, rule, *self.rows))
-        return "\n".join([f"**{self.title}**", "", *lines])
+        cells = ((escape(cell).replace("|", "\\|") for cell in line) for line in (self.header, rule, *self.rows))
+        lines = ("| " + " | ".join(line) + " |" for line in cells)
+        return "\n".join([f"**{escape(self.title)}**", "", *lines])
 
 
 Values = Mapping[tuple[str, str], Mapping[str, float]]

@@ -9,7 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, PAIRS
-from data_contracts.store.files import require_writable, write_atomically
+from data_contracts.store.files import require_writable, write_alone
+from flows.output.characters import escape
 from flows.output.tables import metric_names, metric_values, reuse_table
 from flows.report.accuracy import accuracy_sections
 from flows.report.blocks import Note, Section, number
@@ -44,7 +45,7 @@ def write_report(view: RunView, output: Path | None = None) -> Path:
     path = output or report_path(view.store.root, view.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     require_writable(path.parent, f"keep {path.name}", "name another file by --output")
-    write_atomically({path: as_html(view).encode()})
+    write_alone(path, as_html(view).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -53,6 +54,7 @@ def as_html(view: RunView) -> str:
     environment = Environment(
         loader=PackageLoader("flows.report", "."),
         autoescape=True,
+        finalize=_escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -62,6 +64,11 @@ def as_html(view: RunView) -> str:
     moments = sorted(artifact.manifest.made["at"] for artifact in view.artifacts.values())
     times = [f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M UTC}" for moment in moments]
     return page.render(name=view.name, times=times, figures=list(_figures(view)), sections=list(_sections(view)))
+
+
+def _escaped(value: object) -> object:
+    """Text without control and bidirectional characters, which a page would hide or turn around."""
+    return type(value)(escape(value, "\n\t")) if isinstance(value, str) else value
 
 
 def _sections(view: RunView) -> Iterator[Section]:

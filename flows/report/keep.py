@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+
 from data_contracts.store.store import Store
+from flows.runner.failures import describe_error
 from flows.runner.lookup import recorded_run, report_path
+
+log = logging.getLogger(__name__)
+
+_CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def keep_report(name: str, store: Store) -> None:
@@ -18,4 +26,11 @@ def keep_report(name: str, store: Store) -> None:
     if all(artifact.is_local for artifact in view.artifacts.values()):
         from flows.report.html import write_report  # matplotlib and SciPy
 
-        write_report(view)
+        try:
+            write_report(view)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_WRITTEN and not isinstance(error, PermissionError):
+                raise
+            log.warning(
+                "the run is finished, but not its report: %s; then: edda report %s", describe_error(error), name
+            )

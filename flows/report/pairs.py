@@ -11,17 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import KINDS, NODES, PAIRS, REACH, WORLD
-from data_contracts.statistics import PairCoverage, PairsCheck, PairsStatistics, ReachStatistics
+from data_contracts.contracts import COVERAGE_FILE, KINDS, NODES, PAIRS, REACH, WORLD
+from data_contracts.statistics import (
+    CoverageColumns,
+    PairCoverage,
+    PairsCheck,
+    PairsStatistics,
+    ReachStatistics,
+    rows_of_coverage,
+)
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import parse_partition
 from flows.output.plots import Series, line_plot
 from flows.output.tables import Table
 from flows.report.blocks import Block, Heatmap, Note, Plots, Section, build_heatmap, number
 from flows.report.twins import twins_table
 from flows.runner.lookup import RunView
 
-_PARTITIONS = 200
+_PAIRS_OF_DOMAINS = 200
 """Number of ordered pairs of domains, the largest ones, whose similarities are read."""
 
 _BINS = 40
@@ -40,8 +46,9 @@ def pairs_section(view: RunView) -> Section:
         pairs = artifacts[PAIRS.name]
         statistics = pairs.statistics_as(PairsStatistics)
         blocks += [*_check_notes(pairs.manifest.rows, statistics["checked"])]
-        blocks += [*_build_heatmaps(view, statistics["coverage"])]
-        largest = _largest_partitions(pairs)
+        coverage = rows_of_coverage(pairs.read_json(COVERAGE_FILE, CoverageColumns))
+        blocks += [*_build_heatmaps(view, coverage)]
+        largest = _largest_pairs(coverage)
         blocks.append(Plots(_similarity_plots(pairs, largest), {"most similar partner": 0, "further partners": 1}))
         if WORLD.name in artifacts:
             blocks.append(twins_table(artifacts, min(view.config["pairs"]["k"], _TWIN_RANKS)))
@@ -91,13 +98,13 @@ def _build_heatmaps(view: RunView, coverage: Sequence[PairCoverage]) -> Iterator
         yield build_heatmap(view, f"Mean similarity of the row's {name} to their best partner, %", similarities)
 
 
-def _largest_partitions(pairs: Artifact) -> list[dict[str, str]]:
-    """Ordered pairs of domains with the most rows."""
-    rows: Counter[tuple[str, ...]] = Counter()
-    for entry in pairs.manifest.files:
-        rows[tuple(parse_partition(entry.path).values())] += entry.rows or 0
-    ranked = sorted(rows, key=lambda ends: (-rows[ends], ends))
-    return [dict(zip(PAIRS.partitioned_by, ends, strict=True)) for ends in ranked[:_PARTITIONS]]
+def _largest_pairs(coverage: Sequence[PairCoverage]) -> list[dict[str, str]]:
+    """Ordered pairs of domains with the most nodes that have partners."""
+    nodes: Counter[tuple[str, str]] = Counter()
+    for row in coverage:
+        nodes[row["source_domain"], row["target_domain"]] += row["nodes_paired"]
+    ranked = sorted((ends for ends in nodes if nodes[ends]), key=lambda ends: (-nodes[ends], ends))
+    return [{"source_domain": source, "target_domain": target} for source, target in ranked[:_PAIRS_OF_DOMAINS]]
 
 
 def _similarity_plots(pairs: Artifact, partitions: Sequence[dict[str, str]]) -> list[str]:

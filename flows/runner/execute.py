@@ -236,19 +236,39 @@ def stages_needed(plan: Plan, stage: str | None) -> list[str]:
 
 
 def record(outcome: Outcome) -> None:
-    """Record a finished run under its name: its artifacts, settings and costs; the record of the attempt is removed."""
+    """Record a finished run under its name: its artifacts, settings and costs; the record of the attempt is removed.
+
+    The name goes on to mean a complete generation until another one is complete.
+    """
+    store, name = outcome.plan.store, outcome.config.name
     finished = RunRecord.build(
         outcome.config.name,
         outcome.artifacts,
         config=outcome.config.model_dump(mode="json"),
         seconds={role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        is_complete=is_finished(outcome.plan),
         made=outcome.made,
         before=dict(outcome.plan.base),
         log_versions={file.name: file.version for file in outcome.plan.logs},
         costs=outcome.costs,
         peak_memory_mib=peak_memory_mib(),
     )
-    outcome.plan.store.link_run(finished)
+    present = store.record(name)
+    if present and present.is_whole and not finished.is_whole:
+        store.keep_generation(finished)
+        store.end_attempt(name)
+        log.info(
+            "%r stays generation %s, because %s is not complete; `edda run` with the same settings completes it",
+            name,
+            present.generation,
+            finished.generation,
+        )
+        return
+    if present and present.is_whole and present.generation != finished.generation:
+        store.keep_generation(present.model_copy(update={"attempt": None}))
+        log.info("run %r is generation %s now; %s is kept", name, finished.generation, present.generation)
+    store.link_run(finished)
     _unlink_stale_index(outcome)
 
 
@@ -265,10 +285,14 @@ def _unlink_stale_index(outcome: Outcome) -> None:
 
 
 def is_recorded(outcome: Outcome) -> bool:
-    """The run's record already names exactly these artifacts, and no attempt."""
-    store = outcome.plan.store
-    recorded = store.record(outcome.config.name)
-    return recorded is not None and store.recorded(recorded) == outcome.artifacts and recorded.attempt is None
+    """A record of the run's name already names exactly these artifacts, and no attempt."""
+    store, name = outcome.plan.store, outcome.config.name
+    if store.record(name) is None:
+        return False
+    present, *others = store.generations(name)
+    is_whole = is_finished(outcome.plan)
+    records = [present, *(other for other in others if not is_whole and other.config is not None)]
+    return present.attempt is None and any(store.recorded(recorded) == outcome.artifacts for recorded in records)
 
 
 def known_costs(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Cost]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 
+from data_contracts.resources import free_memory, peak_memory_mib
+from data_contracts.store.files import one_line
+from flows.output.characters import escape
+
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
 
@@ -33,10 +37,58 @@ def is_system_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.errno is not None or _SHORT_WRITE in str(error))
 
 
+_REMEDIES = {
+    errno.ENOSPC: "free space there, or choose another store with --store",
+    errno.EDQUOT: "free space there, or choose another store with --store",
+    errno.EMFILE: "let processes open more files, e.g.: ulimit -n 10240",
+    errno.ENFILE: "let the system open more files",
+    errno.EACCES: "do it as a user who may",
+    errno.EPERM: "do it as a user who may",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENOENT: "make it again or name another; `edda run` makes what is missing of a run",
+    errno.ENOTDIR: "name a folder",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "choose a shorter one",
+}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """An allocation failed, in Python, NumPy, Arrow or torch."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _NO_MEMORY)
+    )
+
+
+_NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")
+"""Phrases of torch and of the libraries below it."""
+
+
+def _describe_memory(error: BaseException) -> str:
+    size = one_line(error).rstrip(".") or "of a size that the system does not say"
+    free = f"{free_memory() >> 20:,} MiB are free now, the process had {peak_memory_mib():,} at most"
+    remedy = "lower compute.memory_mib or compute.threads, or what makes it large (train.width, evaluate.candidates)"
+    return f"not enough memory: {size}; {free}; {remedy}, or use a machine with more"
+
+
+def describe_error(error: BaseException) -> str:
+    """An error's message; one of the operating system names file, reason and remedy, without its number."""
+    if is_out_of_memory(error):
+        return _describe_memory(error)
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        line = f"{names}: {error.strerror}" if names else error.strerror
+        return f"{line}; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else line
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    return str(error)
+
+
 def format_failure(error: BaseException) -> str:
     """One line: where the run stopped, if a stage had started; the error's message; how to continue."""
     stage_note = [*getattr(error, "__notes__", [])][-1:]
-    message = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+    is_expected = isinstance(error, ValueError | OSError) or is_out_of_memory(error)
+    message = describe_error(error) if is_expected else f"{type(error).__name__}: {error}"
     message += " (is the disk full?)" if is_system_error(error) and _SHORT_WRITE in message else ""
     remedy = "this may pass: start it again" if is_transient(error) else "fix the cause and start it again"
-    return f"{': '.join([*stage_note, '; '.join(message.splitlines())])} — {remedy}; what was finished is kept"
+    line = escape(": ".join([*stage_note, "; ".join(message.splitlines())]))
+    return f"{line} — {remedy}; what was finished is kept"

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from data_contracts.contracts import ALL, CHECKPOINT, CONTRACTS, INDEX, METRICS, TEST
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.json_files import CompleteDict, require_kind
 from data_contracts.store.manifest import MANIFEST
-from data_contracts.store.runs import Attempt, Cost
+from data_contracts.store.runs import Attempt, Cost, generation_id
 from data_contracts.store.store import Store, open_artifact
-from flows.config.run_config import RunSpec, store_location, store_override
+from flows.config.run_config import RunConfig, RunSpec, store_location, store_override
 from flows.output.tables import domain_sizes, values_by_stratum
 from flows.runner.execute import Outcome, known_costs
 from flows.runner.plan import make_plan
@@ -110,21 +111,45 @@ def build_view(outcome: Outcome) -> RunView:
 def recorded_run(name: str, store: Store) -> RunView:
     """Look up a run by its record: the last finished run's artifacts, or what the first attempt has made so far.
 
+    Args:
+        name: of the run; `name@id` for one of its generations.
+        store: the store.
+
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
+    name, _, identifier = name.partition("@")
+    if identifier:
+        record = store.generation(name, identifier)
+        settings = _settings(record.config or {}, name, store)
+        return RunView(f"{name}@{identifier}", store, settings, store.recorded(record), record.costs)
     record = store.run(name)
-    missing = _describe_attempt(name, store, record.attempt) if record.attempt else None
-    if record.config is None and record.attempt:
-        attempt = record.attempt
-        return RunView(name, store, attempt.config, store.find_planned(attempt), attempt.costs, missing)
-    return RunView(name, store, record.config or {}, store.recorded(record), record.costs, missing)
+    missing = describe_missing(name, store)
+    attempt = record.attempt if record.config is None else None
+    settings = _settings((attempt.config if attempt else record.config) or {}, name, store)
+    if attempt:
+        return RunView(name, store, settings, store.find_planned(attempt), attempt.costs, missing)
+    return RunView(name, store, settings, store.recorded(record), record.costs, missing)
+
+
+def _settings(config: Mapping[str, Any], name: str, store: Store) -> Mapping[str, Any]:
+    """A record's settings, of whichever version; a value of another type, or a missing one that is used, is damage."""
+    address, remedy = f"{store}/runs/{name}/run.json", "run its TOML file again"
+    require_kind(config, RunConfig, address, remedy)
+    return CompleteDict(config, address, remedy)
 
 
 def describe_missing(name: str, store: Store) -> str | None:
-    """A sentence: what is missing of an unfinished run, and how to resume it; None if the run is finished."""
+    """A sentence: what is missing of an unfinished run, and how to resume it; None if the run is finished.
+
+    A complete run stays finished while another generation of its name is made, or after that has failed.
+    """
     record = store.record(name)
-    return _describe_attempt(name, store, record.attempt) if record and record.attempt else None
+    if record is None or record.attempt is None:
+        return None
+    if record.is_whole and generation_id(record.attempt.config) != record.generation:
+        return None
+    return _describe_attempt(name, store, record.attempt)
 
 
 def _describe_attempt(name: str, store: Store, attempt: Attempt) -> str:
@@ -159,7 +184,7 @@ def find_artifact(location: str, store: str | None = None) -> Artifact | None:
         return None
     if name in CONTRACTS and (artifact := opened.find(CONTRACTS[name], role)):
         return artifact
-    if not opened.record(name):
+    if not opened.record(name.partition("@")[0]):
         return None
     artifacts = recorded_run(name, opened).artifacts
     # Links other than the index's may be of an earlier run.

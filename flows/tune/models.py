@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from data_contracts.settings import Settings
-from data_contracts.store.files import write_atomically
+from data_contracts.store.files import DamagedFileError, write_alone
+from data_contracts.store.json_files import parse_json, read_description
 from flows.config.presets import FIXED_BASELINES, baseline_runs
 from flows.config.run_config import RunSpec
 from flows.config.tune_settings import Value, default_space
@@ -150,7 +149,7 @@ def tune_model(model: Model, search: Search, watch: Watch, parallel: int = 1, di
     else:
         trials = run_search(search, ValidationScore(model.runs, watch, digests=digests or Digests()))
     best = BestSettings.of(search, trials, model.runs[0].config.train.score)
-    write_atomically({_path(search): best.model_dump_json(indent=2).encode() + b"\n"})
+    write_alone(_path(search), best.model_dump_json(indent=2).encode() + b"\n")
     return Tuned(model, trials, best)
 
 
@@ -163,6 +162,9 @@ def _scores(runs: tuple[RunSpec, ...], parallel: int) -> list[ValidationScore]:
     return [ValidationScore(sharing, suffix=f"tune-{number}") for number in range(1, parallel + 1)]
 
 
+_REMEDY = "delete it and tune again"
+
+
 def read_best(search: Search) -> BestSettings | None:
     """What was kept of a search; None if there is nothing, or it is of other settings or another space.
 
@@ -172,16 +174,11 @@ def read_best(search: Search) -> BestSettings | None:
     path = _path(search)
     if not path.exists():
         return None
-    try:
-        best = BestSettings.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} is damaged: {key}: {first['msg']}; delete it and tune again") from error
+    best = parse_json(read_description(path), BestSettings, path, _REMEDY)
     if best.study != search.study:
         return None
     if best.values.keys() != search.space.keys():
-        raise ValueError(f"{path} is damaged: values are not those of the space; delete it and tune again")
+        raise DamagedFileError(f"{path} is damaged: values are not those of the space; {_REMEDY}")
     return best
 
 

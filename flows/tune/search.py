@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.store.claims import exclusive_lock
+from data_contracts.store.files import one_line, require_writable
 from flows.config.tune_settings import Axis, Value
 
 if TYPE_CHECKING:
@@ -116,16 +117,21 @@ def open_study(search: Search) -> Iterator[Study]:
     Raises:
         ModuleNotFoundError: Optuna is not installed.
         BlockingIOError: another process has opened it.
+        PermissionError: the store is read-only.
+        OSError: the record is damaged, or cannot be written.
     """
     if importlib.util.find_spec("optuna") is None:
         raise ModuleNotFoundError("edda tune: optuna is not installed; run `pip install -e '.[tune]'`")
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    require_writable(search.record.parent.parent, "keep the record of the search", "choose another with --store")
     search.record.parent.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(search.record.with_suffix(".lock"), f"{search.record}: another process is searching"):
-        storage = optuna.storages.RDBStorage(f"sqlite:///{search.record.absolute()}")
+        storage = None
         try:
+            storage = optuna.storages.RDBStorage(f"sqlite:///{search.record.absolute()}")
             study = optuna.create_study(
                 storage=storage,
                 study_name=search.study,
@@ -136,9 +142,14 @@ def open_study(search: Search) -> Iterator[Study]:
             for trial in study.get_trials(deepcopy=False, states=(_states().RUNNING,)):
                 study.tell(trial.number, state=_states().FAIL)
             yield Study(search, study)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            cause = getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error
+            remedy = "free space if the disk is full, otherwise delete it to search again"
+            raise OSError(f"{search.record} cannot be used: {one_line(cause)}; {remedy}") from error
         finally:
-            storage.remove_session()
-            storage.engine.dispose()
+            if storage is not None:
+                storage.remove_session()
+                storage.engine.dispose()
 
 
 def _pruner(search: Search) -> Any:

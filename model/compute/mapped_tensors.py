@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,33 +20,45 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
 
-def open_tensors(artifact: Artifact, name: str) -> dict[str, NDArray[Any]]:
-    """The tensors of a file by name, float32, int32 or int64, mapped for reading.
+Shapes = Mapping[str, tuple[int | None, ...]]
+"""Shapes of tensors by name; None for a length that is not known."""
+
+
+def open_tensors(artifact: Artifact, name: str, shapes: Shapes = MappingProxyType({})) -> dict[str, NDArray[Any]]:
+    """The tensors of a file by name, float32, int32 or int64, mapped for reading; arguments as for `check_tensors`.
 
     Raises:
-        OSError: the file is missing or damaged, or a tensor is of another type.
+        DamagedFileError: as `check_tensors`.
     """
-    path = check_tensors(artifact, name)
+    path = check_tensors(artifact, name, shapes)
     size, header = _read_header(path)
     return {name: _map_tensor(path, 8 + size, tensor) for name, tensor in header.items()}
 
 
-def check_tensors(artifact: Artifact, name: str) -> Path:
+def check_tensors(artifact: Artifact, name: str, shapes: Shapes = MappingProxyType({})) -> Path:
     """The path of a file of tensors, after its digest and its header were checked; no tensor is read.
 
+    Args:
+        artifact: that has the file.
+        name: of the file in the artifact's folder.
+        shapes: of the tensors that there must be; there may be others.
+
     Raises:
-        OSError: the file is missing or damaged, or a tensor is not float32, int32 or int64.
+        DamagedFileError: the file is missing or damaged, lacks a tensor, or one has another shape or is not float32,
+            int32 or int64.
     """
     path = artifact.checked(name)
     try:
-        _check_header(path)
+        _check_header(path, shapes)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_file_error(path, artifact.folder, f"safetensors: {error}") from error
     return path
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path, shapes: Shapes) -> None:
     """Check that the tensors fill the file behind the header, one after the other, each with its shape's size.
+
+    The shapes that are expected must be among them.
 
     Raises:
         ValueError, KeyError, TypeError, RecursionError: they do not, or the header is no header.
@@ -61,6 +75,15 @@ def _check_header(path: Path) -> None:
         end = stop
     if end != room:
         raise ValueError(f"tensors have {end:,} bytes, must fill the {room:,} behind the header")
+    for name, expected_shape in shapes.items():
+        shape = header[name]["shape"] if name in header else None
+        lengths = (
+            expected_shape
+            if shape is None or len(shape) != len(expected_shape)
+            else [length if wanted is None else wanted for length, wanted in zip(shape, expected_shape, strict=True)]
+        )
+        if shape != list(lengths):
+            raise ValueError(f"tensor {name!r} has shape {shape}, must have {list(expected_shape)}")
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:

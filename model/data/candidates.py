@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_contracts.resources import require_memory
 from data_contracts.seeding import draw_key
 from data_contracts.settings import EvaluateSettings
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
@@ -18,6 +19,8 @@ from model.sparse.rows import Ints, Longs
 
 _BLOCK = 4096
 """Held-out interactions scored at once."""
+_CANDIDATE_BYTES = 8
+"""A candidate's number and its score."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ def build_held_out(interactions: Interactions, domain: DomainData, split: str, s
     released: any item but the held-out one [EDDA].
     """
     held = interactions.for_split(split)
+    require_memory(
+        held.users.size * settings.candidates * _CANDIDATE_BYTES,
+        f"{held.users.size:,} {split} rows of {domain.name} with evaluate.candidates {settings.candidates:,} each",
+        "lower evaluate.candidates",
+    )
     indptr, known, owners = _excluded_items(interactions, held, domain, settings)
     keys = np.empty(held.users.size, np.uint64)
     derive_row_keys(

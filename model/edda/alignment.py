@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch.nn.functional import linear
 
 from data_contracts.seeding import generator
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import parse_partition
 from model.data.dataset import MultiDomainData
 from model.edda.losses import pair_distance
 from model.edda.model import Edda
@@ -57,13 +57,23 @@ def load_alignment(
         intra_domains: indices of the domains that have an intra table, which alone are aligned; all by default.
     """
     index = {domain.name: number for number, domain in enumerate(dataset.domains)}
-    partitions = [parse_partition(entry.path) for entry in pairs.manifest.files if entry.rows]
-    by_indices = {tuple(index[domain] for domain in partition.values()): partition for partition in partitions}
-    for (source, target), partition in sorted(by_indices.items()):
-        if intra_domains is not None and not {source, target} <= set(intra_domains):
+    chosen = set(index.values() if intra_domains is None else intra_domains)
+    for partition in sorted(pairs.partitions(), key=lambda partition: index[partition["source_domain"]]):
+        source = index[partition["source_domain"]]
+        if source not in chosen:
             continue
-        table = pairs.read(["source_node", "target_node"], **partition)
-        yield _build_batch(source, target, table["source_node"].to_numpy(), table["target_node"].to_numpy())
+        batches = []
+        for table in pairs.batches(["target_domain", "source_node", "target_node"], **partition):
+            targets = pc.run_end_encode(table["target_domain"].combine_chunks())
+            ends = zip(targets.run_ends.to_pylist(), targets.values.to_pylist(), strict=True)
+            start = 0
+            for stop, name in ends:
+                target, rows = index[name], table.slice(start, stop - start)
+                start = stop
+                if target in chosen:
+                    nodes = rows["source_node"].to_numpy(), rows["target_node"].to_numpy()
+                    batches.append(_build_batch(source, target, *nodes))
+        yield from sorted(batches, key=lambda batch: batch.target)
 
 
 def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, epoch: int) -> Iterator[AlignmentBatch]:

@@ -6,11 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired
 
 import pyarrow as pa
 from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from data_contracts.contracts import CHECKPOINT, Role
 from data_contracts.store.artifact import Artifact
@@ -25,6 +26,31 @@ from model.edda.final_vectors import build_graphs, final_vectors
 from model.edda.model import TENSORS_FILE, Edda, TableShapes
 from model.edda.propagation import Backbone
 from model.sparse.matrix import choose_engine
+
+
+class ModelShape(TypedDict):
+    """Numbers of nodes that a model was trained on, in all and by domain."""
+
+    nodes: int
+    domains: dict[str, int]
+
+
+class ModelDescription(TypedDict):
+    """What every checkpoint's `model.json` says: the model's name, its shape, its seed and the best epoch."""
+
+    model: str
+    shape: ModelShape
+    seed: int
+    epoch: int
+
+
+class EddaDescription(TypedDict):
+    """What that of EDDA says besides."""
+
+    shape: TableShapes
+    backbone: Backbone
+    normalised: NotRequired[bool]
+
 
 METADATA_FILE = "model.json"
 """A checkpoint's file of the model's name, shapes and settings that its tensors are used with."""
@@ -144,19 +170,22 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     Raises:
         ValueError: it was trained on other nodes than the data set's.
     """
-    metadata: Mapping[str, Any] = artifact.read_json(METADATA_FILE)
-    shape, seed, epoch = metadata["shape"], metadata["seed"], metadata["epoch"]
+    model = artifact.read_json(METADATA_FILE, ModelDescription)
+    shape, seed, epoch = model["shape"], model["seed"], model["epoch"]
     domains = {domain.name: domain.nodes for domain in dataset.domains}
     if (shape["domains"], shape["nodes"]) != (domains, dataset.nodes):
         raise ValueError(
-            f"checkpoint {artifact.key}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
+            f"checkpoint {artifact.address}: trained on {shape['domains']}, {shape['nodes']} nodes in all; "
             f"nodes has {domains}, {dataset.nodes} in all; train again on these nodes"
         )
-    tensors = load_file(check_tensors(artifact, TENSORS_FILE))
-    if metadata["model"] != "edda":
-        return FinalVectors(seed, epoch, tuple(tensors[f"vectors/{name}"] for name in domains))
-    model = Edda.from_tensors(TableShapes(**shape), tensors)
-    return EddaCheckpoint(seed, epoch, model, Backbone(**metadata["backbone"]), metadata.get("normalised", False))
+    if model["model"] != "edda":
+        vectors = {f"vectors/{name}": (nodes, None) for name, nodes in domains.items()}
+        tensors = load_file(check_tensors(artifact, TENSORS_FILE, vectors))
+        return FinalVectors(seed, epoch, tuple(tensors[name] for name in vectors))
+    tables = artifact.read_json(METADATA_FILE, EddaDescription)
+    tensors = load_file(check_tensors(artifact, TENSORS_FILE, tables["shape"].sizes))
+    edda = Edda.from_tensors(tables["shape"], tensors)
+    return EddaCheckpoint(seed, epoch, edda, tables["backbone"], tables.get("normalised", False))
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:

@@ -49,7 +49,7 @@ def open_neighbours(artifact: Artifact, items: int, domain: str = UNION) -> Item
         OSError: the file is missing or damaged.
     """
     path = artifact.path / neighbours_file(domain)
-    tensors = open_tensors(artifact, neighbours_file(domain))
+    tensors = open_tensors(artifact, neighbours_file(domain), dict.fromkeys(_TENSORS, (None,)))
     if {key: tensor.dtype for key, tensor in tensors.items()} != _TENSORS:
         raise ValueError(f"{path}: tensors must be {', '.join(_TENSORS)} of int64, int32, float32; make it again")
     rows = ItemNeighbours(**tensors)

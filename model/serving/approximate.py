@@ -21,6 +21,7 @@ from data_contracts.contracts import INDEX
 from data_contracts.progress import Progress, silent
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import damaged_file_error
 from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
 from model.serving.exact import TopK, top_items
@@ -115,8 +116,20 @@ def open_index(artifact: Artifact) -> IndexSearch:
     Raises:
         OSError: a file is missing or damaged.
     """
-    domains = artifact.read(["domain"])["domain"].to_pylist()
-    return IndexSearch({domain: faiss.read_index(str(artifact.checked(_index_file(domain)))) for domain in domains})
+    sizes = {row["domain"]: row["items"] for row in artifact.read(["domain", "items"]).to_pylist()}
+    return IndexSearch({domain: _open_domain_index(artifact, domain, size) for domain, size in sizes.items()})
+
+
+def _open_domain_index(artifact: Artifact, domain: str, size: int) -> Any:
+    path = artifact.checked(_index_file(domain))
+    try:
+        index = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise damaged_file_error(path, artifact.folder, error) from error
+    items = index.ntotal if isinstance(index, faiss.IndexHNSWFlat) else "no"
+    if items != size:
+        raise damaged_file_error(path, artifact.folder, f"it has {items} items, must have {size}")
+    return index
 
 
 def _rank_candidates(scorer: DomainScorer, query: Query, nearest: Longs, top: int) -> TopK:

@@ -119,7 +119,7 @@ def open_catalogue(artifacts: Mapping[str, Artifact], domain: str, allocator: Al
         ValueError: graph and embeddings have different nodes.
     """
     embeddings = artifacts[EMBEDDINGS.name]
-    tensors = open_tensors(embeddings, vectors_file(domain))
+    tensors = open_tensors(embeddings, vectors_file(domain), dict.fromkeys(("users", "items"), (None, None)))
     users, items = (_load_ids(embeddings, domain, kind) for kind in (USER, ITEM))
     indptr, nodes = load_train_graph(artifacts[GRAPH.name], domain, allocator)
     sizes = (len(users), len(items), indptr.size - 1)

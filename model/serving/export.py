@@ -125,6 +125,7 @@ def _write_vectors(draft: Draft, domain: DomainData, nodes: pa.Table, vectors: T
 def _recommendation_tables(scorer: DomainScorer, top: int, all_scorers: Sequence[DomainScorer]) -> Iterator[pa.Table]:
     """Recommendations of blocks of users; explained if the scorers of all domains are given."""
     catalogue = scorer.catalogue
+    top = max(1, min(top, len(catalogue.items)))
     for users, items, scores in top_items_by_user(catalogue, top, scorer.blend):
         rows, ranks = np.nonzero(items >= 0)
         columns = {

@@ -11,7 +11,7 @@ from data_contracts.contracts import CHECKPOINT, VALID, Role
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.settings import ComputeSettings
-from data_contracts.statistics import CheckpointStatistics
+from data_contracts.statistics import CheckpointStatistics, InteractionsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
@@ -35,6 +35,7 @@ from model.learners.divergence import EpochGuard, non_finite_values
 from model.learners.edda import build_edda
 from model.learners.warm_start import build_warm_start
 from model.sparse.matrix import choose_engine
+from model.training.memory import check_memory
 from model.training.state import Training, resume, save_state
 from model.training.tracking import NOWHERE, Tracking, tracked
 from model.training.workers import TrainingJob
@@ -195,18 +196,23 @@ def load_training_data(
     Args:
         settings, parents: as for `train`, the earlier training's artifacts among the parents.
         processes: the processes that hold the columns of the tables.
+
+    Raises:
+        MemoryLimitError: the training cannot fit into the memory that is free.
     """
     train, seed, validation = settings.train, settings.seed, settings.validation
     device = choose_device(train.device)
     _, multiply = choose_engine(train.engine, device)
     dataset = load_dataset(parents["nodes"], parents["graph"])
+    if not dataset.domains:
+        raise _no_domain_error(parents["interactions"])
     shares = dataset.shared_interaction_shares if train.model == "edda" else ()
     intra_domains = [index for index, share in enumerate(shares) if train.has_intra(share)]
     graphs = build_graphs(dataset, build_backbone(train), multiply, intra_domains=intra_domains)
     interactions = [load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains]
     by_domain = list(zip(dataset.domains, interactions, strict=True))
     alignment = load_alignment(parents["pairs"], dataset, intra_domains) if train.aligns else ()
-    return TrainingData(
+    data = TrainingData(
         settings=train,
         seed=seed,
         graphs=graphs,
@@ -217,6 +223,20 @@ def load_training_data(
         device=device,
         processes=processes,
         warm_start=build_warm_start(parents, seed, dataset, interactions),
+    )
+    check_memory(data)
+    return data
+
+
+def _no_domain_error(interactions: Artifact) -> ValueError:
+    """Why no domain is left to train on: the reasons for which rows were rejected or dropped."""
+    counts = interactions.statistics_as(InteractionsStatistics)
+    dropped = {name: counts.get(name, 0) for name in ("rating", "leaked", "cold")}
+    reasons = {reason: rows for reason, rows in {**counts.get("malformed", {}), **dropped}.items() if rows}
+    listed = ", ".join(f"{reason} {rows:,}" for reason, rows in reasons.items()) or "there was none"
+    return ValueError(
+        f"there is no domain: no raw row of {counts.get('raw_rows', 0):,} became an interaction ({listed}); "
+        "`edda inspect RUN/rejects` shows them; fix the logs, or what their source and [ingest] say of them"
     )
 
 

@@ -9,9 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from data_contracts.contracts import MACRO
 from data_contracts.store.digests import file_digest
-from data_contracts.store.files import write_atomically
+from data_contracts.store.files import damaged_file_error, write_atomically
 from model.compute.column_parallel import ColumnParallel
 from model.learners.base import Learner, Measure
 from model.learners.divergence import check_restored
@@ -111,10 +112,10 @@ def resume(folder: Path, learner: Learner) -> Training:
     if not epoch:
         return Training()
     if world_size == processes.world_size:
-        state = torch.load(state_path(folder, epoch, processes.rank, world_size), "cpu", weights_only=True)
+        state = _load_state(state_path(folder, epoch, processes.rank, world_size))
     else:
         paths = [state_path(folder, epoch, rank, world_size) for rank in range(world_size)]
-        states = [torch.load(path, "cpu", weights_only=True, mmap=True) for path in paths]
+        states = [_load_state(path, mmap=True) for path in paths]
         state = _repartition(states, processes)
     learner.load_state_dict(state.pop("learner"))
     check_restored(learner.tensors(), f"epoch {epoch} in {folder}")
@@ -122,6 +123,22 @@ def resume(folder: Path, learner: Learner) -> Training:
     if training.best_epoch == training.epoch:
         training.best = _copy_to_cpu(learner.tensors())
     return training
+
+
+def _load_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """A state as it was saved.
+
+    Raises:
+        DamagedFileError: it is what was written, by its digest, and still no state of this version.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, ValueError, LookupError, EOFError, AttributeError, UnpicklingError) as error:
+        raise damaged_file_error(path, path, error) from error
+    names = {"learner", *(field.name for field in fields(Training))}
+    if not isinstance(state, dict) or state.keys() != names:
+        raise damaged_file_error(path, path, f"it must hold {', '.join(sorted(names))}")
+    return state
 
 
 def state_path(folder: Path, epoch: int, rank: int = 0, world_size: int = 1) -> Path:

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.contracts import TEST, TRAIN, VALID
 from data_contracts.remote.client import Remote, RemoteFile, is_remote
 from data_contracts.settings import LogSource, expand_variables
-from data_contracts.store.digests import cache_folder, file_digest
+from data_contracts.store.digests import file_digest
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +248,7 @@ class LogCopy:
     @property
     def path(self) -> Path:
         """Path of the complete copy; ends in the file's address."""
-        return cache_folder() / "logs" / self.version / self.address.replace("://", "/")
+        return writable_cache_folder() / "logs" / self.version / self.address.replace("://", "/")
 
 
 def list_copies(folder: str, pattern: str) -> dict[str, LogCopy]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_contracts.store.files import one_line
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.logs.discovery import LogError, LogFile
@@ -69,8 +70,10 @@ def read_parquet(
             for batch in file.iter_batches(rows, columns=wanted, use_threads=False):
                 yield from _divide(batch, names, first, block_bytes, line_bytes)
                 first += batch.num_rows
-    except (OSError, pa.ArrowInvalid) as error:
-        raise LogError(f"{log.path} cannot be read: {error}; copy it again") from error
+    except UnicodeDecodeError as error:
+        raise LogError(f"{log.path} cannot be read: a column's name is not UTF-8; write it again") from error
+    except (OSError, pa.ArrowException) as error:
+        raise LogError(f"{log.path} cannot be read: {one_line(error)}; copy it again") from error
 
 
 def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:

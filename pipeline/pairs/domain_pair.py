@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,14 @@ from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.seeding import name_seed
 from data_contracts.settings import PairsSettings
 from data_contracts.statistics import PairCoverage
-from data_contracts.store.files import flush, flush_all, write_checked
-from pipeline.compute.array_folder import ArrayFolder, DiskArrays, MemoryArrays
+from data_contracts.store.files import flush_all, write_checked
+from pipeline.compute.array_folder import ArrayFolder, DiskArrays
 from pipeline.compute.dtypes import Ints, Longs
 from pipeline.compute.scratch import write_reports
 from pipeline.graph import DomainNodes
 from pipeline.pairs.domain_vectors import (
     DistinctRows,
     DomainVectors,
-    load_vectors,
     open_vectors,
     rows_by_group,
     shared_anchors,
@@ -125,7 +123,7 @@ class DirectedAlignment:
         settings, source, target = self.pair.settings, nodes[self.source], nodes[1 - self.source]
         groups = (self.pair.folder / self.kind / "groups").arrays()
         group_of, group_of_target = groups[str(self.source)], groups[str(1 - self.source)]
-        same = _same_entity(_entities(self.kind, source), _entities(self.kind, target))
+        same = _same_entity(*(entity_keys(nodes)[_range_of_kind(self.kind, nodes)] for nodes in (source, target)))
         identity = same if settings.identity else np.full_like(same, -1)
         partners = TopK.build_empty(same.size, settings.k)
         targets_by_group = rows_by_group(group_of_target, self.join.rows[1 - self.source])
@@ -180,112 +178,38 @@ def align_domain_pair(
     pair: DomainPair, run: Callable[[Callable[[JoinChunk], None], Sequence[JoinChunk]], Iterable[None]] = map
 ) -> DirectedTables:
     """The pairs of two domains from their vectors; `run` calls a function on each chunk."""
-    domains = pair.open_domain(0).nodes, pair.open_domain(1).nodes
-    if not shared_anchors(*domains)[0].size:
-        return _tables_without_anchors(pair, domains)
     joins = prepare_joins(pair)
     for _ in run(join_chunk, [chunk for join in joins.values() for chunk in join.chunks()]):
         pass
     return pair_tables(pair, joins)
 
 
-def _tables_without_anchors(pair: DomainPair, nodes: tuple[DomainNodes, DomainNodes]) -> DirectedTables:
-    """What `pair_tables` returns where the domains share no anchor: identity pairs, and mostly not even these."""
-    tables = []
-    for source, target in (nodes, nodes[::-1]):
-        by_kind = []
-        for kind in pair.kinds:
-            same = _same_entity(_entities(kind, source), _entities(kind, target))
-            identity = same if pair.settings.identity else np.full_like(same, -1)
-            starts = _range_of_kind(kind, source).start, _range_of_kind(kind, target).start
-            coverage = PairCoverage(
-                source_domain=source.domain,
-                target_domain=target.domain,
-                kind=kind,
-                shared_anchors=0,
-                nodes=int(same.size),
-                nodes_with_shared_reach=0,
-                nodes_paired=0,
-                identity_pairs=int(np.count_nonzero(identity >= 0)),
-                mean_best_similarity=None,
-                method="exact",
-                checked_nodes=0,
-                checked_best=0,
-                checked_loss=0.0,
-            )
-            partners = TopK.build_empty(same.size, pair.settings.k)
-            by_kind.append((_pairs_table(source.users, starts, partners, identity), coverage))
-        tables.append((pa.concat_tables([table for table, _ in by_kind]), [coverage for _, coverage in by_kind]))
-    return tables
-
-
 def finish_pair(work: tuple[StoredDomainPair, dict[str, Join]]) -> None:
     """Write the pairs of two domains in both directions, and then their coverage, once all chunks are joined."""
     pair, joins = work
-    _write_pairs([(pair, pair_tables(pair, joins))])
-
-
-def align_small_pairs(pairs: Sequence[StoredDomainPair]) -> None:
-    """Align several pairs of small domains and write the results; everything before these is in memory."""
-    loaded = {
-        folder: load_vectors(folder) for folder in dict.fromkeys(folder for pair in pairs for folder in pair.vectors)
-    }
-    in_memory = (
-        DomainPair(
-            domains=pair.domains,
-            vectors=(loaded[pair.vectors[0]], loaded[pair.vectors[1]]),
-            nodes=pair.nodes,
-            folder=MemoryArrays(),
-            settings=pair.settings,
-            checked_share=pair.checked_share,
-        )
-        for pair in pairs
-    )
-    _write_pairs(zip(pairs, map(align_domain_pair, in_memory), strict=True))
-
-
-def _write_pairs(aligned: Iterable[tuple[StoredDomainPair, DirectedTables]]) -> None:
-    reports: dict[Path, tuple[list[PairCoverage], list[Path]]] = {}
-    written: set[Path] = set()
-    for pair, tables in aligned:
-        pair.folder.path.mkdir(parents=True, exist_ok=True)
-        empty = pair.folder.path.parent / "empty.parquet"
-        for source, (table, _) in enumerate(tables):
-            names, path = (pair.domains[source], pair.domains[1 - source]), pair.table_path(source)
-            if table.num_rows:
-                write_checked(PAIRS, table, path, f"pairs of {' and '.join(names)}")
-                written.add(path)
-                continue
-            if empty not in written:  # one that an earlier attempt left may be damaged
-                write_checked(PAIRS, table, empty, "pairs of two domains")
-                written.add(empty)
-            link_or_copy(empty, path)
-        coverage = [row for _, by_kind in tables for row in by_kind]
-        reports[pair.report_path] = coverage, [pair.table_path(source) for source in (0, 1)]
+    coverage, written = [], []
+    for source, (table, by_kind) in enumerate(pair_tables(pair, joins)):
+        path, target = pair.table_path(source), pair.domains[1 - source]
+        coverage += by_kind
+        path.unlink(missing_ok=True)
+        if table.num_rows:
+            names = pa.repeat(pa.scalar(target), table.num_rows)
+            rows = table.append_column("target_domain", names)
+            write_checked(PAIRS, rows, path, f"pairs of {pair.domains[source]} and {target}")
+            written.append(path)
     flush_all(written)
-    write_reports(reports)
-
-
-def link_or_copy(source: Path, path: Path) -> None:
-    """Make a path another name of a file, in place of what an earlier attempt left there."""
-    path.unlink(missing_ok=True)
-    try:
-        path.hardlink_to(source)
-    except OSError:  # a file system without links, or too many of them
-        shutil.copyfile(source, path)
-        flush(path)
+    write_reports({pair.report_path: (coverage, written)})
 
 
 def _range_of_kind(kind: str, nodes: DomainNodes) -> slice:
     return nodes.range_of_kind(kind) if kind in KINDS else slice(0, nodes.entity.size)
 
 
-def _entities(kind: str, nodes: DomainNodes) -> Longs:
-    """Numbers of a kind's nodes that are equal for the same user or item of two domains and for nothing else."""
-    numbers = _range_of_kind(kind, nodes)
-    entities = nodes.entity[numbers].astype(np.int64)
-    entities[max(nodes.users - numbers.start, 0) :] += 1 << 32
-    return entities
+def entity_keys(nodes: DomainNodes) -> Longs:
+    """int64 [nodes], equal for the same user or item of two domains and for nothing else."""
+    keys = nodes.entity.astype(np.int64)
+    keys[nodes.users :] += 1 << 32
+    return keys
 
 
 def _same_entity(source: Longs, target: Longs) -> Ints:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import KINDS
 from data_contracts.store.artifact import Artifact
-from pipeline.compute.array_folder import ArrayFolder, DiskArrays, MemoryArrays
+from pipeline.compute.array_folder import ArrayFolder, DiskArrays
 from pipeline.compute.dtypes import Ints, Longs
 from pipeline.compute.row_kernels import fill_unit_rows, unit_lengths
 from pipeline.compute.rows import CsrRows, group_equal_rows, ragged_arrays
@@ -89,14 +89,6 @@ def open_vectors(domain: str, folder: ArrayFolder) -> DomainVectors:
     arrays = (folder / "nodes").arrays()
     nodes = DomainNodes(domain, int(arrays["users"][0]), arrays["entity"], arrays["is_anchor"])
     return DomainVectors(nodes, (folder / "rows").rows(), arrays["row_of"])
-
-
-def load_vectors(folder: ArrayFolder) -> MemoryArrays:
-    """What `write_vectors` wrote, opened once for many joins."""
-    memory = MemoryArrays()
-    (memory / "rows").write_arrays(**(folder / "rows").rows()._asdict())
-    (memory / "nodes").write_arrays(**(folder / "nodes").arrays())
-    return memory
 
 
 def shared_anchors(source: DomainNodes, target: DomainNodes) -> tuple[Ints, Ints]:

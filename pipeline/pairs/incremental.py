@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_contracts.contracts import NODES, PAIRS
+import pyarrow.parquet as pq
+
+from data_contracts.contracts import COVERAGE_FILE, NODES, PAIRS
 from data_contracts.settings import PairsSettings
-from data_contracts.statistics import PairCoverage
+from data_contracts.statistics import CoverageColumns, PairCoverage, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition
 
@@ -54,28 +56,37 @@ class ReusedPairs:
         """Whether both of two domains are unchanged, and so their pairs."""
         return self.domains.issuperset(domains)
 
-    def files(self, source: str, target: str) -> list[Path]:
-        """Earlier files with the pairs from one unchanged domain to another.
+    def file(self, source: str, target: str) -> Path | None:
+        """The earlier file of the pairs from one unchanged domain to another, too large to share a file; or None.
 
         Raises:
-            OSError: one is missing or damaged.
+            OSError: a file is missing or damaged.
         """
         assert self.previous is not None
-        files = self.previous.files(source_domain=source, target_domain=target)
-        return [self.previous.checked(file) for file in files]
+        files = (self.previous.checked(file) for file in self.previous.files(source_domain=source))
+        return next((file for file in files if _is_of_target(file, target)), None)
 
     def coverage(self, domains: tuple[str, ...]) -> list[PairCoverage]:
-        """The earlier statistics of two unchanged domains; the checked sample was drawn then."""
-        return self._coverage[frozenset(domains)]
+        """The earlier coverage of two unchanged domains; the checked sample was drawn then."""
+        return self._coverage.get(frozenset(domains), [])
 
     @cached_property
     def _coverage(self) -> dict[frozenset[str], list[PairCoverage]]:
-        """The earlier statistics by the two domains."""
+        """The earlier coverage by the two domains."""
         assert self.previous is not None
         by_domains: dict[frozenset[str], list[PairCoverage]] = {}
-        for row in self.previous.statistics["coverage"]:
+        for row in rows_of_coverage(self.previous.read_json(COVERAGE_FILE, CoverageColumns)):
             by_domains.setdefault(frozenset((row["source_domain"], row["target_domain"])), []).append(row)
         return by_domains
+
+
+def _is_of_target(file: Path, target: str) -> bool:
+    """Whether all rows of a file have this target domain; its footer knows."""
+    metadata = pq.read_metadata(file)
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    column = metadata.schema.names.index("target_domain")
+    ranges = [group.column(column).statistics for group in groups]
+    return all(found is not None and found.min == found.max == target for found in ranges)
 
 
 def _digests(artifact: Artifact, domain: str) -> list[str]:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from data_contracts.contracts import PAIRS, REJECTS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from data_contracts.store.files import _machine, write_atomically
 from data_contracts.store.garbage import collect_garbage, find_garbage
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
@@ -53,6 +54,52 @@ def test_what_no_run_refers_to_goes_and_parents_of_what_one_does_stay(tmp_path: 
     assert (parent.verify(), child.verify(), unused.path.exists()) == ([], [], False)
 
 
+def _left_by(process: int, folder: Path, name: str, machine: str = "") -> Path:
+    """The temporary file that a killed process has left of a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{name}.{process}.140001{machine and '.'}{machine}"
+    path.write_text("half")
+    return path
+
+
+def _dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def _aged(path: Path) -> Path:
+    os.utime(path, (time.time() - 4_000, time.time() - 4_000))
+    return path
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    run, dead = tmp_path / "runs" / "r", _dead_process()
+    left = [_left_by(dead, run, "run.json", _machine()), _left_by(dead, run, "report.html", _machine()),
+            _left_by(dead, tmp_path / "tune", "r.json", _machine()), _aged(_left_by(dead, run, "report.html")),
+            _aged(_left_by(os.getpid(), run, "run.json", "0" * 8))]  # fmt: skip
+    stays = [_left_by(os.getpid(), run, "report.html", _machine()), _left_by(dead, run, "run.json", "1" * 8),
+             _left_by(dead, run, "a.json"), run / ".other", run / ".x.y.z"]  # fmt: skip
+    for path in stays[-2:]:
+        path.write_text("")
+    assert sorted(paths(tmp_path)) == sorted(path.relative_to(tmp_path).as_posix() for path in left)
+    assert [path.exists() for path in (*left, *stays)] == [False] * len(left) + [True] * len(stays)
+
+
+def test_the_next_record_removes_what_killed_processes_have_left_of_earlier_ones(tmp_path: Path) -> None:
+    run, dead = tmp_path / "runs" / "r", _dead_process()
+    left, other = (_left_by(dead, run, name, _machine()) for name in ("run.json", "report.html"))
+    Store(tmp_path).link_run(RunRecord.build("r", {}))
+    assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] in (["a", "b"], ["b", "a"])
+
+
 def test_looking_for_garbage_finds_the_same_and_removes_nothing(tmp_path: Path) -> None:
     unused = made(tmp_path)
     found = find_garbage(tmp_path)
@@ -61,11 +108,12 @@ def test_looking_for_garbage_finds_the_same_and_removes_nothing(tmp_path: Path) 
     assert find_garbage(tmp_path) == []
 
 
-def test_links_that_a_later_record_does_not_name_still_count(tmp_path: Path) -> None:
+def test_a_record_takes_the_links_of_the_one_before_it_away(tmp_path: Path) -> None:
     old, new = made(tmp_path, 1), made(tmp_path, 2)
     Store(tmp_path).link_run(RunRecord.build("run", {"rejects": old}))
     Store(tmp_path).link_run(RunRecord.build("run", {"interactions": new}))
-    assert paths(tmp_path) == []
+    assert paths(tmp_path) == [f"rejects/{old.key}"]
+    assert not (tmp_path / "runs" / "run" / "rejects").is_symlink()
 
 
 def test_a_run_whose_folder_was_deleted_refers_to_nothing(tmp_path: Path) -> None:
@@ -231,6 +279,11 @@ def test_no_store_is_reported(tmp_path: Path) -> None:
 def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stages: Stages, capsys) -> None:
     edda("run", "r.toml", "--no-prefect")
     edda("run", "r.toml", "--no-prefect", "--set", "pairs.k=2")
+    _, earlier = Store("edda-store").generations("r")
+    capsys.readouterr()
+    assert edda("gc") == 0
+    assert "removed 0 folders" in capsys.readouterr().out, "both generations are kept"
+    assert edda("delete", f"r@{earlier.generation}") == 0
     before = {path.name for path in Path("edda-store/pairs").iterdir()}
     capsys.readouterr()
     assert edda("gc", "--dry-run") == 0
@@ -243,3 +296,17 @@ def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stag
     assert ("\nwould remove 6 folders, " in dry, "\nremoved 6 folders, " in out) == (True, True)
     assert edda("run", "r.toml", "--set", "pairs.k=2") == 0
     assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
+
+
+def test_garbage_of_a_read_only_store_is_shown_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unused, begun = made(tmp_path, 1), tmp_path / ".staging" / "rejects" / ("0" * 20)
+    begun.mkdir(parents=True)
+    claimed = made(tmp_path, 2)
+    (tmp_path / ".staging" / "claims").mkdir(exist_ok=True)
+    (tmp_path / ".staging" / "claims" / "x.keys").write_text(f"{claimed.key}\n")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    before = sorted(tmp_path.rglob("*"))
+    assert [garbage.path for garbage in find_garbage(tmp_path)] == [Path("rejects", unused.key)]
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(PermissionError, match="is read-only, must be writable to lock"):
+        collect_garbage(tmp_path)

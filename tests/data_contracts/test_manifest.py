@@ -238,4 +238,4 @@ def test_garbage_collection_keeps_everything_if_a_manifest_names_another_parent(
 
 def test_a_number_that_is_not_finite_survives_as_json_has_none(made):
     manifest = made.manifest.model_copy(update={"statistics": {"score": float("nan")}})
-    assert Manifest.parse(manifest.as_json()).statistics == {"score": None}
+    assert Manifest.parse(manifest.as_json(), "manifest.json", ".").statistics == {"score": None}

@@ -13,7 +13,7 @@ RECORD = RunRecord(
     artifacts={"nodes": ("nodes", "0" * 20)},
     config={"train": {"rate": 0.01}},
     seconds={"nodes": 1.25},
-    attempt=Attempt(command="edda run r", at="now", config={"name": "ä"}, planned={"a": ("b", "c")}, costs={}),
+    attempt=Attempt(command="edda run r", at="now", config={"name": "ä"}, planned={"a": ("graph", "1" * 20)}, costs={}),
     later=[1, {"x": 2}],
 )
 

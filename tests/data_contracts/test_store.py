@@ -1,6 +1,7 @@
 """Artifacts come to be whole or not at all, once, under their key."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from data_contracts.schema import ContractError
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import write_atomically
+from data_contracts.store.garbage import find_garbage
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 
@@ -213,3 +215,21 @@ def test_moved_store_still_works(tmp_path: Path) -> None:
 def test_empty_artifact_is_an_artifact(tmp_path: Path) -> None:
     made = Store(tmp_path).make(INTERACTIONS, {}, {}, lambda draft: None)
     assert (made.read().num_rows, made.partitions(), made.verify()) == (0, [], [])
+
+
+def test_a_store_that_was_copied_with_links_followed_is_used_as_before(store, tmp_path):
+    made = store.make(REJECTS, {"number": 1}, {}, write)
+    other = store.make(REJECTS, {"number": 2}, {}, write)
+    store.link_run(RunRecord.build("run", {"rejects": made}))
+    store.link("run", "other", other)
+    shutil.copytree(store.root, tmp_path / "copy", symlinks=False)
+    copy = Store(tmp_path / "copy")
+    assert (copy.root / "runs/run/rejects").is_symlink() is False
+    assert copy.linked("run", "other") == Artifact(REJECTS, copy.root / "rejects" / other.key)
+    assert find_garbage(copy.root) == []
+    copy.link_run(RunRecord.build("run", {"rejects": made}))
+    copy.link("run", "other", made)
+    assert (copy.root / "runs/run/other").readlink().name == made.key
+    copy.unlink("run", "rejects")
+    assert not (copy.root / "runs/run/rejects").exists()
+    assert copy.find(REJECTS, made.key).verify() == []

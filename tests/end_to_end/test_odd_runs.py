@@ -37,3 +37,16 @@ def test_a_store_that_is_a_file_is_an_error(here, capsys, store):
 
 def test_plots_have_names_in_any_script():
     assert "日本" in bars("rows", "rows", {"日本": 1.0})
+
+
+def test_a_log_of_which_nothing_is_left_names_the_reasons(here, capsys):
+    (here / "log.csv").write_text("user_id,item_id,rating\n,i,5\nu,,5\nu,i,1\n")
+    (here / "r.toml").write_text(
+        RUN.replace('domain = "a"', 'domain = "a"\nrating_at_least = 4\ncolumns = { rating = "rating" }')
+        + "[ingest]\nrejected_share_at_most = 1.0\n"
+    )
+    assert edda("train", "r.toml", "--no-prefect") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "edda: there is no domain: no raw row of 3 became an interaction (missing 2, rating 1); "
+        "`edda inspect RUN/rejects` shows them; fix the logs, or what their source and [ingest] say of them"
+    )

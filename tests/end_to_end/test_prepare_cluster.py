@@ -13,6 +13,7 @@ import pytest
 from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline.pairs.join
+from data_contracts.contracts import COVERAGE_FILE
 from data_contracts.settings import (
     ComputeSettings,
     GraphSettings,
@@ -21,6 +22,7 @@ from data_contracts.settings import (
     ReachSettings,
     WorldSettings,
 )
+from data_contracts.statistics import CoverageColumns, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.compute.fan_out import fan_out
@@ -128,7 +130,7 @@ def test_workers_describe_as_threads_do(tmp_path, local, on_cluster, method):
 def test_workers_align_as_threads_do(tmp_path, local, on_cluster, method):
     artifact = pairs(Store(tmp_path / "cluster"), local, method, on_cluster)
     assert content(artifact) == content(pairs(Store(tmp_path / "threads"), local, method, LOCAL))
-    assert {row["method"] for row in artifact.statistics["coverage"]} == {method}
+    assert {row["method"] for row in rows_of_coverage(artifact.read_json(COVERAGE_FILE, CoverageColumns))} == {method}
     assert artifact.manifest.rows > 1000
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +71,34 @@ def resigned(content: bytes, **changes: Any) -> bytes:
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=True)
     manifest["made"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps(manifest).encode()
+
+
+ODD_VALUES: tuple[Any, ...] = (None, 3, -1, 10**30, float("inf"), "x", "\x1b[31m\u202e\n../..", [1], {"a": 1}, True)
+
+
+def change_one(value: Any, draw: random.Random) -> Any:
+    """A JSON value with one of its parts dropped, doubled or of another kind."""
+    spots: list[list[Any]] = [[]]
+    for spot in spots:
+        inner = reduce(getitem, spot, value)
+        steps = inner if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ()
+        spots += [[*spot, step] for step in steps]
+    *tables, last = draw.choice(spots[1:])
+    changed = json.loads(json.dumps(value))
+    table = reduce(getitem, tables, changed)
+    change = draw.choice(["drop", "double", *ODD_VALUES])
+    if change == "drop":
+        del table[last]
+    else:
+        table[last] = [table[last]] * 2 if change == "double" else change
+    return changed
+
+
+def signed(value: Any, holder: Any, *, sign: bool) -> bytes:
+    """A manifest or a record as somebody else would write it: with the digest that fits, or none as those of 0.1."""
+    if isinstance(holder, dict):
+        holder.pop("sha256", None)
+        if sign:
+            text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+            holder["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(value).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data_contracts.contracts import CONTRACTS, Role
+from data_contracts.contracts import CONTRACTS, COVERAGE_FILE, PAIRS, Role
 from data_contracts.settings import LogSource
+from data_contracts.statistics import columns_of_coverage
 from flows.cli.main import main
 from flows.config.run_config import RunConfig, load_config
 from flows.runner.stages import STAGES, WORLD_STAGE, Product
@@ -44,7 +46,7 @@ STATISTICS: dict[str, dict[str, Any]] = {
     },
     "nodes": {"domains": {}},
     "reach": {"domains": {}},
-    "pairs": {"coverage": [], "checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0},
+    "pairs": {"checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0},
     "checkpoint": {"epoch": 3, "epochs": 4, "score": 0.9, "epoch_seconds": [0.5, 0.5, 0.5, 0.5]},
 }  # fmt: skip
 """What report and comparison read."""
@@ -83,6 +85,8 @@ class Stages:
             schema = contract.file_schema
             table = pa.table(ROWS.get(name, {column: [] for column in schema.names}), schema)
             draft.write(table, **dict.fromkeys(contract.partitioned_by, "books"))
+            if contract is PAIRS:
+                (draft.folder / COVERAGE_FILE).write_text(json.dumps(columns_of_coverage([])))
             draft.statistics |= STATISTICS.get(name, {})
 
         return store.make(contract, settings, parents, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.contracts import BLEND, INTERACTIONS, PAIRS
+from data_contracts.contracts import BLEND, COVERAGE_FILE, INTERACTIONS, PAIRS
 from data_contracts.settings import (
     BlendSettings,
     ComputeSettings,
@@ -20,7 +21,7 @@ from data_contracts.settings import (
     GraphSettings,
     NeighboursSettings,
 )
-from data_contracts.statistics import IngestedDomainStatistics
+from data_contracts.statistics import IngestedDomainStatistics, columns_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.runs import RunRecord
@@ -181,9 +182,10 @@ def _pairs(store: Store, nodes: Artifact, domains: list[str], every_pair: bool) 
             for target in domains:
                 rows = _joined(tables[source], tables[target], every_pair) if source != target else []
                 if rows:
-                    table = pa.Table.from_pylist(rows, schema=PAIRS.file_schema)
-                    draft.write(table, source_domain=source, target_domain=target)
-        draft.statistics |= {"coverage": [], "checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0}
+                    rows = [{**row, "target_domain": target} for row in rows]
+                    draft.write(pa.Table.from_pylist(rows, schema=PAIRS.file_schema), source_domain=source)
+        (draft.folder / COVERAGE_FILE).write_text(json.dumps(columns_of_coverage([])))
+        draft.statistics |= {"checked": {"nodes": 0}, "pairs_of_domains": 0, "copied": 0}
 
     return store.make(PAIRS, {"every_pair": every_pair}, {"nodes": nodes}, write)
 

@@ -13,6 +13,7 @@ from fake_stages import edda
 
 from data_contracts.contracts import CONTRACTS
 from data_contracts.settings import ComputeSettings, WorldSettings
+from data_contracts.statistics import CoverageColumns
 from data_contracts.store.artifact import Artifact, read_blocks
 from data_contracts.store.dataset import ArtifactDataset
 from data_contracts.store.store import Store, open_artifact
@@ -85,9 +86,12 @@ READERS: dict[str, tuple[str, str, Callable[[Artifacts], object]]] = {
     "rows of an engine": (
         "nodes", "domain=films/part-00000.parquet", lambda artifacts: ArtifactDataset(artifacts["nodes"]).to_table(),
     ),
+    "coverage of pairs": (
+        "pairs", "coverage.json", lambda artifacts: artifacts["pairs"].read_json("coverage.json", CoverageColumns),
+    ),
     "pairs that an update copies": (
-        "pairs", "source_domain=books/target_domain=films/part-00000.parquet",
-        lambda artifacts: ReusedPairs(previous=artifacts["pairs"]).files("books", "films"),
+        "pairs", "source_domain=books/part-00000.parquet",
+        lambda artifacts: ReusedPairs(previous=artifacts["pairs"]).file("books", "films"),
     ),
     "logs of a world": ("world", "logs/east.csv.gz", lambda artifacts: world_logs(artifacts["world"])),
 }  # fmt: skip

@@ -40,6 +40,7 @@ def make_nodes(store: Store) -> Artifact:
 def make_pairs(store: Store) -> Artifact:
     """big 0 finds its twin (small 1) second; big 1 finds its twin (small 2) first; small finds nothing."""
     columns = {
+        "target_domain": ["small"] * 4,
         "source_node": [0, 0, 0, 1],
         "target_node": [1, 0, 1, 2],
         "kind": ["user"] * 4,
@@ -47,7 +48,7 @@ def make_pairs(store: Store) -> Artifact:
         "rank": [0, 1, 2, 1],
         "identity": [True, False, False, False],
     }
-    return made(store, "pairs", columns, source_domain="big", target_domain="small")
+    return made(store, "pairs", columns, source_domain="big")
 
 
 def test_twins_are_counted_by_rank_both_ways_beside_chance(tmp_path: Path):

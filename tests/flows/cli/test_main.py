@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,10 @@ def test_a_failure_that_was_not_meant_for_people_names_stage_type_and_how_to_see
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/store/a"),
+            "/store/a: No space left on device; free space there, or choose another store with --store",
+        ),
         (OSError("9 requested and 5 written"), "9 requested and 5 written (is the disk full?)"),
     ],
 )
@@ -176,7 +180,7 @@ def test_inspect_shows_the_first_of_many_parts_and_all_settings(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (("gc", "--dry-run"), "must be writable to lock what is in use while garbage is chosen; do it as a user who"),
+        (("gc",), "must be writable to lock what is in use while garbage is chosen; do it as a user who"),
         (("report", "r"), "must be writable to keep report.html; name another file by --output"),
         (
             ("run", "r.toml", "--no-prefect", "--set", "pairs.k=2"),
@@ -258,3 +262,26 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself(name):
     function, summary = COMMANDS[name]
     command = resolve_name(function)
     assert summary == (command.help if name == "datasets" else " ".join(command.__doc__.split("\n\n")[0].split()))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 74.5 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000000 bytes"),
+        pa.ArrowMemoryError("malloc of size 80000000000 failed"),
+    ],
+)
+def test_too_little_memory_is_said_with_stage_size_and_remedy(here, stages: Stages, capsys, error):
+    stages.failures["nodes"] = [error]
+    assert edda("run", "r.toml", "--no-prefect") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"edda: graph of run 'r' stopped while making nodes: not enough memory: {error}; ")
+    assert re.search(r"; [0-9,]+ MiB are free now, the process had [0-9,]+ at most; lower compute.memory_mib", line)
+
+
+def test_errors_of_the_operating_system_have_no_number(here, capsys):
+    (here / "r.toml").unlink()
+    (here / "r.toml").mkdir()
+    assert edda("run", "r.toml") == 1
+    assert capsys.readouterr().err == "edda: r.toml: is a folder, must be a TOML file\n"

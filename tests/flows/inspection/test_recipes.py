@@ -47,11 +47,12 @@ WORLD: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {
         ("north",): [{"node": 0, "anchors": [1, 2, 3], "weights": [0.25, 0.75, 0.5]}],
     },
     "pairs": {
-        ("west", "north"): [
-            {"source_node": 0, "target_node": target, "kind": "user", "similarity": similarity, "rank": rank,
-             "identity": False}
+        ("west",): [
+            {"target_domain": "north", "source_node": 0, "target_node": target, "kind": "user",
+             "similarity": similarity, "rank": rank, "identity": False}
             for target, similarity, rank in [(0, 0.75, 1), (1, 0.5, 2)]
-        ] + [{"source_node": 1, "target_node": 1, "kind": "user", "similarity": 1.0, "rank": 0, "identity": True}],
+        ] + [{"target_domain": "north", "source_node": 1, "target_node": 1, "kind": "user", "similarity": 1.0,
+              "rank": 0, "identity": True}],
     },
     "metrics": {
         (): [

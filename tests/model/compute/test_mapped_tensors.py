@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_tensors_are_what_was_written(artifact):
         "none": ("int32", []),
     }
     assert check_tensors(artifact, NAME) == artifact.path / NAME
+
+
+@pytest.mark.parametrize(
+    ("shapes", "problem"),
+    [
+        ({"a": (2, 3), "c": (None,)}, "tensor 'c' has shape None, must have [None]"),
+        ({"a": (2, 4)}, "tensor 'a' has shape [2, 3], must have [2, 4]"),
+        ({"a": (None,)}, "tensor 'a' has shape [2, 3], must have [None]"),
+        ({"b": (2, None)}, "tensor 'b' has shape [2], must have [2, None]"),
+    ],
+)
+def test_tensors_of_other_shapes_than_expected_are_refused(artifact, shapes, problem):
+    assert open_tensors(artifact, NAME, {"a": (None, 3), "b": (2,)})["a"].shape == (2, 3)
+    with pytest.raises(OSError, match=re.escape(problem)) as error:
+        open_tensors(artifact, NAME, shapes)
+    assert str(error.value).startswith(str(artifact.folder / NAME))
 
 
 def _with(name: str, **changes: Any) -> dict[str, Any]:

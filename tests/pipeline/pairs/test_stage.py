@@ -10,18 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_pipeline import brute_pairs, dense_reach, random_domain
 
-import pipeline.pairs.domain_pair
 import pipeline.pairs.join
 import pipeline.pairs.stage
-from data_contracts.contracts import PAIRS
 from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
-from data_contracts.store.files import read_rows
 from data_contracts.store.store import Store
-from pipeline.compute.array_folder import DiskArrays, MemoryArrays
+from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.rows import CsrRows
-from pipeline.compute.scratch import read_report
 from pipeline.graph import DomainNodes
-from pipeline.pairs.domain_pair import DomainPair, StoredDomainPair, _write_pairs, align_domain_pair, prepare_joins
+from pipeline.pairs.domain_pair import DomainPair, align_domain_pair
 from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_group, shared_anchors
 from pipeline.pairs.join import Join, TopK, join_chunk
 from pipeline.pairs.join_kernels import expand_groups
@@ -195,11 +191,11 @@ def test_pairs_do_not_depend_on_threads_chunks_files_or_batches(most_products, t
     parents = {name: tiny_world.parents[name] for name in ("nodes", "graph")}
     parents["reach"] = compute_reach(tiny_world.store, ReachSettings(), parents, ONE)
     del parents["graph"]
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     whole = pair_domains(Store(tmp_path / "whole"), settings, parents, ONE)
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_CHUNK", 3)
     monkeypatch.setattr("pipeline.pairs.join._ROWS_PER_BLOCK", 2)
     monkeypatch.setattr("pipeline.pairs.join._TARGETS_AT_ONCE", 4)
-    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     monkeypatch.setattr("pipeline.pairs.stage._BYTES_PER_ENTRY", 1 << 31)
     parts = pair_domains(Store(tmp_path / "parts"), settings, parents, TWO)
     assert whole.manifest.rows > 50
@@ -291,7 +287,8 @@ def test_the_check_finds_what_candidates_miss(kinds):
     assert checked["loss"] == pytest.approx((best - found).sum(), abs=1e-4)
 
 
-def test_mixed_pairs_keep_the_contract(tiny_world):
+def test_mixed_pairs_keep_the_contract(tiny_world, monkeypatch):
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     parents = {"reach": compute_reach(tiny_world.store, ReachSettings(), tiny_world.parents, ONE)}
     parents["nodes"] = tiny_world.parents["nodes"]
     pairs = pair_domains(tiny_world.store, PairsSettings(kinds="mixed"), parents, ONE)
@@ -319,7 +316,7 @@ def test_coverage_counts_nodes_that_reach_no_shared_anchor():
 
 @pytest.mark.parametrize("kinds", ["apart", "mixed"])
 @pytest.mark.parametrize("identity", [True, False])
-def test_domains_without_a_shared_anchor_have_what_a_join_of_nothing_gives(kinds, identity, monkeypatch):
+def test_domains_without_a_shared_anchor_have_identity_pairs_alone(kinds, identity):
     """Nodes in both domains that are no anchors are identity pairs all the same."""
     source, target = (
         replace(domain, nodes=replace(domain.nodes, is_anchor=np.zeros_like(domain.nodes.is_anchor)))
@@ -328,31 +325,3 @@ def test_domains_without_a_shared_anchor_have_what_a_join_of_nothing_gives(kinds
     table, report = align(source, target, kinds=kinds, identity=identity)
     assert table["identity"].to_pylist() == [True] * sum(row["identity_pairs"] for row in report)
     assert (table.num_rows > 0) == identity
-    monkeypatch.setattr(pipeline.pairs.domain_pair, "shared_anchors", lambda *_: (np.ones(1), np.ones(1)))
-    monkeypatch.setattr(pipeline.pairs.domain_pair, "prepare_joins", prepare_joins_of_nothing)
-    assert align(source, target, kinds=kinds, identity=identity) == (table, report)
-
-
-def prepare_joins_of_nothing(pair: DomainPair) -> dict[str, Join]:
-    """`prepare_joins` where shared anchors are what they are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.pairs.domain_pair, "shared_anchors", shared_anchors)
-        return prepare_joins(pair)
-
-
-def test_domains_without_pairs_share_one_file(tmp_path):
-    """It is written anew by every attempt, as one that was left may be damaged."""
-    pairs = [
-        StoredDomainPair(
-            ("a", "b"), (MemoryArrays(), MemoryArrays()), 0, DiskArrays(tmp_path / name), PairsSettings(), 1.0
-        )
-        for name in ("0", "1")
-    ]
-    nothing = [(PAIRS.file_schema.empty_table(), [])] * 2
-    (tmp_path / "empty.parquet").write_text("damaged")
-    for _ in range(2):
-        _write_pairs((pair, nothing) for pair in pairs)
-    paths = [pair.table_path(source) for pair in pairs for source in (0, 1)]
-    assert all(path.samefile(paths[0]) for path in paths)
-    assert read_rows(paths[0]).schema.equals(PAIRS.file_schema)
-    assert [read_report(pair.report_path) for pair in pairs] == [[], []]

@@ -82,13 +82,16 @@ def test_copied_and_computed_have_the_bits_of_all_computed(tmp_path: Path, seed:
         assert 0 < found["books"] < nodes["users"] + nodes["items"]
 
 
-def test_pairs_of_domains_that_stayed_are_copied_and_no_others(tmp_path: Path) -> None:
+def test_pairs_of_domains_that_stayed_are_copied_and_no_others(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.compute.array_folder._SMALL", 0)
     write_log(tmp_path, "monday", DOMAINS, 1)
     before = prepared(Store(tmp_path / "store"), tmp_path, {}, ReachSettings())
     (tmp_path / "tuesday.csv").write_text("domain,user_id,item_id,time\ngames,new,newer,0\n")
     updated = prepared(Store(tmp_path / "store"), tmp_path, before, ReachSettings())
     assert updated["pairs"].statistics["pairs_of_domains"] == 3
     assert updated["pairs"].statistics["copied"] == 1
+    whole = reached(Store(tmp_path / "whole"), updated, {}, ReachSettings())
+    assert files(updated["pairs"]) == files(whole["pairs"])
     nodes = updated["nodes"].statistics["domains"]
     sizes = {domain: nodes[domain]["users"] + nodes[domain]["items"] for domain in DOMAINS}
     assert copied(updated["reach"]) == sizes | {"games": sizes["games"] - 2}
