@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
-.PHONY: help demo test test-all mutants check docs lock sbom sparse containers compose up down clean
+.PHONY: help demo test test-all mutants torture check docs lock sbom sparse containers compose up down clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test-all: $(INSTALLED) ## run all tests, also those that start servers or kill p
 
 mutants: $(INSTALLED) ## change kernels, join, losses, metrics and candidates, count what their tests notice (30 minutes)
 	$(BIN)/python benchmarks/mutants.py --per-file $(or $(PER_FILE),12) --seed $(or $(SEED),1)
+
+torture: $(INSTALLED) ## kills, damage, mutated logs, odd worlds and environments, hostile input (30 minutes)
+	$(BIN)/python benchmarks/torture --seed $(or $(SEED),1)
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff check

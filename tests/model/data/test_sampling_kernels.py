@@ -65,10 +65,11 @@ def test_shared_negatives_that_the_user_knows_are_replaced_by_the_own():
     assert (owners[:, 1:] != np.arange(8)[:, None]).any()
 
 
-def test_known_negatives_of_a_group_are_marked():
+@pytest.mark.parametrize("first", [0, 1])
+def test_known_negatives_of_a_group_are_marked(first):
     indptr, known, by_user = _known(3)
     users = np.array([0, 1, 2, 3, 4, 5], np.int32)
-    starts = np.array([0, 0, 0, 5, 5, 5])
+    starts = np.array([first, first, first, 5, 5, 5])
     negatives = np.array([7, 2, 2, 11, 0, 3, 3, 1, 9, 7], np.int32)
     marks = np.zeros((6, 5), bool)
     mark_known(indptr, known, users, negatives, starts, marks)
