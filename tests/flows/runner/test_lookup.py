@@ -105,7 +105,8 @@ def test_sql_on_a_view_that_is_not_made_yet_tells_what_is_missing(here, stages: 
 )
 def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(here, stages, capsys, command, status) -> None:
     ended_before("train")
-    missing = "ended before it was finished; missing: checkpoint-2022, blend-2022, metrics, ranks, embeddings, recommendations; "
+    roles = "checkpoint-2022, blend-2022, metrics, ranks, embeddings, recommendations"
+    missing = f"ended before it was finished; missing: {roles}; "
     found, text = run_command(capsys, *command)
     assert (found, f"{missing}resume it with: edda run r.toml --set x" in text) == (status, True)
 
