@@ -84,15 +84,28 @@ def inspect(
     return FAILURE if any(description["violations"] for description in descriptions.values()) else 0
 
 
-def report(run: Run, /, *, output: Path | None = None, options: Viewing = Viewing()) -> None:
+def report(
+    run: Run,
+    /,
+    *,
+    output: Path | None = None,
+    against: str | None = None,
+    only: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Viewing = Viewing(),
+) -> None:
     """Write a run's report, finished or not, as one HTML file, and print its path.
 
     Parameters
     ----------
     output:
         the file; by default report.html in the run's folder in the store.
+    against:
+        runs to compare it with, e.g. my-run-ease,my-run-ials; by default all of the store on the same interactions.
+    only:
+        compare it with none.
     """
-    print_result(str(write_report(find_run(run, options.store), output)))
+    names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
+    print_result(str(write_report(find_run(run, options.store), output, [] if only else names)))
 
 
 def _print_query(

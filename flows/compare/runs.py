@@ -62,13 +62,20 @@ def difference(run: RunView, first: RunView, measure: tuple[str, str], stratum: 
 
 
 def cautions(runs: Sequence[RunView]) -> list[str]:
-    """Warnings about runs that differ from the first in more than the model: in interactions or candidates."""
-    return [
+    """Warnings about runs that differ from the first in more than the model: what they are measured on, epochs."""
+    bases = [
         f"{run.name} was measured on other {what} than {runs[0].name}"
         for run in runs[1:]
         for role, what in ((INTERACTIONS.name, "interactions"), (METRICS.name, "candidates or metrics"))
         if _measurement_basis(run, role) != _measurement_basis(runs[0], role)
     ]
+    limits = {run.name: run.config.get("train", {}).get("epochs") for run in runs}
+    epochs = [
+        f"{run.name} had at most {limits[run.name]} epochs, {runs[0].name} had {limits[runs[0].name]}"
+        for run in runs[1:]
+        if limits[run.name] != limits[runs[0].name] and None not in (limits[run.name], limits[runs[0].name])
+    ]
+    return [*bases, *epochs]
 
 
 def cost(run: RunView) -> dict[str, float | None]:

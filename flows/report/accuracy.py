@@ -33,13 +33,27 @@ _LISTS = (
 )
 
 
-def accuracy_sections(view: RunView) -> list[Section]:
-    """Test metrics by domain and by stratum, compared with the store's other runs on the same interactions."""
+_BEST_FIRST = ("full_ndcg@20", "auc")
+"""Mean over domains by which other runs are ordered; the first that was measured."""
+
+
+def accuracy_sections(view: RunView, against: Sequence[str] | None = None) -> list[Section]:
+    """Test metrics by domain and by stratum, compared with other runs on the same interactions.
+
+    Args:
+        view: the run.
+        against: names of the others; by default all of the store.
+
+    Raises:
+        FileNotFoundError: one of the names is no run in the store.
+    """
     if METRICS.name not in view.artifacts:
         return [Section("Accuracy", [])]
     if not view.values:
         return [Section("Accuracy", [Note(NOTHING_MEASURED)])]
-    others, left_out = _find_comparable_runs(view)
+    for name in against or ():
+        view.store.run(name)
+    others, left_out = _find_comparable_runs(view, view.store.run_names() if against is None else against)
     significance = Significance.build([view, *others])
     accuracy = _accuracy_section(view, others, left_out, significance)
     return [accuracy, strata_section(view, others, significance)]
@@ -69,10 +83,10 @@ def _accuracy_section(
     return Section("Accuracy", [*blocks, *left_out])
 
 
-def _find_comparable_runs(view: RunView) -> tuple[list[RunView], list[Note]]:
-    """Other runs of the store that were evaluated on the same interactions, and notes on damaged ones."""
+def _find_comparable_runs(view: RunView, names: Sequence[str]) -> tuple[list[RunView], list[Note]]:
+    """Runs of these names that were evaluated on the same interactions, the best first, and notes on damaged ones."""
     runs, notes = [], []
-    for name in view.store.run_names():
+    for name in names:
         try:
             if name != view.name and (run := _find_comparable(view, name)):
                 runs.append(run)
@@ -80,7 +94,12 @@ def _find_comparable_runs(view: RunView) -> tuple[list[RunView], list[Note]]:
             note = f"Run {name} is left out: {'; '.join(str(error).splitlines())}"
             log.warning("report of run %r: %s", view.name, note)
             notes.append(Note(note))
-    return runs, notes
+    return sorted(runs, key=_mean_score, reverse=True), notes
+
+
+def _mean_score(run: RunView) -> float:
+    measured = (run.values[MACRO, metric]["value"] for metric in _BEST_FIRST if (MACRO, metric) in run.values)
+    return next(measured, 0.0)
 
 
 def _find_comparable(view: RunView, name: str) -> RunView | None:

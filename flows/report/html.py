@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -26,12 +26,13 @@ _NOT_TAKEN = (
 )
 
 
-def write_report(view: RunView, output: Path | None = None) -> Path:
+def write_report(view: RunView, output: Path | None = None, against: Sequence[str] | None = None) -> Path:
     """Write a run's report.
 
     Args:
         view: the run, finished or not.
         output: the file; by default in the run's folder in the store.
+        against: names of runs to compare it with; by default all of the store on the same interactions.
 
     Returns:
         Where it is.
@@ -45,11 +46,11 @@ def write_report(view: RunView, output: Path | None = None) -> Path:
     path = output or report_path(view.store.root, view.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     require_writable(path.parent, f"keep {path.name}", "name another file by --output")
-    write_alone(path, as_html(view).encode("utf-8", "backslashreplace"))
+    write_alone(path, as_html(view, against).encode("utf-8", "backslashreplace"))
     return path
 
 
-def as_html(view: RunView) -> str:
+def as_html(view: RunView, against: Sequence[str] | None = None) -> str:
     """The report as a page; all text from the logs is escaped."""
     environment = Environment(
         loader=PackageLoader("flows.report", "."),
@@ -63,7 +64,8 @@ def as_html(view: RunView) -> str:
     page = environment.get_template("report.html.j2")
     moments = sorted(artifact.manifest.made["at"] for artifact in view.artifacts.values())
     times = [f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M UTC}" for moment in moments]
-    return page.render(name=view.name, times=times, figures=list(_figures(view)), sections=list(_sections(view)))
+    sections = list(_sections(view, against))
+    return page.render(name=view.name, times=times, figures=list(_figures(view)), sections=sections)
 
 
 def _escaped(value: object) -> object:
@@ -71,13 +73,13 @@ def _escaped(value: object) -> object:
     return type(value)(escape(value, "\n\t")) if isinstance(value, str) else value
 
 
-def _sections(view: RunView) -> Iterator[Section]:
+def _sections(view: RunView, against: Sequence[str] | None) -> Iterator[Section]:
     yield data_section(view)
     if reused := reuse_table(view.artifacts):
         yield Section("Update", [reused, Note(_NOT_TAKEN)])
     for section in (pairs_section, training_section, evidence_section):
         yield section(view)
-    yield from accuracy_sections(view)
+    yield from accuracy_sections(view, against)
     yield cost_section(view)
     yield provenance_section(view)
 

@@ -264,6 +264,12 @@ def test_other_candidates_or_interactions_are_reported(store: Store) -> None:
     assert cautions([first, first]) == []
 
 
+def test_other_numbers_of_epochs_are_reported(store: Store) -> None:
+    first = RunView("a", store, {"train": {"epochs": 40}}, {"metrics": metrics(store, {1: 0.5})})
+    short = RunView("b", store, {"train": {"epochs": 2}}, {"metrics": metrics(store, {1: 0.5})})
+    assert cautions([first, short, first]) == ["b had at most 2 epochs, a had 40"]
+
+
 def test_every_baseline_is_a_valid_run_and_as_wide_as_the_run(here: Path, stages: Stages) -> None:
     assert edda("ingest", "r.toml", "--no-prefect") == 0
     for run, name in zip(baseline_runs(RunSpec(Path("r.toml"))), BASELINES, strict=True):

@@ -270,6 +270,15 @@ def test_a_run_that_this_version_cannot_read_is_left_out(run, folder):
         manifest.write_text(before)
 
 
+def test_the_runs_that_it_is_compared_with_are_chosen_by_name(run):
+    assert "no other evaluated run" in as_html(run, [])
+    captions = Page(as_html(run, ["alone"])).tables.keys()
+    assert any("alone" in caption or caption.startswith("books") for caption in captions)
+    assert "no other evaluated run" not in as_html(run, ["alone"])
+    with pytest.raises(FileNotFoundError, match="run 'alonee' is not in"):
+        as_html(run, ["alonee"])
+
+
 @pytest.mark.parametrize("file", ["metrics/manifest.json", "metrics/part-00000.parquet", "ranks/part-00000.parquet"])
 def test_damaged_metrics_of_another_run_are_named_and_left_out(run, folder, file, caplog):
     role, name = file.split("/")
