@@ -177,7 +177,21 @@ def _run_epochs(
             if len(epoch_seconds) == 1 and processes.world_size > 1:
                 log.info(_TRAFFIC, processes.world_size, processes.traffic())
             progress(training.epoch, learner.epochs, "epochs")
+    _log_end(training, learner.epochs)
     return learner, training, epoch_seconds
+
+
+def _log_end(training: Training, epochs: int) -> None:
+    """Say why training has ended, if it might have ended elsewhere."""
+    if training.epoch < epochs:
+        log.info(
+            "stopped after epoch %d of at most %d: no better one since epoch %d, which is kept (train.patience)",
+            training.epoch,
+            epochs,
+            training.best_epoch,
+        )
+    elif training.epoch == training.best_epoch > 1 and training.best_score is not None:
+        log.info("epoch %d, the last one, is the best: more epochs (train.epochs) might be better", training.epoch)
 
 
 def _validate(learner: Learner, data: TrainingData, training: Training) -> None:

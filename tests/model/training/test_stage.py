@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
 from model.evaluation.stage import evaluate
 from model.training import stage as train_module
-from model.training.stage import train
+from model.training.stage import _log_end, train
+from model.training.state import Training
 
 ONE = ComputeSettings(threads=1)
 CLEAN = EvaluateSettings(candidates=5)
@@ -117,9 +119,21 @@ def test_the_epoch_with_the_best_validation_score_is_kept(tiny_world: Tiny) -> N
     assert content(short)["model.safetensors"] == content(checkpoint)["model.safetensors"]
 
 
-def test_training_stops_when_patience_is_exhausted(tiny_world: Tiny) -> None:
+def test_training_stops_when_patience_is_exhausted(tiny_world: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     found = fitted(tiny_world, SMALL.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 0.3}))
     assert found.statistics["epochs"] == found.statistics["epoch"] + 2 < 200
+    best = found.statistics["epoch"]
+    assert f"stopped after epoch {best + 2} of at most 200: no better one since epoch {best}" in caplog.text
+
+
+def test_a_best_epoch_that_is_the_last_one_is_a_hint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    _log_end(Training(epoch=7, best_epoch=7, best_score=0.5), 7)
+    _log_end(Training(epoch=7, best_epoch=7), 7)
+    _log_end(Training(epoch=7, best_epoch=6, best_score=0.5), 7)
+    _log_end(Training(epoch=1, best_epoch=1, best_score=0.5), 1)
+    assert caplog.messages == ["epoch 7, the last one, is the best: more epochs (train.epochs) might be better"]
 
 
 @pytest.mark.parametrize("backbone", ["grec", "lightgcn", "mf"])
