@@ -20,6 +20,7 @@ is started again and compared.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -114,10 +115,11 @@ def main() -> None:
         os.environ["EDDA_CACHE"] = f"{folder}/cache"
         cases = all_cases(Path(folder), SMALL if options.small else LONG, options.only or list(GROUPS), options.seed,
                           options.small)  # fmt: skip
-        for group, case, outcome, said in cases:
-            table[group][outcome] += 1
-            if outcome in ("WRONG", "crash"):
-                print(f"{outcome}: {group}: {case}: {said}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # the table of what was tried until then
+            for group, case, outcome, said in cases:
+                table[group][outcome] += 1
+                if outcome in ("WRONG", "crash"):
+                    print(f"{outcome}: {group}: {case}: {said}", flush=True)
     table["all"] = sum(table.values(), Counter())
     print(f"\n{'':<26}" + "".join(f"{name:>10}" for name in OUTCOMES))
     for group, counts in table.items():
