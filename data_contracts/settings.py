@@ -115,15 +115,20 @@ class IngestSettings(Settings):
     cold: Literal["drop", "keep"] = "drop"
     """Held-out rows whose user or item has no train row in the domain."""
     rejected_share_at_most: Share = 0.01
-    """The run fails if a larger share of the raw rows is malformed."""
+    """The run fails if a larger share of the raw rows is malformed: of all rows, or of those of a source or domain
+    that has ten or more."""
+    kept_share_at_least: Share = 0.5
+    """The run fails if a smaller share of the rows of a source, file or domain become interactions, or none at all; 0
+    lets them vanish. Rows that are rated too low do not count, nor do leaked and cold rows of a file."""
     line_bytes_at_most: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
     """Longer lines of a log, and longer rows of Parquet, are rejected; memory grows with this, not with the file."""
 
     def keyed(self) -> dict[str, Any]:
-        """All settings, without the longest line where it is the default: keys are those of versions without it."""
+        """All settings, without newer ones that have their default: keys are those of versions without them."""
         keyed = self.model_dump(mode="json")
-        if self.line_bytes_at_most == IngestSettings.model_fields["line_bytes_at_most"].default:
-            del keyed["line_bytes_at_most"]
+        for name in ("line_bytes_at_most", "kept_share_at_least"):
+            if getattr(self, name) == IngestSettings.model_fields[name].default:
+                del keyed[name]
         return keyed
 
 

@@ -6,13 +6,14 @@ So the rows of a bucket of users can be read from all files without reading the 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from pipeline.compute.dtypes import Longs
 from pipeline.compute.scratch import batch_writer, ensure_folder, load_array, map_batches, map_table
 from pipeline.ingest.hashing import hash_strings
 from pipeline.logs.cleaning import REJECT_SCHEMA, clean
-from pipeline.logs.discovery import LogFile
+from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
 
 SHARDS = 1 << 12
@@ -44,6 +45,10 @@ class SortedRunWriter:
     def __init__(self, folder: Path) -> None:
         self.domains: list[str] = []
         """The domain of each run written so far."""
+        self.rows: Counter[str] = Counter()
+        """Rows written so far, by domain."""
+        self.times: dict[str, tuple[int, int]] = {}
+        """Earliest and latest time written so far, by domain."""
         self._folder = folder
         self._bounds: list[Longs] = []
         self._files = ExitStack()
@@ -83,6 +88,11 @@ class SortedRunWriter:
             writer.write_batch(pa.record_batch([ids.dictionary], _IDS))
         self._bounds.append(np.concatenate([[0], np.cumsum(np.bincount(shards, minlength=SHARDS))]))
         self.domains.append(domain)
+        self.rows[domain] += rows.num_rows
+        earliest, latest = pc.min_max(rows["timestamp"]).as_py().values()
+        if earliest is not None:
+            known = self.times.get(domain, (earliest, latest))
+            self.times[domain] = min(earliest, known[0]), max(latest, known[1])
 
 
 class SortedRuns:
@@ -113,6 +123,25 @@ def ids_path(folder: Path, kind: str) -> Path:
 
 _REPORT = "done.json"
 _REJECTS = "rejects.arrow"
+_MOST_DOMAINS = 10_000
+"""Domains of a file whose rejects are counted apart."""
+
+_UNIT_FACTOR = 300
+_SINCE_1970 = 10**8
+"""Seconds from 1970 to 1973. Smaller times count from anything, and are not compared."""
+
+TEXT_SHOWN = 60
+"""Characters of a rejected record that a message shows."""
+
+
+class Rejected(NamedTuple):
+    """Rejected rows of a file for one reason and, where it is known, of one domain; line and text are the first's."""
+
+    domain: str | None
+    reason: str
+    rows: int
+    line: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -135,14 +164,26 @@ class LogPartition:
         raw_rows: records in the file, good or bad.
         last_line: line of its last record.
         domains: the domain of each run.
-        reasons: reason → rejected rows.
+        rows: domain → good rows.
+        rejected: counts by domain and reason.
+        times: domain → the earliest and latest time of its good rows; without domains that have none.
     """
 
     folder: Path
     raw_rows: int
     last_line: int
     domains: tuple[str, ...]
-    reasons: dict[str, int]
+    rows: dict[str, int]
+    rejected: tuple[Rejected, ...]
+    times: dict[str, tuple[int, int]]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Reason → rejected rows."""
+        counts = Counter[str]()
+        for rejected in self.rejected:
+            counts[rejected.reason] += rejected.rows
+        return counts
 
     def rejects(self) -> pa.Table:
         """REJECT_SCHEMA, ordered by line; mapped."""
@@ -153,18 +194,85 @@ def partition_log(task: PartitionTask) -> LogPartition:
     """Divide one log file into runs and rejects, unless an earlier attempt did."""
     ensure_folder(task.folder, partial(_write_partition, task))
     report = json.loads((task.folder / _REPORT).read_text())
-    return LogPartition(task.folder, **{**report, "domains": tuple(report["domains"])})
+    return LogPartition(
+        folder=task.folder,
+        raw_rows=report["raw_rows"],
+        last_line=report["last_line"],
+        domains=tuple(report["domains"]),
+        rows=report["rows"],
+        rejected=tuple(Rejected(*counts) for counts in report["rejected"]),
+        times={domain: (earliest, latest) for domain, (earliest, latest) in report["times"].items()},
+    )
 
 
 def _write_partition(task: PartitionTask, folder: Path) -> None:
-    raw_rows, last_line, reasons = 0, 0, Counter[str]()
+    raw_rows, last_line, rejected = 0, 0, _RejectCounter()
     with batch_writer(folder / _REJECTS, REJECT_SCHEMA) as rejects, SortedRunWriter(folder) as runs:
         for records in read_log(task.log, task.columns, task.block_bytes, task.line_bytes):
             cleaned = clean(records, task.log)
             raw_rows += cleaned.rows.num_rows + cleaned.rejects.num_rows
-            last_line = max([last_line, *(table["line"][-1].as_py() for table in cleaned if table.num_rows)])
-            reasons.update(cleaned.rejects["reason"].to_pylist())
+            tables = (cleaned.rows, cleaned.rejects)
+            last_line = max([last_line, *(table["line"][-1].as_py() for table in tables if table.num_rows)])
+            rejected.add(cleaned.rejects, cleaned.domains)
             rejects.write_table(cleaned.rejects)
             runs.write(cleaned.rows)
-    report = {"raw_rows": raw_rows, "last_line": last_line, "domains": runs.domains, "reasons": reasons}
+    report = {
+        "raw_rows": raw_rows,
+        "last_line": last_line,
+        "domains": runs.domains,
+        "rows": runs.rows,
+        "rejected": rejected.counts(),
+        "times": runs.times,
+    }
     (folder / _REPORT).write_text(json.dumps(report))
+
+
+def require_one_unit(partitions: Mapping[str, LogPartition], *, by_domain: bool) -> None:
+    """Check that times since 1970 have one unit in all files, or in all files of each domain.
+
+    Seconds, milliseconds, microseconds and nanoseconds differ by a factor of a thousand; years by far less.
+
+    Raises:
+        LogError: some are at least `_UNIT_FACTOR` times as large as others.
+    """
+    ranges: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for name, partition in partitions.items():
+        for domain, (earliest, latest) in partition.times.items():
+            if latest >= _SINCE_1970:
+                ranges[domain if by_domain else ""].append((earliest, latest, name))
+    for files in ranges.values():
+        small, large = min(files, key=lambda file: file[1]), max(files)
+        if large[0] >= _UNIT_FACTOR * small[1]:
+            raise LogError(
+                f"times of {small[2]} go from {small[0]} to {small[1]}, those of {large[2]} from {large[0]} to "
+                f"{large[1]}, must have one unit; convert one of them (ISO 8601 is read as microseconds since 1970, "
+                "Parquet's times in the unit of their column)"
+            )
+
+
+class _RejectCounter:
+    """Counts the rejects of a file by domain and reason, in the order of lines."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str | None, str], Rejected] = {}
+        self._domains: set[str | None] = {None}
+
+    def add(self, rejects: pa.Table, domains: pa.Array) -> None:
+        """Count the rejects of a block; those of more than `_MOST_DOMAINS` domains as if it were not known."""
+        if not rejects.num_rows:
+            return
+        rows = pa.table({"domain": domains, "reason": rejects["reason"], "row": np.arange(rejects.num_rows)})
+        groups = rows.group_by(["domain", "reason"]).aggregate([("row", "min"), ("row", "count")])
+        for group in groups.sort_by("row_min").to_pylist():
+            domain = group["domain"]
+            if domain not in self._domains and len(self._domains) > _MOST_DOMAINS:
+                domain = None
+            self._domains.add(domain)
+            line, text = (rejects[name][group["row_min"]].as_py() for name in ("line", "text"))
+            key = domain, group["reason"]
+            before = self._counts.get(key, Rejected(*key, 0, line, text[:TEXT_SHOWN]))
+            self._counts[key] = before._replace(rows=before.rows + group["row_count"])
+
+    def counts(self) -> list[Rejected]:
+        """In the order of their first lines."""
+        return list(self._counts.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +40,12 @@ class DroppedRows:
     tables: tuple[pa.Table, ...]
     warm_items: tuple[Mask, ...]
 
-    def reasons(self) -> list[dict[str, int]]:
-        """For each domain, the raw rows dropped as leaked and as cold."""
-        counts = np.zeros((len(self.warm_items), 2), np.int64)
+    def reasons(self, kind: Literal["file", "domain"], size: int) -> list[dict[str, int]]:
+        """For each of `size` files or domains, the raw rows dropped as leaked and as cold."""
+        counts = np.zeros((size, 2), np.int64)
         for table in self.tables:
             dropped = self._without_kept(table)
-            cell = 2 * dropped["domain"].to_numpy() + (dropped["reason"].to_numpy() != LEAKED)
+            cell = 2 * dropped[kind].to_numpy() + (dropped["reason"].to_numpy() != LEAKED)
             counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
         return [{"leaked": leaked, "cold": cold} for leaked, cold in counts.tolist()]
 

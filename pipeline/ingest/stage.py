@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_contracts.contracts import DOMAIN_BYTES, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
 from data_contracts.progress import Progress, silent
@@ -28,12 +27,15 @@ from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
-from pipeline.ingest.partition import LogPartition, PartitionTask, ids_path, partition_log
+from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
+from pipeline.ingest.row_counts import RowLedger
 from pipeline.ingest.trained_pairs import TrainedPairsTask, partition_trained_pairs
 from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary, write_known_ids
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import find_format, wanted_columns
+
+log = logging.getLogger(__name__)
 
 
 def ingest_inputs(settings: IngestSettings, logs: Sequence[LogFile]) -> dict[str, Any]:
@@ -82,7 +84,8 @@ def ingest(
         `interactions` and `rejects`. Without any usable row, interactions without partitions.
 
     Raises:
-        LogError: a file cannot be read as its source says, or too large a share of the rows is malformed.
+        LogError: a file cannot be read as its source says, units of time differ, too large a share of the rows is
+            malformed, or too few rows of a source, file or domain become interactions.
     """
     inputs = ingest_inputs(settings, logs)
 
@@ -95,7 +98,7 @@ def ingest(
     def write(draft: Draft) -> None:
         result = compute_result(draft)
         rejects = store.make(REJECTS, inputs, trained, result.write_rejects)
-        result.require_few_malformed(settings.rejected_share_at_most, rejects.path)
+        result.rows.require_limits(settings, rejects.path)
         result.write_interactions(draft)
 
     parents = {str(Role.parse(role).previous): artifact for role, artifact in previous.items()}
@@ -104,7 +107,6 @@ def ingest(
     return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}
 
 
-_NOT_MALFORMED = ("rating", "leaked", "cold")
 _BLOCK_BYTES = (1 << 16, 1 << 23)
 _BYTES_IN_USE = 24
 """Working memory per byte of a block: its fields, their values, and copies of both."""
@@ -117,9 +119,6 @@ _ROWS_PER_FILE = 1 << 19
 _TEXT_BYTES_PER_ROW = 1 << 7
 """Rejects that have more text on average make files of fewer rows."""
 
-_SHOWN = 60
-"""Characters of a malformed record that an error shows."""
-
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -127,6 +126,7 @@ class IngestResult:
 
     Attributes:
         partitions: by the name of the file, in order.
+        sources: path of each file's source.
         ids: folders of the vocabularies of users and items.
         domains: their names, sorted.
         buckets: folders of the deduplicated buckets.
@@ -136,6 +136,7 @@ class IngestResult:
     """
 
     partitions: dict[str, LogPartition]
+    sources: tuple[str, ...]
     ids: tuple[Path, Path]
     domains: tuple[str, ...]
     buckets: tuple[Path, ...]
@@ -156,45 +157,14 @@ class IngestResult:
             draft.write(pa.concat_tables(tables))
         if not self.partitions:
             draft.write(REJECTS.file_schema.empty_table())
-        draft.statistics |= RejectsStatistics(raw_rows=self.raw_rows, reasons=dict(sorted(self.reasons.items())))
-
-    @property
-    def raw_rows(self) -> int:
-        """Records of all files, good or bad."""
-        return sum(partition.raw_rows for partition in self.partitions.values())
+        draft.statistics |= RejectsStatistics(
+            raw_rows=self.rows.all.rows, reasons=dict(sorted((+self.rows.all.reasons).items()))
+        )
 
     @cached_property
-    def reasons(self) -> Counter[str]:
-        """Reason → rejected rows, of reasons with any."""
-        counts: Counter[str] = Counter()
-        for reasons in (*self._dropped_reasons, *(partition.reasons for partition in self.partitions.values())):
-            counts.update(reasons)
-        return +counts
-
-    def require_few_malformed(self, share_at_most: float, rejects: Path) -> None:
-        """Raise LogError where a larger share of the raw rows is malformed (rating, leaked and cold rows are not)."""
-        share = sum(self._malformed.values()) / max(self.raw_rows, 1)
-        if share > share_at_most:
-            counts = ", ".join(f"{reason} {n:,}" for reason, n in self._malformed.items())
-            raise LogError(
-                f"interactions: {share:.2%} of {self.raw_rows:,} raw rows are malformed ({counts}), must be at most "
-                f"{share_at_most:.2%}; the first is {self._first_malformed()}; see {rejects}, then correct the logs or "
-                "their source's settings, or raise ingest.rejected_share_at_most"
-            )
-
-    def _first_malformed(self) -> str:
-        """Its line, file, reason and text."""
-        for name, partition in self.partitions.items():
-            rows = partition.rejects()
-            malformed = rows.filter(pc.invert(pc.is_in(rows["reason"], pa.array(_NOT_MALFORMED))))
-            if malformed.num_rows:
-                first = malformed.slice(0, 1).to_pylist()[0]
-                return f"line {first['line']} of {name} ({first['reason']}: {first['text'][:_SHOWN]!r})"
-        return "not known"
-
-    @cached_property
-    def _malformed(self) -> dict[str, int]:
-        return {reason: n for reason, n in sorted(self.reasons.items()) if reason not in _NOT_MALFORMED}
+    def rows(self) -> RowLedger:
+        """What became of the raw rows."""
+        return RowLedger(self.partitions, self.sources, self.domains, self._dropped)
 
     def write_interactions(self, draft: Draft) -> None:
         """Every domain's rows with ids numbered over all domains."""
@@ -210,7 +180,21 @@ class IngestResult:
         paths = fan_out(write_file, files, self.compute, TaskProgress(self.progress, "parts"))
         for file, path in zip(files, paths, strict=True):
             draft.adopt(path, domain=file.domain.domain)
-        draft.statistics |= self._statistics(by_domain)
+        statistics = self._statistics(by_domain)
+        draft.statistics |= statistics
+        self._log_domains(statistics)
+
+    def _log_domains(self, statistics: InteractionsStatistics) -> None:
+        """One line for each domain."""
+        duplicates = {name: domain["duplicates"] for name, domain in statistics.get("domains", {}).items()}
+        for rows in self.rows.by_domain:
+            merged = duplicates.get(rows.name, 0)
+            rejected = rows.reasons.total() - rows.reasons["leaked"] - rows.reasons["cold"]
+            log.info(
+                "domain %s: %s rows, %s interactions, %s merged, %s rejected, %s leaked, %s cold",
+                *(rows.name, f"{rows.rows:,}", f"{rows.interactions - merged:,}", f"{merged:,}", f"{rejected:,}"),
+                *(f"{rows.reasons[reason]:,}" for reason in ("leaked", "cold")),
+            )
 
     def _statistics(self, by_domain: Sequence[Sequence[BucketCounts]]) -> InteractionsStatistics:
         domains = {
@@ -218,12 +202,13 @@ class IngestResult:
             for domain, counts in zip(self._domain_buckets, by_domain, strict=True)
         }
         users, items = (int(load_array(path).max(initial=-1)) + 1 for path in self._number_paths)
+        rows = self.rows.all
         statistics = InteractionsStatistics(
-            raw_rows=self.raw_rows,
-            malformed=self._malformed,
-            rating=self.reasons["rating"],
-            leaked=self.reasons["leaked"],
-            cold=self.reasons["cold"],
+            raw_rows=rows.rows,
+            malformed=rows.malformed,
+            rating=rows.reasons["rating"],
+            leaked=rows.reasons["leaked"],
+            cold=rows.reasons["cold"],
             duplicates=sum(domain["duplicates"] for domain in domains.values()),
             pairs_in_several_domains=self._count_shared_pairs(),
             users=users,
@@ -239,7 +224,7 @@ class IngestResult:
 
     def _domain_statistics(self, domain: DomainBuckets, counts: Sequence[BucketCounts]) -> IngestedDomainStatistics:
         train, valid, test = np.sum([bucket.splits for bucket in counts], axis=0).tolist()
-        dropped = self._dropped_reasons[domain.number]
+        dropped = self._dropped_by_domain[domain.number]
         return IngestedDomainStatistics(
             users=sum(len(bucket.users) for bucket in counts),
             items=int(load_array(domain.warm_items).sum()),
@@ -275,8 +260,8 @@ class IngestResult:
         return open_dropped_rows(self.buckets, [domain.warm_items for domain in self._domain_buckets])
 
     @cached_property
-    def _dropped_reasons(self) -> list[dict[str, int]]:
-        return self._dropped.reasons()
+    def _dropped_by_domain(self) -> list[dict[str, int]]:
+        return self._dropped.reasons("domain", len(self.domains))
 
     @cached_property
     def _kept(self) -> Path:
@@ -318,7 +303,7 @@ def run_ingest(
         progress: called after each file and bucket.
 
     Raises:
-        LogError: a file cannot be read as its source says, or a domain has a reserved name.
+        LogError: a file cannot be read as its source says, units of time differ, or a domain has a reserved name.
     """
     ordered = sorted(logs, key=lambda log: log.name)
     for log in ordered:
@@ -340,6 +325,9 @@ def run_ingest(
     folders_of_runs = [*(task.folder for task in tasks), *(pair.folder for pair in pairs)]
     _remove_what_came_of_damage(scratch, folders_of_runs, compute)
     partitions = fan_out(partition_log, tasks, compute, TaskProgress(progress, "files"))
+    by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
+    if settings.split.method in ("time", "leave-last-out"):
+        require_one_unit(by_name, by_domain=settings.split.method == "leave-last-out")
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(
@@ -356,8 +344,8 @@ def run_ingest(
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
-    by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
-    return IngestResult(by_name, (users, items), domains, folders, scratch, compute, progress)
+    sources = tuple(log.source.path for log in ordered)
+    return IngestResult(by_name, sources, (users, items), domains, folders, scratch, compute, progress)
 
 
 def _require_name(domain: str) -> None:
@@ -366,8 +354,8 @@ def _require_name(domain: str) -> None:
     size = len(quote(domain, safe=""))
     if size > DOMAIN_BYTES:
         raise LogError(
-            f"a domain is called {domain[:_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for folders, "
-            f"must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that it comes from"
+            f"a domain is called {domain[:TEXT_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for "
+            f"folders, must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that names it"
         )
 
 

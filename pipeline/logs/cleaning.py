@@ -44,10 +44,12 @@ class Cleaned(NamedTuple):
     Attributes:
         rows: CLEAN_SCHEMA, by line.
         rejects: REJECT_SCHEMA, by line.
+        domains: of each reject, as string; null where it is not known.
     """
 
     rows: pa.Table
     rejects: pa.Table
+    domains: pa.Array
 
 
 def clean(records: Records, log: LogFile) -> Cleaned:
@@ -77,7 +79,17 @@ def clean(records: Records, log: LogFile) -> Cleaned:
         **columns,
     }
     rows = pa.table({name: named[name] for name in CLEAN_SCHEMA.names}, CLEAN_SCHEMA)
-    return Cleaned(rejects.keep_accepted(rows), rejects.table(records, fields))
+    rejected = rejects.table(records, fields)
+    return Cleaned(rejects.keep_accepted(rows), rejected, _domains_of_rejects(records, rejected["line"], log))
+
+
+def _domains_of_rejects(records: Records, lines: pa.ChunkedArray, log: LogFile) -> pa.Array:
+    """The domain of each rejected line; null where it is missing, or a column of a line that cannot be read."""
+    if "domain" not in records.fields:
+        return pa.repeat(pa.scalar(log.domain, pa.string()), len(lines))
+    indices = pc.index_in(lines.combine_chunks(), value_set=records.lines)
+    domains = records.fields["domain"].take(indices)
+    return pc.if_else(pc.equal(domains, ""), None, domains)
 
 
 def _domains(fields: Mapping[str, pa.Array], log: LogFile, size: int) -> pa.DictionaryArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pipeline.logs.records import (
     column_error,
     decode_for_display,
     read_lines,
+    require_line_feeds,
     shorten_list,
     text_blocks,
 )
@@ -30,6 +32,7 @@ from pipeline.logs.records import (
 _FAST_WIDTH = 1 << 12
 """Most columns of a file that Arrow reads: it needs memory for each."""
 
+_RETURN_OUTSIDE_QUOTES = re.compile(rb"^(?:[^\"\r]|\"[^\"]*\")*\r[^\r]")
 _HEADER_BYTES = 1 << 20
 _PROBED_LINES = 100
 _PROBED_BYTES = 16 << 20
@@ -144,10 +147,10 @@ def read_delimited(
         line_bytes: longest readable line.
 
     Raises:
-        LogError: the header or the records have no such column.
+        LogError: the header or the records have no such column, or lines end with carriage returns alone.
     """
     delimiter, quoted = (",", True) if kind == "csv" else ("\t", False)
-    blocks = text_blocks(log.path, block_bytes, line_bytes)
+    blocks = require_line_feeds(log.path, text_blocks(log.path, block_bytes, line_bytes), _RETURN_OUTSIDE_QUOTES)
     first, skipped = _without_blank_start(blocks)
     if not first:
         return

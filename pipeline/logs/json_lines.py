@@ -23,6 +23,7 @@ from pipeline.logs.records import (
     bounded_memory,
     decode_for_display,
     read_lines,
+    require_line_feeds,
     text_blocks,
 )
 
@@ -30,6 +31,8 @@ _EXACT_FLOAT = 2.0**53
 _DEEPEST = 256
 """Nested objects and lists of a readable line. Python's parser has a limit too, which depends on its version."""
 
+_ARRAY = re.compile(rb"\s*\[[ \t\r]*(?:\{|\n)")
+_RETURN_BETWEEN_OBJECTS = re.compile(rb"\}[ \t]*\r\s*\{")
 _UNUSUAL_NUMBER = re.compile(rb"[\s:,\[](?:-0|-?NaN|-?Inf)")
 
 
@@ -176,9 +179,23 @@ def read_json_lines(
     """Records of a JSON lines file, whose lines have at most `line_bytes` bytes.
 
     Raises:
-        LogError: a column is a position.
+        LogError: a column is a position, or the file is one array, or ends lines with carriage returns.
     """
     for name, column in columns.items():
         if isinstance(column, int):
             raise LogError(f"{log.path}: columns.{name} is {column}, must be a key's name in JSON lines")
-    yield from read_lines(text_blocks(log.path, block_bytes, line_bytes), JsonLines(columns), 1, line_bytes)
+    blocks = require_line_feeds(log.path, text_blocks(log.path, block_bytes, line_bytes), _RETURN_BETWEEN_OBJECTS)
+    yield from read_lines(_without_array(log, blocks), JsonLines(columns), 1, line_bytes)
+
+
+def _without_array(log: LogFile, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a file that does not begin as an array of objects."""
+    is_start = True
+    for block in blocks:
+        if is_start and _ARRAY.match(block):
+            raise LogError(
+                f"{log.path} is a JSON array, must be JSON lines: one object a line; convert it, e.g. with DuckDB: "
+                f"copy (from read_json('{log.path.name}')) to '{log.path.stem}.jsonl'"
+            )
+        is_start = is_start and not block.strip()
+        yield block

@@ -13,6 +13,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,7 @@ LINE_BYTES = IngestSettings().line_bytes_at_most
 _MARKS = re.compile(b"^(?:%b)+" % BOM_UTF8, re.MULTILINE)
 _LONG_LINE = 1 << 20
 _LONG_LINES = threading.Lock()
+_PROBED_BYTES = 1 << 20
 _UNREADABLE_BYTES = 256
 _SLOW_LINES = 64
 _BLOCKS = 16
@@ -219,6 +221,27 @@ def text_blocks(path: Path, block_bytes: int, line_bytes: int = LINE_BYTES) -> I
         raise LogError(f"{path} cannot be read: {error}; copy it again") from error
     if size:
         yield _without_marks(b"".join([*rest, b"\n"]))
+
+
+def require_line_feeds(path: Path, blocks: Iterator[bytes], pattern: re.Pattern[bytes]) -> Iterator[bytes]:
+    """The blocks of a text file, unless it is one line in which carriage returns end lines.
+
+    Args:
+        path: for the message.
+        blocks: from `text_blocks`.
+        pattern: of a carriage return between two records.
+
+    Raises:
+        LogError: it is.
+    """
+    first = next(blocks, b"")
+    second = next(blocks, b"")
+    if not second and first.count(b"\n") == 1 and pattern.search(first[:_PROBED_BYTES].rstrip(b"\r\n")):
+        raise LogError(
+            f"{path}: lines end with a carriage return alone, must end with a line feed; convert it, e.g. with "
+            f"tr '\\r' '\\n' < {path.name} > new-{path.name}"
+        )
+    return (block for block in chain((first, second), blocks) if block)
 
 
 def _without_marks(block: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 
 COMPUTE = ComputeSettings(threads=1)
-KEEP: dict[str, Any] = {"cold": "keep", "rejected_share_at_most": 1.0}
+KEEP: dict[str, Any] = {"cold": "keep", "rejected_share_at_most": 1.0, "kept_share_at_least": 0.0}
 ALL_TRAIN = SplitSettings(valid_share=0.0, test_share=0.0)
 GIVEN = SplitSettings(method="given")
 BY_PATH = r"/(?P<domain>[^/_]+)_(?P<split>train|val|test)\.csv$"

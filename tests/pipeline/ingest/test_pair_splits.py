@@ -54,7 +54,7 @@ def ingested(
     folder.mkdir(exist_ok=True)
     (folder / "log.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in log))
     source = LogSource(path=f"{folder}/log.csv", header=False, columns=COLUMNS)
-    stage = IngestSettings(**{"split": split, **options})
+    stage = IngestSettings(**{"split": split, "kept_share_at_least": 0.0, **options})
     logs = find_logs([source], folder)
     return ingest(Store(folder / "store"), stage, logs, ComputeSettings(threads=1), previous=before or {})
 
