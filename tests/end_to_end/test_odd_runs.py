@@ -43,7 +43,7 @@ def test_a_log_of_which_nothing_is_left_names_the_reasons(here, capsys):
     (here / "log.csv").write_text("user_id,item_id,rating\n,i,5\nu,,5\nu,i,1\n")
     (here / "r.toml").write_text(
         RUN.replace('domain = "a"', 'domain = "a"\nrating_at_least = 4\ncolumns = { rating = "rating" }')
-        + "[ingest]\nrejected_share_at_most = 1.0\n"
+        + "[ingest]\nrejected_share_at_most = 1.0\nkept_share_at_least = 0.0\n"
     )
     assert edda("train", "r.toml", "--no-prefect") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (

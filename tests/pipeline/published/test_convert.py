@@ -192,7 +192,7 @@ def test_the_ready_run_reads_what_there_is(tmp_path, monkeypatch, capsys, name, 
         assert "converted/logs.parquet; rejected lines (rejects.parquet): " in capsys.readouterr().out
     store, whole = (
         str(tmp_path / "store"),
-        ["--set", "ingest.split.test_share=0", "--set", "ingest.split.valid_share=0"],
+        [f"--set=ingest.{key}=0" for key in ("split.test_share", "split.valid_share", "kept_share_at_least")],
     )
     assert edda("ingest", str(RUNS / f"{name}.toml"), "--no-prefect", "--store", store, *whole) == 0
     found = Store(tmp_path / "store").recorded(Store(tmp_path / "store").run(name))["interactions"]
