@@ -7,6 +7,8 @@ each an index into SPLITS. The result does not depend on the order of raw rows, 
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,10 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
-from data_contracts.settings import SplitSettings, parse_duration, parse_moment
+from data_contracts.settings import IngestSettings, SplitSettings, parse_duration, parse_moment
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.ingest.hashing import Words, hash_strings, mix_words
 from pipeline.logs.discovery import LogError
+
+log = logging.getLogger(__name__)
 
 TRAIN_CODE, VALID_CODE, TEST_CODE = (SPLITS.index(split) for split in (TRAIN, VALID, TEST))
 
@@ -52,6 +56,35 @@ class PairsOfUsers:
     is_trained: Mask
     user_ids: pa.StringArray
     item_ids: pa.StringArray
+
+
+def with_resolved_cut_offs(settings: IngestSettings, times: Sequence[tuple[int, int]]) -> IngestSettings:
+    """Settings with cut-offs in the unit of the logs, which some times should lie before.
+
+    Args:
+        settings: with method time.
+        times: earliest and latest times of parts of the logs; without any, settings stay as they are.
+
+    Raises:
+        LogError: no time lies before the cut-offs; or as `resolve_cut_offs`.
+    """
+    if not times:
+        return settings
+    earliest, latest = min(first for first, _ in times), max(last for _, last in times)
+    split = resolve_cut_offs(settings.split, earliest, latest)
+    assert isinstance(split.valid_from, int)
+    if earliest >= split.valid_from and settings.kept_share_at_least > 0:
+        raise LogError(
+            f"all times of the logs, {earliest} to {latest}, are from ingest.split.valid_from "
+            f"({settings.split.valid_from}) on, so that nothing is left to train on; is its unit that of the logs? A "
+            "date such as 2026-11-15 fits every unit"
+        )
+    if latest < split.valid_from:
+        log.warning(
+            "all times of the logs, %s to %s, are before ingest.split.valid_from (%s): nothing is held out",
+            *(earliest, latest, settings.split.valid_from),
+        )
+    return settings.model_copy(update={"split": split})
 
 
 def resolve_cut_offs(settings: SplitSettings, earliest: int, latest: int) -> SplitSettings:

@@ -30,7 +30,7 @@ from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
 from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
-from pipeline.ingest.splits import resolve_cut_offs
+from pipeline.ingest.splits import with_resolved_cut_offs
 from pipeline.ingest.trained_pairs import TrainedPairsTask, partition_trained_pairs
 from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary, write_known_ids
 from pipeline.logs.discovery import LogError, LogFile
@@ -329,7 +329,8 @@ def run_ingest(
     by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
     if settings.split.method in ("time", "leave-last-out"):
         require_one_unit(by_name, by_domain=settings.split.method == "leave-last-out")
-    settings = _with_resolved_cut_offs(settings, partitions)
+    if settings.split.method == "time":
+        settings = with_resolved_cut_offs(settings, [times for part in partitions for times in part.times.values()])
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(
@@ -348,32 +349,6 @@ def run_ingest(
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
     sources = tuple(log.source.path for log in ordered)
     return IngestResult(by_name, sources, (users, items), domains, folders, scratch, compute, progress)
-
-
-def _with_resolved_cut_offs(settings: IngestSettings, partitions: Sequence[LogPartition]) -> IngestSettings:
-    """Settings with cut-offs in the unit of the logs, which some times should lie before.
-
-    Raises:
-        LogError: none does; or as `resolve_cut_offs`.
-    """
-    times = [times for partition in partitions for times in partition.times.values()]
-    if settings.split.method != "time" or not times:
-        return settings
-    earliest, latest = min(first for first, _ in times), max(last for _, last in times)
-    split = resolve_cut_offs(settings.split, earliest, latest)
-    assert isinstance(split.valid_from, int)
-    if earliest >= split.valid_from and settings.kept_share_at_least > 0:
-        raise LogError(
-            f"all times of the logs, {earliest} to {latest}, are from ingest.split.valid_from "
-            f"({settings.split.valid_from}) on, so that nothing is left to train on; is its unit that of the logs? A "
-            "date such as 2026-11-15 fits every unit"
-        )
-    if latest < split.valid_from:
-        log.warning(
-            "all times of the logs, %s to %s, are before ingest.split.valid_from (%s): nothing is held out",
-            *(earliest, latest, settings.split.valid_from),
-        )
-    return settings.model_copy(update={"split": split})
 
 
 def _require_name(domain: str) -> None:

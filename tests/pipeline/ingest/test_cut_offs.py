@@ -93,6 +93,6 @@ def test_cut_offs_in_seconds_for_a_log_in_milliseconds_are_refused(world: RawLog
 
 def test_cut_offs_after_all_times_are_said(world: RawLogs, caplog: pytest.LogCaptureFixture) -> None:
     split = SplitSettings(method="time", valid_from="2025-01-01", test_from="2025-01-02")
-    with caplog.at_level(logging.WARNING, "pipeline.ingest.stage"):
+    with caplog.at_level(logging.WARNING, "pipeline.ingest.splits"):
         assert world.rows(TIMES, "split", split=split) == [("train",)] * 4
     assert "are before ingest.split.valid_from (2025-01-01): nothing is held out" in caplog.text
