@@ -51,7 +51,7 @@ def describe_delimiter(log: LogFile, names: Sequence[str], delimiter: str) -> st
     for other, called in _DELIMITERS.items():
         if other != delimiter and other in names[0]:
             return (
-                f"; the header is divided by {called}: convert the file, e.g. with DuckDB: "
-                f"copy (from read_csv('{log.path.name}', delim = {other!r}, all_varchar = true)) to '{log.path.stem}.parquet'"
+                f"; the header is divided by {called}: convert the file, e.g. with DuckDB: copy (from read_csv("
+                f"'{log.path.name}', delim = {other!r}, all_varchar = true)) to '{log.path.stem}.parquet'"
             )
     return ""
