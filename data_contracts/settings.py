@@ -74,7 +74,8 @@ class LogSource(Settings):
     domain: Annotated[str, Field(min_length=1)] | None = None
     """The domain of every row of these files."""
     path_pattern: str | None = None
-    """Regular expression searched in each path; its groups `domain` and `split` give the rows' domain and split."""
+    """Regular expression searched in each file's path from the first folder with a * on; its groups `domain` and
+    `split` give the rows' domain and split."""
     rating_at_least: float | None = None
     """Rows rated lower are not positives: they go to the rejects, with reason `rating`."""
 

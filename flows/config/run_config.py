@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shlex
@@ -183,8 +184,11 @@ def store_override(location: str | None) -> list[str]:
 
 
 def absolute(location: str, folder: Path = Path()) -> str:
-    """The absolute form of a path that is relative to a folder; an address unchanged."""
-    return location if is_remote(location) else str((folder / location).absolute())
+    """The absolute form of a path that is relative to a folder, `~` the home folder; an address unchanged."""
+    try:
+        return location if is_remote(location) else str((folder / Path(location).expanduser()).absolute())
+    except RuntimeError:
+        raise ConfigError((f"{location}: the home folder is not known, must be; write the whole path",)) from None
 
 
 def _override(raw: dict[str, Any], text: str) -> str:
@@ -242,7 +246,8 @@ def _resolve_paths(raw: dict[str, Any], folder: Path) -> list[str]:
         if isinstance(table, dict) and isinstance(table.get(name), str) and table[name]:
             # Not left to find_logs: errors are reported at once, and the run's record holds the paths that were read.
             text, unset = expand_variables(table[name], os.environ)
-            table[name] = absolute(text, folder)
+            is_glob = key.endswith("].path")
+            table[name] = absolute(text, Path(glob.escape(str(folder.absolute()))) if is_glob else folder)
             problems += [f"{key} needs the environment variable {variable}, which is not set" for variable in unset]
     return problems
 

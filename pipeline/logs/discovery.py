@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from data_contracts.cache_folders import writable_cache_folder
@@ -25,6 +27,7 @@ SPLIT_NAMES = {"train": TRAIN, "valid": VALID, "val": VALID, "validation": VALID
 """Name of a split in logs, in lower case → our name."""
 
 _GLOB = re.compile(r"[*?\[]")
+_ESCAPED = re.compile(r"\[([*?\[])\]")
 
 
 class LogError(ValueError):
@@ -129,7 +132,7 @@ def remote_versions(sources: Sequence[LogSource]) -> set[str]:
 def _find_files(source: LogSource, number: int, folder: Path) -> list[LogFile]:
     label = f"log source {number}"
     path = _expand_variables(source.path, label)
-    full = path if is_remote(path) else str(folder.absolute() / path)
+    full = path if is_remote(path) else str(folder.absolute() / Path(path).expanduser())
     matches = _remote_matches(full) if is_remote(full) else _local_matches(Path(full))
     if not matches:
         kind = "is a folder, must be a file or a glob such as *.csv" if Path(full).is_dir() else "matches no file"
@@ -150,12 +153,48 @@ def _expand_variables(path: str, label: str) -> str:
 
 def _local_matches(full: Path) -> list[_Match]:
     """The files that match; a path that exists is taken literally."""
-    globs = [index for index, name in enumerate(full.parts) if _GLOB.search(name)]
+    globs = [index for index, name in enumerate(full.parts) if _GLOB.search(name) and _unescaped(name) is None]
     if full.is_file() or not globs:
+        full = full if full.is_file() else Path(*(_unescaped(name) or name for name in full.parts))
         return [_Match(full, full.parent, full.as_posix())] if full.is_file() else []
-    base = Path(*full.parts[: globs[0]])
+    base = Path(*(_unescaped(name) or name for name in full.parts[: globs[0]]))
     pattern = Path(*full.parts[globs[0] :]).as_posix()
-    return [_Match(path, base, path.as_posix()) for path in sorted(base.glob(pattern)) if path.is_file()]
+    # pathlib's ** does not go into links to folders.
+    names = sorted(glob.glob(pattern, root_dir=base, recursive=True, include_hidden=True))  # noqa: PTH207
+    files = [name for name in names if (base / name).is_file() and not _is_in_loop(base, name)]
+    kept = _without_hidden(files, pattern)
+    return [_Match(base / name, base, (base / name).as_posix()) for name in kept]
+
+
+def _is_in_loop(base: Path, name: str) -> bool:
+    """Whether a folder in a name is a link to one that it is in."""
+    folders = [base / folder for folder in PurePosixPath(name).parents]
+    return any(
+        folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()) for folder in folders[:-1]
+    )
+
+
+def _unescaped(name: str) -> str | None:
+    """What `glob.escape` has made a name of a path from; None where it has not."""
+    text = _ESCAPED.sub(r"\1", name)
+    return text if glob.escape(text) == name and text != name else None
+
+
+def _without_hidden(names: Iterable[str], pattern: str) -> list[str]:
+    """Names without those that are no data, as Spark, Hive, Arrow and Dask have it: a part begins with `.` or `_`.
+
+    A pattern that names such a part finds it.
+    """
+    named = {part for part in PurePosixPath(pattern).parts if part.startswith((".", "_"))}
+    kept, hidden = list[str](), list[str]()
+    for name in names:
+        parts = PurePosixPath(name).parts
+        is_named = all(not p.startswith((".", "_")) or any(fnmatch(p, own) for own in named) for p in parts)
+        (kept if is_named else hidden).append(name)
+    if hidden:
+        shown = ", ".join(hidden[:3]) + (" …" if len(hidden) > 3 else "")
+        log.info("%s files left out, as names that begin with . or _ are no data: %s", f"{len(hidden):,}", shown)
+    return kept
 
 
 def _remote_matches(address: str) -> list[_Match]:
@@ -169,14 +208,15 @@ def _remote_matches(address: str) -> list[_Match]:
 
 def _split_address(address: str) -> tuple[str, str]:
     """The folder in front of the first glob, and the pattern of names in it."""
-    fixed = address[: glob.start()] if (glob := _GLOB.search(address)) else address
+    fixed = address[: first.start()] if (first := _GLOB.search(address)) else address
     folder = fixed.rpartition("/")[0]
     return folder, address.removeprefix(f"{folder}/")
 
 
 def _build_log_file(match: _Match, source: LogSource, label: str) -> LogFile:
     path, location = match.path, match.location
-    groups = _path_groups(location, source, label)
+    name = path.relative_to(match.base).as_posix()
+    groups = _path_groups(name, source, label)
     domain = groups.get("domain") or source.domain
     if domain is None and source.columns.domain is None:
         raise LogError(
@@ -189,11 +229,11 @@ def _build_log_file(match: _Match, source: LogSource, label: str) -> LogFile:
             f"{label}: path_pattern finds the split {split!r} in {location}, must be one of {', '.join(SPLIT_NAMES)}"
         )
     split = None if split is None else SPLIT_NAMES[split.lower()]
-    name = path.relative_to(match.base).as_posix()
     return LogFile(path, name, source, domain, split, "", path.stat().st_size, match.version)
 
 
-def _path_groups(location: str, source: LogSource, label: str) -> dict[str, str | None]:
+def _path_groups(name: str, source: LogSource, label: str) -> dict[str, str | None]:
+    """The groups of the source's pattern in a file's name: folders above it must not change what a log is."""
     if source.path_pattern is None:
         return {}
     try:
@@ -202,10 +242,11 @@ def _path_groups(location: str, source: LogSource, label: str) -> dict[str, str 
         raise LogError(f"{label}: path_pattern {source.path_pattern!r} is not a regular expression: {error}") from error
     if not {"domain", "split"} & set(pattern.groupindex):
         raise LogError(f"{label}: path_pattern {source.path_pattern!r} has no group (?P<domain>…) or (?P<split>…)")
-    match = pattern.search(location)
+    match = pattern.search(name) or pattern.search(f"/{name}")
     if match is None:
         raise LogError(
-            f"{label}: path_pattern {source.path_pattern!r} does not match {location}; narrow path or widen it"
+            f"{label}: path_pattern {source.path_pattern!r} does not match {'/' + name!r}, which is the file's path "
+            "from the first folder with a * on; narrow path or widen it"
         )
     return match.groupdict()
 
@@ -265,7 +306,8 @@ def list_copies(folder: str, pattern: str) -> dict[str, LogCopy]:
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
     """
     remote = Remote(folder)
-    return {name: _build_copy(f"{remote.address}/{name}", file) for name, file in remote.matching(pattern).items()}
+    files = remote.matching(pattern)
+    return {name: _build_copy(f"{remote.address}/{name}", files[name]) for name in _without_hidden(files, pattern)}
 
 
 def fetch_copies(folder: str, pattern: str) -> dict[str, LogCopy]:

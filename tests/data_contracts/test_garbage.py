@@ -293,7 +293,7 @@ def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stag
     out = capsys.readouterr().out
     old = before - {path.name for path in Path("edda-store/pairs").iterdir()}
     assert [f"{PAIRS.name}/{key}" in out and f"{PAIRS.name}/{key}" in dry for key in old] == [True]
-    assert ("\nwould remove 6 folders, " in dry, "\nremoved 6 folders, " in out) == (True, True)
+    assert ("\nwould remove 7 folders, " in dry, "\nremoved 7 folders, " in out) == (True, True)
     assert edda("run", "r.toml", "--set", "pairs.k=2") == 0
     assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
 

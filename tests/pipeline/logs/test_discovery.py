@@ -1,5 +1,6 @@
 """Which log files are found, what they are called, and which mistakes are named."""
 
+import glob
 import hashlib
 from pathlib import Path
 
@@ -74,6 +75,46 @@ def test_file_of_two_sources_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.csv")
     with pytest.raises(LogError, match=r"a\.csv is matched by 2 paths"):
         names("a.csv", "*.csv", folder=tmp_path)
+
+
+def test_files_and_folders_whose_names_begin_with_a_dot_or_underscore_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "a/x.csv", "a/._x.csv", "a/.x.csv", "a/_x.csv", "_tmp/x.csv", ".old/x.csv", "a/_b/x.csv")
+    assert names("**/*.csv", folder=tmp_path) == ["a/x.csv"]
+    assert names("*/*.csv", folder=tmp_path) == ["a/x.csv"]
+
+
+@pytest.mark.parametrize(("path", "found"), [("_tmp/*.csv", "x.csv"), ("a/_*.csv", "_x.csv"), ("a/_x.csv", "_x.csv")])
+def test_hidden_files_are_read_where_the_path_names_them(tmp_path: Path, path: str, found: str) -> None:
+    write(tmp_path, "a/_x.csv", "a/._x.csv", "_tmp/x.csv")
+    assert names(path, folder=tmp_path) == [found]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path, "logs/a/x.csv", "elsewhere/y.csv")
+    (tmp_path / "logs" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "logs" / "a" / "loop").symlink_to(tmp_path / "logs")
+    assert names("logs/**/*.csv", folder=tmp_path) == ["a/x.csv", "linked/y.csv"]
+
+
+@pytest.mark.parametrize("folder", ["a*b", "a?b", "a[1]b"])
+def test_special_characters_of_escaped_folders_are_no_pattern(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, f"{folder}/logs/x.csv", "axb/logs/y.csv", "a1b/logs/z.csv")
+    escaped = glob.escape(str(tmp_path / folder))
+    assert names(f"{escaped}/logs/*.csv", folder=Path()) == ["x.csv"]
+    assert names(f"{escaped}/logs/x.csv", folder=Path()) == ["x.csv"]
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "logs/x.csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert names("~/logs/*.csv", folder=Path("/nowhere")) == ["x.csv"]
+
+
+def test_folders_above_the_logs_do_not_name_domains(tmp_path: Path) -> None:
+    write(tmp_path, "films-2024/books.csv", "films-2024/films.csv")
+    pattern = r"(?P<domain>books|films)"
+    found = find_logs([LogSource(path=f"{tmp_path}/films-2024/*.csv", path_pattern=pattern)], Path())
+    assert [log.domain for log in found] == ["books", "films"]
 
 
 def test_content_is_hashed_and_measured(tmp_path: Path) -> None:

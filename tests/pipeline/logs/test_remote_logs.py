@@ -34,7 +34,7 @@ def logs(address: str) -> str:
 
 
 def test_logs_have_the_names_and_digests_that_they_would_have_in_a_folder(logs: str, tmp_path: Path) -> None:
-    pattern = r"/one/logs/(.*/)?(?P<domain>\w+)_(?P<split>\w+)\."
+    pattern = r"^(.*/)?(?P<domain>\w+)_(?P<split>\w+)\."
     found = find_logs([LogSource(path=f"{logs}/**/*.csv.gz", path_pattern=pattern)], tmp_path)
     expected = [("deep/south_test.csv.gz", "south", "test"), ("north_train.csv.gz", "north", "train")]
     assert [(log.name, log.domain, log.split) for log in found] == expected
