@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Protocol = Literal["clean", "released"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -78,6 +80,54 @@ class LogSource(Settings):
     """Rows rated lower are not positives: they go to the rejects, with reason `rating`."""
 
 
+def _parse_cut_off(value: Any) -> Any:
+    """Dates of TOML as text, and digits as a number; other values as they are, if text is a moment or a duration."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if not isinstance(value, str) or parse_duration(value) is not None:
+        return value
+    if re.fullmatch(r"[+-]?[0-9]+", value):
+        return int(value)
+    try:
+        parse_moment(value)
+    except ValueError:
+        rule = "a number, a date such as 2026-11-15, or a duration such as 30d"
+        raise ValueError(f"{value!r} must be {rule}") from None
+    return value.replace(" ", "T", 1)
+
+
+CutOff = Annotated[int | str, BeforeValidator(_parse_cut_off)]
+"""A cut-off of time: in the unit of the log, or text for `parse_moment` or `parse_duration`."""
+
+
+def parse_moment(text: str) -> datetime:
+    """A date or moment of ISO 8601; in UTC where it names no zone.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """A duration such as "30d", in seconds (s), minutes (m), hours (h), days (d) or weeks (w); None for other text."""
+    match = re.fullmatch(r"([0-9]{1,9}) ?([smhdw])", text)
+    return None if match is None else timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def _is_later(first: int | str | None, second: int | str | None) -> bool:
+    """Whether a cut-off is later than another of its kind; those of two kinds are compared once the log is read."""
+    if isinstance(first, int) and isinstance(second, int):
+        return first > second
+    if not isinstance(first, str) or not isinstance(second, str):
+        return False
+    durations = parse_duration(first), parse_duration(second)
+    if durations == (None, None):
+        return parse_moment(first) > parse_moment(second)
+    return durations[0] is not None and durations[1] is not None and durations[0] < durations[1]
+
+
 class SplitSettings(Settings):
     """How interactions are divided into train, valid and test."""
 
@@ -90,16 +140,17 @@ class SplitSettings(Settings):
     """random: share of a user's interactions for test."""
     seed: Seed = 2022
     """random: seed of the draw."""
-    valid_from: int | None = None
-    """time: first time of the validation split, in the unit of the log."""
-    test_from: int | None = None
-    """time: first time of the test split, in the unit of the log."""
+    valid_from: CutOff | None = None
+    """time: first time of the validation split: a number in the unit of the log, a date or ISO 8601 text (UTC), or how
+    long before the log's last time it is, such as "30d" (s, m, h, d or w)."""
+    test_from: CutOff | None = None
+    """time: first time of the test split, as `valid_from`."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.method == "time" and (self.valid_from is None or self.test_from is None):
             raise ValueError("method 'time' needs valid_from and test_from")
-        if self.method == "time" and (self.valid_from or 0) > (self.test_from or 0):
+        if self.method == "time" and _is_later(self.valid_from, self.test_from):
             raise ValueError(f"valid_from is {self.valid_from}, must be ≤ test_from ({self.test_from})")
         if self.valid_share + self.test_share >= 1.0:
             raise ValueError(f"valid_share + test_share is {self.valid_share + self.test_share}, must be < 1")

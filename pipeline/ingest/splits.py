@@ -7,22 +7,32 @@ each an index into SPLITS. The result does not depend on the order of raw rows, 
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
-from data_contracts.settings import SplitSettings
+from data_contracts.settings import IngestSettings, SplitSettings, parse_duration, parse_moment
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.ingest.hashing import Words, hash_strings, mix_words
+from pipeline.logs.discovery import LogError
+
+log = logging.getLogger(__name__)
 
 TRAIN_CODE, VALID_CODE, TEST_CODE = (SPLITS.index(split) for split in (TRAIN, VALID, TEST))
 
 Codes = npt.NDArray[np.int8]
 
 _LAST = np.uint64(1 << 63)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SINCE_1970 = 10**8
+"""Seconds from 1970 to 1973: smaller times may count from anything."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,72 @@ class PairsOfUsers:
     is_trained: Mask
     user_ids: pa.StringArray
     item_ids: pa.StringArray
+
+
+def with_resolved_cut_offs(settings: IngestSettings, times: Sequence[tuple[int, int]]) -> IngestSettings:
+    """Settings with cut-offs in the unit of the logs, which some times should lie before.
+
+    Args:
+        settings: with method time.
+        times: earliest and latest times of parts of the logs; without any, settings stay as they are.
+
+    Raises:
+        LogError: no time lies before the cut-offs; or as `resolve_cut_offs`.
+    """
+    if not times:
+        return settings
+    earliest, latest = min(first for first, _ in times), max(last for _, last in times)
+    split = resolve_cut_offs(settings.split, earliest, latest)
+    assert isinstance(split.valid_from, int)
+    if earliest >= split.valid_from and settings.kept_share_at_least > 0:
+        raise LogError(
+            f"all times of the logs, {earliest} to {latest}, are from ingest.split.valid_from "
+            f"({settings.split.valid_from}) on, so that nothing is left to train on; is its unit that of the logs? A "
+            "date such as 2026-11-15 fits every unit"
+        )
+    if latest < split.valid_from:
+        log.warning(
+            "all times of the logs, %s to %s, are before ingest.split.valid_from (%s): nothing is held out",
+            *(earliest, latest, settings.split.valid_from),
+        )
+    return settings.model_copy(update={"split": split})
+
+
+def resolve_cut_offs(settings: SplitSettings, earliest: int, latest: int) -> SplitSettings:
+    """Settings of method time with cut-offs in the unit of the log.
+
+    Args:
+        settings: cut-offs may be dates, or durations before the log's last time.
+        earliest: time of the log.
+        latest: time of the log. Dates and durations need times since 1970: seconds have 9 or 10 digits, milliseconds
+            12 or 13, and so on.
+
+    Raises:
+        LogError: the times are not since 1970 where they have to be, or valid_from is later than test_from.
+    """
+    cut_offs = {"valid_from": settings.valid_from, "test_from": settings.test_from}
+    units = (ticks for ticks in (1, 10**3, 10**6, 10**9) if 1 <= latest // (_SINCE_1970 * ticks) < 1000)
+    ticks_per_second = next(units, 0)
+    for name, value in cut_offs.items():
+        if isinstance(value, str):
+            if not ticks_per_second:
+                raise LogError(
+                    f"ingest.split.{name} is {value!r}, but the times of the logs, {earliest} to {latest}, do not "
+                    "count from 1970 in seconds, milliseconds, microseconds or nanoseconds; give a number in their unit"
+                )
+            duration = parse_duration(value)
+            since_1970 = parse_moment(value) - _EPOCH if duration is None else duration
+            ticks = since_1970 // timedelta(microseconds=1) * ticks_per_second // 10**6
+            cut_offs[name] = ticks if duration is None else latest - ticks
+    resolved = settings.model_copy(update=cut_offs)
+    assert isinstance(resolved.valid_from, int)
+    assert isinstance(resolved.test_from, int)
+    if resolved.valid_from > resolved.test_from:
+        raise LogError(
+            f"ingest.split.valid_from is {settings.valid_from!r}, must be ≤ test_from ({settings.test_from!r}); in the "
+            f"logs' unit these are {resolved.valid_from} and {resolved.test_from}"
+        )
+    return resolved
 
 
 def assign_splits(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
@@ -76,8 +152,8 @@ def random_split(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
 
 def time_split(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
     """Test from `test_from` on, validation from `valid_from` on, training before."""
-    assert settings.valid_from is not None
-    assert settings.test_from is not None
+    assert isinstance(settings.valid_from, int)
+    assert isinstance(settings.test_from, int)
     held_out = np.where(pairs.timestamp >= settings.valid_from, VALID_CODE, TRAIN_CODE)
     return np.where(pairs.timestamp >= settings.test_from, TEST_CODE, held_out).astype(np.int8)
 

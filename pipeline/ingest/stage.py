@@ -30,6 +30,7 @@ from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
 from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
+from pipeline.ingest.splits import with_resolved_cut_offs
 from pipeline.ingest.trained_pairs import TrainedPairsTask, partition_trained_pairs
 from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary, write_known_ids
 from pipeline.logs.discovery import LogError, LogFile
@@ -328,6 +329,8 @@ def run_ingest(
     by_name = {log.name: partition for log, partition in zip(ordered, partitions, strict=True)}
     if settings.split.method in ("time", "leave-last-out"):
         require_one_unit(by_name, by_domain=settings.split.method == "leave-last-out")
+    if settings.split.method == "time":
+        settings = with_resolved_cut_offs(settings, [times for part in partitions for times in part.times.values()])
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
     vocabularies = [
         VocabularyTask(

@@ -28,6 +28,7 @@ from pipeline.logs.records import (
     shorten_list,
     text_blocks,
 )
+from pipeline.logs.signatures import describe_delimiter
 
 _FAST_WIDTH = 1 << 12
 """Most columns of a file that Arrow reads: it needs memory for each."""
@@ -163,7 +164,7 @@ def read_delimited(
     else:
         lines, start = _probe_lines(chain([first], blocks), line_bytes)
         names, width = None, _usual_width(lines, delimiter, columns, quoted=quoted)
-    positions = tuple(_position(log, name, column, names, width) for name, column in columns.items())
+    positions = tuple(_position(log, name, column, names, width, delimiter) for name, column in columns.items())
     line_format = Delimited(columns, positions, width, delimiter, quoted)
     yield from read_lines(chain(start, blocks), line_format, skipped + 1, line_bytes)
 
@@ -210,7 +211,9 @@ def _usual_width(lines: Sequence[bytes], delimiter: str, columns: FieldColumns, 
     return max(widths, key=lambda width: (widths[width], width), default=mapped)
 
 
-def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] | None, width: int) -> int:
+def _position(
+    log: LogFile, name: str, column: str | int, names: Sequence[str] | None, width: int, delimiter: str
+) -> int:
     """Position of a column; `names` are those of the header, if there is one."""
     if isinstance(column, int):
         if 0 <= column < width:
@@ -219,5 +222,6 @@ def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] |
     if names is None:
         raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
     if names.count(column) != 1:
-        raise column_error(log, name, column, f"one of the header's names: {shorten_list(names)}, occurring once")
+        rule = f"one of the header's names: {shorten_list(names)}, occurring once"
+        raise column_error(log, name, column, rule, describe_delimiter(log, names, delimiter))
     return names.index(column)

@@ -13,6 +13,7 @@ from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.json_lines import read_json_lines
 from pipeline.logs.parquet import read_parquet
 from pipeline.logs.records import LINE_BYTES, Records
+from pipeline.logs.signatures import require_log
 
 _BYTES_PER_ROW = 16
 """Least size that a row counts with where small blocks are joined."""
@@ -83,8 +84,9 @@ def find_format(log: LogFile) -> str:
     """csv, tsv, jsonl or parquet: the source's format or, for `auto`, that of the name's ending before .gz or .zst.
 
     Raises:
-        LogError: the ending is unknown.
+        LogError: the ending is unknown, or the file is no log, by its first bytes.
     """
+    require_log(log)
     if log.source.format != "auto":
         return log.source.format
     name = log.path.name.lower().removesuffix(".gz").removesuffix(".zst")

@@ -270,6 +270,7 @@ def shorten_list(names: Sequence[str]) -> str:
     return shown if len(shown) <= TEXT_KEPT else f"{shown[:TEXT_KEPT]}… ({len(names):,} in all)"
 
 
-def column_error(log: LogFile, name: str, column: str | int, rule: str) -> LogError:
-    """The error of a file that lacks a mapped column."""
-    return LogError(f"{log.path}: columns.{name} is {column!r}, must be {rule}; correct the source's `columns`")
+def column_error(log: LogFile, name: str, column: str | int, rule: str, hint: str = "") -> LogError:
+    """The error of a file that lacks a mapped column; a hint takes the place of the usual remedy."""
+    remedy = hint or "; correct the source's `columns`"
+    return LogError(f"{log.path}: columns.{name} is {column!r}, must be {rule}{remedy}")

@@ -11,6 +11,7 @@ are never a pair.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
@@ -36,6 +37,8 @@ from pipeline.pairs.domain_vectors import open_vectors, store_vectors
 from pipeline.pairs.incremental import ReusedPairs
 from pipeline.pairs.join import join_chunk
 from pipeline.pairs.small_domains import SmallDomains, SmallSources, pair_small_domains
+
+log = logging.getLogger(__name__)
 
 _NODES_PER_TASK = 4096
 """Of small domains, which one task compares with all small ones."""
@@ -90,6 +93,9 @@ def pair_domains(
             done += sum(pair.nodes for pair in pairs_of_batch)
             progress(done, total, "nodes")
         _adopt(draft, tasks, pairs, reused)
+        if not coverage:
+            names = [nodes.domain for nodes in domains]
+            log.warning("there is nothing to align: %s", _describe_lack(names))
         coverage.sort(key=lambda row: (row["source_domain"], row["target_domain"], row["kind"] != USER))
         (draft.folder / COVERAGE_FILE).write_text(json.dumps(columns_of_coverage(coverage)))
         draft.statistics |= PairsStatistics(
@@ -99,6 +105,13 @@ def pair_domains(
         )
 
     return store.make(PAIRS, settings.keyed(), parents, write)
+
+
+def _describe_lack(domains: Sequence[str]) -> str:
+    """Why no two domains have anything in common."""
+    if len(domains) == 1:
+        return f"{domains[0]} is the only domain"
+    return f"no two of the {len(domains)} domains have a user or item in common; do the logs name them alike?"
 
 
 def _compare_small_domains(

@@ -58,6 +58,10 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[compute]\ndask_scheduler = 4", "compute.dask_scheduler is 4, must be a string"),
         ("[ingest]\nsplit = 1", "ingest.split is 1, must be a table"),
         ("[ingest.split]\nmethod = 'time'", "ingest.split: method 'time' needs valid_from and test_from"),
+        (
+            "[ingest.split]\nvalid_from = 'noon'",
+            "ingest.split.valid_from: 'noon' must be a number, a date such as 2026-11-15, or a duration such as 30d",
+        ),
     ],
 )
 def test_a_wrong_value_is_reported_with_key_found_and_allowed(tmp_path, text, problem):
@@ -219,3 +223,10 @@ def test_every_line_of_a_keys_meaning_is_a_comment():
     assert len(meaning) > 1
     assert "\n".join(f"# {line}" for line in meaning) in text
     assert all(line[:1] in ("", "#", "[") or " = " in line for line in text.splitlines())
+
+
+def test_dates_of_toml_are_cut_offs(tmp_path):
+    cut_offs = "valid_from = 2026-11-01\ntest_from = 2026-11-08T12:00:00Z\n"
+    path = write(tmp_path, f"name = 'r'\n[world]\n[ingest.split]\nmethod = 'time'\n{cut_offs}")
+    split = load_config(path).ingest.split
+    assert (split.valid_from, split.test_from) == ("2026-11-01", "2026-11-08T12:00:00+00:00")

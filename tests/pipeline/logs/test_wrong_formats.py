@@ -1,10 +1,13 @@
 """Files that are not what their ending says: refused, with the right word."""
 
+import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
-from raw_logs import RawLogs, source
+from raw_logs import CSV, RawLogs, source, zstd
 
 from data_contracts.settings import Columns
 from pipeline.logs.discovery import LogError, find_logs
@@ -51,3 +54,49 @@ def test_carriage_returns_inside_a_record_are_no_line_ends(world: RawLogs) -> No
     (world.logs / "a.csv").unlink()
     world.put("a.jsonl", b'{"user_id": "u",\r "item_id": "i"}\r')
     assert world.rows(source("*"), "item_id") == [("i",)]
+
+
+def archive(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in names:
+            file.writestr(name, CSV)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.zip", archive("a.csv"), "is a zip archive, must be a plain, .gz or .zst file; unpack it"),
+        ("a.csv", archive("a.csv"), "is a zip archive"),
+        ("a.xlsx", archive("[Content_Types].xml", "xl/workbook.xml"), r"is a workbook \(Excel\), .* save it as CSV"),
+        ("a.xls", bytes.fromhex("d0cf11e0a1b11ae1"), r"is a workbook \(Excel\)"),
+        ("a.csv", CSV.decode().encode("utf-16"), "is UTF-16, must be UTF-8; convert it"),
+        ("a.csv", b"\xfe\xff" + CSV.decode().encode("utf-16-be"), "is UTF-16, must be UTF-8"),
+        ("a.csv", gzip.compress(CSV), r"is compressed by gzip, its name must end with \.gz"),
+        ("a.csv", zstd(CSV), r"is compressed by zstd, its name must end with \.zst"),
+    ],
+)
+def test_files_of_other_formats_are_called_what_they_are(
+    world: RawLogs, name: str, content: bytes, message: str
+) -> None:
+    world.put(name, content)
+    with pytest.raises(LogError, match=message):
+        world.ingest(source(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter", "called"),
+    [("a.csv", ";", "semicolons"), ("a.csv", "::", "double colons"), ("a.csv", "|", "bars"), ("a.csv", "\t", "tabs"),
+     ("a.tsv", ",", "commas")],
+)  # fmt: skip
+def test_another_delimiter_is_named(world: RawLogs, name: str, delimiter: str, called: str) -> None:
+    world.put(name, f"user_id{delimiter}item_id\nu{delimiter}i\n")
+    with pytest.raises(LogError, match=rf"the header is divided by {called}: convert the file, e\.g\. with DuckDB"):
+        world.ingest(source(name))
+
+
+def test_latin_1_is_named_where_rows_are_not_utf_8(world: RawLogs) -> None:
+    world.put("a.csv", "user_id,item_id\nu,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(LogError, match=r"undecodable: 'u,caf\\\\xe9', is not UTF-8; Latin-1 is converted by iconv"):
+        world.ingest(source("a.csv"), rejected_share_at_most=0.01)

@@ -9,14 +9,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_pipeline import brute_pairs, dense_reach, random_domain
+from raw_logs import numbered
 
 import pipeline.pairs.join
 import pipeline.pairs.stage
-from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.rows import CsrRows
-from pipeline.graph import DomainNodes
+from pipeline.graph import DomainNodes, build_graph
 from pipeline.pairs.domain_pair import DomainPair, align_domain_pair
 from pipeline.pairs.domain_vectors import DistinctRows, DomainVectors, rows_by_group, shared_anchors
 from pipeline.pairs.join import Join, TopK, join_chunk
@@ -325,3 +326,22 @@ def test_domains_without_a_shared_anchor_have_identity_pairs_alone(kinds, identi
     table, report = align(source, target, kinds=kinds, identity=identity)
     assert table["identity"].to_pylist() == [True] * sum(row["identity_pairs"] for row in report)
     assert (table.num_rows > 0) == identity
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [
+        ("aa", "there is nothing to align: a is the only domain"),
+        ("ab", "there is nothing to align: no two of the 2 domains have a user or item in common; do the logs"),
+    ],
+)
+def test_nothing_to_align_is_said_with_the_reason(tmp_path, caplog, domains, message):
+    rows = [f"u{n},i{n},{domain},1" for n, domain in enumerate(domains)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,domain,time", *rows]) + "\n")
+    compute, store = ComputeSettings(threads=1), Store(tmp_path / "store")
+    interactions, nodes = numbered(store, tmp_path, "time")
+    parents = {"interactions": interactions, "nodes": nodes}
+    parents["graph"] = build_graph(store, GraphSettings(), parents, compute)
+    parents["reach"] = compute_reach(store, ReachSettings(), parents, compute)
+    assert pair_domains(store, PairsSettings(), parents, compute).read().num_rows == 0
+    assert message in caplog.text
