@@ -79,7 +79,7 @@ def test_a_finished_run_is_read_by_a_new_machine(run, here, monkeypatch, capsys)
     out, err = capsys.readouterr()
     assert "nothing to do, everything is up to date\n" in err
     assert out == table.replace(" made\n", " kept\n")
-    assert fetched(here, "reader") == {"metrics", "ranks"}
+    assert fetched(here, "reader") == {"metrics"}
     (user,) = (row[0] for row in random_log(1, {"books": (30, 20, 260)})["books"][:1])
     assert edda("recommend", "r", "--domain", "books", "--user", user, "--top", "2") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
