@@ -28,6 +28,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from byte_damage import change_digit, cut, flip, zero_tail
+
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from flows.config.run_config import load_config
@@ -40,31 +42,6 @@ from model.serving.approximate import build_index, open_index
 from model.serving.recommender import Recommender
 
 OUTCOMES = ("refused", "named", "harmless", "WRONG", "crash")
-
-
-def flip(content: bytes, draw: random.Random) -> bytes:
-    """One bit."""
-    changed = bytearray(content)
-    changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
-def zero_tail(content: bytes, draw: random.Random) -> bytes:
-    """As after the crash of a machine that had not written it yet."""
-    size = draw.randrange(1, len(content) + 1)
-    return content[:-size] + bytes(size)
-
-
-def change_digit(content: bytes, draw: random.Random) -> bytes:
-    """A decimal digit."""
-    places = [place for place, byte in enumerate(content) if 48 <= byte <= 57]
-    place = draw.choice(places or [0])
-    return content[:place] + bytes([48 + draw.randrange(10)]) + content[place + 1 :]
-
-
-def cut(content: bytes, draw: random.Random) -> bytes:
-    """The end is missing."""
-    return content[: draw.randrange(len(content))]
 
 
 def edit_entries(content: bytes, draw: random.Random) -> bytes:

@@ -203,7 +203,7 @@ class Artifact:
         return self._entries[name]
 
     def read_json(self, name: str, kind: type[S]) -> S:
-        """The value of a JSON file, of the kind that `parse_json` is told.
+        """The value of a JSON file, which must be of a kind, as in `parse_json`.
 
         Raises:
             OSError: the file is missing or damaged.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from byte_damage import cut, flip, zero_tail
 from damage import change_one, rehash, signed
 from fake_stages import edda
 from tiny_world import build, exported, random_log
@@ -81,21 +82,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Damaged:
     config = load_config(folder / "run.toml").model_dump(mode="json")
     store.link_run(RunRecord.build("tiny", artifacts, config=config))
     return Damaged(store, artifacts)
-
-
-def flip(content: bytes, draw: random.Random) -> bytes:
-    changed = bytearray(content)
-    changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    return bytes(changed)
-
-
-def zero_tail(content: bytes, draw: random.Random) -> bytes:
-    size = draw.randrange(1, len(content) + 1)
-    return content[:-size] + bytes(size)
-
-
-def cut(content: bytes, draw: random.Random) -> bytes:
-    return content[: draw.randrange(len(content))]
 
 
 def other_text(_: bytes, draw: random.Random) -> bytes:
