@@ -60,3 +60,8 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDDA_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: what an archive holds may differ between the processes that collect tests."""
+    return argname if isinstance(val, bytes) else None

@@ -73,7 +73,7 @@ def archive(*names: str) -> bytes:
         ("a.xls", bytes.fromhex("d0cf11e0a1b11ae1"), r"is a workbook \(Excel\)"),
         ("a.csv", CSV.decode().encode("utf-16"), "is UTF-16, must be UTF-8; convert it"),
         ("a.csv", b"\xfe\xff" + CSV.decode().encode("utf-16-be"), "is UTF-16, must be UTF-8"),
-        ("a.csv", gzip.compress(CSV), r"is compressed by gzip, its name must end with \.gz"),
+        ("a.csv", gzip.compress(CSV, mtime=0), r"is compressed by gzip, its name must end with \.gz"),
         ("a.csv", zstd(CSV), r"is compressed by zstd, its name must end with \.zst"),
     ],
 )
