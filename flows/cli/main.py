@@ -33,6 +33,7 @@ EXAMPLES = {
     "demo": ["edda demo"],
     "run": ["edda run my.toml --set train.epochs=5"],
     "train": ["edda train my.toml"],
+    "status": ["edda status my.toml", "edda status my-run"],
     "inspect": [
         "edda inspect my-run",
         "edda inspect my-run/pairs --head 5",
@@ -66,6 +67,10 @@ COMMANDS = {
         stage.command: (f"flows.cli.run:{stage.command}", f"{stage.help} Makes what this needs first.")
         for stage in STAGES
     },
+    "status": (
+        "flows.cli.runs:status",
+        "Show which artifacts of a run are made, missing or damaged, how long each took, and its size.",
+    ),
     "inspect": (
         "flows.cli.inspect:inspect",
         "Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.",
