@@ -212,16 +212,28 @@ class IngestResult:
             cold=rows.reasons["cold"],
             duplicates=sum(domain["duplicates"] for domain in domains.values()),
             pairs_in_several_domains=self._count_shared_pairs(),
+            tied_users=self._count_tied_users(),
             users=users,
             items=items,
         )
         return InteractionsStatistics(domains=domains, **statistics) if domains else statistics
 
     def _count_shared_pairs(self) -> dict[str, int]:
-        counts = np.zeros(len(SPLITS), np.int64)
-        for folder in self.buckets:
-            counts += DeduplicatedBucket(folder).shared_pairs()
+        counts = sum((DeduplicatedBucket(folder).shared_pairs() for folder in self.buckets), np.zeros(len(SPLITS), int))
         return dict(zip(SPLITS, counts.tolist(), strict=True))
+
+    def _count_tied_users(self) -> int:
+        """Users whose times leave open what is held out; says their share."""
+        users, tied = sum(
+            (DeduplicatedBucket(folder).tied_users() for folder in self.buckets), np.zeros(2, int)
+        ).tolist()
+        if tied:
+            log.info(
+                "leave-last-out: %.0f%% of %s users with three or more items in a domain have two at the same time "
+                "among the last three; a hash draws which are held out",
+                *(100 * tied / users, f"{users:,}"),
+            )
+        return int(tied)
 
     def _domain_statistics(self, domain: DomainBuckets, counts: Sequence[BucketCounts]) -> IngestedDomainStatistics:
         train, valid, test = np.sum([bucket.splits for bucket in counts], axis=0).tolist()
