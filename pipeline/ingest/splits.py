@@ -19,7 +19,7 @@ import pyarrow as pa
 from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
 from data_contracts.settings import IngestSettings, SplitSettings, parse_duration, parse_moment
 from pipeline.compute.dtypes import Longs, Mask
-from pipeline.ingest.hashing import Words, hash_strings, mix_words
+from pipeline.compute.hashing import Words, hash_strings, mix_words
 from pipeline.logs.discovery import LogError
 
 log = logging.getLogger(__name__)

@@ -27,6 +27,7 @@ from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
+from pipeline.ingest.notices import say_odd_ids, say_unused_ratings
 from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
@@ -321,6 +322,7 @@ def run_ingest(
     ordered = sorted(logs, key=lambda log: log.name)
     for log in ordered:
         find_format(log)
+    say_unused_ratings(ordered)
     memory = (compute.memory_mib << 20) // thread_count(compute)
     block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
     folder = scratch / "partitions"
@@ -353,6 +355,7 @@ def run_ingest(
         for kind in KINDS
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
+    say_odd_ids((users, items))
     domains = domain_names(partitions)
     for domain in domains:
         _require_name(domain)

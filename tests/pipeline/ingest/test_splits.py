@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.settings import SplitSettings
-from pipeline.ingest.hashing import hash_strings
+from pipeline.compute.hashing import hash_strings
 from pipeline.ingest.splits import PairsOfUsers, leave_last_out, order_by_draws, random_split, time_split
 
 TRAIN, VALID, TEST = 0, 1, 2
