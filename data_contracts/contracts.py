@@ -67,7 +67,7 @@ WORLD = Contract(
 
 REJECTS = Contract(
     "rejects",
-    2,
+    3,
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
@@ -81,7 +81,7 @@ REJECTS = Contract(
 
 INTERACTIONS = Contract(
     "interactions",
-    2,
+    3,
     "Cleaned, deduplicated, split positives of every domain; no pair is trained in one domain and held out in another.",
     (
         _DOMAIN,

@@ -139,7 +139,7 @@ class SplitSettings(Settings):
     test_share: Share = 0.2
     """random: share of a user's interactions for test."""
     seed: Seed = 2022
-    """random: seed of the draw."""
+    """Seed of the draw: of random, and of the order of pairs at the same time in leave-last-out."""
     valid_from: CutOff | None = None
     """time: first time of the validation split: a number in the unit of the log, a date or ISO 8601 text (UTC), or how
     long before the log's last time it is, such as "30d" (s, m, h, d or w)."""

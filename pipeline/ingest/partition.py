@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from data_contracts.store.files import single_array
 from pipeline.compute.dtypes import Longs
+from pipeline.compute.hashing import hash_strings
 from pipeline.compute.scratch import batch_writer, ensure_folder, load_array, map_batches, map_table
-from pipeline.ingest.hashing import hash_strings
 from pipeline.logs.cleaning import REJECT_SCHEMA, clean
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
