@@ -148,9 +148,10 @@ def serve(
     serving: ServeOptions = ServeOptions(),
     options: Viewing = Viewing(),
 ) -> int:
-    """Answer over HTTP what `recommend` answers, with a page to look at, until interrupted; see /docs.
+    """Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.
 
-    With $EDDA_SERVE_TOKEN set, requests need `Authorization: Bearer TOKEN`.
+    A page to look at is at /, the paths are listed at /docs. With $EDDA_SERVE_TOKEN set, requests need the header
+    `Authorization: Bearer TOKEN`.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from flows.serve.lookup_routes import lookup_routes
 from flows.serve.recommendation_routes import recommendation_routes
 from flows.serve.served_run import Generation, ServedRun
 
-OPEN_PATHS = frozenset({"/", "/docs", "/page.css", "/page.js", "/health", "/ready"})
+OPEN_PATHS = frozenset({"/", "/docs", "/page.css", "/page.js", "/icon.svg", "/health", "/ready"})
 """Paths without data of the run, which need no token: probes, and pages that ask for one."""
 _PROBLEMS = {401: "the token is missing or wrong", 404: "unknown names", 413: "too large", 422: "malformed"}
 

@@ -59,7 +59,7 @@ def test_with_the_token_requests_are_answered(service: Service, scheme: str) -> 
     assert service.ask("/v1/domains", Authorization=f"{scheme} {TOKEN}").status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/page.css", "/page.js", "/health", "/ready"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/page.css", "/page.js", "/icon.svg", "/health", "/ready"])
 def test_probes_and_pages_need_no_token(service: Service, path: str) -> None:
     assert service.ask(path).status == 200
 
