@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ingest.vocabulary import Vocabulary
-from pipeline.logs.cleaning import parse_ratings
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
+from pipeline.logs.numbers import parse_ratings
 
 log = logging.getLogger(__name__)
 

@@ -191,7 +191,8 @@ def read_json_lines(
     for name, column in columns.items():
         if isinstance(column, int):
             raise LogError(f"{log.path}: columns.{name} is {column}, must be a key's name in JSON lines")
-    blocks = require_line_feeds(log.path, text_blocks(log.path, block_bytes, line_bytes), _RETURN_BETWEEN_OBJECTS)
+    blocks = text_blocks(log.path, block_bytes, line_bytes, log.source.encoding)
+    blocks = require_line_feeds(log.path, blocks, _RETURN_BETWEEN_OBJECTS)
     yield from read_lines(_without_array(log, blocks), JsonLines(columns), 1, line_bytes)
 
 
