@@ -89,7 +89,7 @@ COMMANDS = {
     ),
     "serve": (
         "flows.cli.serve:serve",
-        "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
+        "Answer over HTTP what `recommend` answers, with a page to look at, until interrupted; see /docs.",
     ),
     "runs": (
         "flows.cli.runs:runs",
@@ -117,7 +117,7 @@ COMMANDS = {
     ),
     "experiment": (
         "flows.cli.experiment:experiment",
-        "Answer a question about the method by runs of a file or of a small world. Resumes where it stopped.",
+        "Answer a question about the method by the runs of an experiment. Resumes where it stopped.",
     ),
     "config": (
         "flows.cli.inspect:config",
