@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from flows.cli.options import Messages
 from flows.datasets import registry
 from flows.output.console import print_result, terminal_width, watcher
 from flows.output.tables import Table
@@ -24,7 +25,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)
 
 
 @datasets.command(name="list")
-def list_(name: str | None = None, /, *, json_: Json = False) -> None:
+def list_(name: str | None = None, /, *, json_: Json = False, _messages: Messages = Messages()) -> None:
     """List the data sets, or all that is known of one.
 
     Parameters
@@ -50,7 +51,7 @@ def list_(name: str | None = None, /, *, json_: Json = False) -> None:
 
 
 @datasets.command
-def fetch(name: str, /) -> None:
+def fetch(name: str, /, *, _messages: Messages = Messages()) -> None:
     """Fetch what is missing of a data set into $EDDA_DATA, or else a cache folder, and check all of it.
 
     Files that are there already are checked and used, so a folder that you have filled works as a mirror.
@@ -70,7 +71,7 @@ def fetch(name: str, /) -> None:
 
 
 @datasets.command
-def verify(name: str | None = None, /, *, json_: Json = False) -> int:
+def verify(name: str | None = None, /, *, json_: Json = False, _messages: Messages = Messages()) -> int:
     """Compare a data set's files with what was published, or with what was first fetched; exit 1 if one differs.
 
     Parameters
@@ -94,7 +95,7 @@ def verify(name: str | None = None, /, *, json_: Json = False) -> int:
 
 
 @datasets.command
-def convert(name: str, /) -> None:
+def convert(name: str, /, *, _messages: Messages = Messages()) -> None:
     """Convert a data set's files to Parquet logs, if a run cannot read them as they are; rejected lines are kept.
 
     Parameters
