@@ -65,7 +65,7 @@ def _accuracy_section(
     """Metrics of all test rows by domain, small ones first, then what is recommended, then other runs."""
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     *domains, (_, *means) = metrics.rows
-    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *means)))]
+    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), (MACRO, *means)))]
     shown = [view, *others[: COLOURS - 1]]
     colours = {run.name: number for number, run in enumerate(shown)}
     blocks.append(Plots([_intervals_plot(view, shown, metric) for metric in _plotted_metrics(view)], colours))
@@ -145,4 +145,4 @@ def _intervals_plot(view: RunView, runs: Sequence[RunView], metric: str) -> str:
         estimates = [run.values.get((domain, metric), missing) for domain in [*domains, MACRO]]
         values, low, high = ([estimate[end] for estimate in estimates] for end in ("value", "low", "high"))
         spreads.append(Spread(values, low, high))
-    return intervals(f"Test {metric}, 95 % interval", [*domains, "mean"], spreads)
+    return intervals(f"Test {metric}, 95 % interval", [*domains, MACRO], spreads)
