@@ -35,7 +35,8 @@ check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(INSTALLED) ## build the documentation's site, links checked
+docs: $(INSTALLED) ## build the documentation's site, links and commands checked
+	$(BIN)/python docs/console_blocks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is build/docs/index.html; with search: $(BIN)/mkdocs serve"
 

@@ -1,0 +1,106 @@
+"""Blocks of the README and the tutorial that show what commands print.
+
+    python docs/console_blocks.py            # check: every command of a block exists and takes these options
+    python docs/console_blocks.py --write    # run the commands on the demo in a temporary store, and write the blocks
+
+A block that is written begins with the same words as before; the rest of it is what the command prints now. Blocks that
+are abridged by hand are only checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclopts import CycloptsError
+
+from flows.cli.main import COMMANDS, app
+from flows.cli.options import fill_in_baselines
+
+DOCS = Path(__file__).parent
+PAGES = (DOCS.parent / "README.md", DOCS / "tutorial.md", DOCS / "usage.md")
+_COMMAND = re.compile(r"^(?:    |\$ )(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?edda ([a-z].*?)(?:  +#.*| (?:&&|>|\|) .*)?$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block: its page, its first line, the command that prints it, and the pattern of what is shown of that."""
+
+    page: Path
+    first: str
+    command: str
+    shown: str = r".*"
+    tab: str = "\t"
+
+
+BLOCKS = (
+    Block(DOCS / "tutorial.md", "Artifacts in edda-store/runs/demo/\n", "demo", r"Artifacts in .*?\n(?=\nWhat next)"),
+    Block(
+        DOCS / "tutorial.md", "Artifacts in edda-store/runs/demo-k1/\n",
+        f"align {DOCS.parent}/flows/runs/demo.toml --set name=demo-k1 --set pairs.k=1",
+    ),
+    Block(DOCS / "tutorial.md", "1\twest-i", "recommend demo --domain west --user west-u000299 --top 3 --why"),
+)  # fmt: skip
+
+
+def commands(page: Path) -> Iterator[tuple[int, str]]:
+    """Line number and arguments of each `edda` command in a page's blocks."""
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        if match := _COMMAND.match(line):
+            yield number, match[1].rstrip("\\ ")
+
+
+def problems() -> Iterator[str]:
+    """Commands that do not exist or do not take their options, and blocks that are not there."""
+    for page in PAGES:
+        for number, command in commands(page):
+            arguments = shlex.split(command)
+            if arguments[0] not in COMMANDS:
+                yield f"{page}:{number}: there is no command {arguments[0]!r}"
+                continue
+            try:
+                app.parse_args(fill_in_baselines(arguments), exit_on_error=False, print_error=False)
+            except CycloptsError as error:
+                yield f"{page}:{number}: {error}"
+    for block in BLOCKS:
+        if block.first not in block.page.read_text():
+            yield f"{block.page}: no block begins with {block.first!r}"
+
+
+def write() -> None:
+    """Run the commands of all blocks, one after another, and replace the blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "EDDA_STORE": f"{folder}/edda-store", "PYTHONPATH": str(DOCS.parent)}
+        for block in BLOCKS:
+            command = [sys.executable, "-m", "flows.cli", *shlex.split(block.command)]
+            done = subprocess.run(command, env=environment, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+            printed = done.stdout.replace(f"{folder}/", "")
+            match = re.search(block.shown, printed, re.DOTALL)
+            if match is None:
+                raise ValueError(f"edda {block.command} prints nothing like {block.shown!r}")
+            page = block.page.read_text()
+            start = page.index(block.first)
+            stop = page.index("```", start)
+            block.page.write_text(page[:start] + match[0].rstrip("\n") + "\n" + page[stop:])
+
+
+def main() -> None:
+    """Check or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        write()
+    if found := list(problems()):
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
