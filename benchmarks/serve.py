@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument("--store", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     recommender = open_run(options.run, options.store)
     every = paths(recommender)
     questions = [every[number % len(every)] for number in range(options.requests)]
     began = time.perf_counter()
-    with served(options.run, options.store) as port:
+    with served(options.run, options.store, options.workers) as port:
         started = time.perf_counter() - began
         began = time.perf_counter()
         answers = ask(port, questions, options.connections)
@@ -52,9 +53,9 @@ def main() -> None:
 
 
 @contextmanager
-def served(run: str, store: Path | None) -> Iterator[int]:
+def served(run: str, store: Path | None, workers: int = 1) -> Iterator[int]:
     """A service in its own process, on a free port of loopback; stopped as a supervisor would stop it."""
-    command = [sys.executable, "-m", "flows.cli", "serve", run, "--port", "0"]
+    command = [sys.executable, "-m", "flows.cli", "serve", run, "--port", "0", "--workers", str(workers)]
     command += ["--store", str(store)] if store else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -350,7 +350,14 @@ class PairsSettings(Settings):
     checked_nodes: int = Field(2000, ge=0)
     """Nodes, over all pairs of domains, whose best partner the manifest checks against a comparison with all."""
     seed: Seed = 2022
-    """Seed of the draw of checked nodes."""
+    """Seed of the draw of checked nodes, and of `shuffled`."""
+    shuffled: bool = False
+    """A control for experiments: partners are dealt anew, at random, among the nodes of a kind that have any; identity
+    pairs stay."""
+
+    def keyed(self) -> dict[str, Any]:
+        """All settings, without `shuffled` at its default: keys are those of versions without it."""
+        return self.model_dump(mode="json", exclude=set() if self.shuffled else {"shuffled"})
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from typing import Annotated
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
@@ -108,30 +114,86 @@ def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
     print_result(Table(f"Index in {made.path}", header, rows).plain())
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ServeOptions:
+    """How `edda serve` answers, and what it lists."""
+
+    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False
+    """Search with the run's index (`edda index`) for users, known or new, instead of exactly."""
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 1
+    """Processes that answer; mapped vectors are in memory once."""
+    watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
+    """Look for a new generation of the run every so many seconds and serve it; SIGHUP does so at once."""
+    items: Path | None = None
+    """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others."""
+    allow: Path | None = None
+    """File of items' ids, one a line: no others are ever listed."""
+    deny: Path | None = None
+    """File of items' ids, one a line, that are never listed."""
+    fallback: Literal["none", "popularity"] = "none"
+    """What a user without history gets: an error, or the most popular items; a request may say otherwise."""
+    cors: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    """Origin of a page that browsers may let ask, e.g. https://shop.example, or *; may be repeated."""
+    access_log: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Write a line of JSON for each request to standard output."""
+
+
 def serve(
     run: Run,
     /,
     *,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8000,
-    with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
+    serving: ServeOptions = ServeOptions(),
     options: Viewing = Viewing(),
-) -> None:
+) -> int:
     """Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.
+
+    A page to look at is at /, the paths are listed at /docs. With $EDDA_SERVE_TOKEN set, requests need the header
+    `Authorization: Bearer TOKEN`.
 
     Parameters
     ----------
     host:
-        address to listen on; anyone who can reach it may send requests, so put a proxy in front for other machines.
+        address to listen on; anyone who can reach it may send requests, unless a token is set.
     port:
         port to listen on; 0 picks a free one.
-    with_index:
-        search with the run's index (`edda index`) for users, known or new, instead of exactly.
     """
-    from flows.serve.server import serve_until_stopped  # needs the extra `serve`
-    from flows.serve.service import service
+    from flows.serve.served_run import RunSource
+    from flows.serve.server import Serving, serve_until_stopped  # needs the extra `serve`
+    from flows.serve.service import ServiceSettings
 
-    serve_until_stopped(service(open_run(run, options.store, index=with_index), run), host, port)
+    token = _token()
+    if token is None and not _is_loopback(host):
+        inform(f"anyone who can reach {host} may ask: set ${TOKEN_VARIABLE} to require a token")
+    source = RunSource(run, options.store, serving.with_index, serving.items, serving.allow, serving.deny)
+    settings = ServiceSettings(token, serving.cors, serving.access_log, serving.fallback)
+    level = logging.DEBUG if options.debug else logging.INFO
+    return serve_until_stopped(Serving(source, settings, serving.watch, serving.workers, level), host, port)
+
+
+TOKEN_VARIABLE = "EDDA_SERVE_TOKEN"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+"""What a bearer token may be (RFC 6750)."""
+
+
+def _token() -> str | None:
+    """The token that requests must have; None if the variable is not set."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token is not None and not _TOKEN.fullmatch(token):
+        found = "has other characters" if token else "is empty"
+        raise ValueError(
+            f"${TOKEN_VARIABLE} {found}, must be letters, digits and -._~+/ (unset it to ask for no token)"
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _for_new_user(

@@ -23,14 +23,22 @@ def open_run(run: str, store: str | None, *, index: bool = False) -> Recommender
     Raises:
         UnknownError: the run has no embeddings, or no index.
     """
-    view = exported_run(run, store)
+    return open_view(exported_run(run, store), index=index)
+
+
+def open_view(view: RunView, *, index: bool = False) -> Recommender:
+    """Open the recommender of a run that was looked up, as `open_run` does.
+
+    Raises:
+        UnknownError: the run has no index.
+    """
     if not index:
         return Recommender(view.artifacts)
     from model.serving.approximate import find_index, open_index  # needs the extra `ann`
 
     artifact = find_index(view.store, view.artifacts)
     if artifact is None:
-        raise UnknownError(f"run {run} has no index of what it serves yet; build it with: edda index {run}")
+        raise UnknownError(f"run {view.name} has no index of what it serves yet; build it with: edda index {view.name}")
     return Recommender(view.artifacts, open_index(artifact))
 
 
@@ -40,9 +48,18 @@ def exported_run(run: str, store: str | None) -> RunView:
     Raises:
         UnknownError: the run has no embeddings.
     """
-    view = find_run(run, store)
+    return require_embeddings(find_run(run, store))
+
+
+def require_embeddings(view: RunView) -> RunView:
+    """The same run, which has embeddings; a warning if it is not finished.
+
+    Raises:
+        UnknownError: it has none.
+    """
     if EMBEDDINGS.name not in view.artifacts:
-        raise UnknownError(f"run {run} has no embeddings yet; {view.missing or 'make them with: edda export RUN.toml'}")
+        remedy = view.missing or "make them with: edda export RUN.toml"
+        raise UnknownError(f"run {view.name} has no embeddings yet; {remedy}")
     if view.missing:
         log.warning("%s; using what was made before", view.missing)
     return view

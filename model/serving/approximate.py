@@ -84,7 +84,8 @@ def find_index(store: Store, artifacts: Mapping[str, Artifact]) -> Artifact | No
 class IndexSearch:
     """Finds top items as `model.serving.exact.top_items` does, by indexes; may be used from several threads.
 
-    The search is exact if a quarter of all items would be candidates, or if too few candidates are found.
+    The search is exact if a quarter of all items would be candidates, if too few candidates are found, or if only some
+    items are allowed.
 
     Args:
         indexes: faiss's index of each domain's items.
@@ -97,7 +98,7 @@ class IndexSearch:
         """As `top_items`; some of the best items may be missing, but all scores are exact."""
         index = self._indexes[scorer.catalogue.domain]
         wanted = top + SETTINGS["candidates_by_vectors"] + int(np.diff(query.indptr).max(initial=0))
-        if wanted * 4 > index.ntotal:
+        if wanted * 4 > index.ntotal or query.allowed is not None:
             return top_items(scorer, query, top)
         breadth = faiss.SearchParametersHNSW(  # type: ignore[attr-defined] # its stubs lack it
             efSearch=max(SETTINGS["search_breadth"], 2 * wanted)

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.evidence.user_evidence import UserEvidence
 from model.serving.catalogue import Catalogue
-from model.serving.scorer import DomainScorer, Query
+from model.serving.scorer import DomainScorer, ItemMask, Query
 from model.sparse.rows import Floats32, Ints, Longs, block_height
 
 TopK = tuple[Ints, Floats32]
@@ -47,17 +47,22 @@ def top_items(scorer: DomainScorer, query: Query, top: int) -> TopK:
         block = query[start : start + height]
         for row, row_scores in enumerate(scorer.score(block)):
             row_scores[block.excluded[block.indptr[row] : block.indptr[row + 1]]] = -np.inf
+            if block.allowed is not None:
+                row_scores[~block.allowed] = -np.inf
             _fill_top_k(items[start + row], scores[start + row], row_scores)
     return items, scores
 
 
-def top_items_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: int) -> TopK:
+def top_items_without_vector(
+    catalogue: Catalogue, evidence: UserEvidence, top: int, allowed: ItemMask | None = None
+) -> TopK:
     """The best items for a user without a vector in the domain: those with most evidence, then the most popular.
 
     Args:
         catalogue: the domain, in which the user has no items.
         evidence: the user's, perhaps empty.
         top: items to find.
+        allowed: items that may be found; None: all.
 
     Returns:
         One row. Scores are the evidence's, 0 for popular items without any; if no item has any, numbers of train users.
@@ -65,7 +70,8 @@ def top_items_without_vector(catalogue: Catalogue, evidence: UserEvidence, top: 
     degrees = catalogue.degrees.astype(np.float32)
     scores = np.zeros(degrees.size, np.float32)
     scores[evidence.items] = evidence.weighted * evidence.scale
-    best = np.lexsort((-degrees, -scores))[:top]
+    best = np.lexsort((-degrees, -scores))
+    best = (best if allowed is None else best[allowed[best]])[:top]
     shown = scores if evidence.items.size else degrees
     return best[None].astype(np.int32), shown[None, best]
 
@@ -87,8 +93,8 @@ class SimilarItems:
     spread: float
 
 
-def similar_items(scorer: DomainScorer, item: int, top: int) -> SimilarItems:
-    """The items most similar to a given one, by the cosine of final vectors and the evidence of the item.
+def similar_items(scorer: DomainScorer, item: int, top: int, allowed: ItemMask | None = None) -> SimilarItems:
+    """The (allowed) items most similar to a given one, by the cosine of final vectors and the evidence of the item.
 
     The cosine, because a dot product of two items would rank popular ones, which have long vectors, first. Evidence has
     the same weight relative to the spread of all items' scores as for a user whose one train item it is.
@@ -101,6 +107,8 @@ def similar_items(scorer: DomainScorer, item: int, top: int) -> SimilarItems:
         evidence = scorer.blend.evidence
         scorer.blend.for_spread(spread).apply(scores, evidence.history(evidence.union_items[[item]]))
     scores[0, item] = -np.inf
+    if allowed is not None:
+        scores[0, ~allowed] = -np.inf
     all_items, all_scores = _allocate_top_k(catalogue, 1, top)
     _fill_top_k(all_items[0], all_scores[0], scores[0])
     kept = all_items[0] >= 0

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.store.artifact import Artifact
+from model.evidence.user_evidence import UserEvidence
 from model.serving.catalogue import Catalogue
 from model.serving.exact import TopK, fold_in, similar_items, top_items, top_items_without_vector
 from model.serving.explanations import Explanation, RankedLists, Reason, explain_lists, listed_dots
@@ -22,7 +23,7 @@ from model.serving.ids import (
     unknown_user,
     user_numbers,
 )
-from model.serving.scorer import DomainScorer, DomainScorers, Query
+from model.serving.scorer import DomainScorer, DomainScorers, ItemMask, Query
 from model.sparse.rows import Ints, Longs
 
 if TYPE_CHECKING:
@@ -76,11 +77,20 @@ class NewUserRanking(Ranking):
     ignored: dict[str, list[str]]
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a list is to have: its length, reasons for each item, and the items that it may contain (None: all)."""
+
+    top: int
+    reasons: int
+    allowed: ItemMask | None
+
+
 class Recommender:
     """Recommends from a run's vectors and evidence; may be used from several threads.
 
     Every method takes `reasons`: how many items of the user's history to name for each recommended item, at most; 0
-    gives no explanations.
+    gives no explanations. `allowed` has the items that may be recommended, by their numbers in the domain; None: all.
 
     Args:
         artifacts: the run's, by role.
@@ -107,7 +117,19 @@ class Recommender:
         """Whether any domain has an item."""
         return any(item_numbers(self.catalogue(domain), [item])[0] >= 0 for domain in self.domains)
 
-    def for_user(self, domain: str, user: str, top: int, reasons: int = 0) -> Ranking:
+    def popular(self, domain: str, top: int, *, allowed: ItemMask | None = None) -> Ranking:
+        """The items of a domain with most train users.
+
+        Raises:
+            UnknownError: no such domain.
+        """
+        scorer = self._scorer(domain)
+        items, scores = top_items_without_vector(scorer.catalogue, UserEvidence.empty(), top, allowed)
+        return replace(self._rankings(scorer, RankedLists(items, scores, np.zeros_like(scores)), 0)[0], by="popularity")
+
+    def for_user(
+        self, domain: str, user: str, top: int, reasons: int = 0, *, allowed: ItemMask | None = None
+    ) -> Ranking:
         """The best items for a user, without the train items in the domain.
 
         A user of other domains only has no vector in this one and is ranked by evidence, if the run has any.
@@ -115,27 +137,31 @@ class Recommender:
         Raises:
             UnknownError: no such domain, or no such user.
         """
-        ranking = self.for_users(domain, [user], top, reasons)[user]
+        ranking = self.for_users(domain, [user], top, reasons, allowed=allowed)[user]
         if ranking is None:
             raise unknown_user(self.catalogue(domain), user)
         return ranking
 
-    def for_users(self, domain: str, users: Sequence[str], top: int, reasons: int = 0) -> dict[str, Ranking | None]:
+    def for_users(
+        self, domain: str, users: Sequence[str], top: int, reasons: int = 0, *, allowed: ItemMask | None = None
+    ) -> dict[str, Ranking | None]:
         """As `for_user`, for many users; None for an unknown one."""
-        scorer = self._scorer(domain)
+        scorer, wanted = self._scorer(domain), _Wanted(top, reasons, allowed)
         numbers = user_numbers(scorer.catalogue, users)
         rankings: dict[str, Ranking | None] = dict.fromkeys(users)
         if (numbers >= 0).any():
             known_users = [user for user, number in zip(users, numbers, strict=True) if number >= 0]
             known = numbers[numbers >= 0]
             union_users = scorer.blend.evidence.union_users[known] if scorer.blend else None
-            known_rankings = self._for_query(scorer, scorer.query(known), top, reasons, union_users)
+            known_rankings = self._for_query(scorer, scorer.query(known), wanted, union_users)
             rankings |= zip(known_users, known_rankings, strict=True)
         for user in [user for user, ranking in rankings.items() if ranking is None]:
-            rankings[user] = self._for_user_of_others(scorer, user, top, reasons)
+            rankings[user] = self._for_user_of_others(scorer, user, wanted)
         return rankings
 
-    def similar(self, domain: str, item: str, top: int, reasons: int = 0) -> Ranking:
+    def similar(
+        self, domain: str, item: str, top: int, reasons: int = 0, *, allowed: ItemMask | None = None
+    ) -> Ranking:
         """The items most similar to an item, by the cosine of their vectors and the item's evidence.
 
         Raises:
@@ -145,14 +171,23 @@ class Recommender:
         number = int(item_numbers(scorer.catalogue, [item])[0])
         if number < 0:
             raise unknown_item(scorer.catalogue, item)
-        similar = similar_items(scorer, number, top)
+        similar = similar_items(scorer, number, top, allowed)
         lists = RankedLists(similar.items[None], similar.scores[None], similar.cosines[None])
         if scorer.blend:
             history = scorer.blend.evidence.history(scorer.blend.evidence.union_items[[number]])
             lists = replace(lists, blend=scorer.blend.for_spread(similar.spread), histories=history)
         return self._rankings(scorer, lists, reasons)[0]
 
-    def for_new_user(self, domain: str, items: Sequence[str], top: int, reasons: int = 0) -> NewUserRanking:
+    def for_new_user(
+        self,
+        domain: str,
+        items: Sequence[str],
+        top: int,
+        reasons: int = 0,
+        *,
+        allowed: ItemMask | None = None,
+        or_popular: bool = False,
+    ) -> NewUserRanking:
         """The best items for a user who was not in training, from the user's items, which are excluded.
 
         Args:
@@ -160,9 +195,11 @@ class Recommender:
             items: ids of any domain.
             top: number of items, at most.
             reasons: items to name for each.
+            allowed: items that may be recommended; None: all.
+            or_popular: rank by popularity if none of the items contributes anything.
 
         Raises:
-            UnknownError: no such domain, or none of the items contributes anything in it.
+            UnknownError: no such domain, or, without `or_popular`, none of the items contributes anything in it.
         """
         scorer = self._scorer(domain)
         numbers = item_numbers(scorer.catalogue, items)
@@ -173,9 +210,12 @@ class Recommender:
             others = {}
         ignored = {item: names for item, names in domains.items() if item not in others}
         if not known.size and not others:
+            if or_popular:
+                popular = self.popular(domain, top, allowed=allowed)
+                return NewUserRanking(popular.items, popular.by, [], ignored)
             raise unknown_history(scorer.catalogue, ignored)
         other_items = np.array(list(others.values()), np.int32)
-        ranking = self._for_history(scorer, known, other_items, top, reasons)
+        ranking = self._for_history(scorer, known, other_items, _Wanted(top, reasons, allowed))
         used = sorted([*scorer.catalogue.item_ids.take(known).to_pylist(), *others])
         return NewUserRanking(ranking.items, ranking.by, used, ignored)
 
@@ -187,7 +227,7 @@ class Recommender:
     def _others(self, scorer: DomainScorer) -> list[DomainScorer]:
         return [self._scorers[name] for name in self.domains if name != scorer.catalogue.domain]
 
-    def _for_user_of_others(self, scorer: DomainScorer, user: str, top: int, reasons: int) -> Ranking | None:
+    def _for_user_of_others(self, scorer: DomainScorer, user: str, wanted: _Wanted) -> Ranking | None:
         """The list for a user who is in other domains only; None for unknown users, and in a run without evidence."""
         if scorer.blend is None:
             return None
@@ -196,38 +236,39 @@ class Recommender:
             if number[0] >= 0 and other.blend:
                 union_user = other.blend.evidence.union_users[number]
                 history = scorer.blend.evidence.histories.pick(union_user)
-                return self._without_vector(scorer, history, top, reasons, union_user)
+                return self._without_vector(scorer, history, wanted, union_user)
         return None
 
-    def _for_history(self, scorer: DomainScorer, known: Longs, others: Ints, top: int, reasons: int) -> Ranking:
+    def _for_history(self, scorer: DomainScorer, known: Longs, others: Ints, wanted: _Wanted) -> Ranking:
         """The list for a new user with known items of the domain, and of others by their numbers over all domains."""
         history = None
         if scorer.blend:
             evidence = scorer.blend.evidence
             history = evidence.history(np.concatenate([evidence.union_items[known], others]))
         if history and not known.size:
-            return self._without_vector(scorer, history, top, reasons)
+            return self._without_vector(scorer, history, wanted)
         vectors, indptr = fold_in(scorer.catalogue, [known]), np.array([0, known.size])
         query = Query(vectors, history, indptr, known.astype(np.int32))
-        return self._for_query(scorer, query, top, reasons)[0]
+        return self._for_query(scorer, query, wanted)[0]
 
     def _for_query(
-        self, scorer: DomainScorer, query: Query, top: int, reasons: int, users: Ints | None = None
+        self, scorer: DomainScorer, query: Query, wanted: _Wanted, users: Ints | None = None
     ) -> list[Ranking]:
-        items, scores = self._search(scorer, query, top)
-        dots = listed_dots(query.vectors, scorer.catalogue.items, items) if reasons else np.zeros_like(scores)
-        return self._rankings(scorer, RankedLists(items, scores, dots, scorer.blend, query.histories, users), reasons)
+        items, scores = self._search(scorer, replace(query, allowed=wanted.allowed), wanted.top)
+        dots = listed_dots(query.vectors, scorer.catalogue.items, items) if wanted.reasons else np.zeros_like(scores)
+        lists = RankedLists(items, scores, dots, scorer.blend, query.histories, users)
+        return self._rankings(scorer, lists, wanted.reasons)
 
     def _without_vector(
-        self, scorer: DomainScorer, history: Histories, top: int, reasons: int, user: Ints | None = None
+        self, scorer: DomainScorer, history: Histories, wanted: _Wanted, user: Ints | None = None
     ) -> Ranking:
         assert scorer.blend
         blend = scorer.blend.without_vectors()
         evidence = blend.for_one_user(history.items)
-        items, scores = top_items_without_vector(scorer.catalogue, evidence, top)
+        items, scores = top_items_without_vector(scorer.catalogue, evidence, wanted.top, wanted.allowed)
         lists = RankedLists(items, scores, np.zeros_like(scores), blend, history, user)
         return replace(
-            self._rankings(scorer, lists, reasons)[0], by="evidence" if evidence.items.size else "popularity"
+            self._rankings(scorer, lists, wanted.reasons)[0], by="evidence" if evidence.items.size else "popularity"
         )
 
     def _rankings(self, scorer: DomainScorer, lists: RankedLists, reasons: int) -> list[Ranking]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES, Role
 from data_contracts.store.artifact import Artifact
 from model.evidence.user_evidence import UserEvidence
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from model.evidence.domain_evidence import Histories
 
 
+ItemMask = NDArray[np.bool_]
+"""bool (items), whether each item of a domain may be recommended."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Users with vectors, for whom the best items of a domain are to be found.
@@ -26,12 +33,14 @@ class Query:
         vectors: float32 (users, width).
         histories: the train items of each, over all domains; None if the run has no evidence.
         indptr, excluded: the items that each must not get, in compressed rows of the domain's numbers.
+        allowed: the items that all may get; None: every item of the domain.
     """
 
     vectors: Floats32
     histories: Histories | None
     indptr: Longs
     excluded: Ints
+    allowed: ItemMask | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -44,6 +53,7 @@ class Query:
             histories=self.histories[users] if self.histories else None,
             indptr=self.indptr[start : stop + 1] - self.indptr[start],
             excluded=self.excluded[self.indptr[start] : self.indptr[stop]],
+            allowed=self.allowed,
         )
 
 

@@ -23,7 +23,10 @@ import yaml
 from prefect_server import ROOT, clean_environment, started, stop
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICES: dict[str, dict[str, Any]] = {
+    name: service for name, service in COMPOSE["services"].items() if "profiles" not in service
+}
+"""Those that `docker compose up` starts."""
 
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 HOST = re.compile(rf"(?:(?<=[/@=])(?:{'|'.join(SERVICES)})|localhost|0\.0\.0\.0|127\.0\.0\.1)\b")

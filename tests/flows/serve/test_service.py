@@ -21,8 +21,11 @@ pytest.importorskip("uvicorn")
 import uvicorn
 from fastapi import FastAPI
 
-from flows.serve.server import serve_until_stopped
-from flows.serve.service import MOST_BYTES, MOST_NAMES, service
+from flows.serve.bodies import MOST_NAMES
+from flows.serve.http.middleware import MOST_BYTES
+from flows.serve.served_run import RunSource, ServedRun
+from flows.serve.server import Serving, serve_until_stopped
+from flows.serve.service import ServiceSettings, service
 from model.serving.explanations import REASONS
 from model.serving.recommender import Recommender
 
@@ -83,7 +86,8 @@ def test_a_body_does_not_wait_for_the_clients_acknowledgement(monkeypatch: pytes
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.setattr("flows.serve.server.signal.signal", lambda *handled: None)
-    serve_until_stopped(FastAPI(), "127.0.0.1", 0)
+    monkeypatch.setattr("flows.serve.server.build_app", lambda _serving: FastAPI())
+    serve_until_stopped(Serving(RunSource("none"), ServiceSettings()), "127.0.0.1", 0)
     assert found == [1]
 
 
@@ -278,7 +282,7 @@ def test_metrics_count_answers_by_route_and_never_a_500(port: int) -> None:
 
 
 def test_openapi_has_an_example_for_every_parameter(tiny_run: TinyRun) -> None:
-    described = service(Recommender(tiny_run.artifacts), "tiny").openapi()
+    described = service(ServedRun(RunSource("tiny", str(tiny_run.store)))).openapi()
     named = [
         parameter
         for path in described["paths"].values()
@@ -287,9 +291,14 @@ def test_openapi_has_an_example_for_every_parameter(tiny_run: TinyRun) -> None:
         if parameter["in"] == "path"
     ]
     asked = [described["components"]["schemas"][name]["properties"] for name in ("Users", "History")]
-    assert len(named) == 4
+    assert len(named) == 11
     assert all("examples" in parameter["schema"] for parameter in named)
-    assert all("examples" in field for fields in asked for name, field in fields.items() if name not in ("top", "why"))
+    assert all(
+        "examples" in field
+        for fields in asked
+        for name, field in fields.items()
+        if name not in ("top", "why", "fallback")
+    )
 
 
 def test_domains_are_opened_once_by_threads_that_ask_together(tiny_run: TinyRun) -> None:
@@ -308,11 +317,10 @@ def test_the_service_starts_without_anything_heavy_but_what_evidence_needs(
     name = {"vector_run": "vectors", "tiny_run": "tiny"}[run]
     script = """
 import sys
-from pathlib import Path
 import flows.serve.server
-from flows.serve.open_run import open_run
+from flows.serve.served_run import RunSource, ServedRun
 from flows.serve.service import service
-service(open_run(sys.argv[2], Path(sys.argv[1])), "run")
+service(ServedRun(RunSource(sys.argv[2], sys.argv[1])))
 print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "numba", "prefect", "dask", "scipy"}))
 """
     done = subprocess.run(
