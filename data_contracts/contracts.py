@@ -67,7 +67,7 @@ WORLD = Contract(
 
 REJECTS = Contract(
     "rejects",
-    2,
+    3,
     "Every row of the raw logs that did not become an interaction, with the reason.",
     (
         Column("file", pa.string(), "the log file, relative to its source's fixed folder"),
@@ -81,7 +81,7 @@ REJECTS = Contract(
 
 INTERACTIONS = Contract(
     "interactions",
-    2,
+    3,
     "Cleaned, deduplicated, split positives of every domain; no pair is trained in one domain and held out in another.",
     (
         _DOMAIN,
@@ -325,11 +325,58 @@ INDEX = Contract(
     files=("items/*.faiss",),
 )
 
+VARIANT = Contract(
+    "variant",
+    1,
+    "The interactions of a run with other ids or fewer rows: the raw log of an experiment, already split.",
+    (
+        _DOMAIN,
+        _USER_ID,
+        _ITEM_ID,
+        Column("split", pa.string(), "as in the run's interactions", allowed=SPLITS),
+    ),
+    key=("domain", "user_id", "item_id"),
+    sorted_by=("domain", "user_id", "item_id"),
+)
+
+GRADIENTS = Contract(
+    "gradients",
+    1,
+    "Gradients of the domains' losses on a model's tables before some epochs of its training: do they conflict?",
+    (
+        Column("epoch", pa.int32(), "the epoch that is trained next, from 1", minimum=1),
+        Column("table", pa.string(), "the table over all domains, or a domain's own", allowed=("inter", "intra")),
+        _DOMAIN,
+        Column("other_domain", pa.string(), "whose gradient it is compared with; empty: none", may_be_empty=True),
+        Column("metric", pa.string(), "norm, cosine, negative: the share of common rows whose gradients point apart, "
+               "or rows: that both read", allowed=("norm", "cosine", "negative", "rows")),
+        Column("value", pa.float64(), "the metric's value; null where no row is common", nullable=True),
+    ),
+    key=("epoch", "table", "domain", "other_domain", "metric"),
+    sorted_by=("epoch", "table", "domain", "other_domain", "metric"),
+)  # fmt: skip
+
+EXPERIMENT = Contract(
+    "experiment",
+    1,
+    "Test metrics of every case of an experiment, by seed, domain and stratum.",
+    (
+        Column("case", pa.string(), "its factors, as `factor = level` joined by semicolons"),
+        Column("seed", pa.int64(), "training seed"),
+        Column("domain", pa.string(), "the domain, or `macro` for the mean over domains"),
+        Column("stratum", pa.string(), "which held-out rows, as in `metrics`", allowed=(ALL, *STRATA)),
+        Column("metric", pa.string(), "of the test split, or what the experiment measures besides"),
+        Column("value", pa.float64(), "the metric's value"),
+    ),
+    key=("case", "seed", "domain", "stratum", "metric"),
+    sorted_by=("case", "seed", "domain", "stratum", "metric"),
+)
+
 CONTRACTS = {
     contract.name: contract
     for contract in (
         WORLD, REJECTS, INTERACTIONS, NODES, GRAPH, NEIGHBOURS, REACH, PAIRS, CHECKPOINT, BLEND, METRICS, RANKS,
-        EMBEDDINGS, RECOMMENDATIONS, INDEX,
+        EMBEDDINGS, RECOMMENDATIONS, INDEX, VARIANT, GRADIENTS, EXPERIMENT,
     )
 }  # fmt: skip
 

@@ -24,6 +24,10 @@ class FinishedPart(str):
     """A note that names a part of the work that has just been finished: a domain, or a pair of domains."""
 
 
+class Logged(str):
+    """A note on a unit that has had a log line of its own, so that a log needs no other line about it."""
+
+
 class Progress(Protocol):
     """A function to call with the units done so far, their total, and an optional note."""
 
@@ -34,7 +38,7 @@ class Progress(Protocol):
             done: units finished so far.
             total: all units; 0 if unknown.
             unit: what is counted; a `Unit` if speed is shown in steps.
-            note: what is in progress or, if it is a `FinishedPart`, what is done.
+            note: what is in progress or, if it is a `FinishedPart` or `Logged`, what is done.
         """
 
 
@@ -49,3 +53,10 @@ def offset_progress(progress: Progress, done_before: int, grand_total: int) -> P
         progress(done_before + done, grand_total, unit, note)
 
     return report
+
+
+def format_seconds(seconds: float) -> str:
+    """A time in whole seconds, from 100 s in minutes, from 100 min in hours."""
+    if seconds < 99.5:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 99.5 * 60 else f"{round(seconds / 3600)} h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -66,7 +67,17 @@ class LogSource(Settings):
     path: Annotated[str, Field(min_length=1)]
     """Path or glob, relative to the run's file, or s3://, gs://, abfs://; `${NAME}` is taken from the environment."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """File format; `auto` goes by the name's ending, before .gz or .zst. One record per line; only CSV has quotes."""
+    """File format; `auto` goes by the name's ending, before .gz or .zst. Only CSV has quotes."""
+    delimiter: str | None = None
+    """Text between the fields of CSV (else a comma) or TSV (else a tab); where it is several characters, quotes have no
+    meaning."""
+    encoding: str = "utf-8"
+    """Encoding of text formats, as Python names it: latin-1, cp1252, utf-16, shift_jis, …"""
+    quoted_newlines: bool = True
+    """Quoted fields of CSV may have line breaks, if they are not read; false: such a record is an error."""
+    timestamp_format: Annotated[str, Field(min_length=1)] | None = None
+    """Unit of times that are numbers (s, ms, us, ns), which then become microseconds, or a format of strptime
+    (%d.%m.%Y %H:%M)."""
     header: bool = True
     """The first line of each CSV or TSV file names the columns."""
     columns: Columns = Columns()
@@ -78,6 +89,30 @@ class LogSource(Settings):
     `split` give the rows' domain and split."""
     rating_at_least: float | None = None
     """Rows rated lower are not positives: they go to the rejects, with reason `rating`."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_delimiter(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and (not delimiter or any(character in '"\r\n\0' for character in delimiter)):
+            raise ValueError(f"{delimiter!r} must have at least one character, and no quote, line end or NUL")
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError):
+            raise ValueError(f"{encoding!r} must be an encoding that Python knows, e.g. latin-1 or utf-16") from None
+        return codecs.lookup(encoding).name
+
+    @field_validator("timestamp_format")
+    @classmethod
+    def _is_time_format(cls, value: str | None) -> str | None:
+        if value is not None and "%" not in value and value not in ("s", "ms", "us", "ns"):
+            raise ValueError(f"{value!r} must be s, ms, us or ns, or a format such as %d.%m.%Y %H:%M")
+        return value
 
 
 def _parse_cut_off(value: Any) -> Any:
@@ -139,7 +174,7 @@ class SplitSettings(Settings):
     test_share: Share = 0.2
     """random: share of a user's interactions for test."""
     seed: Seed = 2022
-    """random: seed of the draw."""
+    """Seed of the draw: of random, and of the order of pairs at the same time in leave-last-out."""
     valid_from: CutOff | None = None
     """time: first time of the validation split: a number in the unit of the log, a date or ISO 8601 text (UTC), or how
     long before the log's last time it is, such as "30d" (s, m, h, d or w)."""
@@ -315,7 +350,14 @@ class PairsSettings(Settings):
     checked_nodes: int = Field(2000, ge=0)
     """Nodes, over all pairs of domains, whose best partner the manifest checks against a comparison with all."""
     seed: Seed = 2022
-    """Seed of the draw of checked nodes."""
+    """Seed of the draw of checked nodes, and of `shuffled`."""
+    shuffled: bool = False
+    """A control for experiments: partners are dealt anew, at random, among the nodes of a kind that have any; identity
+    pairs stay."""
+
+    def keyed(self) -> dict[str, Any]:
+        """All settings, without `shuffled` at its default: keys are those of versions without it."""
+        return self.model_dump(mode="json", exclude=set() if self.shuffled else {"shuffled"})
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

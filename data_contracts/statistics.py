@@ -49,7 +49,9 @@ class InteractionsStatistics(TypedDict):
     """Of `interactions`.
 
     `malformed` counts raw rows by reason, without those of reason `rating`, `leaked` and `cold`;
-    `pairs_in_several_domains` counts pairs by split. Without any usable row there are no `domains`.
+    `pairs_in_several_domains` counts pairs by split. `tied_users` counts in each domain the users of whose last
+    three pairs two have the same time; 0 unless the split is leave-last-out. Without any usable row there are no
+    `domains`.
     """
 
     domains: NotRequired[dict[str, IngestedDomainStatistics]]
@@ -60,6 +62,7 @@ class InteractionsStatistics(TypedDict):
     cold: int
     duplicates: int
     pairs_in_several_domains: dict[str, int]
+    tied_users: int
     users: int
     items: int
 

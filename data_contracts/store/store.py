@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from data_contracts.contracts import CONTRACTS, INDEX
+from data_contracts.contracts import CONTRACTS, EXPERIMENT, INDEX
 from data_contracts.schema import Contract
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.claims import STAGING, Claims, is_held, is_write_refused
@@ -129,13 +129,13 @@ class Store:
     def link_run(self, record: RunRecord) -> Path:
         """Record a finished run in `runs/<name>/run.json`, link each of its artifacts there, and return the folder.
 
-        Links of the run before it are removed, except for that of an index.
+        Links of the run before it are removed, except for those of an index and of an experiment.
         """
         folder, artifacts = self.root / "runs" / record.name, self.recorded(record)
         for role, artifact in artifacts.items():
             self._link(record.name, role, artifact)
         for path in folder.glob("[!.]*"):
-            if path.name not in artifacts and path.name != INDEX.name and linked_folder(path):
+            if path.name not in {*artifacts, INDEX.name, EXPERIMENT.name} and linked_folder(path):
                 _remove_link(path)
         self._write_record(record)
         self._remove_file(_generation_file(record.name, record.generation))

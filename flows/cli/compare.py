@@ -31,6 +31,7 @@ def compare(
     *runs: str,
     variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     baselines: Annotated[str, Parameter(show_default=False)] = "",
+    skip: Annotated[str, Parameter(show_default=False)] = "",
     evidence: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -46,6 +47,8 @@ def compare(
         further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
     baselines:
         compare the first file's run with all baselines, or a list: --baselines ease,ials. Their vectors rank alone.
+    skip:
+        baselines to leave out: --baselines --skip slim,ease.
     evidence:
         compare it also with itself without evidence from walks, or with it; every baseline with that evidence, too.
     json_:
@@ -59,21 +62,21 @@ def compare(
             "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
         )
     variants = _variants(files[0], variant, evidence) if files else []
-    opponents = _baselines(files[0], parse_baselines(baselines), evidence) if files else []
-    views, refusals = _evaluate_runs(runs, [*files, *variants], opponents, options)
-    warnings = [*cautions(views), *(f"{refusal.name} is left out: {refusal.reason}" for refusal in refusals)]
+    opponents = _baselines(files[0], parse_baselines(baselines, skip), evidence) if files else []
+    views, not_made = _evaluate_runs(runs, [*files, *variants], opponents, options)
     if json_:
-        print_result(json.dumps({**as_json(views), "cautions": warnings}, indent=2, ensure_ascii=False))
+        print_result(json.dumps({**as_json(views), "not_made": not_made}, indent=2, ensure_ascii=False))
         return
-    tables = comparison_tables(views)
+    tables = comparison_tables(views, not_made)
     print_result("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
-    for warning in warnings:
+    for warning in cautions(views):
         print_result(f"\nCAUTION: {warning}")
 
 
 def tune(
     *runs: Path,
     baselines: Annotated[str, Parameter(show_default=False)] = "",
+    skip: Annotated[str, Parameter(show_default=False)] = "",
     trials: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     options: Options = Options(),
@@ -86,6 +89,8 @@ def tune(
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
     baselines:
         tune also all baselines, or a list: --baselines ease,ials. Each has as many trials as the runs themselves.
+    skip:
+        baselines to leave out: --baselines --skip slim,ease.
     trials:
         trials of each model, in place of tune.trials.
     parallel:
@@ -96,17 +101,14 @@ def tune(
         raise ValueError("edda tune: there must be at least one run's TOML file")
     changes = [] if trials is None else [f"tune.trials={trials}"]
     specs = [options.spec(run).with_overrides(*changes) for run in runs]
-    names = parse_baselines(baselines)
+    names = parse_baselines(baselines, skip)
     own, *others = compared_models(specs, names)
     search = build_search(specs)
-    tuned = [tune_model(own, search, watcher(), parallel)]
-    _show_trials(runs, tuned[0])
+    tuned = tune_model(own, search, watcher(), parallel)
+    _show_trials(runs, tuned)
     results = list(tune_models(others, watcher(), parallel))
-    tuned += [result for result in results if isinstance(result, Tuned)]
     if names:
-        print_result("\n" + models_table(tuned).plain())
-    for refusal in (result for result in results if isinstance(result, Refusal)):
-        print_result(f"\nCAUTION: {refusal.name} is left out: {refusal.reason}")
+        print_result("\n" + models_table([tuned, *results]).plain())
 
 
 def _show_trials(runs: Sequence[Path], tuned: Tuned) -> None:
@@ -131,12 +133,12 @@ def _baselines(first: RunSpec, names: Sequence[str], evidence: bool) -> list[Run
 
 def _evaluate_runs(
     runs: Sequence[str], specs: Sequence[RunSpec], opponents: Sequence[RunSpec], options: Options
-) -> tuple[list[RunView], list[Refusal]]:
+) -> tuple[list[RunView], dict[str, str]]:
     """Bring specs and opponents up to date.
 
     Returns:
         The given runs, files and names, in their order, then the remaining specs, then the opponents that can be made;
-        and why the others cannot.
+        and name → reason of those that cannot.
     """
     digests, prefect = Digests(), options.uses_prefect
     outcomes = bring_up_to_date(specs, options, "evaluate", quietly=True, digests=digests) if specs else []
@@ -146,4 +148,5 @@ def _evaluate_runs(
         report_nothing_to_do([*outcomes, *made])
     store, remaining = open_store(options.store or store_location()), iter(outcomes)
     views = [build_view(next(remaining)) if run.endswith(".toml") else evaluated_run(run, store) for run in runs]
-    return [*views, *map(build_view, [*remaining, *made])], [item for item in results if isinstance(item, Refusal)]
+    not_made = {result.name: result.reason for result in results if isinstance(result, Refusal)}
+    return [*views, *map(build_view, [*remaining, *made])], not_made

@@ -33,6 +33,7 @@ EXAMPLES = {
     "demo": ["edda demo"],
     "run": ["edda run my.toml --set train.epochs=5"],
     "train": ["edda train my.toml"],
+    "status": ["edda status my.toml", "edda status my-run"],
     "inspect": [
         "edda inspect my-run",
         "edda inspect my-run/pairs --head 5",
@@ -51,6 +52,7 @@ EXAMPLES = {
     ],
     "tune": ["edda tune my.toml --trials 30", "edda tune my.toml --baselines --trials 30"],
     "scoreboard": ["edda scoreboard my.toml --trials 20", "edda scoreboard --seeds 2022,2023,2024,2025,2026"],
+    "experiment": ["edda experiment overlap --small", "edda experiment oracle-twins my.toml --seeds 5"],
     "runs": ["edda runs", "edda runs my-run"],
     "promote": ["edda promote my-run@1f3a9c02"],
     "delete": ["edda delete my-run@1f3a9c02", "edda delete my-run"],
@@ -65,6 +67,10 @@ COMMANDS = {
         stage.command: (f"flows.cli.run:{stage.command}", f"{stage.help} Makes what this needs first.")
         for stage in STAGES
     },
+    "status": (
+        "flows.cli.runs:status",
+        "Show which artifacts of a run are made, missing or damaged, how long each took, and its size.",
+    ),
     "inspect": (
         "flows.cli.inspect:inspect",
         "Show what an artifact or a run holds, whether it keeps its contract, and where it comes from; or all runs.",
@@ -83,7 +89,7 @@ COMMANDS = {
     ),
     "serve": (
         "flows.cli.serve:serve",
-        "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
+        "Answer over HTTP what `recommend` answers, with a page to look at, until interrupted; see /docs.",
     ),
     "runs": (
         "flows.cli.runs:runs",
@@ -108,6 +114,10 @@ COMMANDS = {
     "scoreboard": (
         "flows.cli.scoreboard:scoreboard",
         "Tune, train and compare all models on several data sets, and write a page about it. Resumes where it stopped.",
+    ),
+    "experiment": (
+        "flows.cli.experiment:experiment",
+        "Answer a question about the method by the runs of an experiment. Resumes where it stopped.",
     ),
     "config": (
         "flows.cli.inspect:config",

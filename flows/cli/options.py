@@ -33,13 +33,25 @@ class Viewing:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Options(Viewing):
-    """Options of every command that makes artifacts of a run."""
+class Overriding(Viewing):
+    """Options of every command that takes a run's TOML file."""
 
     set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
     """KEY=VALUE to override the file's value, e.g. train.epochs=5; may be repeated."""
     update: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Continue from the last run of the name instead of from scratch, as `update = true` in the file."""
+
+    def spec(self, path: Path) -> RunSpec:
+        """The run of a TOML file, with the overrides of these options."""
+        update = ["update=true"] if self.update else []
+        return RunSpec(path, (*self.set, *store_override(self.store), *update))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(Overriding):
+    """Options of every command that makes artifacts of a run."""
+
     prefect: bool | None = None
     """Run as a Prefect flow, on Prefect's embedded API if PREFECT_API_URL names no server, or as plain functions; by
     default as a flow only if PREFECT_API_URL is set."""
@@ -49,11 +61,6 @@ class Options(Viewing):
         """Runs are Prefect flows; never in one of several processes that train together."""
         is_wanted = bool(os.environ.get("PREFECT_API_URL")) if self.prefect is None else self.prefect
         return is_wanted and not is_multi_process(os.environ)
-
-    def spec(self, path: Path) -> RunSpec:
-        """The run of a TOML file, with the overrides of these options."""
-        update = ["update=true"] if self.update else []
-        return RunSpec(path, (*self.set, *store_override(self.store), *update))
 
 
 BASELINES_OPTION = "--baselines"

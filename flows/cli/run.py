@@ -16,7 +16,7 @@ from flows.output.tables import NOTHING_MEASURED, Table, artifacts_table, metric
 from flows.runner.execute import Outcome
 from flows.runner.lookup import report_path
 from flows.runner.plan import make_plan
-from flows.runner.preview import preview
+from flows.runner.preview import ALL_FOLLOWS_FROM_WORLD, preview
 from flows.runner.stages import STAGES, Stage
 
 DryRun = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -68,16 +68,20 @@ def _show_plan(spec: RunSpec, stage: str | None = None) -> None:
     rows = tuple(
         (
             artifact.role,
-            "to make" if artifact.reason else "exists",
+            "damaged" if artifact.is_damaged else "to make" if artifact.reason else "exists",
             "–" if artifact.seconds is None else f"{artifact.seconds:,.1f}",
             artifact.reason,
         )
         for artifact in planned
     )
-    header = ("artifact", "state", "seconds before", "why")
+    header = ("artifact", "state", "seconds last time", "why")
     print_result(Table(f"What {spec.config.name} needs; nothing was made", header, rows, left=True).plain())
-    if [artifact.role for artifact in planned if artifact.reason] == [WORLD.name]:
-        print_result("\nAll other stages depend on the generated logs, and can be planned when these exist.")
+    to_make = [artifact for artifact in planned if artifact.reason and not artifact.is_damaged]
+    known = [artifact.seconds for artifact in to_make if artifact.seconds is not None]
+    took = f"; {len(known)} of them took {sum(known):,.1f} s the last time" if known else ""
+    print_result(f"\n{len(to_make)} of {len(planned)} artifacts would be made{took}")
+    if [artifact.role for artifact in to_make] == [WORLD.name]:
+        print_result(ALL_FOLLOWS_FROM_WORLD)
 
 
 def _show(outcome: Outcome) -> None:

@@ -1,18 +1,41 @@
-"""Commands on the generations of a run's name: `runs`, `promote`, `delete`."""
+"""Commands on what a run has: `status`, and those on the generations of its name, `runs`, `promote`, `delete`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from data_contracts.open_store import open_store
 from data_contracts.store.store import Store
-from flows.cli.options import Viewing
+from flows.cli.options import Overriding, Run, Viewing
 from flows.config.run_config import store_location
 from flows.inspection.generations import describe_generations, generations_table
+from flows.inspection.status import status_of_file, status_of_name, status_text
 from flows.output.console import print_result
+
+
+def status(
+    run: Run,
+    /,
+    *,
+    json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+    options: Overriding = Overriding(),
+) -> None:
+    """Show which artifacts of a run are made, missing or damaged, how long each took, and its size.
+
+    Parameters
+    ----------
+    json_:
+        print JSON.
+    """
+    is_file = run.endswith(".toml")
+    if not is_file and (options.set or options.update):
+        raise ValueError(f"edda status {run}: --set and --update need the run's TOML file")
+    described = status_of_file(options.spec(Path(run))) if is_file else status_of_name(run, _store(options))
+    print_result(json.dumps(described.as_json(), indent=2, ensure_ascii=False) if json_ else status_text(described))
 
 
 def runs(

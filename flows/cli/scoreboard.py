@@ -27,6 +27,7 @@ def scoreboard(
     trials: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     seeds: str = "2022,2023,2024",
     baselines: str = "all",
+    skip: Annotated[str, Parameter(show_default=False)] = "",
     parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     out: Path = Path("docs/scoreboard.md"),
     options: Options = Options(),
@@ -43,12 +44,14 @@ def scoreboard(
         that each model is trained with.
     baselines:
         a list, or all of them.
+    skip:
+        baselines to leave out: --skip slim,ease.
     parallel:
         trials at a time, each in a process of its own.
     out:
         the page; sections of other data sets stay. Pictures go to the folder `pictures` beside it.
     """
-    contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines), parallel, options.uses_prefect)
+    contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines, skip), parallel, options.uses_prefect)
     present, digests = 0, Digests()
     for path in runs or [Path(str(files("flows") / "runs" / f"{name}.toml")) for name in DATA_SETS]:
         spec = options.spec(path)

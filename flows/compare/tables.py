@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_contracts.contracts import (
@@ -40,8 +40,12 @@ _HIDDEN = ("full_mrr",)
 """Metrics that are only in the JSON, not in the tables."""
 
 
-def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
+def comparison_tables(runs: Sequence[RunView], not_made: Mapping[str, str] | None = None) -> list[Table]:
     """Accuracy by domain and by stratum, then what is recommended, where scores come from, costs and settings.
+
+    Args:
+        runs: the first is the one that others are compared with.
+        not_made: name of a run that could not be made → why.
 
     Raises:
         ValueError: two runs have the same name.
@@ -54,7 +58,7 @@ def comparison_tables(runs: Sequence[RunView]) -> list[Table]:
         *lists_tables(runs),
         *shares_tables(runs),
         _cost_table(runs),
-        settings_table(runs),
+        settings_table(runs, not_made),
     ]
 
 
@@ -162,12 +166,13 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
-def settings_table(runs: Sequence[RunView]) -> Table:
-    """Settings that differ from the first run's."""
+def settings_table(runs: Sequence[RunView], not_made: Mapping[str, str] | None = None) -> Table:
+    """Settings that differ from the first run's; of runs that could not be made, the reason."""
     rows = []
     for run in runs[1:]:
         settings = "  ".join(f"{key}={value}" for key, value in changes(run, runs[0]).items())
         rows.append((run.name, settings or "nothing"))
+    rows += [(name, f"not made: {reason}") for name, reason in (not_made or {}).items()]
     return Table(f"What differs from {runs[0].name}", ("run", "settings"), tuple(rows), left=True)
 
 

@@ -100,20 +100,33 @@ FIXED_BASELINES = ("released",)
 """Baselines that stand for their very settings, which are not tuned."""
 
 
-def parse_baselines(text: str) -> list[str]:
+_LIMITS_OF_TRAINING = ("train.epochs", "train.patience")
+"""Settings that say how long to train, not what a baseline is."""
+
+
+def parse_baselines(text: str, skip: str = "") -> list[str]:
     """Names of baselines from a list such as `ease,ials`, or all of them from `all`; none from an empty text.
 
+    Args:
+        text: the value of `--baselines`.
+        skip: names to leave out, the value of `--skip`.
+
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or there is nothing to skip any from.
     """
-    if text == "all":
-        return list(BASELINES)
+    if skip and not text:
+        raise ValueError(f"--skip is {skip!r}, must stand beside --baselines")
+    names = list(BASELINES) if text == "all" else _known_baselines("--baselines", text)
+    return [name for name in names if name not in _known_baselines("--skip", skip)]
+
+
+def _known_baselines(option: str, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in BASELINES:
             close = difflib.get_close_matches(name, BASELINES, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"--baselines has {name!r}, which is no baseline{hint} (there are {', '.join(BASELINES)})")
+            raise ValueError(f"{option} has {name!r}, which is no baseline{hint} (there are {', '.join(BASELINES)})")
     return list(dict.fromkeys(names))
 
 
@@ -121,12 +134,17 @@ def baseline_runs(run: RunSpec, names: Sequence[str] = tuple(BASELINES)) -> list
     """A run of each of these baselines, named after the run and the baseline, with vectors as wide as the run's own.
 
     Their vectors rank alone, except for `walks` and the item-to-item models, which have none. Epochs are selected as
-    in the run, by the score that the baseline is evaluated on, unless the preset says otherwise.
+    in the run, by the score that the baseline is evaluated on, unless the preset says otherwise. The preset's settings
+    stand above those of the run's file and its overrides, but overrides that limit the training limit every baseline.
     """
     train = run.config.train
     has_both_tables = train.model == "edda" and train.tables == "both"
     shared = f"train.width={sum(train.widths) if has_both_tables else train.width}", VECTORS_ALONE
-    return [run.with_overrides(*shared, *BASELINES[name], f"name={_extend_name(run.config, name)}") for name in names]
+    limits = [text for text in run.overrides if text.partition("=")[0].strip() in _LIMITS_OF_TRAINING]
+    return [
+        run.with_overrides(*shared, *BASELINES[name], *limits, f"name={_extend_name(run.config, name)}")
+        for name in names
+    ]
 
 
 def with_walks(run: RunSpec) -> list[RunSpec]:

@@ -26,7 +26,7 @@ from prefect.states import Completed, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 from data_contracts.contracts import METRICS
-from data_contracts.progress import FinishedPart, Progress
+from data_contracts.progress import FinishedPart, Logged, Progress
 from data_contracts.store.artifact import Artifact
 from flows.output.console import log_lines
 from flows.output.plots import learning_curve
@@ -72,7 +72,7 @@ def page_progress(role: str) -> Iterator[Progress]:
 
     Each finished part of the work (a domain, or a pair of domains) becomes a task run beside the stage's.
     """
-    log, percent = get_run_logger(), 0.0
+    log, percent, is_logged = get_run_logger(), 0.0, False
     bar: Any = None
     with _IGNORE_OUTAGE:
         bar = create_progress_artifact(percent, description=role)
@@ -84,13 +84,15 @@ def page_progress(role: str) -> Iterator[Progress]:
                 update_progress_artifact(bar, percent, line)
 
     def show(line: str) -> None:
-        log.info(line)
+        if not is_logged:
+            log.info(line)
         update(line)
 
-    with log_lines(show)(role) as logged:
+    with log_lines(show, with_logged=True)(role) as logged:
 
         def progress(done: int, total: int, unit: str, note: str = "") -> None:
-            nonlocal percent
+            nonlocal percent, is_logged
+            is_logged = isinstance(note, Logged)
             percent = 100 * done / total if total else percent
             logged(done, total, unit, note)
             if record and isinstance(note, FinishedPart):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from data_contracts.progress import Progress, Unit
+from data_contracts.progress import Logged, Progress, Unit, format_seconds
 from flows.output.characters import escape
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ SECONDS_BETWEEN_LINES = 5.0
 _SHORTEST_MEASURED = 1.0
 """Least seconds that a speed is measured over."""
 
+_PAUSE_SECONDS, _PAUSE_FACTOR, _PAUSE_CALLS = 30.0, 10, 3
+"""A gap between calls of more than these seconds, and so many times as long as the longest of at least so many others,
+is a pause: the process was stopped, or the machine slept."""
+
 _WIDEST_BAR = 40
 
 
@@ -41,11 +45,13 @@ class Pace:
     """Progress, speed and remaining time of some work, as text.
 
     Speed is measured over the second half of the time since the first call. So it follows changes, and units that an
-    earlier attempt had finished and this one only counts soon have no effect on it.
+    earlier attempt had finished and this one only counts soon have no effect on it. Nor does a pause of the process.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._paused = 0.0
+        self._gaps: deque[float] = deque(maxlen=100)
         self._counted: tuple[object, ...] = ()
         self._calls: deque[tuple[float, int]] = deque()
         self._first = self._last = clock()
@@ -58,12 +64,12 @@ class Pace:
             steps, step_name = (unit.steps, unit.step_name) if isinstance(unit, Unit) else (1, unit)
             phrases.append(_format_speed(speed * steps, step_name))
         if speed and done < total:
-            phrases.append(f"{_format_time((total - done) / speed)} left")
+            phrases.append(f"{format_seconds((total - done) / speed)} left")
         return escape(", ".join(phrases))
 
     def _speed(self, done: int, total: int, unit: str) -> float | None:
         """Units per second; None if nothing was finished or too little time has passed."""
-        now, calls = self._clock(), self._calls
+        now, calls = self._time_at_work(), self._calls
         counted = (str(unit), total, *((unit.steps, unit.step_name) if isinstance(unit, Unit) else ()))
         if counted != self._counted or done < calls[-1][1]:
             # A first unit started when the report before it ended; more units may partly be an earlier attempt's.
@@ -77,6 +83,15 @@ class Pace:
         seconds, units = now - calls[0][0], done - calls[0][1]
         return units / seconds if units and seconds >= _SHORTEST_MEASURED else None
 
+    def _time_at_work(self) -> float:
+        """The clock without pauses, which count as long as the longest other gap between two calls."""
+        now = self._clock() - self._paused
+        gap, longest = now - self._last, max(self._gaps, default=0.0)
+        self._gaps.append(gap)
+        if len(self._gaps) > _PAUSE_CALLS and gap > max(_PAUSE_SECONDS, _PAUSE_FACTOR * longest):
+            self._paused += gap - longest
+        return self._clock() - self._paused
+
 
 def _format_speed(speed: float, unit: str) -> str:
     """Speed per second, minute or hour, the shortest in which one unit is done: `35.1 k nodes/s`, `20 epochs/min`."""
@@ -87,19 +102,15 @@ def _format_speed(speed: float, unit: str) -> str:
     return f"{number / scale:.3g}{prefix} {unit}/{name}"
 
 
-def _format_time(seconds: float) -> str:
-    """Time in whole seconds, from 100 s in minutes, from 100 min in hours."""
-    if seconds < 99.5:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 99.5 * 60 else f"{round(seconds / 3600)} h"
-
-
-def log_lines(write_line: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Watch:
+def log_lines(
+    write_line: Callable[[str], object], clock: Callable[[], float] = time.monotonic, *, with_logged: bool = False
+) -> Watch:
     """Show progress as log lines: nothing in the first few seconds, then one line every few seconds.
 
     Args:
         write_line: takes a line, e.g. a logger's `info`.
         clock: returns seconds.
+        with_logged: also of units that have had a log line of their own.
     """
 
     @contextmanager
@@ -109,7 +120,7 @@ def log_lines(write_line: Callable[[str], object], clock: Callable[[], float] = 
         def progress(done: int, total: int, unit: str, note: str = "") -> None:
             nonlocal last
             summary = pace.summary(done, total, unit, note)
-            if clock() - last >= SECONDS_BETWEEN_LINES:
+            if clock() - last >= SECONDS_BETWEEN_LINES and (with_logged or not isinstance(note, Logged)):
                 last = clock()
                 write_line(f"{role}: {summary}")
 

@@ -119,16 +119,28 @@ class Plan:
         """Parents of a role that belong to this run, not to the update's base."""
         return [parent for parent in self.steps[role].parents if parent in self.steps]
 
-    def missing(self, wanted: Collection[str]) -> list[str]:
+    def damage(self, role: str) -> str | None:
+        """What is wrong with the files of the role's artifact, and what to do; None if it is whole or not there."""
+        try:
+            self.find(role)
+        except OSError as error:
+            return str(error)
+        return None
+
+    def missing(self, wanted: Collection[str], damaged: Collection[str] = ()) -> list[str]:
         """Roles that must be made to get the wanted ones, parents first; what exists needs no parents.
 
         Ingest makes rejects and interactions together, so rejects are missing if interactions are.
+
+        Args:
+            wanted: roles.
+            damaged: roles that count as missing.
         """
         needed: set[str] = set()
         waiting = list(wanted)
         while waiting:
             role = waiting.pop()
-            if role not in needed and self.find(role) is None:
+            if role not in needed and (role in damaged or self.find(role) is None):
                 needed.add(role)
                 waiting += [*self.own_parents(role), *([REJECTS.name] if role == INTERACTIONS.name else [])]
         return [role for role in self.steps if role in needed]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from data_contracts.contracts import WORLD
+from data_contracts.store.artifact import Artifact
 from flows.config.run_config import flatten
 from flows.runner.plan import Plan, Step
+
+ALL_FOLLOWS_FROM_WORLD = "All other stages depend on the generated logs, and can be planned when these exist."
 
 
 @dataclass(frozen=True)
@@ -17,11 +22,13 @@ class PlannedArtifact:
         role: in the run.
         reason: why it would be made; empty if it exists, or if nothing that would be made needs it.
         seconds: that it took the last time, in whichever run; None if it was never made.
+        is_damaged: it exists, but not as it was published; a run stops there, and the reason says what to do.
     """
 
     role: str
     reason: str
     seconds: float | None
+    is_damaged: bool = False
 
 
 def preview(plan: Plan, stage: str | None) -> list[PlannedArtifact]:
@@ -32,12 +39,13 @@ def preview(plan: Plan, stage: str | None) -> list[PlannedArtifact]:
         stage: its command; all stages if None.
     """
     record = plan.store.record(plan.config.name)
-    recorded = {role: key for role, (_, key) in record.artifacts.items()} if record else {}
+    recorded = plan.store.recorded(record) if record else {}
     seconds = record.seconds if record else {}
     wanted = plan.roles(stage)
     if stage is not None and not wanted:
         wanted = [WORLD.name]
-    missing, waiting, needed = plan.missing(wanted), list(wanted), set[str]()
+    damage = {role: problem for role in plan.steps if (problem := plan.damage(role))}
+    missing, waiting, needed = plan.missing(wanted, damage), list(wanted), set[str]()
     while waiting:
         role = waiting.pop()
         needed.add(role)
@@ -45,27 +53,41 @@ def preview(plan: Plan, stage: str | None) -> list[PlannedArtifact]:
     return [
         PlannedArtifact(
             role,
-            _reason(plan, step, recorded.get(role)) if role in missing else "",
+            damage.get(role) or (_reason(step, recorded.get(role)) if role in missing else ""),
             seconds.get(role),
+            is_damaged=role in damage,
         )
         for role, step in plan.steps.items()
         if role in needed or role in missing
     ]
 
 
-def _reason(plan: Plan, step: Step, recorded: str | None) -> str:
-    """What is new since the run's last record."""
-    if recorded is None:
-        return "new"
-    if recorded == step.key:
-        return "deleted"
-    before = plan.store.find(step.contract, recorded)
-    if before is None or not before.is_readable:
-        return "changed"
+def _reason(step: Step, before: Artifact | None) -> str:
+    """What is new since an earlier artifact, the one of the run's record."""
+    if before is None:
+        return "never made"
+    if before.folder.name == step.key:
+        return "missing: it was deleted"
+    if not before.is_readable:
+        return "input or setting changed; what was made before is not there to compare with"
     manifest = before.manifest
-    parents = [role for role, key in step.parents.items() if manifest.parents.get(role) != key]
-    old, new = (dict(flatten(settings)) for settings in (manifest.settings, step.settings))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    causes = [f"other {', '.join(parents)}"] if parents else []
-    causes += [f"changed {', '.join(changed)}"] if changed else []
+    inputs = [role for role, key in step.parents.items() if manifest.parents.get(role) != key]
+    old, new = dict(manifest.settings), dict(step.settings)
+    inputs += list(_changed_logs(old.pop("files", []), new.pop("files", [])))
+    old, new = dict(flatten(old)), dict(flatten(new))
+    settings = [key.removeprefix("settings.") for key in {**old, **new} if old.get(key) != new.get(key)]
+    causes = [f"input changed: {', '.join(inputs)}"] if inputs else []
+    causes += [f"setting changed: {', '.join(settings)}"] if settings else []
     return "; ".join(causes) or "a newer version of its contract"
+
+
+def _changed_logs(before: list[Mapping[str, Any]], now: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Log files of ingest that are new, gone, or have other content or settings."""
+    old, new = ({file["name"]: file for file in files} for files in (before, now))
+    for name in {**old, **new}:
+        if name not in old:
+            yield f"{name} (new)"
+        elif name not in new:
+            yield f"{name} (gone)"
+        elif old[name] != new[name]:
+            yield name if old[name]["sha256"] != new[name]["sha256"] else f"{name} (read in another way)"

@@ -213,10 +213,14 @@ def trials_table(trials: Sequence[Trial], score: str) -> Table:
     return Table(title, ("trial", "score", "seconds", *keys), rows)
 
 
-def models_table(tuned: Sequence[Tuned]) -> Table:
-    """What the trials of each model have brought: first score, best score, best settings."""
+def models_table(results: Sequence[Tuned | Refusal]) -> Table:
+    """What the trials of each model have brought: first score, best score, best settings, or why it was not made."""
     rows = []
-    for item in tuned:
+    tuned = [result for result in results if isinstance(result, Tuned)]
+    for item in results:
+        if isinstance(item, Refusal):
+            rows.append((item.name, *["–"] * 6, f"not made: {item.reason}"))
+            continue
         best = item.best
         if best is None:
             rows.append((item.model.name, "0", *[""] * 5, "nothing to search for"))

@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 from data_contracts.contracts import CHECKPOINT, VALID, Role
-from data_contracts.progress import Progress, silent
+from data_contracts.progress import Logged, Progress, format_seconds, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.settings import ComputeSettings
 from data_contracts.statistics import CheckpointStatistics, InteractionsStatistics
@@ -173,12 +174,23 @@ def _run_epochs(
             save_state(scratch, training, learner)
             epoch_seconds.append(round(time.perf_counter() - started, 3))
             track(training.history[measured_before:])
-            log.info("epoch %d: %s", training.epoch, training.summary())
+            log.info("%s", _describe_epoch(data.seed, training, learner.epochs, epoch_seconds))
             if len(epoch_seconds) == 1 and processes.world_size > 1:
                 log.info(_TRAFFIC, processes.world_size, processes.traffic())
-            progress(training.epoch, learner.epochs, "epochs")
+            progress(training.epoch, learner.epochs, "epochs", Logged())
     _log_end(training, learner.epochs)
     return learner, training, epoch_seconds
+
+
+def _describe_epoch(seed: int, training: Training, epochs: int, epoch_seconds: Sequence[float]) -> str:
+    """The last epoch in one line: its measures, its duration, and the time that the remaining ones take at most.
+
+    The first epoch of an attempt may compile kernels and says nothing about the others.
+    """
+    line = f"seed {seed}, epoch {training.epoch} of {epochs}: {training.summary()}, {epoch_seconds[-1]:.3g} s"
+    if training.epoch == epochs or len(epoch_seconds) == 1:
+        return line
+    return f"{line}, {format_seconds((epochs - training.epoch) * median(epoch_seconds[1:][-5:]))} left"
 
 
 def _log_end(training: Training, epochs: int) -> None:

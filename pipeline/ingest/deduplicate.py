@@ -107,6 +107,10 @@ class DeduplicatedBucket:
         """int64 [splits], pairs that occur in several domains, by split."""
         return load_array(self.folder / "shared_pairs.npy")
 
+    def tied_users(self) -> Longs:
+        """int64 [2], as of `PairSplits`."""
+        return load_array(self.folder / "tied_users.npy")
+
     def _bounds(self, kind: str, domain: int) -> tuple[int, int]:
         first, end = load_array(self.folder / f"{kind}_bounds.npy", mode="r")[domain : domain + 2]
         return int(first), int(end)
@@ -143,6 +147,7 @@ def _write_bucket(bucket: Bucket, folder: Path) -> None:
     np.save(folder / "items.npy", np.concatenate(warm_items))
     np.save(folder / "item_bounds.npy", np.cumsum([0, *map(len, warm_items)]))
     np.save(folder / "shared_pairs.npy", splits.shared_pairs)
+    np.save(folder / "tied_users.npy", splits.tied_users)
 
 
 def _read_rows(bucket: Bucket, users: Vocabulary, items: Vocabulary) -> _RawRows:

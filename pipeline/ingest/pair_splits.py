@@ -72,11 +72,13 @@ class PairSplits:
         split: index into SPLITS, by row.
         is_leaked: rows to be dropped, because an earlier split has their pair.
         shared_pairs: int64 [splits], pairs that occur in several domains.
+        tied_users: int64 [2], as from `count_tied_users`; zeros unless the method is leave-last-out.
     """
 
     split: Codes
     is_leaked: Mask
     shared_pairs: Longs
+    tied_users: Longs
 
 
 def split_pairs(rows: DistinctPairs, settings: IngestSettings) -> PairSplits:
@@ -94,7 +96,20 @@ def split_pairs(rows: DistinctPairs, settings: IngestSettings) -> PairSplits:
         if method == "leave-last-out":
             split = earliest
         is_leaked = split > earliest
-    return PairSplits(split, is_leaked, pairs.count_shared(split, rows.domain))
+    tied_users = count_tied_users(rows) if method == "leave-last-out" else np.zeros(2, np.int64)
+    return PairSplits(split, is_leaked, pairs.count_shared(split, rows.domain), tied_users)
+
+
+def count_tied_users(rows: DistinctPairs) -> Longs:
+    """int64 [2], users with three or more pairs in a domain, and those whose times do not tell which are the last two.
+
+    That is so where two of the last three have the same time. Users are counted in each of their domains.
+    """
+    order = np.lexsort((rows.timestamp, rows.user, rows.domain))
+    time, (starts, sizes) = rows.timestamp[order], rows.by_user()
+    last = (starts + sizes - 1)[sizes >= 3]
+    is_tied = (time[last] == time[last - 1]) | (time[last - 1] == time[last - 2])
+    return np.array([len(last), is_tied.sum()], np.int64)
 
 
 class _PairIndex:

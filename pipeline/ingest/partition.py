@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from data_contracts.store.files import single_array
 from pipeline.compute.dtypes import Longs
+from pipeline.compute.hashing import hash_strings
 from pipeline.compute.scratch import batch_writer, ensure_folder, load_array, map_batches, map_table
-from pipeline.ingest.hashing import hash_strings
 from pipeline.logs.cleaning import REJECT_SCHEMA, clean
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
@@ -245,8 +245,8 @@ def require_one_unit(partitions: Mapping[str, LogPartition], *, by_domain: bool)
         if large[0] >= _UNIT_FACTOR * small[1]:
             raise LogError(
                 f"times of {small[2]} go from {small[0]} to {small[1]}, those of {large[2]} from {large[0]} to "
-                f"{large[1]}, must have one unit; convert one of them (ISO 8601 is read as microseconds since 1970, "
-                "Parquet's times in the unit of their column)"
+                f"{large[1]}, must have one unit; set timestamp_format of their sources to the unit of their numbers "
+                "(s, ms, us or ns), which then become microseconds as ISO 8601 does"
             )
 
 

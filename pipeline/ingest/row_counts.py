@@ -24,8 +24,8 @@ _NAMED = 5
 """Further sources, files or domains that an error names."""
 
 _HINTS = {
-    "undecodable": ", is not UTF-8; Latin-1 is converted by iconv -f latin1 -t utf-8",
-    "number": ", is neither a number nor a time such as 2026-11-15T10:31:59+01:00",
+    "undecodable": ", is not in the source's encoding: UTF-8, or what `encoding` names, e.g. latin-1 or cp1252",
+    "number": ", is neither a number nor a time such as 2026-11-15T10:31:59+01:00; `timestamp_format` reads others",
     "leaked": "; leaked rows are held out while an earlier split has their user and item",
     "cold": "; cold rows are held out while their user or item has no training row in the domain",
 }

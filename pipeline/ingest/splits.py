@@ -19,7 +19,7 @@ import pyarrow as pa
 from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
 from data_contracts.settings import IngestSettings, SplitSettings, parse_duration, parse_moment
 from pipeline.compute.dtypes import Longs, Mask
-from pipeline.ingest.hashing import Words, hash_strings, mix_words
+from pipeline.compute.hashing import Words, hash_strings, mix_words
 from pipeline.logs.discovery import LogError
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def assign_splits(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
         return random_split(pairs, settings)
     if settings.method == "time":
         return time_split(pairs, settings)
-    return leave_last_out(pairs)
+    return leave_last_out(pairs, settings.seed)
 
 
 def random_split(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
@@ -140,7 +140,7 @@ def random_split(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
     together, but at least one stays for training. The draw is a hash of (seed, domain, user id, item id); pairs that
     draw the same are ordered by item id. Pairs trained on before come behind all others and stay in training.
     """
-    draws = _draws(pairs, settings.seed)
+    draws = _draws(pairs, settings.seed, pairs.domain)
     draws = np.where(pairs.is_trained, draws | _LAST, draws >> np.uint64(1)) if pairs.is_trained.any() else draws
     order = order_by_draws(pairs.user, draws, pairs.byte_rank)
     position, size = _positions(pairs.user)  # each user's rows stay together
@@ -158,12 +158,13 @@ def time_split(pairs: PairsOfUsers, settings: SplitSettings) -> Codes:
     return np.where(pairs.timestamp >= settings.test_from, TEST_CODE, held_out).astype(np.int8)
 
 
-def leave_last_out(pairs: PairsOfUsers) -> Codes:
+def leave_last_out(pairs: PairsOfUsers, seed: int) -> Codes:
     """A user's last pair for test, the last but one for validation; a user with fewer than three keeps all in train.
 
-    Of pairs at the same time the one with the larger item id is later.
+    Pairs at the same time are in the order of a draw, a hash of (seed, user id, item id): by item id, the test split
+    would be the end of the alphabet. The draw is the same in all domains, because a pair is held out where all agree.
     """
-    order = np.lexsort((pairs.byte_rank, pairs.timestamp, pairs.user))
+    order = np.lexsort((pairs.byte_rank, _draws(pairs, seed, ""), pairs.timestamp, pairs.user))
     position, size = _positions(pairs.user[order])
     from_end = np.where(size >= 3, size - 1 - position, -1)
     codes = np.where(from_end == 0, TEST_CODE, np.where(from_end == 1, VALID_CODE, TRAIN_CODE))
@@ -204,9 +205,9 @@ def _in_original_order(codes: npt.NDArray[np.int64], order: Longs) -> Codes:
     return original
 
 
-def _draws(pairs: PairsOfUsers, seed: int) -> Words:
+def _draws(pairs: PairsOfUsers, seed: int, domain: str) -> Words:
     """One 64-bit word per pair, a function of seed, domain, user id and item id alone."""
-    names = (f"{seed}/{kind}/{pairs.domain}".encode() for kind in ("user", "item"))
+    names = (f"{seed}/{kind}/{domain}".encode() for kind in ("user", "item"))
     digests = (hashlib.blake2b(name, digest_size=8).digest() for name in names)
     user_key, item_key = (int.from_bytes(digest, "little") for digest in digests)
     starts = np.flatnonzero(np.diff(pairs.user, prepend=-1))

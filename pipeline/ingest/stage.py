@@ -27,6 +27,7 @@ from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
+from pipeline.ingest.notices import say_odd_ids, say_unused_ratings
 from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
@@ -212,16 +213,28 @@ class IngestResult:
             cold=rows.reasons["cold"],
             duplicates=sum(domain["duplicates"] for domain in domains.values()),
             pairs_in_several_domains=self._count_shared_pairs(),
+            tied_users=self._count_tied_users(),
             users=users,
             items=items,
         )
         return InteractionsStatistics(domains=domains, **statistics) if domains else statistics
 
     def _count_shared_pairs(self) -> dict[str, int]:
-        counts = np.zeros(len(SPLITS), np.int64)
-        for folder in self.buckets:
-            counts += DeduplicatedBucket(folder).shared_pairs()
+        counts = sum((DeduplicatedBucket(folder).shared_pairs() for folder in self.buckets), np.zeros(len(SPLITS), int))
         return dict(zip(SPLITS, counts.tolist(), strict=True))
+
+    def _count_tied_users(self) -> int:
+        """Users whose times leave open what is held out; says their share."""
+        users, tied = sum(
+            (DeduplicatedBucket(folder).tied_users() for folder in self.buckets), np.zeros(2, int)
+        ).tolist()
+        if tied:
+            log.info(
+                "leave-last-out: %.0f%% of %s users with three or more items in a domain have two at the same time "
+                "among the last three; a hash draws which are held out",
+                *(100 * tied / users, f"{users:,}"),
+            )
+        return int(tied)
 
     def _domain_statistics(self, domain: DomainBuckets, counts: Sequence[BucketCounts]) -> IngestedDomainStatistics:
         train, valid, test = np.sum([bucket.splits for bucket in counts], axis=0).tolist()
@@ -309,6 +322,7 @@ def run_ingest(
     ordered = sorted(logs, key=lambda log: log.name)
     for log in ordered:
         find_format(log)
+    say_unused_ratings(ordered)
     memory = (compute.memory_mib << 20) // thread_count(compute)
     block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
     folder = scratch / "partitions"
@@ -341,6 +355,7 @@ def run_ingest(
         for kind in KINDS
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
+    say_odd_ids((users, items))
     domains = domain_names(partitions)
     for domain in domains:
         _require_name(domain)

@@ -1,4 +1,4 @@
-"""Readers of CSV and TSV, one record per line. CSV fields may be quoted (RFC 4180, no line breaks), TSV ones not."""
+"""Readers of CSV and TSV. CSV fields may be quoted (RFC 4180), TSV ones not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.csv as arrow_csv
 
 from data_contracts.store.files import single_array
 from pipeline.logs.discovery import LogError, LogFile
+from pipeline.logs.quoted_lines import QuotedLines
 from pipeline.logs.records import (
     LINE_BYTES,
     FieldColumns,
@@ -32,6 +33,9 @@ from pipeline.logs.signatures import describe_delimiter
 
 _FAST_WIDTH = 1 << 12
 """Most columns of a file that Arrow reads: it needs memory for each."""
+
+_UNIT_SEPARATOR = "\x1f"
+"""Stands for delimiters of several bytes, which Arrow does not have."""
 
 _RETURN_OUTSIDE_QUOTES = re.compile(rb"^(?:[^\"\r]|\"[^\"]*\")*\r[^\r]")
 _HEADER_BYTES = 1 << 20
@@ -57,14 +61,16 @@ class Delimited:
         """Fields of a block of `lines` lines; None unless every line is exactly one good record."""
         if self.width > _FAST_WIDTH or not self._is_plain(block):
             return None
-        names = [str(position) for position in range(self.width)]
+        names, delimiter = [str(position) for position in range(self.width)], self.delimiter
+        if len(delimiter.encode()) > 1:
+            if _UNIT_SEPARATOR.encode() in block:
+                return None
+            block, delimiter = block.replace(delimiter.encode(), _UNIT_SEPARATOR.encode()), _UNIT_SEPARATOR
         try:
             table = arrow_csv.read_csv(
                 pa.BufferReader(block),
                 read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 1),
-                parse_options=arrow_csv.ParseOptions(
-                    delimiter=self.delimiter, quote_char='"' if self.quoted else False
-                ),
+                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, quote_char='"' if self.quoted else False),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=[str(position) for position in dict.fromkeys(self.positions)],
                     column_types={str(position): pa.binary() for position in self.positions},
@@ -115,7 +121,7 @@ def split_line(line: bytes, delimiter: str, *, quoted: bool, most: int) -> Split
 
     Args:
         line: its bytes, in UTF-8 or not.
-        delimiter: one ASCII character.
+        delimiter: one ASCII character, or more where nothing is quoted.
         quoted: whether quotes have a meaning.
         most: how many fields to return.
 
@@ -150,23 +156,32 @@ def read_delimited(
     Raises:
         LogError: the header or the records have no such column, or lines end with carriage returns alone.
     """
-    delimiter, quoted = (",", True) if kind == "csv" else ("\t", False)
-    blocks = require_line_feeds(log.path, text_blocks(log.path, block_bytes, line_bytes), _RETURN_OUTSIDE_QUOTES)
+    delimiter = log.source.delimiter or ("," if kind == "csv" else "\t")
+    quoted = kind == "csv" and len(delimiter.encode()) == 1
+    blocks = text_blocks(log.path, block_bytes, line_bytes, log.source.encoding)
+    blocks = require_line_feeds(log.path, blocks, _RETURN_OUTSIDE_QUOTES)
     first, skipped = _without_blank_start(blocks)
     if not first:
         return
     if log.source.header:
         line, _, rest = first.partition(b"\n")
-        names = _header_names(log, line.removesuffix(b"\r"), delimiter, quoted=quoted)
+        line = line.removesuffix(b"\r")
+        names = _header_names(log, line, delimiter, quoted=quoted)
         width = len(names)
         start = [rest] if rest else []
         skipped += 1
     else:
         lines, start = _probe_lines(chain([first], blocks), line_bytes)
+        line = lines[0] if lines else b""
         names, width = None, _usual_width(lines, delimiter, columns, quoted=quoted)
-    positions = tuple(_position(log, name, column, names, width, delimiter) for name, column in columns.items())
-    line_format = Delimited(columns, positions, width, delimiter, quoted)
-    yield from read_lines(chain(start, blocks), line_format, skipped + 1, line_bytes)
+    hint = describe_delimiter(line, delimiter)
+    positions = tuple(_position(log, name, column, names or width, hint) for name, column in columns.items())
+    blocks = chain(start, blocks)
+    if quoted:
+        are_allowed = log.source.quoted_newlines
+        joiner = QuotedLines(log.path, skipped + 1, width, positions, delimiter, line_bytes, are_allowed)
+        blocks = joiner.join(blocks)
+    yield from read_lines(blocks, Delimited(columns, positions, width, delimiter, quoted), skipped + 1, line_bytes)
 
 
 def _without_blank_start(blocks: Iterator[bytes]) -> tuple[bytes, int]:
@@ -211,17 +226,16 @@ def _usual_width(lines: Sequence[bytes], delimiter: str, columns: FieldColumns, 
     return max(widths, key=lambda width: (widths[width], width), default=mapped)
 
 
-def _position(
-    log: LogFile, name: str, column: str | int, names: Sequence[str] | None, width: int, delimiter: str
-) -> int:
-    """Position of a column; `names` are those of the header, if there is one."""
+def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] | int, hint: str) -> int:
+    """Position of a column among the header's names or, without a header, among so many; the hint is for errors."""
     if isinstance(column, int):
+        width = names if isinstance(names, int) else len(names)
         if 0 <= column < width:
             return column
-        raise column_error(log, name, column, f"a position from 0 to {width - 1}")
-    if names is None:
+        raise column_error(log, name, column, f"a position from 0 to {width - 1}", hint)
+    if isinstance(names, int):
         raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
     if names.count(column) != 1:
         rule = f"one of the header's names: {shorten_list(names)}, occurring once"
-        raise column_error(log, name, column, rule, describe_delimiter(log, names, delimiter))
+        raise column_error(log, name, column, rule, hint)
     return names.index(column)

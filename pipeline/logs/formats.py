@@ -84,13 +84,25 @@ def find_format(log: LogFile) -> str:
     """csv, tsv, jsonl or parquet: the source's format or, for `auto`, that of the name's ending before .gz or .zst.
 
     Raises:
-        LogError: the ending is unknown, or the file is no log, by its first bytes.
+        LogError: the ending is unknown, the file is no log by its first bytes, or its source has a key that the format
+            does not have.
     """
     require_log(log)
-    if log.source.format != "auto":
-        return log.source.format
+    kind = log.source.format if log.source.format != "auto" else _format_by_name(log)
+    defaults = LogSource.model_fields
+    for key in {"jsonl": ("delimiter",), "parquet": ("delimiter", "encoding")}.get(kind, ()):
+        if getattr(log.source, key) != defaults[key].default:
+            raise LogError(
+                f"{log.path} is read as {kind}, which has no {key}; remove {key} from its source, or set format"
+            )
+    return kind
+
+
+def _format_by_name(log: LogFile) -> str:
     name = log.path.name.lower().removesuffix(".gz").removesuffix(".zst")
     ending = name.rpartition(".")[2]
+    if ending not in FORMATS and log.source.delimiter is not None:
+        return "csv"
     if ending not in FORMATS:
         raise LogError(f"{log.path}: the ending {ending!r} is unknown; set `format` to csv, tsv, jsonl or parquet")
     return FORMATS[ending]

@@ -28,6 +28,8 @@ from pipeline.logs.records import (
 )
 
 _EXACT_FLOAT = 2.0**53
+_CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
+_WHOLE_DECIMAL = re.compile(rb"(-?[0-9]+)\.0+")
 _DEEPEST = 256
 """Nested objects and lists of a readable line. Python's parser has a limit too, which depends on its version."""
 
@@ -40,8 +42,8 @@ _UNUSUAL_NUMBER = re.compile(rb"[\s:,\[](?:-0|-?NaN|-?Inf)")
 class JsonLines:
     """Lines that are JSON objects; the keys in `columns` are read.
 
-    A number that is a decimal fraction, or a rating, is read as float64 and written in the shortest way; other numbers
-    keep their digits.
+    A rating, and a time that is a decimal fraction, is read as float64 and written in the shortest way. Other numbers
+    keep their digits, but 12.0 is the id 12, because JSON does not tell these apart, and NaN is no id.
     """
 
     columns: FieldColumns
@@ -126,6 +128,11 @@ def _as_field(name: str, value: str | bool | bytes | None) -> str | None:
     if _is_decimal(name, value) and abs(decimal := float(value)) < _EXACT_FLOAT:
         text: str = pa.scalar(decimal).cast(pa.string()).as_py()
         return text
+    if name not in ("rating", "timestamp"):
+        if value in _CONSTANTS:
+            return None
+        if whole := _WHOLE_DECIMAL.fullmatch(value):
+            value = whole[1]
     return value.decode()
 
 
@@ -184,7 +191,8 @@ def read_json_lines(
     for name, column in columns.items():
         if isinstance(column, int):
             raise LogError(f"{log.path}: columns.{name} is {column}, must be a key's name in JSON lines")
-    blocks = require_line_feeds(log.path, text_blocks(log.path, block_bytes, line_bytes), _RETURN_BETWEEN_OBJECTS)
+    blocks = text_blocks(log.path, block_bytes, line_bytes, log.source.encoding)
+    blocks = require_line_feeds(log.path, blocks, _RETURN_BETWEEN_OBJECTS)
     yield from read_lines(_without_array(log, blocks), JsonLines(columns), 1, line_bytes)
 
 

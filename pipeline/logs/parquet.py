@@ -34,6 +34,9 @@ _READABLE_TYPES = (
 )
 
 
+_EXACT_BITS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
+"""Type → bits of the largest integers of which it has every one."""
+
 _BYTES_PER_ROW = 16
 """Assumed size of a row of a block."""
 
@@ -56,7 +59,8 @@ def read_parquet(
         line_bytes: longest readable row, the text of all its fields.
 
     Raises:
-        LogError: the file is damaged, lacks a column, or a column holds neither text, numbers, times nor booleans.
+        LogError: the file is damaged, lacks a column, a column holds neither text, numbers, times nor booleans, or ids
+            are floats that are too large to be exact.
     """
     try:
         with _open(log) as file:
@@ -68,6 +72,7 @@ def read_parquet(
         with _open(log, text if has_long else []) as file:
             first = 1
             for batch in file.iter_batches(rows, columns=wanted, use_threads=False):
+                _require_exact_ids(log, batch, names)
                 yield from _divide(batch, names, first, block_bytes, line_bytes)
                 first += batch.num_rows
     except UnicodeDecodeError as error:
@@ -88,6 +93,19 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
     if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):
         raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers, times or booleans")
     return column
+
+
+def _require_exact_ids(log: LogFile, batch: pa.RecordBatch, names: Mapping[str, str]) -> None:
+    """Refuse ids in floats of which some integers are missing: two users may have become one."""
+    for name in {"user", "item"} & names.keys():
+        values = batch.column(names[name])
+        if values.type in _EXACT_BITS:
+            largest, bits = pc.max(pc.abs(values.cast(pa.float64()))).as_py(), _EXACT_BITS[values.type]
+            if largest is not None and largest >= 2.0**bits:
+                raise LogError(
+                    f"{log.path}: column {names[name]!r} is {values.type} and has {largest:.17g}, must be below "
+                    f"2^{bits}: {name} ids may have lost their last digits; write them as integers or text"
+                )
 
 
 def _open(log: LogFile, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
@@ -153,13 +171,23 @@ def _build_records(batch: pa.RecordBatch, names: Mapping[str, str], lines: Longs
         batch, lines = batch.filter(pa.array(~is_long)), lines[~is_long]
     fields, good = {}, pa.repeat(True, batch.num_rows)
     for name, column in names.items():
-        text = _as_binary(batch.column(column))
+        values = batch.column(column)
+        is_id = name in ("user", "item", "domain") and pa.types.is_floating(values.type)
+        text = _as_binary(_without_exponents(values) if is_id else values)
         is_utf8 = _are_utf8(text)
         good = pc.and_(good, is_utf8)
         fields[name] = pc.if_else(is_utf8, text, None).cast(pa.string())
     numbers = pa.array(lines)
     unreadable += [(line, "undecodable", "") for line in numbers.filter(pc.invert(good)).to_pylist()]
     return Records({n: v.filter(good) for n, v in fields.items()}, numbers.filter(good), sorted(unreadable))
+
+
+def _without_exponents(values: pa.Array) -> pa.Array:
+    """Floats as text, whole ones as integers, NaN as null: data frames keep integer ids with missing ones so."""
+    numbers = values.cast(pa.float64())
+    is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53)).fill_null(False)
+    whole = pc.if_else(is_whole, numbers, None).cast(pa.int64()).cast(pa.string())
+    return pc.coalesce(whole, pc.if_else(pc.is_nan(numbers), None, values.cast(pa.string())))
 
 
 def _as_binary(values: pa.Array) -> pa.Array:

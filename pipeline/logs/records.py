@@ -23,6 +23,7 @@ import pyarrow as pa
 from data_contracts.settings import IngestSettings
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import LogError, LogFile
+from pipeline.logs.encodings import RecodedStream
 
 FieldColumns = Mapping[str, str | int]
 """Field (user, item, domain, split, rating, timestamp) → its column's name or position in the log."""
@@ -196,19 +197,24 @@ def _divide(block: bytes, numbers: Longs) -> Iterator[tuple[bytes, Longs]]:
         start = end
 
 
-def text_blocks(path: Path, block_bytes: int, line_bytes: int = LINE_BYTES) -> Iterator[bytes]:
-    """The bytes of a plain, .gz or .zst file in blocks that end with a line end.
+def compression_of(path: Path) -> str | None:
+    """What a file is compressed by, after its name's ending."""
+    return {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+
+
+def text_blocks(path: Path, block_bytes: int, line_bytes: int = LINE_BYTES, encoding: str = "utf-8") -> Iterator[bytes]:
+    """The text of a plain, .gz or .zst file as UTF-8, in blocks that end with a line end.
 
     Byte order marks at the start of a line are dropped: files with one are often joined by `cat`. Of a line that is
     longer than `line_bytes` not all may be there, but more than `line_bytes`.
 
     Raises:
-        LogError: the compressed stream is damaged or cut short.
+        LogError: the compressed stream is damaged or cut short, or UTF-16 or UTF-32 lacks its byte order mark.
     """
-    compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
     rest, size = list[bytes](), 0
     try:
-        with pa.input_stream(str(path), compression=compression) as stream:
+        with pa.input_stream(str(path), compression=compression_of(path)) as file:
+            stream = file if encoding == "utf-8" else RecodedStream(file, encoding)
             while chunk := stream.read(max(block_bytes, 64)):
                 end = chunk.rfind(b"\n") + 1
                 if end:
@@ -219,6 +225,8 @@ def text_blocks(path: Path, block_bytes: int, line_bytes: int = LINE_BYTES) -> I
                     size += len(rest[-1])
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error}; copy it again") from error
+    except UnicodeError as error:
+        raise LogError(f"{path} is not {encoding}: {error}; correct the source's encoding") from error
     if size:
         yield _without_marks(b"".join([*rest, b"\n"]))
 

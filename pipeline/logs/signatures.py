@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Sequence
+
+import pyarrow as pa
 
 from pipeline.logs.discovery import LogError, LogFile
+from pipeline.logs.records import compression_of
 
+_HEAD_BYTES = 64
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _COMPRESSED = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
-_DELIMITERS = {";": "semicolons", "::": "double colons", "|": "bars", "\t": "tabs", ",": "commas"}
+_OTHERS = {
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"SQLite format 3": "an SQLite database",
+    b"Obj\x01": "Avro",
+    b"ORC": "ORC",
+    b"ARROW1": "an Arrow file",
+}
+"""First bytes of other formats → what the file is."""
+
+_CONTROLS = bytes(range(9))
+"""Bytes that no text has, but such a file."""
+
+_DELIMITERS = {"::": "double colons", ";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def require_log(log: LogFile) -> None:
-    """Check that a file is no archive, workbook, UTF-16 text or compressed without the ending.
+    """Check that a file is no archive, workbook, database, UTF-16 text or compressed without the ending.
 
     Raises:
         LogError: it is; says what, and what to do.
     """
     with log.path.open("rb") as file:
-        head = file.read(4)
-    name = log.path.name
-    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        remedy = f"convert it, e.g. with iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}"
-        raise LogError(f"{log.path} is UTF-16, must be UTF-8; {remedy}")
-    if head == _OLE or (head == _ZIP and _is_workbook(log)):
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(_OLE) or (head.startswith(_ZIP) and _is_workbook(log)):
         raise LogError(
             f"{log.path} is a workbook (Excel), must be CSV, TSV, JSON lines or Parquet; save it as CSV UTF-8"
         )
-    if head == _ZIP:
+    if head.startswith(_ZIP):
         raise LogError(f"{log.path} is a zip archive, must be a plain, .gz or .zst file; unpack it")
     for magic, (method, ending) in _COMPRESSED.items():
         if head.startswith(magic) and log.path.suffix.lower() != ending:
             raise LogError(f"{log.path} is compressed by {method}, its name must end with {ending}; rename it")
+    for magic, kind in _OTHERS.items():
+        if head.startswith(magic) and head.translate(None, _CONTROLS) != head:
+            raise LogError(f"{log.path} is {kind}, must be CSV, TSV, JSON lines or Parquet, or .gz or .zst of these")
+    if log.source.encoding == "utf-8" and (encoding := guess_utf_16(_text_head(log))):
+        raise LogError(f"{log.path} is UTF-16, must be UTF-8; set encoding = {json.dumps(encoding)} in its source")
 
 
 def _is_workbook(log: LogFile) -> bool:
@@ -44,14 +63,28 @@ def _is_workbook(log: LogFile) -> bool:
         return False
 
 
-def describe_delimiter(log: LogFile, names: Sequence[str], delimiter: str) -> str:
-    """What may be wrong with the delimiter of a header that has a single name; "" where nothing is."""
-    if len(names) != 1:
-        return ""
+def _text_head(log: LogFile) -> bytes:
+    """The first bytes of what a compressed file holds; none of one that is damaged, which the reader names."""
+    try:
+        with pa.input_stream(str(log.path), compression=compression_of(log.path)) as stream:
+            return bytes(stream.read(_HEAD_BYTES))
+    except OSError:
+        return b""
+
+
+def guess_utf_16(head: bytes) -> str:
+    """The name of UTF-16 as Python has it, if the first bytes of a text are that; else ""."""
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "utf-16"
+    high, low = head[0:16:2], head[1:16:2]
+    if len(low) > 1 and any(high) != any(low) and (all(high) or all(low)):
+        return "utf-16-le" if any(high) else "utf-16-be"
+    return ""
+
+
+def describe_delimiter(line: bytes, delimiter: str) -> str:
+    """What may be wrong with the delimiter, by the first line of a log; "" where nothing is."""
     for other, called in _DELIMITERS.items():
-        if other != delimiter and other in names[0]:
-            return (
-                f"; the header is divided by {called}: convert the file, e.g. with DuckDB: copy (from read_csv("
-                f"'{log.path.name}', delim = {other!r}, all_varchar = true)) to '{log.path.stem}.parquet'"
-            )
+        if other != delimiter and line.count(other.encode()) > line.count(delimiter.encode()):
+            return f"; the first line is divided by {called}: set delimiter = {json.dumps(other)} in its source"
     return ""

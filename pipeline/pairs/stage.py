@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pipeline.pairs.domain_pair import StoredDomainPair, entity_keys, finish_pai
 from pipeline.pairs.domain_vectors import open_vectors, store_vectors
 from pipeline.pairs.incremental import ReusedPairs
 from pipeline.pairs.join import join_chunk
+from pipeline.pairs.shuffled import shuffle_partners
 from pipeline.pairs.small_domains import SmallDomains, SmallSources, pair_small_domains
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,8 @@ def pair_domains(
 
     Args:
         store: where the artifact lives.
-        settings: partners per node and their kinds, identity pairs, when to compare exactly.
+        settings: partners per node and their kinds, identity pairs, when to compare exactly; shuffled: the pairs are
+            made as without it, kept, and their partners dealt anew.
         parents: `nodes` and `reach`.
         compute: threads or Dask scheduler, and memory; the result does not depend on them.
         progress: called after each chunk of nodes.
@@ -74,6 +77,10 @@ def pair_domains(
         how often the best partner of a sample of nodes of larger domains was found, and how many pairs of domains were
         copied, which small ones never are.
     """
+    if settings.shuffled:
+        similar = settings.model_copy(update={"shuffled": False})
+        pairs = pair_domains(store, similar, parents, compute, progress, previous)
+        return store.make(PAIRS, settings.keyed(), parents, partial(shuffle_partners, pairs=pairs, seed=settings.seed))
 
     def write(draft: Draft) -> None:
         reused = ReusedPairs.find(previous, parents, settings)

@@ -83,7 +83,9 @@ def test_what_a_killed_run_had_finished_survives_garbage_collection(tmp_path: Pa
     artifacts = Store(tmp_path / "store").recorded(record)
     assert {role: artifacts[role].path.stat().st_ino for role in before} == before
     assert record.made == ["checkpoint-2022", "blend-2022", "metrics", "ranks"]
-    assert ("epoch 1: " in again, "epoch 60: " in again) == (False, True), "training did not resume from its last epoch"
+    assert ("epoch 1 of" in again, "epoch 60 of 60: " in again) == (False, True), (
+        "training did not resume from its last epoch"
+    )
 
 
 SLOW_TO_IMPORT = [

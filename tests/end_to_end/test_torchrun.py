@@ -40,7 +40,7 @@ alignment = 0.3
 [compute]
 threads = 1
 """
-EPOCH = ": loss "
+EPOCH = " of 20: loss "
 
 
 def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:

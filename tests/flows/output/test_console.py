@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from data_contracts.progress import Unit
+from data_contracts.progress import Logged, Unit
 from flows.output.console import Pace, bars, log_lines
 
 
@@ -81,6 +81,30 @@ def test_speed_follows_the_work(clock):
 
 def test_tasks_that_finish_side_by_side_count_for_the_time_they_took(clock):
     assert summary(clock, (0, 0), (10, 5), (10.001, 10), total=20) == "10 of 20 nodes, 1 nodes/s, 10 s left"
+
+
+def test_a_pause_of_the_process_is_no_work(clock):
+    steady = [(5 * second, second) for second in range(1, 9)]
+    after = [(5 * second + 3600, second) for second in range(9, 12)]
+    assert summary(clock, *steady, *after, total=40, unit="epochs").endswith(", 12 epochs/min, 2 min left")
+
+
+def test_work_that_stays_slow_is_no_pause(clock):
+    calls = [(second, second) for second in range(1, 9)] + [(8 + 100 * slow, 8 + slow) for slow in range(1, 21)]
+    assert summary(clock, *calls, total=100) == "28 of 100 nodes, 36 nodes/h, 2 h left"
+
+
+def test_units_with_a_log_line_of_their_own_get_no_other(clock):
+    lines: list[str] = []
+    with log_lines(lines.append, clock)("checkpoint-7") as progress:
+        for seconds in range(0, 30, 5):
+            clock.now = 100.0 + seconds
+            progress(seconds // 5, 40, "epochs", Logged())
+    assert lines == []
+    with log_lines(lines.append, clock, with_logged=True)("checkpoint-7") as progress:
+        clock.now += 10
+        progress(3, 40, "epochs", Logged())
+    assert lines == ["checkpoint-7: 3 of 40 epochs"]
 
 
 def test_a_note_stands_before_the_speed(clock):

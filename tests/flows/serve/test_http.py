@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
@@ -162,6 +163,9 @@ def test_pages_of_an_allowed_site_may_ask_and_others_may_not(service: Service) -
 def test_the_access_log_has_a_line_of_json_for_each_request_and_no_secret(service: Service) -> None:
     path = "/v1/recommendations/books/u0001"
     service.ask(f"{path}?top=3", X_Request_ID="q-log", **WITH_TOKEN)
+    until = time.monotonic() + 30
+    while "q-log" not in service.output and time.monotonic() < until:  # the line follows the reply
+        time.sleep(0.05)
     lines = [json.loads(line) for line in service.output.splitlines()]
     (line,) = (line for line in lines if line["request_id"] == "q-log")
     assert (line["method"], line["path"], line["status"], line["client"]) == ("GET", path, 200, "127.0.0.1")

@@ -21,7 +21,7 @@ from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
 from model.evaluation.stage import evaluate
 from model.training import stage as train_module
-from model.training.stage import _log_end, train
+from model.training.stage import _describe_epoch, _log_end, train
 from model.training.state import Training
 
 ONE = ComputeSettings(threads=1)
@@ -136,6 +136,16 @@ def test_a_best_epoch_that_is_the_last_one_is_a_hint(caplog: pytest.LogCaptureFi
     assert caplog.messages == ["epoch 7, the last one, is the best: more epochs (train.epochs) might be better"]
 
 
+def test_an_epoch_is_one_line_with_the_time_that_is_left_by_this_attempts_epochs() -> None:
+    resumed = Training(epoch=29, best_epoch=28, best_score=0.5)
+    assert _describe_epoch(2023, resumed, 40, [207.0]) == "seed 2023, epoch 29 of 40: nothing to learn from, 207 s"
+    resumed.epoch = 31  # 9 epochs of 5 s are left; the first one of the attempt compiled kernels
+    line = "seed 2023, epoch 31 of 40: nothing to learn from, 6.25 s, 45 s left"
+    assert _describe_epoch(2023, resumed, 40, [207.0, 4.0, 5.0, 6.25]) == line
+    resumed.epoch = 40
+    assert _describe_epoch(2023, resumed, 40, [5.0, 5.0]).endswith("from, 5 s")
+
+
 @pytest.mark.parametrize("backbone", ["grec", "lightgcn", "mf"])
 @pytest.mark.parametrize("tables", ["both", "inter", "intra"])
 def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, backbone: str, tables: str) -> None:
@@ -201,7 +211,7 @@ from model.training.stage import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])
 parents = {role: open_artifact(Path(path)) for role, path in paths.items()}
 chosen = CheckpointSettings(train=settings, seed=7, validation=EvaluateSettings(candidates=5))
-train(store, chosen, parents, ComputeSettings(threads=1), lambda done, total, unit: print(done, flush=True))
+train(store, chosen, parents, ComputeSettings(threads=1), lambda done, *_: print(done, flush=True))
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import accumulate, chain
@@ -216,6 +217,21 @@ def test_the_last_pair_is_held_out_only_if_it_is_so_in_each_of_its_domains(tmp_p
     by_pair = splits_by_pair(made)
     held_out = {item: splits for (_, item), splits in by_pair.items() if set(splits.values()) != {"train"}}
     assert held_out == {"k": {"a": "test", "b": "test"}, "y": {"a": "valid"}}
+
+
+def test_users_whose_last_pairs_have_the_same_time_are_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a, of four users with three pairs or more, v and w have ties among their last three; x has only two pairs. In
+    b, w has none."""
+    caplog.set_level(logging.INFO)
+    times = {"t": (1, 2, 3), "u": (5, 5, 6, 7, 8), "v": (1, 5, 5), "w": (4, 4, 5), "x": (5, 5)}
+    log: list[Row] = [("a", user, f"i{n}", "", t) for user, all_t in times.items() for n, t in enumerate(all_t)]
+    log += [("b", "w", f"j{time}", "", time) for time in range(4)]
+    made = ingested(tmp_path, log, METHODS["leave-last-out"], cold="keep")["interactions"]
+    assert made.statistics["tied_users"] == 2
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("leave-last-out")]
+    assert [line.partition(" users")[0] for line in said] == ["leave-last-out: 40% of 5"]
 
 
 @pytest.mark.parametrize("method", ["given", "time"])

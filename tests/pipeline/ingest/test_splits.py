@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_contracts.settings import SplitSettings
-from pipeline.ingest.hashing import hash_strings
+from pipeline.compute.hashing import hash_strings
 from pipeline.ingest.splits import PairsOfUsers, leave_last_out, order_by_draws, random_split, time_split
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -86,15 +86,37 @@ def test_time_split_cuts_at_the_given_times() -> None:
 
 def test_last_is_test_and_last_but_one_is_valid() -> None:
     rows = [("u", "a", 3), ("u", "b", 1), ("u", "c", 2), ("v", "a", 1), ("v", "b", 2), ("w", "a", 1)]
-    assert leave_last_out(pairs(rows)).tolist() == [TEST, TRAIN, VALID, TRAIN, TRAIN, TRAIN]
+    for seed in range(9):
+        assert leave_last_out(pairs(rows), seed).tolist() == [TEST, TRAIN, VALID, TRAIN, TRAIN, TRAIN]
 
 
-def test_of_equal_times_the_larger_item_id_is_later() -> None:
-    assert leave_last_out(pairs([("u", "a", 5), ("u", "b", 5), ("u", "c", 5)])).tolist() == [TRAIN, VALID, TEST]
+def test_of_equal_times_a_draw_says_which_are_last() -> None:
+    """400 users hold out 1 of 10 items each: 40 times an item, standard deviation 6."""
+    rows = many(400, 10)
+    drawn = leave_last_out(pairs(rows), 1)
+    for split in (VALID, TEST):
+        counts = Counter(item for (_, item, _), code in zip(sorted(rows), drawn, strict=True) if code == split)
+        assert sum(counts.values()) == 400
+        assert all(16 <= counts[f"i{i}"] <= 64 for i in range(10))
+    assert not np.array_equal(drawn, leave_last_out(pairs(rows), 2))
+
+
+def test_the_draw_of_equal_times_is_the_same_in_all_domains_and_whoever_else_is_there() -> None:
+    rows, others = many(20, 10), [*many(20, 10), ("a", "a new item", 0), ("a", "i0", 0), ("a", "i1", 0)]
+    drawn = leave_last_out(pairs(rows), 1).tolist()
+    assert leave_last_out(pairs(rows, "other"), 1).tolist() == drawn
+    assert leave_last_out(pairs(others), 1).tolist()[3:] == drawn
+
+
+def test_draws_do_not_reorder_different_times() -> None:
+    """The two items of time 1 are before, and those of time 2 held out, in one order or the other."""
+    rows = [("u", "a", 2), ("u", "b", 1), ("u", "c", 2), ("u", "d", 1)]
+    drawn = {tuple(leave_last_out(pairs(rows), seed).tolist()) for seed in range(20)}
+    assert drawn == {(TEST, TRAIN, VALID, TRAIN), (VALID, TRAIN, TEST, TRAIN)}
 
 
 def test_no_pairs_give_no_splits() -> None:
-    assert len(random_split(pairs([]), SplitSettings())) == len(leave_last_out(pairs([]))) == 0
+    assert len(random_split(pairs([]), SplitSettings())) == len(leave_last_out(pairs([]), 1)) == 0
 
 
 user_and_draw = st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 2, 2**63, 2**64 - 2, 2**64 - 1]))

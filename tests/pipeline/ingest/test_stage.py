@@ -222,7 +222,7 @@ def test_statistics_account_for_every_raw_row(world: World) -> None:
     made = world.ingest(PRE_SPLIT, split=GIVEN, cold="drop")["interactions"]
     assert made.statistics == {
         "raw_rows": 11, "malformed": {"arity": 1}, "rating": 0, "leaked": 4, "cold": 1, "duplicates": 1,
-        "pairs_in_several_domains": {"train": 1, "valid": 0, "test": 0}, "users": 1, "items": 3,
+        "pairs_in_several_domains": {"train": 1, "valid": 0, "test": 0}, "tied_users": 0, "users": 1, "items": 3,
         "domains": {
             "d": {"users": 1, "items": 3, "train": 3, "valid": 0, "test": 0, "duplicates": 0, "leaked": 4, "cold": 1},
             "e": {"users": 1, "items": 1, "train": 1, "valid": 0, "test": 0, "duplicates": 1, "leaked": 0, "cold": 0},

@@ -25,7 +25,8 @@ RATINGS = ["1.0", "5", "-0.0", "3.9000", "true", "NaN", "1e400", "0.1e1", "90071
 TOKENS = [
     b'"', b'""', b'","', b",", b"\t", b"\n", b"\r", b"\r\n", b"\n\n", b"\n\r\n", b" ", MARK, b"\n" + MARK, MARK + MARK,
     b"\xff", b"\xc3\xa9", b"\xed\xa0\x80", b"\x00", b"\\", b'\\"', b"\\ud800", b"{", b"}", b"[", b"]", b"[" * 300,
-    b":", b"null", b"-0", b"NaN", b"1.0", b'"r": 2.50,', b'"u": "x",', b"x" * 500, b'"' + b"y" * 200_000 + b'"',
+    b":", b"::", b"\x1f", b";", b'"x\ny"', b'"x\n', b'\ny"',
+    b"null", b"-0", b"NaN", b"1.0", b'"r": 2.50,', b'"u": "x",', b"x" * 500, b'"' + b"y" * 200_000 + b'"',
 ]  # fmt: skip
 BLOCK_BYTES = (64, 100, 333, 1000, 4096, 1 << 16, 1 << 23)
 SETTINGS: Mapping[str, Any] = {
@@ -41,7 +42,7 @@ forms = st.sampled_from(["csv", "tsv", "jsonl"])
 blocks = st.sampled_from(BLOCK_BYTES)
 
 
-def valid_log(form: str, lines: int, header: bool) -> bytes:
+def valid_log(form: str, lines: int, header: bool, delimiter: str | None = None) -> bytes:
     """A log with users, items, times and ratings, some of which are none."""
     rows = [
         (f"u{n % 7}", f"i{n % 5}", TIMES[n % len(TIMES)] if n % 3 == 0 else str(n), RATINGS[n * n % len(RATINGS)])
@@ -50,7 +51,7 @@ def valid_log(form: str, lines: int, header: bool) -> bytes:
     if form == "jsonl":
         texts = [f'{{"u": "{u}", "i": "{i}", "t": {_as_json(t)}, "r": {_as_json(r)}}}' for u, i, t, r in rows]
     else:
-        separator = "," if form == "csv" else "\t"
+        separator = delimiter or ("," if form == "csv" else "\t")
         texts = [separator.join(row) for row in [("u", "i", "t", "r"), *rows][not header :]]
     return "".join(f"{text}\n" for text in texts).encode()
 
@@ -75,14 +76,14 @@ def mutated(log: bytes, changes: list[tuple[float, str, bytes]]) -> bytes:
     return log
 
 
-def build_source(form: str, header: bool) -> LogSource:
+def build_source(form: str, header: bool, **keys: Any) -> LogSource:
     by_name = header or form == "jsonl"
     columns = (
         Columns(user="u", item="i", timestamp="t", rating="r")
         if by_name
         else Columns(user=0, item=1, timestamp=2, rating=3)
     )
-    return LogSource(path="*", format=form, header=header, domain="d", columns=columns, rating_at_least=3)
+    return LogSource(path="*", format=form, header=header, domain="d", columns=columns, rating_at_least=3, **keys)
 
 
 def read(path: Path, source: LogSource, block_bytes: int) -> tuple[list[Any], list[Any]] | str:
@@ -105,31 +106,49 @@ def read_exactly(path: Path, source: LogSource) -> tuple[list[Any], list[Any]] |
         return read(path, source, 1 << 23)
 
 
-def check_agreement(path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int) -> None:
-    path.write_bytes(mutated(valid_log(form, lines, header), changes))
-    source = build_source(form, header)
+KEYS: list[dict[str, Any]] = [
+    {}, {}, {"quoted_newlines": False}, {"encoding": "utf-16"}, {"encoding": "shift_jis"}, {"timestamp_format": "s"},
+    {"delimiter": ";"}, {"delimiter": "::"}, {"delimiter": ":\N{BULLET}"}, {"delimiter": " "},
+]  # fmt: skip
+keys = st.sampled_from(KEYS)
+
+
+def check_agreement(
+    path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int, keys: dict[str, Any]
+) -> None:
+    if form == "jsonl" and not {"encoding", "timestamp_format"} & keys.keys():
+        keys = {}
+    log = mutated(valid_log(form, lines, header, keys.get("delimiter")), changes)
+    if keys.get("encoding") == "utf-16":
+        log = log.decode("utf-8", "replace").encode("utf-16") + log[-1:] * (
+            len(changes) % 2
+        )  # the last unit may be cut
+    path.write_bytes(log)
+    source = build_source(form, header, **keys)
     assert read(path, source, block_bytes) == read_exactly(path, source)
 
 
 @settings(max_examples=150, **SETTINGS)
-@given(forms, st.booleans(), st.integers(1, 200), mutations, blocks)
-@example("csv", False, 200, [(0.0, "insert", MARK), (0.5, "insert", b"\n" + MARK)], 64)
-@example("csv", True, 20, [(0.6, "insert", b'\n"' + b"y" * 200_000 + b'"\n')], 1 << 23)
-@example("jsonl", True, 200, [(0.5, "insert", b"[" * 300)], 333)
+@given(forms, st.booleans(), st.integers(1, 200), mutations, blocks, keys)
+@example("csv", False, 200, [(0.0, "insert", MARK), (0.5, "insert", b"\n" + MARK)], 64, {})
+@example("csv", True, 20, [(0.6, "insert", b'\n"' + b"y" * 200_000 + b'"\n')], 1 << 23, {})
+@example("jsonl", True, 200, [(0.5, "insert", b"[" * 300)], 333, {})
+@example("csv", True, 200, [(0.2, "insert", b"\x1f::\x1f")], 333, {"delimiter": "::"})
+@example("csv", True, 200, [(0.2, "insert", b',"a\nb,c,1,5\nd"\n')], 64, {})
 def test_fast_and_exact_readers_agree(
-    tmp_path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int
+    tmp_path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int, keys: dict[str, Any]
 ) -> None:
-    check_agreement(tmp_path / "log", form, header, lines, changes, block_bytes)
+    check_agreement(tmp_path / "log", form, header, lines, changes, block_bytes, keys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @settings(max_examples=3000, **SETTINGS)
-@given(forms, st.booleans(), st.integers(1, 400), mutations, blocks)
+@given(forms, st.booleans(), st.integers(1, 400), mutations, blocks, keys)
 def test_fast_and_exact_readers_agree_on_thousands_of_logs(
-    tmp_path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int
+    tmp_path: Path, form: str, header: bool, lines: int, changes: list[Any], block_bytes: int, keys: dict[str, Any]
 ) -> None:
-    check_agreement(tmp_path / "log", form, header, lines, changes, block_bytes)
+    check_agreement(tmp_path / "log", form, header, lines, changes, block_bytes, keys)
 
 
 def check_ingest(folder: Path, logs: list[tuple[str, list[Any]]], threads: int, block_bytes: int) -> None:

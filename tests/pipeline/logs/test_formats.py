@@ -11,6 +11,7 @@ from raw_logs import CSV, JSON, PAIR, TSV, parquet, source, zstd
 from raw_logs import RawLogs as World
 
 from data_contracts.settings import Columns
+from pipeline.logs.discovery import LogError
 
 
 @pytest.fixture
@@ -70,6 +71,30 @@ def test_numeric_ids_of_json_keep_their_digits(world: World) -> None:
     lines = ['{"user_id": 123, "item_id": 1.50}', '{"user_id": "0123", "item_id": 98765432109876543210}']
     world.put("a.jsonl", "\n".join(lines) + "\n")
     assert world.rows(source("a.jsonl"), *PAIR) == [("0123", "98765432109876543210"), ("123", "1.50")]
+
+
+def test_whole_numbers_with_a_point_are_the_ids_that_integers_are(world: World) -> None:
+    """So data frames write integer ids of which some are missing."""
+    users = [12345678901.0, 2.0**52 + 1, 1.5, None, float("nan")]
+    world.put("a.parquet", parquet(user_id=users, item_id=["i"] * 5))
+    world.put(
+        "b.jsonl", "".join(f'{{"user_id": {text}, "item_id": "i"}}\n' for text in ("12.0", "1.50", "-0.00", "NaN"))
+    )
+    world.put("c.parquet", parquet(user_id=pa.array([7.0, 0.1], pa.float32()), item_id=["i"] * 2))
+    ids = {row[0] for row in world.rows(source("*"), "user_id")}
+    assert ids == {"12345678901", "4503599627370497", "1.5", "12", "1.50", "-0", "7", "0.1"}
+    assert world.rejects(source("*")) == [(4, "missing", "\ti"), (5, "missing", "\ti"), (4, "missing", "\ti")]
+
+
+@pytest.mark.parametrize(("type_", "value"), [(pa.float64(), 2.0**53), (pa.float32(), -(2.0**24))])
+def test_floats_that_may_have_lost_digits_are_no_ids(world: World, type_: pa.DataType, value: float) -> None:
+    world.put("a.parquet", parquet(user_id=["u", "v"], item_id=pa.array([value, 1.0], type_)))
+    with pytest.raises(
+        LogError, match=r"column 'item_id' is .* item ids may have lost their last digits; write them as"
+    ):
+        world.rows(source("a.parquet"), "user_id")
+    world.put("a.parquet", parquet(user_id=["u", "v"], item_id=pa.array([value / 2, 1.0], type_)))
+    assert {row[0] for row in world.rows(source("a.parquet"), "item_id")} == {"1", f"{value / 2:.0f}"}
 
 
 def test_numeric_ids_of_parquet_become_their_digits(world: World) -> None:

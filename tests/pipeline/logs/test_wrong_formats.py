@@ -1,8 +1,10 @@
 """Files that are not what their ending says: refused, with the right word."""
 
+import bz2
 import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -71,8 +73,13 @@ def archive(*names: str) -> bytes:
         ("a.csv", archive("a.csv"), "is a zip archive"),
         ("a.xlsx", archive("[Content_Types].xml", "xl/workbook.xml"), r"is a workbook \(Excel\), .* save it as CSV"),
         ("a.xls", bytes.fromhex("d0cf11e0a1b11ae1"), r"is a workbook \(Excel\)"),
-        ("a.csv", CSV.decode().encode("utf-16"), "is UTF-16, must be UTF-8; convert it"),
-        ("a.csv", b"\xfe\xff" + CSV.decode().encode("utf-16-be"), "is UTF-16, must be UTF-8"),
+        ("a.csv", CSV.decode().encode("utf-16"), 'is UTF-16, must be UTF-8; set encoding = "utf-16" in its source'),
+        ("a.csv", b"\xfe\xff" + CSV.decode().encode("utf-16-be"), 'set encoding = "utf-16"'),
+        ("a.csv", CSV.decode().encode("utf-16-be"), 'set encoding = "utf-16-be"'),
+        ("a.csv.gz", gzip.compress(CSV.decode().encode("utf-16-le"), mtime=0), 'set encoding = "utf-16-le"'),
+        ("a.csv.bz2", bz2.compress(CSV), "is compressed by bzip2, must be CSV, TSV, JSON lines or Parquet, or .gz or"),
+        ("a.csv", bytes.fromhex("fd377a585a000004"), "is compressed by xz"),
+        ("a.db", b"SQLite format 3\0", "is an SQLite database"),
         ("a.csv", gzip.compress(CSV, mtime=0), r"is compressed by gzip, its name must end with \.gz"),
         ("a.csv", zstd(CSV), r"is compressed by zstd, its name must end with \.zst"),
     ],
@@ -91,12 +98,16 @@ def test_files_of_other_formats_are_called_what_they_are(
      ("a.tsv", ",", "commas")],
 )  # fmt: skip
 def test_another_delimiter_is_named(world: RawLogs, name: str, delimiter: str, called: str) -> None:
-    world.put(name, f"user_id{delimiter}item_id\nu{delimiter}i\n")
-    with pytest.raises(LogError, match=rf"the header is divided by {called}: convert the file, e\.g\. with DuckDB"):
+    world.put(name, f"user_id{delimiter}item_id\nu{delimiter}i j\n")
+    expected = f"; the first line is divided by {called}: set delimiter = {json.dumps(delimiter)} in its source"
+    with pytest.raises(LogError, match=re.escape(expected)):
         world.ingest(source(name))
+    with pytest.raises(LogError, match=re.escape(expected)):
+        world.ingest(source(name, header=False, columns=Columns(user=0, item=1)))
+    assert world.rows(source(name, delimiter=delimiter), "item_id") == [("i j",)]
 
 
 def test_latin_1_is_named_where_rows_are_not_utf_8(world: RawLogs) -> None:
     world.put("a.csv", "user_id,item_id\nu,caf\u00e9\n".encode("latin-1"))
-    with pytest.raises(LogError, match=r"undecodable: 'u,caf\\\\xe9', is not UTF-8; Latin-1 is converted by iconv"):
+    with pytest.raises(LogError, match=r"undecodable: 'u,caf\\\\xe9', is not in the source's encoding: UTF-8, or"):
         world.ingest(source("a.csv"), rejected_share_at_most=0.01)

@@ -1,0 +1,97 @@
+"""The command `experiment`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from data_contracts.open_store import open_store
+from data_contracts.store.files import write_atomically
+from flows.cli.options import Options
+from flows.config.run_config import store_location
+from flows.experiments.cases import Bench, Case
+from flows.experiments.page import experiment_page, experiment_plot, experiment_tables
+from flows.experiments.registry import EXPERIMENTS
+from flows.experiments.results import run_cases
+from flows.output.console import print_result, watcher
+
+Name = Literal[
+    "gradient-conflict", "overlap", "oracle-twins", "depth-or-alignment", "domain-count", "building-blocks",
+    "small-domains", "walk-quality",
+]  # fmt: skip
+
+SMALL_WORLD = {
+    "name": "small",
+    "world": {"domains": 3, "users": 400, "items": 240, "interactions": 8_000, "twins": 0.2},
+    "train": {"width": 32, "intra_width": 16, "epochs": 8, "patience": 8, "learning_rate": 2e-2, "batch_size": 1024},
+    "compute": {"threads": 1},
+}
+"""A generated world whose runs take seconds."""
+
+_FIRST_SEED = 2022
+
+
+def experiment(
+    name: Name | None = None,
+    run: Path | None = None,
+    /,
+    *,
+    small: Annotated[bool, Parameter(negative="")] = False,
+    seeds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    out: Path | None = None,
+    options: Options = Options(),
+) -> None:
+    """Answer a question about the method by the runs of an experiment. Resumes where it stopped.
+
+    Parameters
+    ----------
+    name:
+        of the experiment; without it all are listed.
+    run:
+        TOML file of the run that is varied.
+    small:
+        few cases on a small generated world, in place of a run; ends within a minute or two.
+    seeds:
+        number of training seeds, from 2022 on; by default 3, with --small 2.
+    only:
+        cases whose label has this text, e.g. "evidence = on"; may be repeated, then all of them.
+    out:
+        folder of the page and its picture; by default <store>/experiments/<run>/<experiment>.
+    """
+    if name is None:
+        for each, known in EXPERIMENTS.items():
+            print_result(f"{each:<20} {known.question}")
+        return
+    if (run is None) != small:
+        raise ValueError(f"edda experiment {name}: needs a run's TOML file or --small, and not both")
+    path = run or _small_run(options)
+    given = options.spec(path)
+    chosen = [_FIRST_SEED + n for n in range(seeds or (2 if small else 3))]
+    label = f"{given.config.name[: 99 - len(name)]}-{name}"
+    bench = Bench(given.with_overrides(f"name={label}", f"train.seeds={chosen}"), watcher(), options.uses_prefect)
+    results = run_cases(name, _chosen(EXPERIMENTS[name].cases(bench, small), only), bench)
+    folder = out or bench.store.root / "experiments" / label
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / f"{label}.md", folder / f"{label}.png"
+    write_atomically({picture: experiment_plot(results), page: experiment_page(results, picture.name).encode()})
+    for table in experiment_tables(results):
+        print_result(f"{table.plain()}\n")
+    print_result(f"Page: {page}\nPlot: {picture}\nData: {results.address}")
+
+
+def _chosen(cases: Iterator[Case], wanted: tuple[str, ...]) -> Iterator[Case]:
+    return (case for case in cases if all(text in case.label for text in wanted))
+
+
+def _small_run(options: Options) -> Path:
+    """The file of the small world's run, written into the store's folder of experiments."""
+    path = open_store(options.store or store_location()).root / "experiments" / "small.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically({path: tomli_w.dumps(SMALL_WORLD).encode()})
+    return path

@@ -1,0 +1,1 @@
+"""Experiments: a question, the runs that answer it, and how they compare."""

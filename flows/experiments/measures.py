@@ -1,0 +1,149 @@
+"""What experiments measure besides the metrics of a run: groups of users, planted twins found, gradients by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.contracts import ALL, INTERACTIONS, MACRO, PAIRS, RANKS, TEST
+from flows.experiments.cases import Bench, Row
+from flows.experiments.results import NDCG
+from flows.runner.execute import Outcome
+
+Members = Collection[tuple[str, str]]
+"""Users by domain and id."""
+
+Measure = Callable[[Bench, Outcome], Sequence[Row]]
+
+FOUND = "twins found"
+"""Share of the planted twins whose most similar partner in the other domain is their twin."""
+CONFLICT, NORM = "gradients in conflict", "gradient norm"
+"""Share of rows of the inter table on which two domains' gradients point apart, and the norm of a domain's gradient."""
+
+_MEASURED_EPOCHS = 32
+"""Most epochs of a training whose gradients are compared."""
+
+
+def group_ndcg(group: str) -> str:
+    """Name of the NDCG@20 of a group of users."""
+    return f"{NDCG} of {group}"
+
+
+def measure_groups(groups: Mapping[str, Members]) -> Measure:
+    """NDCG@20 of groups of users in their domains, as macro: the mean over a group's users and domains.
+
+    Args:
+        groups: name → users, as the case names them.
+    """
+
+    def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
+        values = _user_ndcg(outcome)
+        rows: list[Row] = []
+        for name, members in groups.items():
+            by_seed: dict[int, list[float]] = {}
+            for (seed, domain, user), value in values.items():
+                if (domain, user) in members:
+                    by_seed.setdefault(seed, []).append(value)
+            rows += [(seed, MACRO, ALL, group_ndcg(name), sum(of) / len(of)) for seed, of in sorted(by_seed.items())]
+        return rows
+
+    return measure
+
+
+def measure_domains(group: str, domains: Collection[str]) -> Measure:
+    """NDCG@20 as the mean over some domains alone."""
+
+    def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
+        by_seed: dict[int, dict[str, list[float]]] = {}
+        for (seed, domain, _), value in _user_ndcg(outcome).items():
+            if domain in domains:
+                by_seed.setdefault(seed, {}).setdefault(domain, []).append(value)
+        means = {seed: [sum(of) / len(of) for of in found.values()] for seed, found in sorted(by_seed.items())}
+        return [(seed, MACRO, ALL, group_ndcg(group), sum(of) / len(of)) for seed, of in means.items()]
+
+    return measure
+
+
+def _user_ndcg(outcome: Outcome) -> dict[tuple[int, str, str], float]:
+    """(seed, domain, user id) → NDCG@20 of the user's test rows in the domain."""
+    from model.evaluation.metrics import user_values
+
+    ranks = outcome.artifacts[RANKS.name].read(["seed", "domain", "user", "full_rank"])
+    ranks = ranks.filter(pc.is_valid(ranks["full_rank"]))
+    names = outcome.artifacts[INTERACTIONS.name].read(["user", "user_id", "split"])
+    names = names.filter(pc.equal(names["split"], TEST)).group_by(["user", "user_id"]).aggregate([])
+    ids = dict(zip(names["user"].to_pylist(), names["user_id"].to_pylist(), strict=True))
+    values: dict[tuple[int, str, str], float] = {}
+    for pair in ranks.group_by(["seed", "domain"], use_threads=False).aggregate([]).to_pylist():
+        chosen = pc.and_(pc.equal(ranks["seed"], pair["seed"]), pc.equal(ranks["domain"], pair["domain"]))
+        of_pair = ranks.filter(chosen).sort_by("user")
+        users = of_pair["user"].to_numpy()
+        ndcg = user_values(users, of_pair["full_rank"].to_numpy(), (20,))[NDCG]
+        distinct = pc.unique(of_pair["user"]).to_pylist()
+        values |= {(pair["seed"], pair["domain"], ids[u]): float(v) for u, v in zip(distinct, ndcg, strict=True)}
+    return values
+
+
+def measure_twins(twins: pa.Table) -> Measure:
+    """How many planted twins the pairs of a case find.
+
+    Args:
+        twins: as in the contract `world`.
+    """
+
+    def measure(bench: Bench, outcome: Outcome) -> list[Row]:
+        if PAIRS.name not in outcome.artifacts:
+            return []
+        columns = ("source_domain", "target_domain", "source_user_id", "target_user_id")
+        planted = set(zip(*(twins[name].to_pylist() for name in columns), strict=True))
+        found = bench.user_pairs_of(outcome)
+        ends = ("source_domain", "target_domain", "source_id", "target_id")
+        best = set(zip(*(found[name].to_pylist() for name in ends), strict=True))
+        swapped = {(target, source, other, user) for source, target, user, other in best}
+        share = (len(planted & best) + len(planted & swapped)) / (2 * len(planted)) if planted else 0.0
+        return [(seed, MACRO, ALL, FOUND, share) for seed in outcome.config.train.seeds]
+
+    return measure
+
+
+def measure_gradients_by_domain(bench: Bench, outcome: Outcome) -> list[Row]:
+    """Conflict of each domain with the others on the inter table, and norms of gradients, as means over epochs."""
+    from data_contracts.train_settings import CheckpointSettings
+    from model.training.gradients import measure_gradients
+
+    config, rows = outcome.config, []
+    train = config.train.model_copy(
+        update={"select_by": "auc", "epochs": min(config.train.epochs, _MEASURED_EPOCHS), "seeds": (0,)}
+    )
+    for seed in config.train.seeds:
+        settings = CheckpointSettings(train=train, seed=seed, validation=config.evaluate)
+        with bench.watch(f"gradients-{seed}") as progress:
+            table = measure_gradients(bench.store, settings, outcome.artifacts, config.compute, progress).read()
+        conflict, norms = _by_domain(table, "negative"), _by_domain(table, "norm")
+        for metric, by_domain in ((CONFLICT, conflict), (NORM, norms)):
+            rows += [(seed, domain, ALL, metric, value) for domain, value in by_domain.items()]
+            if by_domain:
+                rows.append((seed, MACRO, ALL, metric, sum(by_domain.values()) / len(by_domain)))
+    return rows
+
+
+def _by_domain(gradients: pa.Table, metric: str) -> dict[str, float]:
+    """A metric of the inter table by domain: the mean over epochs and, where it compares, over other domains."""
+    chosen = pc.and_(pc.equal(gradients["metric"], metric), pc.equal(gradients["table"], "inter"))
+    rows = gradients.filter(pc.and_(chosen, pc.is_valid(gradients["value"])))
+    values: dict[str, list[float]] = {}
+    for row in rows.to_pylist():
+        for domain in filter(None, (row["domain"], row["other_domain"])):
+            values.setdefault(domain, []).append(row["value"])
+    return {domain: sum(of) / len(of) for domain, of in sorted(values.items())}
+
+
+def together(*measures: Measure) -> Measure:
+    """Several measures."""
+
+    def measure(bench: Bench, outcome: Outcome) -> list[Row]:
+        return [row for each in measures for row in each(bench, outcome)]
+
+    return measure

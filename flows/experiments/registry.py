@@ -1,0 +1,93 @@
+"""The experiments by name: the question, the cases that answer it, and what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flows.experiments import data_cases, model_cases
+from flows.experiments.cases import OFF, CaseMaker
+from flows.experiments.measures import CONFLICT, FOUND, NORM, group_ndcg
+from flows.experiments.results import MEMORY, NDCG, SECONDS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question that runs answer.
+
+    Attributes:
+        question: in one sentence.
+        cases: makes them.
+        compared: factors whose levels are compared, each with its level of reference.
+        along: the factor that plots have as x.
+        measures: that effects are computed of.
+        by_domain: measures that are shown domain by domain.
+    """
+
+    question: str
+    cases: CaseMaker
+    compared: Sequence[tuple[str, str]]
+    along: str
+    measures: Sequence[str] = (NDCG,)
+    by_domain: Sequence[str] = (NDCG,)
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "gradient-conflict": Experiment(
+        "Do domains pull a shared table apart, do tables of their own end that, and does it predict lost accuracy?",
+        model_cases.gradient_conflict,
+        (("tables", "inter"),),
+        "tables",
+        (NDCG, CONFLICT, NORM),
+        (NDCG, CONFLICT),
+    ),
+    "overlap": Experiment(
+        "How much must domains share for alignment to pay?",
+        data_cases.overlap,
+        (("alignment", OFF),),
+        "shared",
+    ),
+    "oracle-twins": Experiment(
+        "People with two names: what would it be worth to know them, and which use of aligned pairs comes near?",
+        data_cases.oracle_twins,
+        (("users", data_cases.APART),),
+        "users",
+        (group_ndcg(data_cases.TWINS), group_ndcg(data_cases.ONE_DOMAIN), NDCG, FOUND),
+        (),
+    ),
+    "depth-or-alignment": Experiment(
+        "Reach follows the edges that layers read: do aligned pairs add anything that depth does not?",
+        model_cases.depth_or_alignment,
+        (("alignment", OFF),),
+        "layers",
+    ),
+    "domain-count": Experiment(
+        "What does each further domain bring to those that are there, and what does it cost?",
+        data_cases.domain_count,
+        (("domains", "1 domain"),),
+        "domains",
+        (group_ndcg(data_cases.FIRST), SECONDS, MEMORY),
+    ),
+    "building-blocks": Experiment(
+        "Do disentangled tables and alignment pay under every building block?",
+        model_cases.building_blocks,
+        (("alignment", OFF), ("tables", "inter")),
+        "block",
+    ),
+    "small-domains": Experiment(
+        "Do small domains gain more because they are small?",
+        data_cases.small_domains,
+        (("training", data_cases.ALONE),),
+        "users",
+        (group_ndcg(data_cases.SHRUNK),),
+        (),
+    ),
+    "walk-quality": Experiment(
+        "How many walks do good pairs need, and does accuracy follow the quality of pairs?",
+        model_cases.walk_quality,
+        (("walks", model_cases.EXACT),),
+        "walks",
+        (FOUND, NDCG),
+        (),
+    ),
+}

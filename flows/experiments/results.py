@@ -1,0 +1,93 @@
+"""Run the cases of an experiment and keep their test metrics as one artifact."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.contracts import ALL, EXPERIMENT, MACRO, METRICS, TEST
+from data_contracts.store.artifact import Artifact
+from data_contracts.store.draft import Draft
+from flows.compare.runs import cost
+from flows.experiments.cases import Bench, Case, Row
+from flows.runner.execute import Outcome
+from flows.runner.lookup import build_view
+
+log = logging.getLogger(__name__)
+
+NDCG = "full_ndcg@20"
+MEASURES = (NDCG, "full_recall@20", "auc", "recall@1")
+"""Test metrics that are kept of each case."""
+SECONDS, MEMORY = "train seconds", "train MiB"
+"""Cost of one seed's training."""
+
+
+def run_cases(name: str, cases: Iterator[Case], bench: Bench) -> Artifact:
+    """Evaluate every case, one after another; what exists is kept, so a killed experiment goes on where it stopped.
+
+    Args:
+        name: of the experiment.
+        cases: made one by one, because some need what runs before have made.
+        bench: what they share.
+
+    Returns:
+        An `experiment` artifact, linked as `experiment` into the folder of the bench's run, so that neither it nor what
+        it was made from is garbage.
+    """
+    store, rows, parents = bench.store, [], {}
+    for number, case in enumerate(cases, 1):
+        log.info("case %d: %s", number, case.label)
+        outcome = bench.make(case.run, "evaluate")
+        parents[f"{METRICS.name}-{number}"] = outcome.artifacts[METRICS.name]
+        measured = [*_test_metrics(outcome.artifacts[METRICS.name]), *_costs(outcome)]
+        measured += case.measure(bench, outcome) if case.measure else ()
+        rows += [(case.label, *row) for row in measured]
+
+    def write(draft: Draft) -> None:
+        columns = zip(*rows, strict=True)
+        table = pa.table(list(map(pa.array, columns)), EXPERIMENT.file_schema)
+        draft.write(table.sort_by([(column, "ascending") for column in EXPERIMENT.sorted_by]))
+
+    settings = {"experiment": name, "cases": sorted({row[0] for row in rows})}
+    artifact = store.make(EXPERIMENT, settings, parents, write)
+    store.link(bench.run.config.name, EXPERIMENT.name, artifact)
+    return artifact
+
+
+def _test_metrics(metrics: Artifact) -> list[Row]:
+    table = metrics.read(["seed", "domain", "split", "stratum", "metric", "value"])
+    is_measure = pc.is_in(table["metric"], pa.array(MEASURES))
+    table = table.filter(pc.and_(pc.and_(pc.equal(table["split"], TEST), pc.is_valid(table["seed"])), is_measure))
+    columns = (table[name].to_pylist() for name in ("seed", "domain", "stratum", "metric", "value"))
+    return list(zip(*columns, strict=True))
+
+
+def _costs(outcome: Outcome) -> list[Row]:
+    """Seconds and memory of training, the mean over seeds for each."""
+    known = cost(build_view(outcome))
+    measures = {SECONDS: known["seconds"], MEMORY: known["memory_mib"]}
+    return [
+        (seed, MACRO, ALL, metric, value)
+        for seed in outcome.config.train.seeds
+        for metric, value in measures.items()
+        if value is not None
+    ]
+
+
+def values_by_case(results: Artifact, metric: str, domain: str = MACRO) -> dict[str, dict[str, dict[int, float]]]:
+    """Stratum → case → seed → value of a metric in a domain."""
+    table = results.read()
+    table = table.filter(pc.and_(pc.equal(table["metric"], metric), pc.equal(table["domain"], domain)))
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for row in table.to_pylist():
+        values.setdefault(row["stratum"], {}).setdefault(row["case"], {})[row["seed"]] = row["value"]
+    return values
+
+
+def domains_of(results: Artifact) -> Sequence[str]:
+    """The domains that were measured, and `macro`, ascending."""
+    domains: list[str] = sorted(pc.unique(results.read(["domain"])["domain"]).to_pylist())
+    return domains

@@ -1,0 +1,122 @@
+"""Variants of a run's rows: shared users and items renamed, domains left out or shrunk, users merged.
+
+All tables have the columns domain, user_id, item_id, split. Draws are hashes of a seed and an id, so a variant of less
+overlap or fewer rows is part of one of more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data_contracts.seeding import name_seed
+
+Kind = Literal["user", "item"]
+_UNIT = 2.0**-64
+
+
+def shared_ids(rows: pa.Table, kind: Kind) -> pa.Array:
+    """Ids of users or items that live in two or more domains."""
+    column = f"{kind}_id"
+    lives = rows.group_by([column], use_threads=False).aggregate([("domain", "count_distinct")])
+    return lives.filter(pc.greater(lives["domain_count_distinct"], 1))[column].combine_chunks()
+
+
+def thin_overlap(rows: pa.Table, kind: Kind, share: float, seed: int) -> pa.Table:
+    """Keep a share of the users (or items) that several domains share under one id; rename the others in each domain.
+
+    Args:
+        rows: of all domains.
+        kind: what is renamed.
+        share: of the shared ids that stay shared.
+        seed: of the draw.
+    """
+    ids = shared_ids(rows, kind)
+    renamed = ids.filter(pa.array(_draws(ids, seed) >= share))
+    column = f"{kind}_id"
+    is_renamed = pc.is_in(rows[column], renamed)
+    names = pc.binary_join_element_wise(rows[column], rows["domain"], "@")
+    return _replace(rows, column, pc.if_else(is_renamed, names, rows[column]))
+
+
+def renamed_twins(rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """The users that `thin_overlap` renames, as twins by every two domains: source and target domain and id."""
+    users = rows.select(["domain", "user_id"]).group_by(["domain", "user_id"], use_threads=False).aggregate([])
+    ids = shared_ids(rows, "user")
+    users = users.filter(pc.is_in(users["user_id"], ids.filter(pa.array(_draws(ids, seed) >= share))))
+    other = users.rename_columns(["other_domain", "user_id"])
+    both = users.join(other, "user_id", join_type="inner")
+    both = both.filter(pc.less(both["domain"], both["other_domain"])).sort_by(
+        [("domain", "ascending"), ("other_domain", "ascending"), ("user_id", "ascending")]
+    )
+    return pa.table(
+        {
+            "source_domain": both["domain"],
+            "target_domain": both["other_domain"],
+            "source_user_id": pc.binary_join_element_wise(both["user_id"], both["domain"], "@"),
+            "target_user_id": pc.binary_join_element_wise(both["user_id"], both["other_domain"], "@"),
+        }
+    )
+
+
+def merge_users(rows: pa.Table, names: Mapping[tuple[str, str], str]) -> pa.Table:
+    """Give users of a domain another id.
+
+    Args:
+        rows: of all domains.
+        names: (domain, user id) → its new id.
+    """
+    pairs = zip(rows["domain"].to_pylist(), rows["user_id"].to_pylist(), strict=True)
+    return _replace(rows, "user_id", pa.array([names.get(pair, pair[1]) for pair in pairs], pa.string()))
+
+
+def keep_domains(rows: pa.Table, domains: Sequence[str]) -> pa.Table:
+    """The rows of some domains."""
+    return rows.filter(pc.is_in(rows["domain"], pa.array(domains)))
+
+
+def shrink_domain(rows: pa.Table, domain: str, share: float, core: float, seed: int) -> pa.Table:
+    """Keep a share of a domain's users with all their rows there; only those of the core keep held-out rows.
+
+    So domains of all sizes are measured on the same rows, those of users whom all of them have.
+
+    Args:
+        rows: of all domains.
+        domain: that is shrunk.
+        share: of its users that stay.
+        core: of its users whose held-out rows stay; at most `share`.
+        seed: of the draw.
+    """
+    is_other = pc.not_equal(rows["domain"], domain)
+    draws = _draws_by_row(rows["user_id"], seed)
+    is_train = pc.equal(rows["split"], "train")
+    stays = pc.and_(pa.array(draws < share), pc.or_(is_train, pa.array(draws < core)))
+    return rows.filter(pc.or_(is_other, stays))
+
+
+def by_size(rows: pa.Table) -> list[str]:
+    """The domains, the largest first."""
+    counts = rows.group_by(["domain"], use_threads=False).aggregate([("user_id", "count")])
+    ordered = counts.sort_by([("user_id_count", "descending"), ("domain", "ascending")])
+    domains: list[str] = ordered["domain"].to_pylist()
+    return domains
+
+
+def _draws(ids: pa.Array, seed: int) -> NDArray[np.float64]:
+    """A number from 0 to 1 for each id, the same in every variant."""
+    return np.array([name_seed(seed, "variant", name) * _UNIT for name in ids.to_pylist()])
+
+
+def _draws_by_row(ids: pa.ChunkedArray, seed: int) -> NDArray[np.float64]:
+    encoded = pc.dictionary_encode(ids).combine_chunks()
+    draws: NDArray[np.float64] = _draws(encoded.dictionary, seed)[encoded.indices.to_numpy()]
+    return draws
+
+
+def _replace(rows: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(column), column, values)

@@ -1,0 +1,53 @@
+"""What is said of logs that can be read and yet are odd."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_logs import COMPUTE, RawLogs, source
+
+from data_contracts.settings import Columns, IngestSettings, LogSource
+from pipeline.ingest.stage import ingest
+from pipeline.logs.discovery import find_logs
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> RawLogs:
+    return RawLogs(tmp_path)
+
+
+def warnings(world: RawLogs, caplog: pytest.LogCaptureFixture, *sources: LogSource, **options: Any) -> list[str]:
+    """The warnings of an ingest."""
+    caplog.clear()
+    ingest(world.store, IngestSettings(**options), find_logs(sources, world.logs), COMPUTE)
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_rating_that_is_named_and_not_used_is_said_once_with_the_share_of_those_that_are_not_positive(
+    world: RawLogs, caplog: Any
+) -> None:
+    """Every third of nine ratings is -1; the log has two files."""
+    for name in ("a.csv", "b.csv"):
+        world.put(name, "user_id,item_id,r\n" + "".join(f"u{n},i,{(-1, 0.5, 1)[n % 3]}\n" for n in range(9)))
+    assert warnings(world, caplog, source("*.csv", columns=Columns(rating="r"))) == [
+        "a.csv: columns.rating is 'r' and is not used, so every row is a positive: of the first 9 ratings, which are "
+        "-1 to 1, 33% are 0 or less; set rating_at_least, or remove columns.rating"
+    ]
+
+
+def test_ratings_that_are_used_or_none_are_not_described(world: RawLogs, caplog: Any) -> None:
+    world.put("a.csv", "user_id,item_id,r\nu,i,good\nv,i,\n")
+    (said,) = warnings(world, caplog, source("a.csv", columns=Columns(rating="r")))
+    assert said.startswith("a.csv: columns.rating is 'r' and is not used, so every row is a positive; set")
+    world.put("a.csv", "user_id,item_id,r\nu,i,3\nv,i,3\n")
+    assert warnings(world, caplog, source("a.csv", columns=Columns(rating="r"), rating_at_least=2)) == []
+    assert warnings(world, caplog, source("a.csv")) == []
+
+
+def test_ids_written_as_decimals_and_ids_called_nan_are_said(world: RawLogs, caplog: Any) -> None:
+    world.put("a.csv", "user_id,item_id\n" + "".join(f"{n}.0,1.5\n" for n in range(9)) + "nan,2.0\n")
+    assert warnings(world, caplog, source("a.csv")) == [
+        "'nan' is the id of a user; if that is a missing value, leave it empty, and the row is rejected",
+        "user ids are written as decimals, such as 0.0: in another log 0 would be another user; write them as integers",
+    ]
