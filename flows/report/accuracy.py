@@ -128,7 +128,7 @@ def _summarise(view: RunView, popularity: RunView | None) -> str:
         "all items of the domain, mean over domains"
     )
     if popularity and (MACRO, metric) in popularity.values:
-        sentence += f"; the most popular items would reach {popularity.values[MACRO, metric]['value']:.0%}"
+        sentence += f"; the most popular items would get {popularity.values[MACRO, metric]['value']:.0%}"
     return sentence + "."
 
 

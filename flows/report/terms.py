@@ -17,11 +17,11 @@ TERMS = {
     "seed": "the number that random draws start from",
     "loss": "what training makes small: how often a user's own item scores below one drawn at random",
     "validation": "interactions kept from training, by which epochs and weights are chosen",
-    "NDCG@20": "quality of the 20 first items: 1 if what the user chose is on top, less the further down, 0 if absent",
-    "full_ndcg@20": "NDCG@20 where all items of the domain are ranked",
-    "full_recall@20": "share of the user's test items among the 20 first, all items of the domain ranked",
+    "NDCG@k": "quality of the k first items: 1 if what the user chose is on top, less the further down, 0 if absent",
+    "full_ndcg@k": "NDCG@k where all items of the domain are ranked",
+    "full_recall@k": "share of the user's test items among the k first, all items of the domain ranked",
     "full_mrr": "mean of 1 / rank of the test item, all items of the domain ranked",
-    "recall@20": "share of the user's test items among the 20 first of some candidates",
+    "recall@k": "share of the user's test items among the k first of some candidates",
     "AUC": "chance that a test item of the user scores above another item; .5 is guessing",
     "95 % interval": "where the true value lies in 95 of 100 cases, judging by the spread of the data",
     "blend": "the sum of vectors and evidence that items are ranked by",
@@ -29,11 +29,11 @@ TERMS = {
     "vectors": "numbers that the model learned for each user and item; their product scores an item",
     "inter": "the part of the vectors that all domains share",
     "intra": "the part of the vectors that a domain has for itself",
-    "coverage@20": "share of the domain's items that at least one test user is recommended",
-    "gini@20": "how unevenly items are recommended: 0 if all equally often, 1 if always the same",
-    "novelty@20": "mean of -log2 of the share of users who have the item in train; higher is less known",
-    "popularity@20": "mean number of train users of the recommended items",
-    "tail_share@20": "share of recommendations outside the most popular items that have 80 % of the train rows",
+    "coverage@k": "share of the domain's items that at least one test user is recommended",
+    "gini@k": "how unevenly items are recommended: 0 if all equally often, 1 if always the same",
+    "novelty@k": "mean of -log2 of the share of users who have the item in train; higher is less known",
+    "popularity@k": "mean number of train users of the recommended items",
+    "tail_share@k": "share of recommendations outside the most popular items that have 80 % of the train rows",
     "popularity bias": "how many times as popular recommended items are as those that users chose themselves",
     "stratum": "a part of the test rows, by history or by overlap",
     "leaked": "held-out rows dropped because the same user and item are in the train split of another domain",
@@ -44,19 +44,21 @@ TERMS = {
 """Term → its explanation in plain words."""
 
 _BY_LOWER = {term.lower(): term for term in TERMS}
-_LONGEST_FIRST = "|".join(re.escape(term) for term in sorted(TERMS, key=len, reverse=True))
+_LONGEST_FIRST = "|".join(re.escape(term) for term in sorted(TERMS, key=len, reverse=True)).replace("@k", r"@(?:k|\d+)")
 _ANY = re.compile(rf"(?<![\w@.-])({_LONGEST_FIRST})(?![\w@-]|\.\w)", re.IGNORECASE)
 
 
 def explain_terms(text: str) -> Markup:
-    """A text as HTML, in which each term has its explanation where it is used first."""
+    """A text as HTML, in which each term has its explanation where it is used first; `@20` is a case of `@k`."""
     seen: set[str] = set()
 
     def explain(match: re.Match[str]) -> str:
-        term = _BY_LOWER[match[1].lower()]
+        name, at, length = match[1].partition("@")
+        term = _BY_LOWER[f"{name}@k".lower() if at else name.lower()]
         if term in seen:
             return match[1]
         seen.add(term)
-        return f'<abbr title="{escape(TERMS[term])}">{match[1]}</abbr>'
+        meaning = re.sub(r"\bk\b", length or "k", TERMS[term])
+        return f'<abbr title="{escape(meaning)}">{match[1]}</abbr>'
 
     return Markup(_ANY.sub(explain, str(escape(text))))

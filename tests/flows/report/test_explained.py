@@ -181,11 +181,12 @@ def test_the_note_on_the_maps_stands_where_maps_are_trained(run: RunView, folder
 
 def test_terms_are_explained_where_they_stand_and_at_the_end(run: RunView) -> None:
     page = as_html(run)
-    assert f'<abbr title="{TERMS["NDCG@20"]}">NDCG@20</abbr>' in page
+    meaning = "quality of the 20 first items: 1 if what the user chose is on top, less the further down, 0 if absent"
+    assert f'<abbr title="{meaning}">NDCG@20</abbr>' in page
     assert all(f"<dt>{term}</dt>" in page for term in TERMS)
 
 
-@pytest.mark.parametrize("text", ["coverage@200", "my-seed", "x.cold.y", "reaches", "<b>AUC</b>", "blend.evidence"])
+@pytest.mark.parametrize("text", ["coverage@all", "my-seed", "x.cold.y", "reaches", "<b>AUC</b>", "blend.evidence"])
 def test_only_whole_words_are_terms_and_text_stays_text(text: str) -> None:
     explained = str(explain_terms(text))
     assert html.unescape(re.sub(r"</?abbr[^>]*>", "", explained)) == text
