@@ -89,7 +89,7 @@ COMMANDS = {
     ),
     "serve": (
         "flows.cli.serve:serve",
-        "Answer over HTTP what `recommend` answers, with a page to look at, until interrupted; see /docs.",
+        "Answer over HTTP what `recommend` answers, until interrupted; read-only, OpenAPI at /openapi.json.",
     ),
     "runs": (
         "flows.cli.runs:runs",

@@ -21,6 +21,8 @@ FOUND = "twins found"
 """Share of the planted twins whose most similar partner in the other domain is their twin."""
 CONFLICT, NORM = "gradients in conflict", "gradient norm"
 """Share of rows of the inter table on which two domains' gradients point apart, and the norm of a domain's gradient."""
+CHANCE = "gradients in conflict within a domain"
+"""The same share for two halves of one domain's batches: how much of a conflict is noise."""
 
 _MEASURED_EPOCHS = 32
 """Most epochs of a training whose gradients are compared."""
@@ -121,23 +123,25 @@ def measure_gradients_by_domain(bench: Bench, outcome: Outcome) -> list[Row]:
         settings = CheckpointSettings(train=train, seed=seed, validation=config.evaluate)
         with bench.watch(f"gradients-{seed}") as progress:
             table = measure_gradients(bench.store, settings, outcome.artifacts, config.compute, progress).read()
-        conflict, norms = _by_domain(table, "negative"), _by_domain(table, "norm")
-        for metric, by_domain in ((CONFLICT, conflict), (NORM, norms)):
+        for metric, by_domain in _by_domain(table).items():
             rows += [(seed, domain, ALL, metric, value) for domain, value in by_domain.items()]
             if by_domain:
                 rows.append((seed, MACRO, ALL, metric, sum(by_domain.values()) / len(by_domain)))
     return rows
 
 
-def _by_domain(gradients: pa.Table, metric: str) -> dict[str, float]:
-    """A metric of the inter table by domain: the mean over epochs and, where it compares, over other domains."""
-    chosen = pc.and_(pc.equal(gradients["metric"], metric), pc.equal(gradients["table"], "inter"))
-    rows = gradients.filter(pc.and_(chosen, pc.is_valid(gradients["value"])))
-    values: dict[str, list[float]] = {}
-    for row in rows.to_pylist():
-        for domain in filter(None, (row["domain"], row["other_domain"])):
-            values.setdefault(domain, []).append(row["value"])
-    return {domain: sum(of) / len(of) for domain, of in sorted(values.items())}
+def _by_domain(gradients: pa.Table) -> dict[str, dict[str, float]]:
+    """Measure → domain → its mean over epochs, of conflict also over other domains."""
+    chosen = pc.and_(pc.equal(gradients["table"], "inter"), pc.is_valid(gradients["value"]))
+    values: dict[str, dict[str, list[float]]] = {CONFLICT: {}, CHANCE: {}, NORM: {}}
+    for row in gradients.filter(chosen).to_pylist():
+        ends = {row["domain"], row["other_domain"]} - {""}
+        name = {"norm": NORM, "negative": CONFLICT if len(ends) == 2 else CHANCE}.get(row["metric"])
+        if name:
+            for domain in ends:
+                values[name].setdefault(domain, []).append(row["value"])
+    return {name: {domain: sum(of) / len(of) for domain, of in sorted(found.items())}
+            for name, found in values.items()}  # fmt: skip
 
 
 def together(*measures: Measure) -> Measure:

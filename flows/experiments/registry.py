@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.experiments import data_cases, model_cases
 from flows.experiments.cases import OFF, CaseMaker
-from flows.experiments.measures import CONFLICT, FOUND, NORM, group_ndcg
+from flows.experiments.measures import CHANCE, CONFLICT, FOUND, NORM, group_ndcg
 from flows.experiments.results import MEMORY, NDCG, SECONDS
 
 
@@ -38,7 +38,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         model_cases.gradient_conflict,
         (("tables", "inter"),),
         "tables",
-        (NDCG, CONFLICT, NORM),
+        (NDCG, CONFLICT, CHANCE, NORM),
         (NDCG, CONFLICT),
     ),
     "overlap": Experiment(

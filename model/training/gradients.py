@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import combinations_with_replacement
 
 import pyarrow as pa
 import torch
@@ -35,7 +35,8 @@ def measure_gradients(
     """Train for `settings.train.epochs` and measure the domains' gradients before epochs 1, 2, 4, 8 … and the last one.
 
     A domain's gradient is that of its mean loss, without penalty, over all of its batches of the epoch, drawn as the
-    epoch itself draws them.
+    epoch itself draws them. Gradients of two domains are compared as those of every other batch of the one and the
+    remaining ones of the other; so are the two halves of one domain, which shows how much of a conflict is chance.
 
     Args:
         store: where the artifact lives.
@@ -46,8 +47,8 @@ def measure_gradients(
 
     Returns:
         A `gradients` artifact. `norm` is that of a domain's gradient on a table; `cosine` is of two domains' gradients
-        on the inter table; `negative` is the share of rows of the inter table, of those that both read, on which their
-        gradients have a negative cosine; `rows` is the number of these rows.
+        on the inter table, or of one domain's halves; `negative` is the share of rows of the inter table, of those that
+        both read, on which the two have a negative cosine; `rows` is the number of these rows.
 
     Raises:
         ValueError: the model is not EDDA.
@@ -74,17 +75,17 @@ def measure_gradients(
 
 
 def _compare(learner: EddaLearner, epoch: int) -> Iterator[_Row]:
-    """Norms of every domain's gradients, and cosines of every two on the inter table."""
+    """Norms of every domain's gradients, and cosines on the inter table of every two and of each one's halves."""
     names = learner.data.domain_names
     inter, intra = domain_gradients(learner, epoch)
     for kind, gradients in (("inter", inter), ("intra", intra)):
-        for domain, gradient in gradients.items():
-            yield epoch, kind, names[domain], "", "norm", float(gradient.norm())
-    lengths = {domain: gradient.norm(dim=1) for domain, gradient in inter.items()}
-    for first, second in combinations(sorted(inter), 2):
-        products = (inter[first] * inter[second]).sum(dim=1)
-        is_common = (lengths[first] > 0) & (lengths[second] > 0)
-        rows, scale = int(is_common.sum()), float(inter[first].norm() * inter[second].norm())
+        for domain, halves in gradients.items():
+            yield epoch, kind, names[domain], "", "norm", float(halves.sum(dim=0).norm())
+    for first, second in combinations_with_replacement(sorted(inter), 2):
+        left, right = inter[first][0], inter[second][1]
+        products = (left * right).sum(dim=1)
+        is_common = (left.norm(dim=1) > 0) & (right.norm(dim=1) > 0)
+        rows, scale = int(is_common.sum()), float(left.norm() * right.norm())
         values = {
             "rows": float(rows),
             "cosine": float(products.sum()) / scale if scale else None,
@@ -102,18 +103,23 @@ def domain_gradients(learner: EddaLearner, epoch: int) -> tuple[dict[int, Tensor
         epoch: whose batches, negatives and dropped edges are drawn.
 
     Returns:
-        By the index of a domain its gradient on the inter table, and on its own; (rows, width), of those that exist.
+        By the index of a domain its gradient on the inter table, and on its own; (2, rows, width), of those that exist:
+        the parts of its batches with even numbers and of those with odd ones, whose sum is the gradient.
     """
     data, model = learner.data, learner.model
     gradients: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
-    sizes: dict[int, int] = {}
+    batches: dict[int, list[int]] = {}
     for step in draw_steps(data, epoch, learner.thresholds):
         tables = list(model.step_tables(step))
         loss = model.loss(step, (0.0, 0.0), data.graphs.multiply, data.objective)
         found = torch.autograd.grad(loss, [table for _, table, _ in tables])
-        sizes[step.domain] = sizes.get(step.domain, 0) + step.size
+        sizes = batches.setdefault(step.domain, [])
+        half = len(sizes) % 2
+        sizes.append(step.size)
         for (kind, table, _), gradient in zip(tables, found, strict=True):
-            total = gradients[kind].setdefault(step.domain, torch.zeros_like(table, requires_grad=False))
-            total += gradient * step.size
-    inter, intra = ({domain: total / sizes[domain] for domain, total in of_kind.items()} for of_kind in gradients)
+            halves = gradients[kind].setdefault(step.domain, table.new_zeros((2, *table.shape)))
+            halves[half] += gradient * step.size
+    inter, intra = (
+        {domain: halves / sum(batches[domain]) for domain, halves in of_kind.items()} for of_kind in gradients
+    )
     return inter, intra

@@ -1,0 +1,90 @@
+"""Variants of rows, by hand."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from flows.experiments.rows import (
+    by_size,
+    keep_domains,
+    merge_users,
+    renamed_twins,
+    shared_ids,
+    shrink_domain,
+    thin_overlap,
+)
+
+SEED = 7
+
+
+def table(*rows: tuple[str, str, str, str]) -> pa.Table:
+    return pa.table(dict(zip(("domain", "user_id", "item_id", "split"), zip(*rows, strict=True), strict=True)))
+
+
+ROWS = table(
+    *((domain, f"u{n}", f"i{n % 3}", "train") for domain in ("a", "b") for n in range(40)),
+    ("a", "only-a", "x", "test"),
+    ("c", "u0", "i0", "valid"),
+)
+
+
+def users(rows: pa.Table, domain: str) -> set[str]:
+    return set(rows.filter(pc.equal(rows["domain"], domain))["user_id"].to_pylist())
+
+
+def test_shared_ids_live_in_two_domains():
+    assert set(shared_ids(ROWS, "user").to_pylist()) == {f"u{n}" for n in range(40)}
+    assert set(shared_ids(ROWS, "item").to_pylist()) == {"i0", "i1", "i2"}
+
+
+def test_thinning_renames_users_in_each_domain_and_less_overlap_is_part_of_more():
+    kept = []
+    for share in (1.0, 0.5, 0.25, 0.0):
+        thinned = thin_overlap(ROWS, "user", share, SEED)
+        assert thinned.select(["domain", "item_id", "split"]) == ROWS.select(["domain", "item_id", "split"])
+        assert "only-a" in users(thinned, "a")
+        shared = set(shared_ids(thinned, "user").to_pylist())
+        renamed = {f"u{n}" for n in range(40)} - shared
+        assert users(thinned, "b") == shared | {f"{user}@b" for user in renamed}
+        kept.append(shared)
+    assert kept[0] == {f"u{n}" for n in range(40)}
+    assert kept[0] > kept[1] > kept[2] > kept[3] == set()
+    assert 10 < len(kept[1]) < 30
+
+
+def test_renamed_users_are_twins_of_every_two_domains():
+    thinned = thin_overlap(ROWS, "user", 0.5, SEED)
+    twins = renamed_twins(ROWS, 0.5, SEED)
+    ends = set(zip(twins["source_domain"].to_pylist(), twins["source_user_id"].to_pylist(), strict=True))
+    ends |= set(zip(twins["target_domain"].to_pylist(), twins["target_user_id"].to_pylist(), strict=True))
+    lives = zip(thinned["domain"].to_pylist(), thinned["user_id"].to_pylist(), strict=True)
+    assert ends == {(domain, user) for domain, user in lives if "@" in user}
+
+
+def test_merged_users_have_the_new_name_in_their_domain_alone():
+    merged = merge_users(ROWS, {("b", "u1"): "u2"})
+    assert users(merged, "b") == {f"u{n}" for n in range(40)} - {"u1"}
+    assert users(merged, "a") == users(ROWS, "a")
+
+
+def test_a_shrunk_domain_keeps_users_whole_and_held_out_rows_of_the_core():
+    rows = table(*((d, f"u{n}", f"i{k}", split) for d in "ab" for n in range(60)
+                   for k, split in enumerate(("train", "train", "test"))))  # fmt: skip
+    tested, sizes = [], []
+    for share in (1.0, 0.5, 0.2):
+        shrunk = shrink_domain(rows, "a", share, 0.2, SEED)
+        assert keep_domains(shrunk, ["b"]) == keep_domains(rows, ["b"])
+        of_a = keep_domains(shrunk, ["a"])
+        is_test = pc.equal(of_a["split"], "test")
+        tested.append(set(of_a.filter(is_test)["user_id"].to_pylist()))
+        counts = of_a.filter(pc.invert(is_test)).group_by("user_id").aggregate([("item_id", "count")])
+        assert set(counts["item_id_count"].to_pylist()) == {2}
+        sizes.append(counts.num_rows)
+    assert tested[0] == tested[1] == tested[2]
+    assert sizes[0] == 60 > sizes[1] > sizes[2] == len(tested[2]) > 0
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_domains_by_size_do_not_depend_on_the_order_of_rows(order):
+    rows = ROWS.take(pa.array(list(range(ROWS.num_rows))[order]))
+    assert by_size(rows) == ["a", "b", "c"]

@@ -1,0 +1,72 @@
+"""Every experiment for real, on its small world."""
+
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from data_contracts.contracts import ALL, EXPERIMENT, MACRO
+from data_contracts.store.store import Store
+from flows.cli.experiment import Name
+from flows.cli.main import main
+from flows.experiments.registry import EXPERIMENTS
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["experiment", *arguments])
+    return ended.value.code
+
+
+def test_the_command_knows_every_experiment(capsys):
+    assert get_args(Name) == tuple(EXPERIMENTS)
+    assert run() == 0
+    listed = capsys.readouterr().out
+    assert all(experiment.question in listed for experiment in EXPERIMENTS.values())
+
+
+def test_a_file_or_the_small_world_and_not_both(capsys):
+    assert run("overlap") == 1
+    assert run("overlap", "my.toml", "--small") == 1
+    assert capsys.readouterr().err.count("needs a run's TOML file or --small, and not both") == 2
+
+
+def results_of(store: Path, name: str) -> pa.Table:
+    results = Store(store).linked(f"small-{name}", EXPERIMENT.name)
+    assert results is not None
+    assert not results.verify()
+    return results.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_ends_with_a_page_a_plot_and_checked_results(name, tmp_path, capsys):
+    assert run(name, "--small", "--seeds", "1", "--store", str(tmp_path)) == 0
+    table = results_of(tmp_path, name)
+    assert set(EXPERIMENTS[name].measures) <= set(table["metric"].to_pylist())
+    folder = tmp_path / "experiments" / f"small-{name}"
+    assert (folder / f"small-{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / f"small-{name}.md").read_text()
+    assert EXPERIMENTS[name].question in page
+    assert all(f"| {case} |" in page for case in set(table["case"].to_pylist()))
+    capsys.readouterr()
+    assert run(name, "--small", "--seeds", "1", "--store", str(tmp_path)) == 0  # all is there
+    assert "making" not in capsys.readouterr().err
+    assert (folder / f"small-{name}.md").read_text() == page
+
+
+@pytest.mark.slow
+def test_results_and_what_they_were_made_from_are_no_garbage(tmp_path):
+    options = ("small-domains", "--small", "--seeds", "1", "--store", str(tmp_path), "--only", "users = 25 %")
+    assert run(*options) == 0
+    before = results_of(tmp_path, "small-domains")
+    Store(tmp_path).collect_garbage()
+    assert results_of(tmp_path, "small-domains") == before
+    cases = set(pc.unique(before["case"]).to_pylist())
+    assert cases == {f"users = 25 %; training = {way}; evidence = on" for way in ("together", "alone")}
+    of_alone = before.filter(pc.equal(before["case"], "users = 25 %; training = alone; evidence = on"))
+    macro = of_alone.filter(pc.and_(pc.equal(of_alone["domain"], MACRO), pc.equal(of_alone["stratum"], ALL)))
+    values = dict(zip(macro["metric"].to_pylist(), macro["value"].to_pylist(), strict=True))
+    assert values["full_ndcg@20 of the shrunk domain"] == pytest.approx(values["full_ndcg@20"])  # it is the only one
