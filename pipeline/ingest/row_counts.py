@@ -162,10 +162,27 @@ class RowLedger:
         for counts in (self.all, *self.by_source, *self.by_domain):
             if not counts.has_few_malformed(settings.rejected_share_at_most):
                 raise LogError(_too_many_malformed(counts, settings.rejected_share_at_most, rejects))
+        if settings.kept_share_at_least > 0:
+            self._require_rows()
         for kind in (self.files, self.by_source, self.by_domain):
             lost = [counts for counts in kind if not counts.keeps(settings.kept_share_at_least)]
             if lost:
                 raise LogError(_too_few_kept(lost, settings.kept_share_at_least, rejects))
+
+    def _require_rows(self) -> None:
+        """Refuse empty logs: a text may have been cut short. Parquet without rows is whole; Spark writes such parts."""
+        has_rows = {source.name for source in self.by_source if source.rows}
+        empty = [
+            file.name
+            for file, source in zip(self.files, self.sources, strict=True)
+            if not file.rows and not (source in has_rows and file.name.lower().endswith((".parquet", ".pq")))
+        ]
+        if empty:
+            more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+            raise LogError(
+                f"interactions: file {empty[0]!r}{more} has no rows, must have some; remove it, correct its source's "
+                "path, or set ingest.kept_share_at_least = 0"
+            )
 
 
 def _merge(total: RowCounts, counts: RowCounts) -> None:

@@ -139,3 +139,23 @@ def test_nine_malformed_rows_are_few_in_a_domain_but_not_in_all(malformed: int, 
     assert domain.has_few_malformed(0.01) == is_few
     everything = RowCounts("all", rows=100, reasons=domain.reasons)
     assert not everything.has_few_malformed(0.01)
+
+
+@pytest.mark.parametrize("empty", ["", "user_id,item_id,t\n", "\n\n"])
+def test_an_empty_log_or_one_of_a_header_alone_stops_the_run_by_name(world: RawLogs, empty: str) -> None:
+    world.put("books.csv", "user_id,item_id,t\n" + rows("u", ["1"] * 9))
+    world.put("films.csv", empty)
+    with pytest.raises(
+        LogError, match=r"file 'films\.csv' has no rows, must have some; remove it, correct its source's"
+    ):
+        world.ingest(BY_NAME, **STRICT)
+    assert len(world.rows(BY_NAME, "item_id", kept_share_at_least=0.0)) == 9
+
+
+def test_parquet_without_rows_is_a_part_as_spark_writes_it_unless_its_source_has_no_others(world: RawLogs) -> None:
+    empty = parquet(user_id=pa.array([], pa.string()), item_id=pa.array([], pa.string()))
+    world.put("part-0.parquet", empty)
+    with pytest.raises(LogError, match=r"file 'part-0\.parquet' has no rows"):
+        world.ingest(source("*.parquet"), **STRICT)
+    world.put("part-1.parquet", parquet(user_id=["u"], item_id=["i"]))
+    assert world.rows(source("*.parquet"), "user_id", **STRICT) == [("u",)]
