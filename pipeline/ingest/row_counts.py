@@ -14,7 +14,7 @@ from pipeline.ingest.partition import LogPartition, Rejected
 from pipeline.ingest.rejects import DroppedRows
 from pipeline.logs.discovery import LogError
 
-NOT_MALFORMED = ("rating", "leaked", "cold")
+NOT_MALFORMED = ("header", "rating", "leaked", "cold")
 """Reasons of rejects that are records as they should be."""
 
 _FEW = 10
@@ -73,10 +73,10 @@ class RowCounts:
     def keeps(self, share: float) -> bool:
         """Whether at least a share of its rows became interactions, and at least one if the share is not 0.
 
-        Rows that are rated too low do not count, and a file may have no others. In a file leaked and cold rows do not
-        count against the share: whether a row is so depends on other files.
+        Rows that are rated too low, and repeated headers, do not count, and a file may have no others. In a file leaked
+        and cold rows do not count against the share: whether a row is so depends on other files.
         """
-        wanted = self.rows - self.reasons["rating"]
+        wanted = self.rows - self.reasons["rating"] - self.reasons["header"]
         if share == 0 or not self.rows or (self.kind == "file" and not wanted):
             return True
         lost_elsewhere = self.reasons["leaked"] + self.reasons["cold"] if self.kind == "file" else 0
