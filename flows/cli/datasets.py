@@ -13,7 +13,7 @@ from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
 from flows.config.run_config import load_config
 from flows.datasets import registry
-from flows.output.console import print_result, watcher
+from flows.output.console import print_result, terminal_width, watcher
 from flows.output.tables import Table
 from flows.runner.failures import FAILURE
 from pipeline.published.convert import convert as convert_dataset
@@ -80,7 +80,11 @@ def list_(name: str | None = None, /, *, json_: Json = False) -> None:
     else:
         root = registry.data_folder()
         rows = tuple((dataset.name, registry.files_present(dataset, root), dataset.what) for dataset in chosen)
-        print_result(Table(f"Data sets in {root}", ("name", "files there", "what it is"), rows, left=True).plain())
+        print_result(
+            Table(f"Data sets in {root}", ("name", "files there", "what it is"), rows, left=True).plain(
+                terminal_width()
+            )
+        )
 
 
 @datasets.command

@@ -15,7 +15,7 @@ from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli.options import Run, Viewing
 from flows.output.characters import escape
-from flows.output.console import inform, print_result, watcher
+from flows.output.console import inform, print_result, terminal_width, watcher
 from flows.output.tables import Table
 from flows.serve.open_run import exported_run, open_run
 from model.serving.explanations import REASONS
@@ -111,7 +111,7 @@ def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
         for row in made.read().to_pylist()
     )
     header = ("domain", "items", "recall@20", "exact, ms p50", "p99", "index, ms p50", "p99")
-    print_result(Table(f"Index in {made.path}", header, rows).plain())
+    print_result(Table(f"Index in {made.path}", header, rows).plain(terminal_width()))
 
 
 @Parameter(name="*")
@@ -126,7 +126,8 @@ class ServeOptions:
     watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
     """Look for a new generation of the run every so many seconds and serve it; SIGHUP does so at once."""
     items: Path | None = None
-    """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others."""
+    """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others; by default
+    the file's `serve.items`."""
     allow: Path | None = None
     """File of items' ids, one a line: no others are ever listed."""
     deny: Path | None = None
