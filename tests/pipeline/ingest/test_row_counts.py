@@ -74,6 +74,19 @@ def test_a_domain_of_cold_rows_stops_the_run_unless_allowed(world: RawLogs) -> N
     assert made["interactions"].statistics["domains"]["films"]["cold"] == 2
 
 
+def test_cold_rows_of_a_small_domain_do_not_count_where_a_part_of_every_user_is_held_out(world: RawLogs) -> None:
+    """Six users with three items of their own: the last two of each are cold, so 6 of 18 rows are kept."""
+    lines = "".join(f"u{n // 3},i{n},{n},films\n" for n in range(18)) + rows("u9", ["1"] * 20, "books")
+    world.put("a.csv", "user_id,item_id,t,d\n" + lines)
+    split = SplitSettings(method="leave-last-out")
+    made = world.ingest(BY_COLUMN, **STRICT, split=split, cold="drop")["interactions"]
+    films = made.statistics["domains"]["films"]
+    assert (films["train"], films["cold"]) == (6, 12)
+    by_time = SplitSettings(method="time", valid_from=6, test_from=7)
+    with pytest.raises(LogError, match=r"of the 18 rows of domain 'films' 6 became interactions \(cold 12\)"):
+        world.ingest(BY_COLUMN, **STRICT, split=by_time, cold="drop")
+
+
 def test_cold_rows_do_not_count_against_a_file_that_keeps_some(world: RawLogs) -> None:
     world.put("d_train.csv", "u,i\nu,j\nv,i\nv,j\n")
     world.put("d_test.csv", "u,k\nu,l\nv,i\nw,i\nu,i\n")
