@@ -206,7 +206,8 @@ class IngestSettings(Settings):
     that has ten or more."""
     kept_share_at_least: Share = 0.5
     """The run fails if a smaller share of the rows of a source, file or domain become interactions, or none at all; 0
-    lets them vanish. Rows that are rated too low do not count, nor do leaked and cold rows of a file."""
+    lets them vanish. Rows that are rated too low do not count, nor do leaked and cold rows of a file or of a split by
+    random or leave-last-out."""
     line_bytes_at_most: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
     """Longer lines of a log, and longer rows of Parquet, are rejected; memory grows with this, not with the file."""
 

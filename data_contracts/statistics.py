@@ -48,7 +48,7 @@ class IngestedDomainStatistics(TypedDict):
 class InteractionsStatistics(TypedDict):
     """Of `interactions`.
 
-    `malformed` counts raw rows by reason, without those of reason `rating`, `leaked` and `cold`;
+    `malformed` counts raw rows by reason, without those of reason `header`, `rating`, `leaked` and `cold`;
     `pairs_in_several_domains` counts pairs by split. `tied_users` counts in each domain the users of whose last
     three pairs two have the same time; 0 unless the split is leave-last-out. Without any usable row there are no
     `domains`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 from flows.config.log_head import LogHead
 from pipeline.logs.discovery import LogError
 from pipeline.logs.numbers import parse_integers, parse_ratings
+from pipeline.logs.signatures import ITEM_NAME, USER_NAME, has_name_of
 from pipeline.logs.times import parse_times
 
 _NAMES = {
@@ -24,10 +24,8 @@ _NAMES = {
     r"(timestamp|datetime|time|date|ts|at|datum|zeit)",
     "rating": r"(overall|user|book|star)?(rating|ratings|stars|score|overall|bewertung|note)",
     "domain": r"(domain|market|shop|store|category|genre|channel|country|site|region|scene)(id|name|code)?",
-    "user": r"(user|customer|client|visitor|member|reviewer|account|person|shopper|kunde|kunden)"
-    r"(id|name|no|nr|number|key)?|uid|u",
-    "item": r"(parent)?(item|product|article|artikel|movie|film|book|song|track|content|offer|video|asset)"
-    r"(id|no|nr|number|key|code|sku)?|iid|i|sku|asin|isbn(13)?",
+    "user": f"{USER_NAME}|u",
+    "item": f"{ITEM_NAME}|i",
 }
 """Field → names of its column, in lower case, without other characters than letters and digits."""
 
@@ -101,8 +99,9 @@ def _by_names(rows: pa.Table) -> dict[str, str]:
     columns: dict[str, str] = {}
     for field, pattern in _NAMES.items():
         for name in rows.column_names:
-            is_named = re.fullmatch(pattern, re.sub(r"[\W_]", "", name.lower())) is not None
-            is_usable = is_named and name not in columns.values() and rows.column_names.count(name) == 1
+            is_usable = (
+                has_name_of(pattern, name) and name not in columns.values() and rows.column_names.count(name) == 1
+            )
             if is_usable and field not in columns and _fits(field, _column(rows, name)):
                 columns[field] = name
     return columns
