@@ -1,9 +1,10 @@
-"""Seconds that Numba takes to compile each kernel in a first run of the demo, with an empty cache.
+"""CPU seconds that Numba takes to compile each kernel in a first run of the demo, with an empty cache.
 
     python benchmarks/compile_time.py                # the demo; or: --run my.toml
 
-The time of a kernel is its own: that of kernels that it calls, which are compiled while it is, is counted for them. The
-kernels are compiled in a process of their own, whose cache is a temporary folder, as is its store.
+The time of a kernel is its own and that of the functions of NumPy and Python that it makes Numba compile; kernels that
+it calls count for themselves. What several kernels share counts for the first. The kernels are compiled in a process of
+their own, whose cache is a temporary folder, as is its store.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class CompileTimes(event.Listener):
     def on_start(self, event: event.Event) -> None:
         """A function is about to be compiled."""
         function = event.data["dispatcher"].py_func
-        self._open.append((f"{function.__module__}.{function.__name__}", time.perf_counter(), 0.0))
+        self._open.append((f"{function.__module__}.{function.__name__}", time.thread_time(), 0.0))
 
     def on_end(self, event: event.Event) -> None:  # noqa: ARG002 - the start had the same data
         """A function was compiled."""
         name, started, of_callees = self._open.pop()
-        seconds = time.perf_counter() - started
+        seconds = time.thread_time() - started
         if self._open:
             caller, caller_started, before = self._open[-1]
             self._open[-1] = caller, caller_started, before + seconds

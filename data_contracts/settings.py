@@ -455,6 +455,9 @@ class ComputeSettings(Settings):
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
     """Working memory per worker, in MiB, that blocks of the pipeline are sized for; EASE and SLIM may not exceed it."""
+    state_seconds: float = Field(30.0, ge=0.0)
+    """Seconds between two saved states of a training, at least; a killed one repeats what it did since. 0: saved after
+    every epoch."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 

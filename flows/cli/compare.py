@@ -18,7 +18,7 @@ from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import baseline_runs, other_evidence, parse_baselines, variant_run, with_walks
 from flows.config.run_config import RunSpec, store_location
 from flows.orchestration.up_to_date import Refusal, bring_each_up_to_date
-from flows.output.console import print_result, watcher
+from flows.output.console import print_result, terminal_width, watcher
 from flows.runner.execute import Outcome
 from flows.runner.lookup import RunView, build_view
 from flows.tune.models import Tuned, compared_models, models_table, trials_table, tune_model, tune_models
@@ -68,7 +68,7 @@ def compare(
         print_result(json.dumps({**as_json(views), "not_made": not_made}, indent=2, ensure_ascii=False))
         return
     tables = comparison_tables(views, not_made)
-    print_result("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
+    print_result("\n\n".join(table.markdown() if markdown else table.plain(terminal_width()) for table in tables))
     for warning in cautions(views):
         print_result(f"\nCAUTION: {warning}")
 
@@ -108,12 +108,12 @@ def tune(
     _show_trials(runs, tuned)
     results = list(tune_models(others, watcher(), parallel))
     if names:
-        print_result("\n" + models_table([tuned, *results]).plain())
+        print_result("\n" + models_table([tuned, *results]).plain(terminal_width()))
 
 
 def _show_trials(runs: Sequence[Path], tuned: Tuned) -> None:
     best = best_trial(tuned.trials)
-    print_result(trials_table(tuned.trials, tuned.model.runs[0].config.train.score).plain())
+    print_result(trials_table(tuned.trials, tuned.model.runs[0].config.train.score).plain(terminal_width()))
     print_result(f"\nBest of {len(tuned.trials)}: trial {best.number + 1}, validation score {best.score:.5f}")
     for run in runs:
         print_result(f"  edda run {run} {as_options(best.values)}")

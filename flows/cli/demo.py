@@ -12,7 +12,7 @@ from data_contracts.store.store import Store
 from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
 from flows.config.presets import BASELINES, VECTORS_ALONE
 from flows.config.run_config import DEFAULT_STORE, RunSpec
-from flows.output.console import print_result
+from flows.output.console import print_result, terminal_width
 from flows.output.tables import Table, artifacts_table, domain_sizes, metric_names, metric_values, ordered_domains
 from flows.report.twins import twins_table
 from flows.runner.lookup import report_path
@@ -79,10 +79,10 @@ def demo(*, options: Options = Options()) -> None:
     report_nothing_to_do(outcomes)
     run, keys = outcomes[-1], {outcome.plan.steps[role].key for outcome in outcomes for role in outcome.made}
     made = [role for role, artifact in run.artifacts.items() if artifact.key in keys]
-    print_result(artifacts_table(run.config.name, run.artifacts, made).plain() + "\n")
+    print_result(artifacts_table(run.config.name, run.artifacts, made).plain(terminal_width()) + "\n")
     if "pairs" in run.artifacts:
-        print_result(twins_table(run.artifacts, run.config.pairs.k).plain() + "\n")
+        print_result(twins_table(run.artifacts, run.config.pairs.k).plain(terminal_width()) + "\n")
     named = zip(compared, outcomes, strict=True)
-    print_result(ranking_table({name: outcome.artifacts for name, outcome in named}).plain() + "\n")
+    print_result(ranking_table({name: outcome.artifacts for name, outcome in named}).plain(terminal_width()) + "\n")
     print_result(what_next(run.plan.store, run.artifacts["recommendations"]))
     print_result(f"Report: {report_path(run.plan.store.root, run.config.name)}")

@@ -19,7 +19,7 @@ from flows.inspection.describe import as_text, describe, rows_table
 from flows.inspection.lineage import ancestors, as_tree, without_children
 from flows.inspection.overview import overview, overview_text, resolve_store
 from flows.inspection.sql import ask, parse_joined_files
-from flows.output.console import print_result
+from flows.output.console import print_result, terminal_width
 from flows.report.html import write_report
 from flows.runner.failures import FAILURE
 from flows.runner.lookup import find_artifact, find_run
@@ -57,7 +57,7 @@ def inspect(
     store = None if sql else resolve_store(place, options.store)
     if store is not None:
         runs = overview(store)
-        print_result(_json(runs) if json_ else overview_text(runs))
+        print_result(_json(runs) if json_ else overview_text(runs, terminal_width()))
         return 0
     artifact = find_artifact(place, options.store)
     if artifact is not None:
@@ -65,7 +65,7 @@ def inspect(
             return _print_query(ancestors(artifact.contract.name, artifact), sql, with_, json_)
         description = describe(artifact, head)
         tree = as_tree("made from:", description["parents"])
-        print_result(_json(description) if json_ else f"{as_text(description)}\n{tree}")
+        print_result(_json(description) if json_ else f"{as_text(description, terminal_width())}\n{tree}")
         return FAILURE if description["violations"] else 0
     run = find_run(place, options.store)
     if sql is not None:
@@ -76,7 +76,7 @@ def inspect(
     else:
         texts = [
             f"run {run.name}",
-            *map(as_text, descriptions.values()),
+            *(as_text(description, terminal_width()) for description in descriptions.values()),
             as_tree("what was made from what:", without_children(descriptions)),
             *([f"UNFINISHED: {run.missing}"] if run.missing else []),
         ]
@@ -115,7 +115,7 @@ def _print_query(
         if as_json:
             print_result(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
         else:
-            print_result(rows_table(result.columns, result.rows))
+            print_result(rows_table(result.columns, result.rows, terminal_width()))
     return 0
 
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from data_contracts.contracts import WORLD
 from flows.cli.options import Options, bring_up_to_date
 from flows.config.run_config import RunSpec
-from flows.output.console import print_result
+from flows.output.console import print_result, terminal_width
 from flows.output.tables import NOTHING_MEASURED, Table, artifacts_table, metrics_table, reuse_table
 from flows.runner.execute import Outcome
 from flows.runner.lookup import report_path
@@ -75,7 +75,9 @@ def _show_plan(spec: RunSpec, stage: str | None = None) -> None:
         for artifact in planned
     )
     header = ("artifact", "state", "seconds last time", "why")
-    print_result(Table(f"What {spec.config.name} needs; nothing was made", header, rows, left=True).plain())
+    print_result(
+        Table(f"What {spec.config.name} needs; nothing was made", header, rows, left=True).plain(terminal_width())
+    )
     to_make = [artifact for artifact in planned if artifact.reason and not artifact.is_damaged]
     known = [artifact.seconds for artifact in to_make if artifact.seconds is not None]
     took = f"; {len(known)} of them took {sum(known):,.1f} s the last time" if known else ""
@@ -85,9 +87,9 @@ def _show_plan(spec: RunSpec, stage: str | None = None) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    print_result(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain())
+    print_result(artifacts_table(outcome.config.name, outcome.artifacts, outcome.made).plain(terminal_width()))
     if reused := reuse_table(outcome.artifacts):
-        print_result("\n" + reused.plain())
+        print_result("\n" + reused.plain(terminal_width()))
     if "metrics" in outcome.artifacts:
         metrics = metrics_table(outcome.artifacts)
-        print_result("\n" + (metrics.plain() if metrics.rows else NOTHING_MEASURED))
+        print_result("\n" + (metrics.plain(terminal_width()) if metrics.rows else NOTHING_MEASURED))

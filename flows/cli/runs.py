@@ -14,7 +14,7 @@ from flows.cli.options import Overriding, Run, Viewing
 from flows.config.run_config import store_location
 from flows.inspection.generations import describe_generations, generations_table
 from flows.inspection.status import status_of_file, status_of_name, status_text
-from flows.output.console import print_result
+from flows.output.console import print_result, terminal_width
 
 
 def status(
@@ -35,7 +35,11 @@ def status(
     if not is_file and (options.set or options.update):
         raise ValueError(f"edda status {run}: --set and --update need the run's TOML file")
     described = status_of_file(options.spec(Path(run))) if is_file else status_of_name(run, _store(options))
-    print_result(json.dumps(described.as_json(), indent=2, ensure_ascii=False) if json_ else status_text(described))
+    print_result(
+        json.dumps(described.as_json(), indent=2, ensure_ascii=False)
+        if json_
+        else status_text(described, terminal_width())
+    )
 
 
 def runs(
@@ -59,7 +63,7 @@ def runs(
     if json_:
         print_result(json.dumps(described, indent=2, ensure_ascii=False))
     elif described:
-        print_result(generations_table(store, described).plain())
+        print_result(generations_table(store, described).plain(terminal_width()))
     else:
         print_result(f"Runs in {store}: none")
 

@@ -15,7 +15,7 @@ from data_contracts.store.files import write_atomically
 from flows.cli.options import Options
 from flows.compare.scoreboard import Board, means_table, picture, section, summary, update_page
 from flows.config.presets import parse_baselines
-from flows.output.console import print_result, watcher
+from flows.output.console import print_result, terminal_width, watcher
 from flows.tune.scoreboard import DATA_SETS, Contest, absence, make_board
 from pipeline.logs.discovery import Digests
 
@@ -61,7 +61,9 @@ def scoreboard(
         present += 1
         board = make_board(spec, contest, watcher(), digests)
         _write(board, out)
-        print_result("\n".join([f"{board.name}: {out}", "", means_table(board).plain(), "", *summary(board)]))
+        print_result(
+            "\n".join([f"{board.name}: {out}", "", means_table(board).plain(terminal_width()), "", *summary(board)])
+        )
         for line in board.left_out:
             print_result(f"CAUTION: {line}")
     if not present:

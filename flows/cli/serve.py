@@ -15,7 +15,7 @@ from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from flows.cli.options import Run, Viewing
 from flows.output.characters import escape
-from flows.output.console import inform, print_result, watcher
+from flows.output.console import inform, print_result, terminal_width, watcher
 from flows.output.tables import Table
 from flows.serve.open_run import exported_run, open_run
 from model.serving.explanations import REASONS
@@ -111,7 +111,7 @@ def index(run: Run, /, *, options: Viewing = Viewing()) -> None:
         for row in made.read().to_pylist()
     )
     header = ("domain", "items", "recall@20", "exact, ms p50", "p99", "index, ms p50", "p99")
-    print_result(Table(f"Index in {made.path}", header, rows).plain())
+    print_result(Table(f"Index in {made.path}", header, rows).plain(terminal_width()))
 
 
 @Parameter(name="*")

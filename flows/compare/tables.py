@@ -83,7 +83,7 @@ def _domain_table(domain: str, runs: Sequence[RunView], significance: Significan
         for run in runs
     ]
     header = ("run", *(text for name in names for text in (name, "Δ  ")))
-    return Table(_domain_title(domain, first, names), header, tuple(rows))
+    return Table(_domain_title(domain, first, names), header, tuple(rows), together=2)
 
 
 def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
@@ -136,7 +136,7 @@ def strata_tables(runs: Sequence[RunView], significance: Significance) -> list[T
             )
             for run in runs
         )
-        tables += [Table(title, header, rows)] if strata else []
+        tables += [Table(title, header, rows, together=2)] if strata else []
     return tables
 
 

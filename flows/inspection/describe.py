@@ -51,8 +51,8 @@ def describe(artifact: Artifact, head: int = 0) -> dict[str, Any]:
     }
 
 
-def as_text(description: Mapping[str, Any]) -> str:
-    """A description as text."""
+def as_text(description: Mapping[str, Any], width: int | None = None) -> str:
+    """A description as text, for a terminal of this width."""
     made, head = description["made"], description["head"]
     size = f"{description['rows']:,} rows, {description['files']} files, {description['bytes'] / 2**20:.2f} MiB"
     lines = [
@@ -67,15 +67,15 @@ def as_text(description: Mapping[str, Any]) -> str:
         if description[name]:
             lines += [f"{name}:", *(f"  {line}" for line in _outline(description[name]))]
     if head:
-        lines += ["first rows:", rows_table(tuple(head[0]), (row.values() for row in head))]
+        lines += ["first rows:", rows_table(tuple(head[0]), (row.values() for row in head), width)]
     lines += [f"VIOLATION: {violation}" for violation in description["violations"]] or ["violations: none"]
     return "\n".join(lines)
 
 
-def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]]) -> str:
-    """The first hundred rows in aligned columns, with long lists and texts cut short."""
+def rows_table(columns: Sequence[str], rows: Iterator[Iterable[Any]], width: int | None = None) -> str:
+    """The first hundred rows in aligned columns, with long lists and texts cut short, for a terminal of this width."""
     cells = tuple(tuple(map(_cell, row)) for row in islice(rows, _SHOWN_ROWS))
-    text = Table("", tuple(columns), cells).plain().removeprefix("\n")
+    text = Table("", tuple(columns), cells).plain(width).removeprefix("\n")
     has_more = any(True for _ in rows)
     return f"{text}\n… more than {_SHOWN_ROWS} rows: add a limit, or --json for all" if has_more else text
 

@@ -33,8 +33,8 @@ def overview(store: Store) -> dict[str, Any]:
     return {"store": str(store), "runs": [_describe_run(name, store) for name in store.run_names()]}
 
 
-def overview_text(store: Mapping[str, Any]) -> str:
-    """An overview as text."""
+def overview_text(store: Mapping[str, Any], width: int | None = None) -> str:
+    """An overview as text, for a terminal of this width."""
     header = "run", "made", "domains", "interactions", "mean test auc", "artifacts", "MiB"
     rows = tuple(
         (
@@ -50,7 +50,7 @@ def overview_text(store: Mapping[str, Any]) -> str:
     )
     title = f"Runs in {store['store']}{'' if rows else ': none'}"
     unfinished = [f"UNFINISHED: {run['unfinished']}" for run in store["runs"] if run["unfinished"]]
-    return "\n".join([Table(title, header, rows).plain() if rows else title, *unfinished])
+    return "\n".join([Table(title, header, rows).plain(width) if rows else title, *unfinished])
 
 
 def _describe_run(name: str, store: Store) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def status_of_name(name: str, store: Store) -> RunStatus:
     return RunStatus(name, str(store), artifacts, remedy or "", _free_bytes(store.root))
 
 
-def status_text(status: RunStatus) -> str:
-    """A table of the artifacts, their sums, and what is missing."""
+def status_text(status: RunStatus, width: int | None = None) -> str:
+    """A table of the artifacts for a terminal of this width, their sums, and what is missing."""
     rows = tuple(
         (
             artifact.role,
@@ -110,7 +110,7 @@ def status_text(status: RunStatus) -> str:
     free = "" if status.free_bytes is None else f"; {status.free_bytes / 2**30:,.1f} GiB are free there"
     sums = f"{len(made)} of {len(rows)} artifacts made, in {seconds:,.1f} s; {size / 2**20:,.1f} MiB on disk{free}"
     problems = [f"DAMAGED: {artifact.problem}" for artifact in status.artifacts if artifact.problem]
-    return "\n".join([Table(title, header, rows).plain(), "", sums, *problems, *filter(None, [status.remedy])])
+    return "\n".join([Table(title, header, rows).plain(width), "", sums, *problems, *filter(None, [status.remedy])])
 
 
 def _statuses(store: Store, artifacts: Mapping[str, tuple[Contract, str]]) -> tuple[ArtifactStatus, ...]:

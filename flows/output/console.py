@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from collections import deque
@@ -176,6 +177,11 @@ def show_logs(level: int = logging.INFO) -> None:
         logger.setLevel(level)
         logger.handlers = [ConsoleLines()]
         logger.propagate = False
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None if it is a pipe or a file, where lines may be long."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_result(text: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
 
 from data_contracts.contracts import (
     ALL,
@@ -30,28 +36,73 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition
 from flows.output.characters import escape
 
+_FLOOR = 30
+"""Characters of a cell that stay in one line of a narrow terminal; longer ones are wrapped."""
+_GAP = 2
+
 
 @dataclass(frozen=True)
 class Table:
-    """A small table of text. The first column is aligned left, the others right, or all left if `left` is set."""
+    """A small table of text.
+
+    Attributes:
+        title: above it.
+        header: names of the columns.
+        rows: cells.
+        left: all columns are aligned left; else only the first, and the others right.
+        together: columns after the first that stay beside each other where the table is divided to fit a terminal.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: bool = False
+    together: int = 1
 
-    def plain(self) -> str:
-        """Aligned columns for a terminal or a log."""
-        lines = [tuple(map(escape, line)) for line in (self.header, *self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        text = [escape(self.title, "\n")]
-        for line in lines:
-            first, *others = (
-                cell.ljust(width) if self.left or not column else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+    def plain(self, width: int | None = None) -> str:
+        """Aligned columns for a terminal or a log.
+
+        Args:
+            width: of the terminal. Long cells are wrapped, and columns that do not fit follow in a further table, after
+                the first column once more. None: as wide as need be.
+        """
+        cells = [tuple(map(escape, line)) for line in (self.header, *self.rows)]
+        widths = [max(cell_len(line[column]) for line in cells) for column in range(len(self.header))]
+        title = escape(self.title, "\n")
+        if width is None:
+            lines = ((" " * _GAP).join(map(self._pad, range(len(line)), line, widths)).rstrip() for line in cells)
+            return "\n".join([title, *lines])
+        cells = [
+            tuple(
+                cell if self._is_left(column) or widths[column] > _FLOOR else self._pad(column, cell, widths[column])
+                for column, cell in enumerate(line)
             )
-            text.append("  ".join([first, *others]).rstrip())
-        return "\n".join(text)
+            for line in cells
+        ]
+        title = "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in title.split("\n"))
+        blocks = ["\n".join(_render(cells, columns, width)) for columns in self._fitting(widths, width)]
+        return f"{title}\n" + "\n\n".join(blocks)
+
+    def _is_left(self, column: int) -> bool:
+        return self.left or not column
+
+    def _pad(self, column: int, cell: str, width: int) -> str:
+        """The cell as wide as its column; its own spaces stay."""
+        space = " " * (width - cell_len(cell))
+        return cell + space if self._is_left(column) else space + cell
+
+    def _fitting(self, widths: Sequence[int], width: int) -> list[list[int]]:
+        """Columns of each block, the first column in all of them."""
+        blocks, room = [[0]], width - min(widths[0], _FLOOR)
+        for start in range(1, len(widths), self.together):
+            columns = range(start, min(start + self.together, len(widths)))
+            needed = sum(min(widths[column], _FLOOR) + _GAP for column in columns)
+            if needed > room and len(blocks[-1]) > 1:
+                blocks.append([0])
+                room = width - min(widths[0], _FLOOR)
+            blocks[-1] += columns
+            room -= needed
+        return blocks
 
     def markdown(self) -> str:
         """A Markdown table under its title."""
@@ -59,6 +110,19 @@ class Table:
         cells = ((escape(cell).replace("|", "\\|") for cell in line) for line in (self.header, rule, *self.rows))
         lines = ("| " + " | ".join(line) + " |" for line in cells)
         return "\n".join([f"**{escape(self.title)}**", "", *lines])
+
+
+def _render(cells: Sequence[tuple[str, ...]], columns: Sequence[int], width: int) -> Iterator[str]:
+    """Lines of some columns, cells wrapped to the width, without trailing spaces."""
+    grid = Grid.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
+    for _ in columns:
+        grid.add_column(overflow="fold")
+    for line in cells:
+        grid.add_row(*(Text(line[column]) for column in columns))
+    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(grid)
+    return (line.rstrip() for line in capture.get().splitlines())
 
 
 Values = Mapping[tuple[str, str], Mapping[str, float]]
@@ -185,7 +249,7 @@ def artifacts_table(name: str, artifacts: Mapping[str, Artifact], made: Iterable
         state = "made" if role in new else "kept"
         rows.append((role, f"{manifest.rows:,}", f"{size / 2**20:.2f}", f"{manifest.made['seconds']:.1f}", state))
     store = next((artifact.address.rsplit("/", 2)[0] for artifact in artifacts.values()), "")
-    return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", ""), tuple(rows))
+    return Table(f"Artifacts in {store}/runs/{name}/", ("artifact", "rows", "MiB", "seconds", "state"), tuple(rows))
 
 
 def format_interval(estimate: Mapping[str, float] | None) -> str:

@@ -20,6 +20,7 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.runs import Attempt, Cost, RunRecord
 from flows.config.run_config import RunConfig, store_location
 from flows.output.console import Watch
+from flows.runner.compilation import announce_compilation
 from flows.runner.plan import Plan, Step, make_plan
 from flows.runner.stages import STAGE_NAMES
 from flows.runner.torchrun import group
@@ -92,7 +93,9 @@ def make_step(plan: Plan, role: str, progress: Progress = silent, listener: List
     options: dict[str, Any] = _training_options(plan, step, listener) if product.contract is CHECKPOINT else {}
     if product.previous:
         options["previous"] = _find_previous(plan, step)
-    made = resolve_name(product.function)(
+    function = resolve_name(product.function)
+    announce_compilation()
+    made = function(
         plan.store,
         product.settings(plan.config, step.role.seed),
         plan.logs if product.reads_logs else parents,

@@ -37,6 +37,18 @@ def draw_negatives(indptr, known, users, items, key, negatives):
 
 
 @njit(nogil=True, cache=True)
+def _first_slot(known, low, high, item):
+    """The first slot from `low` up to `high` whose item is not smaller; NumPy's search takes a second to compile."""
+    while low < high:
+        middle = (low + high) // 2
+        if known[middle] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True)
 def share_negatives(indptr, known, users, negatives, shifts, owners):
     """For each triple, the triples whose negatives it is compared with: itself, then those `shifts` further on.
 
@@ -53,7 +65,7 @@ def share_negatives(indptr, known, users, negatives, shifts, owners):
         owners[i, 0] = i
         for j in range(shifts.size):
             other = (i + shifts[j]) % users.size
-            slot = first + np.searchsorted(known[first:last], negatives[other])
+            slot = _first_slot(known, first, last, negatives[other])
             owners[i, j + 1] = i if slot < last and known[slot] == negatives[other] else other
 
 

@@ -142,7 +142,8 @@ def _threshold(values, count, limit, bins, rest):
     threshold = np.uint32(0)
     if count <= limit:
         return threshold, np.int64(0)
-    rest[:count] = values[:count]
+    for j in range(count):  # Numba compiles the assignment of a slice for a second longer
+        rest[j] = values[j]
     for shift, width in _DIGITS:
         ones = np.uint32((1 << width) - 1)
         bins[: 1 << width] = 0
@@ -230,7 +231,7 @@ def largest_columns(values, touched, count, limit, bins, rest, marks, columns):
             rest[ties] = touched[j]
             ties += 1
     if ties > equals:
-        rest[:ties].sort()
+        rest[:ties].view(np.int32).sort()  # the sort that other kernels of a run use, too: compiled once
     for j in range(min(ties, equals)):
         _mark(marks, uint64(rest[j]))
     return _unmark(marks, columns)

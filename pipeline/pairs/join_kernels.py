@@ -92,7 +92,9 @@ def join_dense(products, block, targets, margin, first, rows, columns):
         rows, columns: as in `join_sparse`.
     """
     indptr, indices, weights = targets
-    floors, open_above = columns[1][:, -1].astype(np.float64), columns[1][:, -1].astype(np.float64) - margin
+    floors, open_above = columns[1][:, -1].astype(np.float64), columns[1][:, -1].astype(np.float64)
+    for target in range(open_above.size):
+        open_above[target] -= margin
     sums = np.zeros(_BLOCK, np.float64)
     for i in range(products.shape[0]):
         for start in range(0, products.shape[1], _BLOCK):
@@ -104,7 +106,8 @@ def join_dense(products, block, targets, margin, first, rows, columns):
                     if approximate[j] > max(min(open_row, opens[j]), 0.0):
                         sums[j] = _dot(block[i], indptr, indices, weights, start + j)
                 _update_top_k(sums[: approximate.size], (start, 0), first + i, i, rows, columns, floors)
-                opens[:] = floors[start : start + _BLOCK] - margin
+                for j in range(opens.size):  # Numba compiles the assignment of a slice for seconds longer
+                    opens[j] = floors[start + j] - margin
 
 
 @njit(nogil=True, cache=True)

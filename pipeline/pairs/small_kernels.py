@@ -119,5 +119,8 @@ def _take_best(nodes, source, sums, skip_same, best):
 @njit(nogil=True, cache=True)
 def _grow(pairs, values, count, capacity):
     larger, larger_values = np.empty((3, capacity), np.int32), np.empty(capacity, np.float32)
-    larger[:, :count], larger_values[:count] = pairs[:, :count], values[:count]
+    for pair in range(count):  # Numba compiles the assignment of slices for seconds longer
+        for row in range(3):
+            larger[row, pair] = pairs[row, pair]
+        larger_values[pair] = values[pair]
     return larger, larger_values

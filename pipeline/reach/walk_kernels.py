@@ -145,7 +145,10 @@ def _write_counts(ends, tally, anchors, counts):
 @njit(nogil=True, cache=True)
 def _walk_offsets(walks):
     """uint32 [walks], a number for each walk that sets its draws apart from those of other walks."""
-    return (np.arange(walks) * np.int64(0x9E3779B1)).astype(np.uint32)
+    offsets = np.empty(walks, np.uint32)
+    for walk in range(walks):
+        offsets[walk] = np.uint32(walk * np.int64(0x9E3779B1))
+    return offsets
 
 
 @njit(nogil=True, cache=True)
@@ -175,14 +178,17 @@ def walk_counts(indptr, indices, is_anchor, counts_step, sources, walks, seed, r
             the graph) from every source.
         counts: int32, as long, filled with how many counted positions lie on the anchor.
     """
-    steps = 0
+    steps, counted = 0, 0
     for step in range(1, counts_step.size):
-        steps = step if counts_step[step] else steps
-    capacity = walks * np.sum(counts_step[1:])
+        if counts_step[step]:
+            steps, counted = step, counted + 1
+    capacity = walks * counted
     offsets = _walk_offsets(walks)
     at, draws, slots = np.empty(walks, np.uint32), np.empty(walks, np.uint32), np.empty(walks, np.uint64)
     ends, spare, sizes = np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty((2, 256), np.int64)
-    tally = np.where(is_anchor, np.int32(0), np.int32(-1))
+    tally = np.empty(is_anchor.size, np.int32)
+    for node in range(is_anchor.size):
+        tally[node] = 0 if is_anchor[node] else -1
     entries = rows[0] = 0
     for i in range(sources.size):
         key = _source_key(seed, sources[i])

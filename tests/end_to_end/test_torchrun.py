@@ -39,6 +39,7 @@ initial_spread = 0.3
 alignment = 0.3
 [compute]
 threads = 1
+state_seconds = 0
 """
 EPOCH = " of 20: loss "
 

@@ -100,7 +100,8 @@ def _function(fake: Stages, products: Sequence[Product]) -> Any:
     ) -> Any:
         made = {}
         for product in products:
-            key = ingest_inputs(settings, parents) if product.reads_logs else product.key(settings)
+            reads_logs = product.reads_logs
+            key = ingest_inputs(product.contract, settings, parents) if reads_logs else product.key(settings)
             used = {} if product.reads_logs else dict(parents)
             for name, artifact in (previous or {}).items():
                 if artifact.contract in product.keyed_previous:
