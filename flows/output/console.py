@@ -216,7 +216,7 @@ def print_result(text: str) -> None:
 
 def inform(text: str, level: int = logging.INFO) -> None:
     """Print a message for people to standard error, as a log record without time; control characters are escaped."""
-    if NOTES.handlers:
+    if any(isinstance(handler, ConsoleLines) for handler in NOTES.handlers):
         NOTES.log(level, "%s", text)
-    else:  # another program calls this
+    else:  # no command of ours runs
         print(escape(text, _LAYOUT), file=sys.stderr)

@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -16,8 +17,26 @@ from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from flows.cli.main import COMMANDS, app, main
+from flows.output.console import NOTES
 
 __all__ = ["here", "stages"]
+
+
+@pytest.fixture(autouse=True)
+def _messages_as_by_default():
+    """Later tests have no handlers of a command that was called here."""
+    yield
+    NOTES.handlers = []
+
+
+def test_a_deleted_artifact_is_named_with_what_makes_it_again(here, stages: Stages, capsys) -> None:
+    assert edda("run", "r.toml") == 0
+    artifacts = Store(here / "edda-store").recorded(Store(here / "edda-store").run("r"))
+    shutil.rmtree(artifacts["metrics"].folder)
+    capsys.readouterr()
+    assert edda("inspect", "r/metrics") == 1
+    remedy = "`edda run` with the run's TOML file makes it again"
+    assert capsys.readouterr().err == f"edda: {artifacts['metrics'].folder}: metrics was deleted; {remedy}\n"
 
 
 def test_a_run_prints_its_results_on_stdout_and_its_progress_on_stderr(here, stages: Stages, capsys):
@@ -44,6 +63,7 @@ def test_a_stage_that_is_up_to_date_imports_nothing_heavy(here):
     script = """
 import sys
 from flows.cli.main import COMMANDS, app, main
+from flows.output.console import NOTES
 try:
     main(["ingest", "r.toml", *sys.argv[1:]])
 except SystemExit as ended:
