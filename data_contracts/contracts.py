@@ -13,7 +13,19 @@ USER, ITEM = "user", "item"
 KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
-REASONS = ("arity", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked")
+REASONS = (
+    "arity",
+    "header",
+    "length",
+    "missing",
+    "number",
+    "undecodable",
+    "split",
+    "syntax",
+    "rating",
+    "cold",
+    "leaked",
+)
 """Why a row of the raw logs is rejected."""
 COVERAGE_FILE = "coverage.json"
 MACRO = "macro"

@@ -206,7 +206,8 @@ class IngestSettings(Settings):
     that has ten or more."""
     kept_share_at_least: Share = 0.5
     """The run fails if a smaller share of the rows of a source, file or domain become interactions, or none at all; 0
-    lets them vanish. Rows that are rated too low do not count, nor do leaked and cold rows of a file."""
+    lets them vanish. Rows that are rated too low do not count, nor do leaked and cold rows of a file or of a split by
+    random or leave-last-out."""
     line_bytes_at_most: int = Field(16 << 20, ge=1 << 10, le=1 << 30)
     """Longer lines of a log, and longer rows of Parquet, are rejected; memory grows with this, not with the file."""
 
@@ -455,6 +456,9 @@ class ComputeSettings(Settings):
     """Threads for pipeline and training; 0 = as many as the process may use, in training shared among torchrun's."""
     memory_mib: int = Field(2048, ge=64)
     """Working memory per worker, in MiB, that blocks of the pipeline are sized for; EASE and SLIM may not exceed it."""
+    state_seconds: float = Field(30.0, ge=0.0)
+    """Seconds between two saved states of a training, at least; a killed one repeats what it did since. 0: saved after
+    every epoch."""
     dask_scheduler: str | None = None
     """Address of a Dask scheduler; threads of this process without one."""
 

@@ -48,7 +48,7 @@ class IngestedDomainStatistics(TypedDict):
 class InteractionsStatistics(TypedDict):
     """Of `interactions`.
 
-    `malformed` counts raw rows by reason, without those of reason `rating`, `leaked` and `cold`;
+    `malformed` counts raw rows by reason, without those of reason `header`, `rating`, `leaked` and `cold`;
     `pairs_in_several_domains` counts pairs by split. `tied_users` counts in each domain the users of whose last
     three pairs two have the same time; 0 unless the split is leave-last-out. Without any usable row there are no
     `domains`.
@@ -253,6 +253,7 @@ class CheckpointStatistics(TypedDict):
         epochs: epochs that were trained.
         score: validation score of the best epoch; None if nothing can be validated.
         epoch_seconds: seconds of each epoch since the last start of the training.
+        state_bytes, state_seconds: of the states that were saved since then, to resume from.
         peak_memory_mib: the largest peak memory of a process, since that process started.
         memory_mib: peak memory of the first process while it trained.
         without_intra: domains without an intra table, and the share of their interactions that they share.
@@ -264,6 +265,8 @@ class CheckpointStatistics(TypedDict):
     epochs: int
     score: float | None
     epoch_seconds: list[float]
+    state_bytes: NotRequired[int]
+    state_seconds: NotRequired[float]
     peak_memory_mib: int
     memory_mib: NotRequired[int]
     without_intra: NotRequired[dict[str, float]]

@@ -40,7 +40,7 @@ class Cost(BaseModel):
     memory_mib: int
 
 
-_NO_PART_OF_A_GENERATION = ("store", "update", "compute", "tracking")
+_NO_PART_OF_A_GENERATION = ("store", "update", "compute", "tracking", "serve")
 """Settings that results do not depend on, or that say how they are made."""
 
 

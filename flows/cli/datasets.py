@@ -1,13 +1,18 @@
-"""Commands for public data: `datasets list`, `fetch`, `verify`, `convert`."""
+"""Commands for data: `init`, for your own logs; `datasets list`, `fetch`, `verify` and `convert`, for public ones."""
 
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from flows.cli.options import Messages
+from flows.config.first_run import guess_log, write_first_run
+from flows.config.log_head import read_head
+from flows.config.run_config import load_config
 from flows.datasets import registry
 from flows.output.console import print_result, terminal_width, watcher
 from flows.output.tables import Table
@@ -22,6 +27,39 @@ datasets = App(
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+
+
+def init(
+    *files: Annotated[Path, Parameter(show_default=False)],
+    output: Annotated[Path | None, Parameter(show_default=False)] = None,
+    name: Annotated[str, Parameter(show_default=False)] = "",
+    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> None:
+    """Write a run's TOML file for logs of which nothing is known, guessed from their first rows.
+
+    Parameters
+    ----------
+    files:
+        log files: CSV, TSV, JSON lines or Parquet; each becomes a source.
+    output:
+        file to write; by default named after the run, in this folder.
+    name:
+        name of the run; by default that of the first file.
+    force:
+        overwrite the file.
+    """
+    if not files:
+        raise ValueError("init: no file is named, must be at least one log file")
+    run_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", files[0].name.partition(".")[0]).lstrip(".-") or "run"
+    path = output or Path(f"{run_name}.toml")
+    text = write_first_run([guess_log(read_head(file)) for file in files], run_name, path.parent)
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise FileExistsError(f"{path} is there already, is not overwritten without --force") from error
+    load_config(path)
+    print_result(f"{text}\nWritten to {path}: read it, then edda ingest {path} and edda run {path}")
 
 
 @datasets.command(name="list")

@@ -33,6 +33,7 @@ from flows.runner.torchrun import is_first, run_under_torchrun
 
 EXAMPLES = {
     "demo": ["edda demo"],
+    "init": ["edda init books.csv films.jsonl.gz --name shop"],
     "run": ["edda run my.toml --set train.epochs=5"],
     "train": ["edda train my.toml"],
     "status": ["edda status my.toml", "edda status my-run"],
@@ -64,6 +65,10 @@ EXAMPLES = {
 
 COMMANDS = {
     "demo": ("flows.cli.demo:demo", "Run the pipeline on a generated world and compare it with simpler recommenders."),
+    "init": (
+        "flows.cli.datasets:init",
+        "Write a run's TOML file for logs of which nothing is known, guessed from their first rows.",
+    ),
     "run": ("flows.cli.run:run", "Run all stages of a run's TOML file; only what is missing is made."),
     **{
         stage.command: (f"flows.cli.run:{stage.command}", f"{stage.help} Makes what this needs first.")

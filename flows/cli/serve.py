@@ -126,7 +126,8 @@ class ServeOptions:
     watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
     """Look for a new generation of the run every so many seconds and serve it; SIGHUP does so at once."""
     items: Path | None = None
-    """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others."""
+    """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others; by default
+    the file's `serve.items`."""
     allow: Path | None = None
     """File of items' ids, one a line: no others are ever listed."""
     deny: Path | None = None

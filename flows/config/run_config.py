@@ -35,6 +35,7 @@ from data_contracts.settings import (
 )
 from data_contracts.train_settings import TrainSettings
 from flows.config.errors import describe_errors, dotted
+from flows.config.serve_settings import ServeSettings
 from flows.config.toml_file import TomlError, check_depth, read_toml
 from flows.config.tune_settings import TuneSettings
 
@@ -91,6 +92,8 @@ class RunConfig(Settings):
     """Curves of training while it runs; each checkpoint has the same measures as Parquet afterwards."""
     tune: TuneSettings = TuneSettings()
     """Search for the settings that validate best: `edda tune`."""
+    serve: ServeSettings = ServeSettings()
+    """Titles and pictures of items for `edda serve`; no result depends on it."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -237,7 +240,7 @@ def _pass_on_protocol(raw: dict[str, Any]) -> None:
 
 def _resolve_paths(raw: dict[str, Any], folder: Path) -> list[str]:
     """Expand environment variables and make paths absolute; returns a message for each unset variable."""
-    tables = {"store": raw, "tracking.tensorboard": raw.get("tracking")}
+    tables = {"store": raw, "tracking.tensorboard": raw.get("tracking"), "serve.items": raw.get("serve")}
     if isinstance(logs := raw.get("logs"), list):
         tables |= {f"logs[{number}].path": log for number, log in enumerate(logs)}
     problems = []

@@ -13,6 +13,7 @@ from flows.output.tables import Table, metric_values
 
 _MEASURE = "full_ndcg@20"
 _NEVER_SHOWN = ("name", "store", "update")
+_CHANGE_NOTHING = ("compute.", "tracking.", "serve.")
 
 
 def describe_generations(name: str, store: Store) -> list[dict[str, Any]]:
@@ -57,7 +58,9 @@ def _differences(config: Mapping[str, Any], present: RunRecord) -> dict[str, Any
     return {
         key: value
         for key, value in flatten(config)
-        if settings.get(key) != value and key not in _NEVER_SHOWN and not key.startswith(("compute.", "tracking."))
+        if settings.get(key) != value
+        and key not in _NEVER_SHOWN
+        and not key.startswith(("compute.", "tracking.", "serve."))
     }
 
 

@@ -20,6 +20,7 @@ from data_contracts.store.artifact import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 COLOURS = 8
 """Number of colours of series in a page: `var(--series-0)` and so on."""
@@ -94,12 +95,8 @@ def line_plot(
 
     def draw(plot: Axes) -> None:
         plot.set(xlabel=axes[0], ylabel=axes[1], xscale=scale, yscale=scale)
-        if scale == "log":
-            for axis in (plot.xaxis, plot.yaxis):
-                axis.set_major_formatter("{x:,.0f}")
-                axis.set_minor_formatter("")
-        elif all(np.asarray(line.points[0]).dtype.kind == "i" for line in lines):
-            plot.locator_params(axis="x", integer=True)
+        if scale == "linear" and lines and all(np.asarray(line.points[0]).dtype.kind == "i" for line in lines):
+            _label_whole_numbers(plot, lines)
         for line in sorted(lines, key=lambda line: line.number is not None):
             marker = "o" if len(line.points[0]) == 1 else None
             width = 2.2 if line.number == STANDS_OUT else 0.8 if line.number is None else 1.4
@@ -108,8 +105,37 @@ def line_plot(
             plot.plot(*line.points, color=_colour(line.number), lw=width, marker=marker, markersize=size, alpha=alpha)
         if marked is not None:
             plot.axvline(marked, color=_REST, linewidth=1, linestyle="--")
+        if scale == "log":
+            for axis in (plot.xaxis, plot.yaxis):
+                _label_log_axis(axis)
 
     return _svg(title, draw)
+
+
+_FEW_DECADES = 2.5
+"""Powers of ten that an axis spans at most for 2 and 5 to be labelled in between."""
+
+
+def _label_log_axis(axis: Axis) -> None:
+    """Label powers of ten as plain numbers, on short axes also twice and five times each."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    low, high = sorted(axis.get_view_interval())
+    steps = (1.0, 2.0, 5.0) if np.log10(high / low) <= _FEW_DECADES else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter("")
+
+
+def _label_whole_numbers(plot: Axes, lines: Sequence[Series]) -> None:
+    """Label x by whole numbers, of which the first is where the lines begin: epochs begin with 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = np.concatenate([np.asarray(line.points[0]) for line in lines])
+    first, last = int(values.min()), int(values.max())
+    ticks = [int(tick) for tick in MaxNLocator(nbins=8, integer=True).tick_values(first, last)]
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1
+    plot.set_xticks([first, *(tick for tick in ticks if first + step / 2 <= tick <= last and tick != first)])
 
 
 def bars(title: str, label: str, values: Mapping[str, float]) -> str:

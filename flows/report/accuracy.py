@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.compute as pc
 
-from data_contracts.contracts import INTERACTIONS, MACRO, METRICS, RANKS
+from data_contracts.contracts import COVERAGE, INTERACTIONS, ITEM, MACRO, METRICS, NODES, POPULARITY, RANKS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.manifest import MANIFEST
+from flows.compare.reference import find_popularity, ranks_by_popularity, with_reference
 from flows.compare.runs import cautions, evaluated_run
 from flows.compare.significance import Significance
 from flows.compare.tables import domain_tables, lists_tables, settings_table, shares_tables
 from flows.output.plots import COLOURS, Spread, intervals
-from flows.output.tables import NOTHING_MEASURED, Table, lists_table, metric_names, metrics_table
+from flows.output.tables import (
+    NOTHING_MEASURED,
+    Table,
+    format_interval,
+    format_list_measures,
+    lists_table,
+    metric_names,
+    metrics_table,
+)
 from flows.report.blocks import Block, Collapsed, Note, Plots, Section
 from flows.report.strata import strata_section
 from flows.runner.lookup import RunView
@@ -26,12 +37,10 @@ _OPEN = 3
 
 _PLOTTED_DOMAINS = 30
 
-_LISTS = (
-    "coverage: items that anybody is recommended, of all; gini: of how often items are recommended, 0 if all equally "
-    "often; novelty: mean of -log2 of the share of users who have the item in train; popularity: mean number of train "
-    "users; tail share: recommendations outside the most popular items that have 80 % of the train rows."
+_NO_REFERENCE = (
+    "The store has no run by popularity alone to read these numbers against; `edda compare RUN.toml --baselines "
+    "popularity` makes one."
 )
-
 
 _BEST_FIRST = ("full_ndcg@20", "auc")
 """Mean over domains by which other runs are ordered; the first that was measured."""
@@ -54,23 +63,46 @@ def accuracy_sections(view: RunView, against: Sequence[str] | None = None) -> li
     for name in against or ():
         view.store.run(name)
     others, left_out = _find_comparable_runs(view, view.store.run_names() if against is None else against)
+    popularity = find_popularity(others) or _find_reference(view)
     significance = Significance.build([view, *others])
-    accuracy = _accuracy_section(view, others, left_out, significance)
-    return [accuracy, strata_section(view, others, significance)]
+    accuracy = _accuracy_section(view, others, significance, popularity)
+    accuracy = replace(accuracy, blocks=[*accuracy.blocks, *left_out])
+    return [accuracy, strata_section(view, others, significance, popularity)]
+
+
+def _find_reference(view: RunView) -> RunView | None:
+    """The store's popularity run on the same interactions; None if there is none, or the run is one itself."""
+    if ranks_by_popularity(view.config):
+        return None
+    for name in view.store.run_names():
+        try:
+            if ranks_by_popularity(view.store.run(name).config or {}) and (run := _find_comparable(view, name)):
+                return run
+        except (OSError, ValueError) as error:
+            log.warning("report of run %r: run %s is no reference: %s", view.name, name, error)
+    return None
 
 
 def _accuracy_section(
-    view: RunView, others: Sequence[RunView], left_out: Sequence[Note], significance: Significance
+    view: RunView, others: Sequence[RunView], significance: Significance, popularity: RunView | None
 ) -> Section:
     """Metrics of all test rows by domain, small ones first, then what is recommended, then other runs."""
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     *domains, (_, *means) = metrics.rows
-    blocks: list[Block] = [Table(metrics.title, metrics.header, (*reversed(domains), (MACRO, *means)))]
+    table = Table(metrics.title, metrics.header, (*reversed(domains), (MACRO, *means)))
+    if popularity:
+        estimates = [popularity.values.get((MACRO, metric)) for metric in metrics.header[2:]]
+        table = with_reference(table, ["", *map(format_interval, estimates)])
+    blocks: list[Block] = [table]
     shown = [view, *others[: COLOURS - 1]]
+    if popularity and popularity in others and popularity not in shown:
+        shown[-1] = popularity
     colours = {run.name: number for number, run in enumerate(shown)}
     blocks.append(Plots([_intervals_plot(view, shown, metric) for metric in _plotted_metrics(view)], colours))
     if lists := lists_table(view.artifacts):
-        blocks += [lists, Note(_LISTS)]
+        if popularity:
+            lists = with_reference(lists, format_list_measures(popularity.values, MACRO))
+        blocks += [lists, Note(_describe_lists(view))]
     if others:
         runs = [view, *others]
         *tables, over_domains = domain_tables(runs, significance)
@@ -80,7 +112,54 @@ def _accuracy_section(
         blocks += [Note(f"Caution: {caution}.") for caution in cautions(runs)]
     else:
         blocks.append(Note("The store has no other evaluated run of the same interactions to compare with."))
-    return Section("Accuracy", [*blocks, *left_out])
+    if popularity is None and not ranks_by_popularity(view.config):
+        blocks.append(Note(_NO_REFERENCE))
+    return Section("Accuracy", blocks, _summarise(view, popularity))
+
+
+def _summarise(view: RunView, popularity: RunView | None) -> str:
+    """One sentence: how good the lists are, beside popular items."""
+    metric = next((name for name in metric_names(view.values) if name.startswith("full_recall@")), None)
+    if metric is None or (MACRO, metric) not in view.values:
+        return ""
+    most = metric.partition("@")[2]
+    sentence = (
+        f"Of what test users chose afterwards, {view.values[MACRO, metric]['value']:.0%} is among the first {most} of "
+        "all items of the domain, mean over domains"
+    )
+    if popularity and (MACRO, metric) in popularity.values:
+        sentence += f"; the most popular items would get {popularity.values[MACRO, metric]['value']:.0%}"
+    return sentence + "."
+
+
+def _describe_lists(view: RunView) -> str:
+    """List coverage and popularity bias of the lists, by mean and extremes over domains."""
+    covered = {
+        domain: view.values[domain, COVERAGE]["value"] for domain in view.sizes if (domain, COVERAGE) in view.values
+    }
+    bias = {}
+    for domain in covered if NODES.name in view.artifacts else ():
+        nodes = view.artifacts[NODES.name].read(["kind", "train_degree"], domain=domain)
+        degrees = nodes.filter(pc.equal(nodes["kind"], ITEM))["train_degree"].to_numpy().astype(np.float64)
+        if degrees.any() and (domain, POPULARITY) in view.values:
+            chosen = float(degrees @ degrees / degrees.sum())
+            bias[domain] = view.values[domain, POPULARITY]["value"] / chosen
+    text = f"List coverage: test users together are shown {_mean_and_ends(covered, '.0%')} of the items."
+    if bias:
+        text += (
+            f" Popularity bias: what they are shown is {_mean_and_ends(bias, '.2f')} times as popular as what users "
+            "chose themselves in train; 1 is no bias, above 1 the lists favour popular items."
+        )
+    return text
+
+
+def _mean_and_ends(values: Mapping[str, float], digits: str) -> str:
+    """The mean over domains, and the least and the largest value with their domains."""
+    mean = format(sum(values.values()) / len(values), digits)
+    if len(values) == 1:
+        return mean
+    least, largest = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    return f"{mean} ({format(values[least], digits)} in {least} to {format(values[largest], digits)} in {largest})"
 
 
 def _find_comparable_runs(view: RunView, names: Sequence[str]) -> tuple[list[RunView], list[Note]]:

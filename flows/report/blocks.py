@@ -81,10 +81,11 @@ Block = Table | Heatmap | Plots | Note | Source | Collapsed
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its blocks."""
+    """A heading, a sentence in plain words that says what follows or how it came out, and blocks."""
 
     title: str
     blocks: Sequence[Block]
+    lead: str = ""
 
 
 def domain_colours(view: RunView) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
 import numpy as np
 import pyarrow.compute as pc
 import scipy.sparse as sp
@@ -14,6 +17,13 @@ from flows.output.tables import Table
 from flows.report.blocks import Block, Plots, Section, build_heatmap, domain_colours, legend, number
 from flows.runner.lookup import RunView
 
+_EARLIEST, _LATEST = 10**8, 10**10
+"""Seconds since 1970 of times that are dates: from 1973 to 2286; larger numbers have a finer unit."""
+
+Numbers = NDArray[np.int32]
+Span = tuple[int, int]
+"""First and last time, in the logs' unit."""
+
 _TAIL_POINTS = 60
 """Most points of a line."""
 
@@ -21,18 +31,60 @@ _TAIL_POINTS = 60
 def data_section(view: RunView) -> Section:
     """Sizes, overlap, long tails and rejected rows, as far as they are known."""
     blocks: list[Block] = []
+    spans: dict[str, Span] = {}
+    overlap = ""
     if INTERACTIONS.name in view.artifacts:
-        blocks += [_sizes_table(view), *_rejected_tables(view)]
+        spans = {domain: span for domain in view.sizes if (span := _time_span(view, domain))}
+        blocks += [_sizes_table(view, spans), *_rejected_tables(view)]
     if NODES.name in view.artifacts:
         entities, degrees = _read_nodes(view)
+        overlap = _describe_overlap(entities)
         if len(view.sizes) > 1:
             title = "Overlap of {}s: % of the row's that also live in the column"
             blocks += [build_heatmap(view, title.format(kind), _overlap(entities[kind])) for kind in KINDS]
         blocks.append(Plots([_long_tail_plot(view, kind, degrees[kind]) for kind in KINDS], legend(view)))
-    return Section("Data", blocks)
+    return Section("Data", blocks, _summarise(view, list(spans.values()), overlap))
 
 
-def _sizes_table(view: RunView) -> Table:
+def _summarise(view: RunView, spans: Sequence[Span], overlap: str) -> str:
+    """One sentence: how much there is, and what ties the domains together."""
+    if INTERACTIONS.name not in view.artifacts:
+        return ""
+    statistics, rows = view.artifacts[INTERACTIONS.name].statistics_as(InteractionsStatistics), sum(view.sizes.values())
+    domains = "One domain has" if len(view.sizes) == 1 else f"{number(len(view.sizes))} domains have"
+    when = ""
+    if spans:
+        first, last = min(start for start, _ in spans), max(end for _, end in spans)
+        when = f" from {describe_time(first)} to {describe_time(last)}"
+    people = f"{number(statistics['users'])} users with {number(statistics['items'])} items"
+    return f"{domains} {number(rows)} interactions of {people}{when}{overlap}."
+
+
+def _describe_overlap(entities: dict[str, list[Numbers]]) -> str:
+    shares = []
+    for kind in KINDS:
+        counts = np.unique_counts(np.concatenate([*entities[kind], np.zeros(0, np.int32)])).counts
+        shares.append(f"{np.mean(counts > 1) if counts.size else 0:.0%} of the {kind}s")
+    return "; " + " and ".join(shares) + " live in more than one domain" if len(entities[USER]) > 1 else ""
+
+
+def _time_span(view: RunView, domain: str) -> Span | None:
+    """The first and the last time of a domain's interactions, in the logs' unit; None without times."""
+    times = view.artifacts[INTERACTIONS.name].read(["timestamp"], domain=domain)["timestamp"]
+    ends = pc.min_max(times).as_py()
+    return None if ends["min"] is None else (ends["min"], ends["max"])
+
+
+def describe_time(ticks: int) -> str:
+    """A time of the logs as a date, if it counts from 1970 in a usual unit; otherwise as it is."""
+    for ticks_per_second in (1, 10**3, 10**6, 10**9):
+        seconds = ticks / ticks_per_second
+        if _EARLIEST <= seconds < _LATEST:
+            return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    return number(ticks)
+
+
+def _sizes_table(view: RunView, spans: Mapping[str, Span]) -> Table:
     # Every domain with interactions is in the statistics, but an unfinished run may have no nodes yet.
     interactions = view.artifacts[INTERACTIONS.name].statistics_as(InteractionsStatistics).get("domains", {})
     nodes = view.artifacts[NODES.name].statistics_as(NodesStatistics)["domains"] if NODES.name in view.artifacts else {}
@@ -51,9 +103,10 @@ def _sizes_table(view: RunView) -> Table:
             ingested["cold"],
         )
         per_user = size / ingested["users"] if ingested["users"] else None
-        rows.append((domain, number(size), number(per_user, 1), *map(number, counts)))
+        times = tuple(map(describe_time, spans[domain])) if domain in spans else ("–", "–")
+        rows.append((domain, number(size), number(per_user, 1), *map(number, counts), *times))
     counted = ("anchors", "users", "items", *SPLITS, "duplicates", "leaked", "cold")
-    header = ("domain", "interactions", "per user", *counted)
+    header = ("domain", "interactions", "per user", *counted, "first", "last")
     return Table("Domains, the largest first", header, tuple(rows))
 
 
@@ -64,9 +117,6 @@ def _rejected_tables(view: RunView) -> list[Table]:
     rows = tuple((reason, number(count)) for reason, count in sorted(rejects["reasons"].items()))
     title = f"Rejected, of {number(rejects['raw_rows'])} raw rows"
     return [Table(title if rows else f"{title}: none", ("reason", "rows"), rows)]
-
-
-Numbers = NDArray[np.int32]
 
 
 def _read_nodes(view: RunView) -> tuple[dict[str, list[Numbers]], dict[str, list[Numbers]]]:
@@ -102,5 +152,5 @@ def _long_tail_plot(view: RunView, kind: str, degrees: list[Numbers]) -> str:
         if falling.size:
             ranks = np.unique(np.geomspace(1, falling.size, _TAIL_POINTS).astype(np.int64))
             lines.append(Series((ranks, falling[ranks - 1]), domain_colours(view).get(domain)))
-    axes = (f"{kind}s, the busiest first", "train interactions")
+    axes = (f"{kind}s, the busiest first (log scale)", "train interactions (log scale)")
     return line_plot(f"Long tail of {kind}s", axes, lines, scale="log")

@@ -40,7 +40,19 @@ def evidence_section(view: RunView) -> Section:
     if not (blends or view.config.get("blend", {}).get("evidence", False)):
         blocks = [Note(_NO_EVIDENCE)]
     shares = shares_table(view.artifacts) if METRICS.name in view.artifacts else None
-    return Section("Evidence from walks", [*blocks, shares, Note(_SHARES)] if shares else blocks)
+    return Section("Evidence from walks", [*blocks, shares, Note(_SHARES)] if shares else blocks, _summarise(blends))
+
+
+def _summarise(blends: Mapping[str, Artifact]) -> str:
+    """One sentence: how much evidence weighs."""
+    shares = [curve.shares[curve.chosen] for blend in blends.values() for curve in _read_curves(blend).values()]
+    if not shares:
+        return ""
+    return (
+        "Items are ranked by what the model learned, the vectors, and by short walks from what the user has, the "
+        f"evidence; how much evidence weighs was fitted to the validation split: {min(shares):.0%} to "
+        f"{max(shares):.0%}, by domain."
+    )
 
 
 def _blend_blocks(view: RunView, blends: Mapping[str, Artifact]) -> list[Block]:

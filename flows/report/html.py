@@ -18,8 +18,10 @@ from flows.report.data import data_section
 from flows.report.evidence import evidence_section
 from flows.report.pairs import pairs_section
 from flows.report.results import cost_section, provenance_section, training_section
+from flows.report.terms import TERMS, explain_terms
 from flows.runner.lookup import RunView, report_path
 
+_UPDATED = "This run continued from an earlier one: what that knew was kept, and the rest was made anew."
 _NOT_TAKEN = (
     "What was not taken was made anew: vectors of nodes by walking, pairs of two domains by comparing nodes, rows of "
     "tables from their neighbours' or by drawing. Interactions and graphs are always made anew."
@@ -61,11 +63,12 @@ def as_html(view: RunView, against: Sequence[str] | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["explained"] = lambda text: explain_terms(escape(text, "\n\t"))
     page = environment.get_template("report.html.j2")
     moments = sorted(artifact.manifest.made["at"] for artifact in view.artifacts.values())
     times = [f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M UTC}" for moment in moments]
     sections = list(_sections(view, against))
-    return page.render(name=view.name, times=times, figures=list(_figures(view)), sections=sections)
+    return page.render(name=view.name, times=times, figures=list(_figures(view)), sections=sections, terms=TERMS)
 
 
 def _escaped(value: object) -> object:
@@ -76,7 +79,7 @@ def _escaped(value: object) -> object:
 def _sections(view: RunView, against: Sequence[str] | None) -> Iterator[Section]:
     yield data_section(view)
     if reused := reuse_table(view.artifacts):
-        yield Section("Update", [reused, Note(_NOT_TAKEN)])
+        yield Section("Update", [reused, Note(_NOT_TAKEN)], _UPDATED)
     for section in (pairs_section, training_section, evidence_section):
         yield section(view)
     yield from accuracy_sections(view, against)

@@ -30,8 +30,16 @@ from flows.runner.lookup import RunView
 _PAIRS_OF_DOMAINS = 200
 """Number of ordered pairs of domains, the largest ones, whose similarities are read."""
 
+_PAIRED = (
+    "Random walks from every user and item end at anchors, and two of different domains are paired if their walks tend "
+    "to end at the same ones: they are likely to mean the same there."
+)
 _BINS = 40
 _EXAMPLES = 10
+_CANDIDATES = 200
+"""Pairs, at most, of which those with enough shared anchors are shown."""
+_FEWEST_ANCHORS = 3
+"""Two nodes may be similar by a single anchor; such a pair says little."""
 _ANCHORS_SHOWN = 3
 _TWIN_RANKS = 5
 
@@ -54,7 +62,7 @@ def pairs_section(view: RunView) -> Section:
             blocks.append(twins_table(artifacts, min(view.config["pairs"]["k"], _TWIN_RANKS)))
         if REACH.name in artifacts:
             blocks.append(_examples_table(view, largest))
-    return Section("Reach and pairs", blocks)
+    return Section("Reach and pairs", blocks, _PAIRED)
 
 
 def _reach_table(view: RunView) -> Table:
@@ -131,7 +139,7 @@ def _similarity_plots(pairs: Artifact, partitions: Sequence[dict[str, str]]) -> 
 
 
 @dataclass(frozen=True)
-class _Example:
+class _Pair:
     """A pair of nodes of two domains."""
 
     domains: tuple[str, str]
@@ -147,28 +155,35 @@ class _Name(NamedTuple):
     id: str
 
 
-def _examples_table(view: RunView, partitions: Sequence[dict[str, str]]) -> Table:
+def _examples_table(view: RunView, partitions: Sequence[dict[str, str]]) -> Block:
     """Pairs of first partners, evenly spaced from the most to the least similar, with their shared anchors."""
-    examples = _choose_examples(view.artifacts[PAIRS.name], partitions[:_EXAMPLES])
+    candidates = _choose_candidates(view.artifacts[PAIRS.name], partitions[:_EXAMPLES])
     wanted: dict[str, set[int]] = {}
-    for example in examples:
-        for domain, node in zip(example.domains, example.nodes, strict=True):
+    for pair in candidates:
+        for domain, node in zip(pair.domains, pair.nodes, strict=True):
             wanted.setdefault(domain, set()).add(node)
     reaches = {domain: _load_reach(view.artifacts[REACH.name], domain, nodes) for domain, nodes in wanted.items()}
     for domain, reach in reaches.items():
         wanted[domain].update(*reach.values())
     names = {domain: _load_names(view.artifacts[NODES.name], domain, nodes) for domain, nodes in wanted.items()}
+    shared = [_shared_anchors(pair, reaches, names) for pair in candidates]
+    enough = [
+        (pair, *anchors) for pair, anchors in zip(candidates, shared, strict=True) if anchors[1] >= _FEWEST_ANCHORS
+    ]
     rows = []
-    for example in examples:
-        ends = [names[domain][node] for domain, node in zip(example.domains, example.nodes, strict=True)]
-        ids = [f"{domain}: {end.id}" for domain, end in zip(example.domains, ends, strict=True)]
-        shared, count = _shared_anchors(example, reaches, names)
-        rows.append((ends[0].kind, *ids, f"{example.similarity:.3f}", number(count), ", ".join(shared)))
+    for pair, anchors, count in (enough[position] for position in _evenly_spaced_positions(len(enough))):
+        ends = [names[domain][node] for domain, node in zip(pair.domains, pair.nodes, strict=True)]
+        ids = [f"{domain}: {end.id}" for domain, end in zip(pair.domains, ends, strict=True)]
+        rows.append((ends[0].kind, *ids, f"{pair.similarity:.3f}", number(count), ", ".join(anchors)))
+    if not rows:
+        return Note(f"No pair that was looked at has {_FEWEST_ANCHORS} shared anchors, so none is shown.")
     header = ("kind", "of", "with", "similarity", "shared anchors", "those that weigh most")
-    return Table("Ten pairs, from the most to the least similar", header, tuple(rows), left=True)
+    title = f"Pairs with at least {_FEWEST_ANCHORS} shared anchors, from the most to the least similar"
+    return Table(title, header, tuple(rows), left=True)
 
 
-def _choose_examples(pairs: Artifact, partitions: Sequence[dict[str, str]]) -> list[_Example]:
+def _choose_candidates(pairs: Artifact, partitions: Sequence[dict[str, str]]) -> list[_Pair]:
+    """First partners, evenly spaced in the order of falling similarity; more than are shown."""
     columns = ["source_domain", "target_domain", "source_node", "target_node", "similarity", "rank", "identity"]
     tables = []
     for partition in partitions:
@@ -179,15 +194,19 @@ def _choose_examples(pairs: Artifact, partitions: Sequence[dict[str, str]]) -> l
     examples = []
     for row in chosen.to_pylist():
         domains, nodes = (row["source_domain"], row["target_domain"]), (row["source_node"], row["target_node"])
-        examples.append(_Example(domains, nodes, row["similarity"]))
+        examples.append(_Pair(domains, nodes, row["similarity"]))
     return examples
 
 
 def _evenly_spaced(table: pa.Table) -> pa.Table:
-    """At most ten rows, evenly spaced in the order of falling similarity."""
+    """At most so many rows as are candidates, evenly spaced in the order of falling similarity."""
     order = pc.sort_indices(table, [("similarity", "descending"), ("source_node", "ascending")])
-    positions = np.unique(np.linspace(0, table.num_rows - 1, min(_EXAMPLES, table.num_rows)).astype(np.int64))
-    return table.take(order.take(pa.array(positions)))
+    return table.take(order.take(pa.array(_evenly_spaced_positions(table.num_rows, _CANDIDATES))))
+
+
+def _evenly_spaced_positions(size: int, most: int = _EXAMPLES) -> list[int]:
+    positions: list[int] = np.unique(np.linspace(0, size - 1, min(most, size)).astype(np.int64)).tolist()
+    return positions
 
 
 def _load_reach(reach: Artifact, domain: str, nodes: set[int]) -> dict[int, dict[int, float]]:
@@ -210,14 +229,14 @@ def _read_rows(artifact: Artifact, domain: str, nodes: set[int], columns: list[s
 
 
 def _shared_anchors(
-    example: _Example,
+    pair: _Pair,
     reaches: Mapping[str, Mapping[int, Mapping[int, float]]],
     names: Mapping[str, Mapping[int, _Name]],
 ) -> tuple[list[str], int]:
     """Anchors that both nodes reach, as text, the largest products of weights first; and how many there are."""
     source, target = (
         {names[domain][anchor]: weight for anchor, weight in reaches[domain].get(node, {}).items()}
-        for domain, node in zip(example.domains, example.nodes, strict=True)
+        for domain, node in zip(pair.domains, pair.nodes, strict=True)
     )
     shared = sorted(source.keys() & target.keys(), key=lambda name: (-source[name] * target[name], name))
     return [f"{name.kind} {name.id}" for name in shared[:_ANCHORS_SHOWN]], len(shared)

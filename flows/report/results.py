@@ -16,7 +16,7 @@ from data_contracts.statistics import CheckpointStatistics
 from flows.config.run_config import flatten
 from flows.output.plots import STANDS_OUT, Series, bars, line_plot, selection_measure
 from flows.output.tables import Table, artifacts_table
-from flows.report.blocks import Block, Collapsed, Plots, Section, Source, domain_colours, legend, number
+from flows.report.blocks import Block, Collapsed, Note, Plots, Section, Source, domain_colours, legend, number
 from flows.runner.lookup import RunView
 from flows.runner.stages import STAGE_NAMES
 
@@ -42,10 +42,54 @@ def training_section(view: RunView) -> Section:
     if not rows:
         return Section("Training", [])
     score = f"validation score: {selection_measure(view.checkpoints[0])}"
-    header = ("seed", "best epoch", "epochs", score, "seconds an epoch", "peak MiB")
+    header = ("seed", "best epoch", "epochs", score, "seconds an epoch", "resident memory at its largest, MiB")
     title = f"Model {view.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
     plots = Plots(list(_curves(view)), {**legend(view), "mean over domains": STANDS_OUT})
-    return Section("Training", [Table(title, header, tuple(rows)), plots])
+    blocks: list[Block] = [Table(title, header, tuple(rows)), plots]
+    spread = _mean_spread(view)
+    return Section("Training", [*blocks, Note(_explain_spread(*spread))] if spread else blocks, _summarise(view))
+
+
+def _summarise(view: RunView) -> str:
+    """One sentence: how long was trained, and what was kept."""
+    trainings = [checkpoint.statistics_as(CheckpointStatistics) for checkpoint in view.checkpoints]
+    if all(not training["epochs"] for training in trainings):
+        return "This model has nothing to learn by epochs."
+    first = trainings[0]
+    seeds = "" if len(trainings) == 1 else f" (seed {view.checkpoints[0].manifest.settings.get('seed')})"
+    return (
+        f"The model went {number(first['epochs'])} times through the train interactions{seeds}; kept is what it knew "
+        f"after epoch {number(first['epoch'])}, when it ranked the validation split best."
+    )
+
+
+_COLLAPSED = 0.1
+"""Share of its largest value below which the spread of mapped vectors counts as collapsed."""
+
+
+def _mean_spread(view: RunView) -> tuple[float, float] | None:
+    """The spread of mapped vectors, mean over domains and seeds: its largest, and in the last epoch."""
+    history = pa.concat_tables([checkpoint.read() for checkpoint in view.checkpoints])
+    rows = history.filter(pc.equal(history["metric"], "map_spread"))
+    if not rows.num_rows:
+        return None
+    means = rows.group_by("epoch").aggregate([("value", "mean")]).sort_by("epoch")["value_mean"].to_pylist()
+    return max(means), means[-1]
+
+
+def _explain_spread(largest: float, last: float) -> str:
+    """What the spread of mapped vectors means, and what it came to."""
+    meaning = (
+        "Spread of mapped vectors: alignment compares two nodes after a map of each domain. If the maps send all nodes "
+        "to one point, every pair is close, whoever is in it. "
+    )
+    if last >= _COLLAPSED * largest:
+        return f"{meaning}Here they do not: the spread is {last:.3g} in the last epoch, {largest:.3g} at its largest."
+    return (
+        f"{meaning}Here the maps collapse: the spread falls from {largest:.3g} to {last:.3g}. A small distance of "
+        "aligned pairs then says nothing about them, and alignment hardly moves the vectors any more. Compare with "
+        "train.alignment = 0 to see whether it helped at all."
+    )
 
 
 _CURVES = {
@@ -92,13 +136,29 @@ def cost_section(view: RunView) -> Section:
         seconds = {stage: cost.seconds for stage, cost in costs.items()}
         memory = {stage: float(cost.memory_mib) for stage, cost in costs.items()}
         blocks = [
-            Plots([bars("Time by stage", "seconds", seconds), bars("Peak memory by stage", "MiB", memory)]),
-            Table("By stage, the last time that a run of this name made it", ("stage", "seconds", "peak MiB"), rows),
+            Plots([bars("Time by stage", "seconds", seconds), bars("Largest resident memory by stage", "MiB", memory)]),
+            Table("By stage, the last time that a run of this name made it", ("stage", "seconds", _MEMORY), rows),
+            Note(_WHAT_MEMORY),
         ]
     artifacts = artifacts_table(view.name, view.artifacts)
     without_state = tuple(row[:-1] for row in artifacts.rows)
     blocks.append(Table("By artifact, whichever run made it", artifacts.header[:-1], without_state))
-    return Section("Cost", blocks)
+    lead = ""
+    if costs:
+        slowest = max(costs, key=lambda stage: costs[stage].seconds)
+        lead = (
+            f"The run took {number(sum(cost.seconds for cost in costs.values()))} seconds of work, "
+            f"{number(costs[slowest].seconds)} of them in {slowest}, and the process held at most "
+            f"{number(max(cost.memory_mib for cost in costs.values()))} MiB."
+        )
+    return Section("Cost", blocks, lead)
+
+
+_MEMORY = "resident memory at its largest, MiB"
+_WHAT_MEMORY = (
+    "Resident memory is what the process holds in the machine's memory, mapped files, libraries and what earlier "
+    "stages left included; a stage alone may need less. Workers of a Dask cluster are not counted."
+)
 
 
 def provenance_section(view: RunView) -> Section:
@@ -118,7 +178,7 @@ def provenance_section(view: RunView) -> Section:
         Table("Seeds", ("setting", "value"), seed_rows, left=True),
         Collapsed("All settings, as TOML", [Source(settings)]),
     ]
-    return Section("Provenance", blocks)
+    return Section("Provenance", blocks, "With these settings and seeds the same logs give the same run again.")
 
 
 def _without_nulls(value: Any) -> Any:

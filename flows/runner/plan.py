@@ -71,7 +71,9 @@ class Plan:
 
     def _add(self, stage: str, product: Product, role: Role) -> None:
         settings = product.settings(self.config, role.seed)
-        key = ingest_inputs(self.config.ingest, self.logs) if product.reads_logs else product.key(settings)
+        key = product.key(settings)
+        if product.reads_logs:
+            key = ingest_inputs(product.contract, self.config.ingest, self.logs)
         parents = {str(parent): self.steps[str(parent)].key for parent in product.parents(self.config, role.seed)}
         parents |= {
             str(earlier.previous): self.base[str(earlier)]
@@ -224,14 +226,15 @@ def recorded_logs(config: RunConfig, store: Store) -> tuple[LogFile, ...] | None
         return None
     rejects = store.find(REJECTS, record.artifacts[REJECTS.name][1])
     interactions = store.find(INTERACTIONS, record.artifacts[INTERACTIONS.name][1])
-    if rejects is None or interactions is None:
+    if rejects is None or interactions is None or not (rejects.is_readable and interactions.is_readable):
         return None
     return tuple(
         LogFile(
             Path(file["name"]),
             size=0,
             version=record.log_versions.get(file["name"], ""),
-            **{**file, "source": LogSource(path=file["name"], **file["source"])},
+            **{name: file[name] for name in ("name", "sha256", "domain", "split")},
+            source=LogSource(path=file["name"], **file["source"]),
         )
-        for file in interactions.manifest.settings["files"]
+        for file in rejects.manifest.settings["files"]
     )

@@ -32,7 +32,7 @@ class RunSource:
         run: a run's name in the store, or its TOML file.
         store: path or address of the store; None as for `open_run`.
         index: search with the run's index.
-        items: file of titles, pictures and other columns of items.
+        items: file of titles, pictures and other columns of items; by default the run's `serve.items`.
         allow, deny: files of items' ids, one a line: the only ones that are listed, and those that never are.
     """
 
@@ -146,7 +146,7 @@ def _keys(view: RunView) -> dict[str, str]:
 def _open(view: RunView, source: RunSource) -> Generation:
     recommender = open_view(view, index=source.index)
     catalogues = {name: recommender.catalogue(name) for name in recommender.domains}
-    items, allow, deny = read_lists(source)
+    items, allow, deny = read_lists(source, view)
     filters = ItemFilters(catalogues, items, allow, deny)
     _load_compiled_code(recommender, list(catalogues.values()))
     embeddings = view.artifacts[EMBEDDINGS.name]
@@ -163,14 +163,15 @@ def _open(view: RunView, source: RunSource) -> Generation:
     )
 
 
-def read_lists(source: RunSource) -> tuple[ItemsFile | None, list[str] | None, list[str]]:
-    """The items file, the only ids that are listed, and those that never are.
+def read_lists(source: RunSource, view: RunView) -> tuple[ItemsFile | None, list[str] | None, list[str]]:
+    """The items file, by default that of the run's settings, the only ids that are listed, and those that never are.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is malformed.
     """
-    items = ItemsFile(source.items) if source.items else None
+    path = source.items or view.config.get("serve", {}).get("items")
+    items = ItemsFile(Path(path)) if path else None
     allow = read_id_list(source.allow) if source.allow else None
     return items, allow, read_id_list(source.deny) if source.deny else []
 

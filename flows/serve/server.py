@@ -113,11 +113,12 @@ def _listening(host: str, port: int, addition: str = "") -> Iterator[list[socket
 
 def _check(serving: Serving) -> None:
     """Raise what a worker would raise, before any is started."""
-    from flows.serve.open_run import open_run
+    from flows.serve.open_run import exported_run, open_view
     from flows.serve.served_run import read_lists
 
-    open_run(serving.source.run, serving.source.store, index=serving.source.index)
-    read_lists(serving.source)
+    view = exported_run(serving.source.run, serving.source.store)
+    open_view(view, index=serving.source.index)
+    read_lists(serving.source, view)
 
 
 class _Workers(Multiprocess):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class DivergedError(ValueError, ArithmeticError):
-    """A training met a number that is not finite; the state of the last finished epoch is kept."""
+    """A training met a number that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,12 @@ class EpochGuard:
     Attributes:
         seed: the training's seed.
         epoch: the epoch in progress.
-        state_folder: where the state of the epoch before is kept.
         best_epoch: the epoch that validated best so far; 0 before the first.
         learning_rate: the optimiser's.
     """
 
     seed: int
     epoch: int
-    state_folder: str
     best_epoch: int
     learning_rate: float
 
@@ -60,14 +58,10 @@ class EpochGuard:
 
     def _error(self, violation: str) -> DivergedError:
         finished = self.epoch - 1
-        kept = (
-            f"epoch {finished} is kept in {self.state_folder}, the best was {self.best_epoch}"
-            if finished
-            else "no epoch is kept"
-        )
+        best = f"; the best epoch was {self.best_epoch}" if finished else ""
         shorter = f", or train.epochs to {finished} to end before it" if finished else ""
         return DivergedError(
-            f"train: seed {self.seed}, epoch {self.epoch}{violation}, must be finite; {kept}; "
+            f"train: seed {self.seed}, epoch {self.epoch}{violation}, must be finite{best}; "
             f"lower train.learning_rate (it is {self.learning_rate}) to train anew{shorter}"
         )
 

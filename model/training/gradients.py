@@ -65,7 +65,7 @@ def measure_gradients(
             for epoch in range(1, last + 1):
                 if epoch & (epoch - 1) == 0 or epoch == last:
                     rows += _compare(learner, epoch)
-                guard = EpochGuard(settings.seed, epoch, str(draft.scratch), 0, settings.train.learning_rate)
+                guard = EpochGuard(settings.seed, epoch, 0, settings.train.learning_rate)
                 learner.train_epoch(guard)
                 progress(epoch, last, "epochs")
         table = pa.table(list(map(pa.array, zip(*rows, strict=True))), GRADIENTS.file_schema)

@@ -1,4 +1,4 @@
-"""The stage that trains: graph and pairs → checkpoint, epoch by epoch, resumable after each."""
+"""The stage that trains: graph and pairs → checkpoint, epoch by epoch, resumable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from model.learners.edda import build_edda
 from model.learners.warm_start import build_warm_start
 from model.sparse.matrix import choose_engine
 from model.training.memory import check_memory
-from model.training.state import Training, resume, save_state
+from model.training.state import States, Training, resume
 from model.training.tracking import NOWHERE, Tracking, tracked
 from model.training.workers import TrainingJob
 
@@ -83,13 +83,13 @@ def train(
             `train_worker`.
 
     Returns:
-        A `checkpoint` artifact. Killed and run again, it continues after the last finished epoch and ends with the
-        same bytes. If no domain has validation rows, the last epoch is kept.
+        A `checkpoint` artifact. Killed and run again, it continues after the last epoch that was saved and ends with
+        the same bytes. If no domain has validation rows, the last epoch is kept.
 
     Raises:
         ValueError: there is no domain; a baseline in several processes; fewer columns than processes.
-        DivergedError: a loss or a table is not finite any more; the epoch before is kept.
-        ConnectionError: another process of the training has ended; the epoch before is kept.
+        DivergedError: a loss or a table is not finite any more; the last saved epoch is kept.
+        ConnectionError: another process of the training has ended; the last saved epoch is kept.
     """
     parents = {**parents, **{str(Role.parse(role).previous): artifact for role, artifact in previous.items()}}
     if processes.world_size > 1 and settings.train.model != "edda":
@@ -106,7 +106,7 @@ def train(
             data = load_training_data(settings, parents, processes)
             if without := data.shares_without_intra:
                 log.info(_WITHOUT_INTRA, ", ".join(without), 100 * settings.train.intra_shared_at_most)
-            statistics = _write(draft, data, progress, tracking)
+            statistics = _write(draft, data, compute, progress, tracking)
         statistics["memory_mib"] = peak()
         draft.statistics.update(statistics)
 
@@ -118,13 +118,15 @@ def train_worker(job: TrainingJob, processes: ColumnParallel) -> None:
     keep_freed_memory()
     with torch_threads(job.compute.threads, processes.local_world_size):
         data = load_training_data(job.settings, job.artifacts(), processes)
-        _, training, _ = _run_epochs(data, Path(job.scratch), silent, NOWHERE)
+        _, training, _, _ = _run_epochs(data, Path(job.scratch), job.compute, silent, NOWHERE)
         write_tensors(None, training.best, processes)
         processes.all_gather(peak_memory_mib())
 
 
-def _write(draft: Draft, data: TrainingData, progress: Progress, tracking: Tracking) -> CheckpointStatistics:
-    learner, training, epoch_seconds = _run_epochs(data, draft.scratch, progress, tracking)
+def _write(
+    draft: Draft, data: TrainingData, compute: ComputeSettings, progress: Progress, tracking: Tracking
+) -> CheckpointStatistics:
+    learner, training, states, epoch_seconds = _run_epochs(data, draft.scratch, compute, progress, tracking)
     metadata = {
         "seed": data.seed,
         "epoch": training.best_epoch,
@@ -139,6 +141,8 @@ def _write(draft: Draft, data: TrainingData, progress: Progress, tracking: Track
         "epochs": training.epoch,
         "score": training.best_score,
         "epoch_seconds": epoch_seconds,
+        "state_bytes": states.bytes,
+        "state_seconds": round(states.seconds, 3),
         "peak_memory_mib": max(peaks),
     }
     if without := data.shares_without_intra:
@@ -154,12 +158,13 @@ def _write(draft: Draft, data: TrainingData, progress: Progress, tracking: Track
 
 
 def _run_epochs(
-    data: TrainingData, scratch: Path, progress: Progress, tracking: Tracking
-) -> tuple[Learner, Training, list[float]]:
-    """Train epoch by epoch from the last saved state on; also returns the seconds of each epoch."""
+    data: TrainingData, scratch: Path, compute: ComputeSettings, progress: Progress, tracking: Tracking
+) -> tuple[Learner, Training, States, list[float]]:
+    """Train epoch by epoch from the last saved state on; also returns what was saved, and the seconds of each epoch."""
     settings, processes = data.settings, data.processes
     learner = build_edda(data) if settings.model == "edda" else build_baseline(data)
     training = resume(scratch, learner)
+    states = States(scratch, learner, compute.state_seconds)
     epoch_seconds: list[float] = []
     if data.warm_start and not training.history:
         _validate(learner, data, training)
@@ -167,11 +172,11 @@ def _run_epochs(
         while training.epoch < learner.epochs and training.epoch - training.best_epoch < settings.patience:
             started, measured_before = time.perf_counter(), len(training.history)
             training.epoch += 1
-            guard = EpochGuard(data.seed, training.epoch, str(scratch), training.best_epoch, settings.learning_rate)
+            guard = EpochGuard(data.seed, training.epoch, training.best_epoch, settings.learning_rate)
             training.history += learner.train_epoch(guard)
             guard.check_tables(learner.processes.all_gather(non_finite_values(learner.tensors())))
             _validate(learner, data, training)
-            save_state(scratch, training, learner)
+            states.keep(training)
             epoch_seconds.append(round(time.perf_counter() - started, 3))
             track(training.history[measured_before:])
             log.info("%s", _describe_epoch(data.seed, training, learner.epochs, epoch_seconds))
@@ -179,7 +184,7 @@ def _run_epochs(
                 log.info(_TRAFFIC, processes.world_size, processes.traffic())
             progress(training.epoch, learner.epochs, "epochs", Logged())
     _log_end(training, learner.epochs)
-    return learner, training, epoch_seconds
+    return learner, training, states, epoch_seconds
 
 
 def _describe_epoch(seed: int, training: Training, epochs: int, epoch_seconds: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""The state of a training after each epoch, kept in files so that a killed training can resume."""
+"""The state of a training, kept in files from time to time so that a killed training can resume."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
@@ -69,10 +70,48 @@ class Training:
         return ", ".join(words) or "nothing to learn from"
 
 
-def save_state(folder: Path, training: Training, learner: Learner) -> None:
-    """Save an epoch: one file for each process's columns. A kill at any time leaves this epoch or the one before.
+_SHARE_OF_TIME = 0.02
+"""Most of a training's time that saving may take."""
 
-    The files of the epoch before are deleted when those of all processes are written.
+
+class States:
+    """Saves states from time to time.
+
+    Attributes:
+        bytes: written by this process.
+        seconds: that writing took.
+    """
+
+    def __init__(
+        self, folder: Path, learner: Learner, interval: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.bytes, self.seconds = 0, 0.0
+        self._folder, self._learner, self._interval, self._clock = folder, learner, interval, clock
+        self._saved_at, self._pause = clock(), interval
+
+    def keep(self, training: Training) -> None:
+        """Save the state of the epoch that has ended, if the last one is old enough.
+
+        That is after `interval` seconds, and later where writing is slow, so that it takes 2 % of the time at most; all
+        processes go by the clock of the first. An interval of 0 saves every epoch.
+        """
+        started = self._clock()
+        is_due = self._interval == 0 or started - self._saved_at >= self._pause
+        if self._learner.processes.broadcast(is_due):
+            self.bytes += save_state(self._folder, training, self._learner)
+            self._saved_at = self._clock()
+            taken = self._saved_at - started
+            self.seconds += taken
+            self._pause = max(self._interval, taken / _SHARE_OF_TIME)
+
+
+def save_state(folder: Path, training: Training, learner: Learner) -> int:
+    """Save an epoch: one file for each process's columns. A kill at any time leaves this epoch or an earlier one.
+
+    The files of earlier epochs are deleted when those of all processes are written.
+
+    Returns:
+        Bytes that this process has written.
     """
     processes = learner.processes
     state = {
@@ -87,12 +126,14 @@ def save_state(folder: Path, training: Training, learner: Learner) -> None:
         os.fsync(stream.fileno())
     path = state_path(folder, training.epoch, processes.rank, processes.world_size)
     write_atomically({_digest_path(path): file_digest(temporary).encode()})
+    size = temporary.stat().st_size
     temporary.replace(path)
     processes.barrier()
     if processes.rank == 0:
         for epoch, rank, world_size in _list_states(folder):
             if epoch < training.epoch:
                 _remove(state_path(folder, epoch, rank, world_size))
+    return size
 
 
 def resume(folder: Path, learner: Learner) -> Training:

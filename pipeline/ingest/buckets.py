@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
+from data_contracts.contracts import DOMAIN_BYTES, MACRO
 from data_contracts.settings import IngestSettings
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.compute.scratch import ensure_folder, load_array
-from pipeline.ingest.partition import SHARDS, LogPartition, SortedRuns
+from pipeline.ingest.partition import SHARDS, TEXT_SHOWN, LogPartition, SortedRuns
+from pipeline.logs.discovery import LogError
 
 
 class SortedRun(NamedTuple):
@@ -78,8 +81,26 @@ class Bucket:
 
 
 def domain_names(partitions: Sequence[LogPartition]) -> tuple[str, ...]:
-    """All domains of the logs, sorted."""
-    return tuple(sorted({domain for partition in partitions for domain in partition.domains}))
+    """All domains of the logs, sorted.
+
+    Raises:
+        LogError: a name is reserved, or too long for a folder.
+    """
+    names = tuple(sorted({domain for partition in partitions for domain in partition.domains}))
+    for name in names:
+        _require_name(name)
+    return names
+
+
+def _require_name(domain: str) -> None:
+    if domain == MACRO:
+        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
+    size = len(quote(domain, safe=""))
+    if size > DOMAIN_BYTES:
+        raise LogError(
+            f"a domain is called {domain[:TEXT_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for "
+            f"folders, must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that names it"
+        )
 
 
 def plan_buckets(

@@ -1,15 +1,18 @@
-"""Notices about logs that can be read and yet are odd: ratings that nothing reads, ids that are written as decimals."""
+"""Notices about logs that can be read and yet are odd: ratings that nothing reads, odd ids, swapped columns."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.compute.dtypes import Ints, Mask
+from pipeline.ingest.partition import LogPartition
 from pipeline.ingest.vocabulary import Vocabulary
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
@@ -19,6 +22,10 @@ log = logging.getLogger(__name__)
 
 _SAMPLE_BYTES = 1 << 18
 """Text from the start of a log in which ratings are looked at."""
+
+_SAMPLED_IDS = 10_000
+"""Users, and as many items, in which swapped columns are looked for."""
+_FEW, _MANY = 0.01, 0.2
 
 _WHOLE_DECIMAL = r"^[0-9]+\.0$"
 
@@ -68,3 +75,57 @@ def say_odd_ids(ids: tuple[Path, Path]) -> None:
                 "integers",
                 *(kind, example, example.removesuffix(".0"), kind),
             )
+
+
+def say_swapped_columns(sources: Sequence[str], partitions: Sequence[LogPartition], ids: tuple[Path, Path]) -> None:
+    """Warn of sources that have no users in common with others, but users that are items there, or the reverse.
+
+    Where users and items of a source have the same ids, as if both are numbered from 1, nothing can be told.
+
+    Args:
+        sources: path of each file's source.
+        partitions: of the files.
+        ids: folders of the vocabularies of users and items.
+    """
+    if len(set(sources)) < 2:
+        return
+    is_user, is_item = _sample_by_source(sources, partitions, tuple(map(Vocabulary, ids)))
+    if ((is_user & is_item).sum(axis=1) >= _MANY * np.maximum(is_user.sum(axis=1), 1)).any():
+        return
+    swapped = []
+    for number, path in enumerate(dict.fromkeys(sources)):
+        users, items = is_user[number], is_item[number]
+        other_users, other_items = (np.delete(each, number, axis=0).any(axis=0) for each in (is_user, is_item))
+        is_apart = (users & other_users).sum() < _FEW * users.sum()
+        is_crossed = (users & other_items).sum() >= _MANY * max(users.sum(), 1)
+        is_crossed |= (items & other_users).sum() >= _MANY * max(items.sum(), 1)
+        if is_apart and is_crossed:
+            swapped.append(repr(path))
+    if swapped:
+        log.warning(
+            "log source %s: no users in common with the other sources, but what is a user in one is an item in the "
+            "other: are columns.user and columns.item swapped?",
+            ", ".join(swapped),
+        )
+
+
+def _sample_by_source(
+    sources: Sequence[str], partitions: Sequence[LogPartition], vocabularies: Sequence[Vocabulary]
+) -> tuple[Mask, Mask]:
+    """bool [sources, sampled ids], whether an id is a user, and an item, of a source; in their order."""
+    steps = (max(len(vocabulary) // _SAMPLED_IDS, 1) for vocabulary in vocabularies)
+    ranks = (np.arange(0, len(each), step) for each, step in zip(vocabularies, steps, strict=True))
+    texts = [each.ids.take(pa.array(chosen)) for each, chosen in zip(vocabularies, ranks, strict=True)]
+    sample = pc.unique(pa.concat_arrays(texts))
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(sources))}
+    occurs = []
+    for vocabulary in vocabularies:
+        index: Ints = pc.index_in(vocabulary.ids, sample).fill_null(-1).to_numpy()
+        mask, run = np.zeros((len(numbers), len(sample)), dtype=bool), 0
+        for path, partition in zip(sources, partitions, strict=True):
+            for _ in partition.domains:
+                sampled = index[vocabulary.ranks_of_run(run)]
+                mask[numbers[path], sampled[sampled >= 0]] = True
+                run += 1
+        occurs.append(mask)
+    return occurs[0], occurs[1]

@@ -105,8 +105,8 @@ def count_tied_users(rows: DistinctPairs) -> Longs:
 
     That is so where two of the last three have the same time. Users are counted in each of their domains.
     """
-    order = np.lexsort((rows.timestamp, rows.user, rows.domain))
-    time, (starts, sizes) = rows.timestamp[order], rows.by_user()
+    starts, sizes = rows.by_user()
+    time = rows.timestamp[np.lexsort((rows.timestamp, np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)))]
     last = (starts + sizes - 1)[sizes >= 3]
     is_tied = (time[last] == time[last - 1]) | (time[last - 1] == time[last - 2])
     return np.array([len(last), is_tied.sum()], np.int64)

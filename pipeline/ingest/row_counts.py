@@ -14,7 +14,7 @@ from pipeline.ingest.partition import LogPartition, Rejected
 from pipeline.ingest.rejects import DroppedRows
 from pipeline.logs.discovery import LogError
 
-NOT_MALFORMED = ("rating", "leaked", "cold")
+NOT_MALFORMED = ("header", "rating", "leaked", "cold")
 """Reasons of rejects that are records as they should be."""
 
 _FEW = 10
@@ -70,16 +70,18 @@ class RowCounts:
         """Rows that became interactions, merged ones included."""
         return self.rows - self.reasons.total()
 
-    def keeps(self, share: float) -> bool:
+    def keeps(self, share: float, split: str) -> bool:
         """Whether at least a share of its rows became interactions, and at least one if the share is not 0.
 
-        Rows that are rated too low do not count, and a file may have no others. In a file leaked and cold rows do not
-        count against the share: whether a row is so depends on other files.
+        Rows that are rated too low, and repeated headers, do not count, and a file may have no others. Leaked and cold
+        rows do not count against the share in a file, because they depend on other files, and where the method of the
+        split holds out a part of every user: in a small domain much of that is cold.
         """
-        wanted = self.rows - self.reasons["rating"]
+        wanted = self.rows - self.reasons["rating"] - self.reasons["header"]
         if share == 0 or not self.rows or (self.kind == "file" and not wanted):
             return True
-        lost_elsewhere = self.reasons["leaked"] + self.reasons["cold"] if self.kind == "file" else 0
+        is_no_sign = self.kind == "file" or split in ("random", "leave-last-out")
+        lost_elsewhere = self.reasons["leaked"] + self.reasons["cold"] if is_no_sign else 0
         return self.interactions > 0 and self.interactions + lost_elsewhere >= share * wanted
 
     def has_few_malformed(self, share: float) -> bool:
@@ -162,10 +164,27 @@ class RowLedger:
         for counts in (self.all, *self.by_source, *self.by_domain):
             if not counts.has_few_malformed(settings.rejected_share_at_most):
                 raise LogError(_too_many_malformed(counts, settings.rejected_share_at_most, rejects))
+        if settings.kept_share_at_least > 0:
+            self._require_rows()
         for kind in (self.files, self.by_source, self.by_domain):
-            lost = [counts for counts in kind if not counts.keeps(settings.kept_share_at_least)]
+            lost = [counts for counts in kind if not counts.keeps(settings.kept_share_at_least, settings.split.method)]
             if lost:
                 raise LogError(_too_few_kept(lost, settings.kept_share_at_least, rejects))
+
+    def _require_rows(self) -> None:
+        """Refuse empty logs: a text may have been cut short. Parquet without rows is whole; Spark writes such parts."""
+        has_rows = {source.name for source in self.by_source if source.rows}
+        empty = [
+            file.name
+            for file, source in zip(self.files, self.sources, strict=True)
+            if not file.rows and not (source in has_rows and file.name.lower().endswith((".parquet", ".pq")))
+        ]
+        if empty:
+            more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+            raise LogError(
+                f"interactions: file {empty[0]!r}{more} has no rows, must have some; remove it, correct its source's "
+                "path, or set ingest.kept_share_at_least = 0"
+            )
 
 
 def _merge(total: RowCounts, counts: RowCounts) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -164,11 +164,24 @@ def leave_last_out(pairs: PairsOfUsers, seed: int) -> Codes:
     Pairs at the same time are in the order of a draw, a hash of (seed, user id, item id): by item id, the test split
     would be the end of the alphabet. The draw is the same in all domains, because a pair is held out where all agree.
     """
-    order = np.lexsort((pairs.byte_rank, _draws(pairs, seed, ""), pairs.timestamp, pairs.user))
+    order = np.lexsort((pairs.timestamp, pairs.user))
+    is_same = (np.diff(pairs.user[order]) == 0) & (np.diff(pairs.timestamp[order]) == 0)
+    is_tied = np.append(is_same, False) | np.append(False, is_same) if len(order) else np.zeros(0, dtype=bool)
+    if is_tied.any():
+        order[is_tied] = _order_ties(pairs, order[is_tied], seed)
     position, size = _positions(pairs.user[order])
     from_end = np.where(size >= 3, size - 1 - position, -1)
     codes = np.where(from_end == 0, TEST_CODE, np.where(from_end == 1, VALID_CODE, TRAIN_CODE))
     return _in_original_order(codes, order)
+
+
+def _order_ties(pairs: PairsOfUsers, rows: Longs, seed: int) -> Longs:
+    """Rows of equal times, which are sorted by user and time, in the order of draws."""
+    names = ("user", "item", "byte_rank", "timestamp", "is_trained")
+    tied = replace(pairs, **{name: getattr(pairs, name)[rows] for name in names})
+    draws = _draws(tied, seed, "")
+    ordered: Longs = rows[np.lexsort((tied.byte_rank, draws, tied.timestamp, tied.user))]
+    return ordered
 
 
 def order_by_draws(user: Longs, draw: Words, item: Longs) -> Longs:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.contracts import DOMAIN_BYTES, INTERACTIONS, KINDS, MACRO, NODES, REJECTS, SPLITS, Role
+from data_contracts.contracts import INTERACTIONS, KINDS, NODES, REJECTS, SPLITS, Role
 from data_contracts.progress import Progress, silent
+from data_contracts.schema import Contract
 from data_contracts.settings import ComputeSettings, IngestSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
@@ -27,35 +29,41 @@ from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
-from pipeline.ingest.notices import say_odd_ids, say_unused_ratings
-from pipeline.ingest.partition import TEXT_SHOWN, LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
+from pipeline.ingest.notices import say_odd_ids, say_swapped_columns, say_unused_ratings
+from pipeline.ingest.partition import LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
 from pipeline.ingest.splits import with_resolved_cut_offs
 from pipeline.ingest.trained_pairs import TrainedPairsTask, partition_trained_pairs
 from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary, write_known_ids
-from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.formats import find_format, wanted_columns
+from pipeline.logs.discovery import LogFile
+from pipeline.logs.formats import find_format, format_by_name, wanted_columns
+from pipeline.logs.records import compression_of
 
 log = logging.getLogger(__name__)
 
 
-def ingest_inputs(settings: IngestSettings, logs: Sequence[LogFile]) -> dict[str, Any]:
-    """Everything that the result depends on: settings, and content, name, domain, split and format of each file.
+def ingest_inputs(contract: Contract, settings: IngestSettings, logs: Sequence[LogFile]) -> dict[str, Any]:
+    """Everything that an artifact depends on: settings, and of each file content, domain, split, and how it is read.
 
-    The folders of the files are not part of it.
+    Rejects name files, and depend on names, too, but not on folders. Interactions do not, so after a log is renamed
+    (logrotate) nothing but the rejects is made again.
     """
+    elsewhere = ("path", "path_pattern", "domain", "format")  # read, or in another entry
     files = [
         {
-            "name": log.name,
             "sha256": log.sha256,
             "domain": log.domain,
             "split": log.split,
-            "source": {name: value for name, value in log.source.keyed().items() if name != "path"},
+            "compression": compression_of(log.path),
+            "source": {name: value for name, value in log.source.keyed().items() if name not in elsewhere}
+            | {"format": format_by_name(log)},
         }
+        | ({"name": log.name} if contract is REJECTS else {})
         for log in sorted(logs, key=lambda log: log.name)
     ]
-    return {"settings": settings.keyed(), "files": files}
+    by_content = files if contract is REJECTS else sorted(files, key=partial(json.dumps, sort_keys=True))
+    return {"settings": settings.keyed(), "files": by_content}
 
 
 def ingest(
@@ -89,24 +97,30 @@ def ingest(
         LogError: a file cannot be read as its source says, units of time differ, too large a share of the rows is
             malformed, or too few rows of a source, file or domain become interactions.
     """
-    inputs = ingest_inputs(settings, logs)
+    names = "\n".join(sorted(f"{log.name} {log.sha256}" for log in logs))
 
     def compute_result(draft: Draft) -> IngestResult:
-        return run_ingest(draft.scratch, settings, logs, previous, compute, progress)
+        # An interrupted attempt knew files by the order of their names, on which interactions do not depend.
+        scratch = draft.scratch / hashlib.sha256(names.encode()).hexdigest()[:16]
+        scratch.mkdir(exist_ok=True)
+        return run_ingest(scratch, settings, logs, previous, compute, progress)
 
-    def write_rejects(draft: Draft) -> None:
-        compute_result(draft).write_rejects(draft)
+    def make_rejects(write: Callable[[Draft], None]) -> Artifact:
+        return store.make(REJECTS, ingest_inputs(REJECTS, settings, logs), trained, write)
 
     def write(draft: Draft) -> None:
         result = compute_result(draft)
-        rejects = store.make(REJECTS, inputs, trained, result.write_rejects)
+        rejects = make_rejects(result.write_rejects)
         result.rows.require_limits(settings, rejects.path)
         result.write_interactions(draft)
 
     parents = {str(Role.parse(role).previous): artifact for role, artifact in previous.items()}
     trained = {role: artifact for role, artifact in parents.items() if artifact.contract is INTERACTIONS}
-    interactions = store.make(INTERACTIONS, inputs, parents, write)
-    return {"interactions": interactions, "rejects": store.make(REJECTS, inputs, trained, write_rejects)}
+    interactions = store.make(INTERACTIONS, ingest_inputs(INTERACTIONS, settings, logs), parents, write)
+    return {
+        "interactions": interactions,
+        "rejects": make_rejects(lambda draft: compute_result(draft).write_rejects(draft)),
+    }
 
 
 _BLOCK_BYTES = (1 << 16, 1 << 23)
@@ -355,26 +369,14 @@ def run_ingest(
         for kind in KINDS
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
+    sources = tuple(log.source.path for log in ordered)
     say_odd_ids((users, items))
+    say_swapped_columns(sources, partitions, (users, items))
     domains = domain_names(partitions)
-    for domain in domains:
-        _require_name(domain)
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
-    sources = tuple(log.source.path for log in ordered)
     return IngestResult(by_name, sources, (users, items), domains, folders, scratch, compute, progress)
-
-
-def _require_name(domain: str) -> None:
-    if domain == MACRO:
-        raise LogError(f"a domain is called {MACRO!r}, must not be: metrics call the mean over domains so; rename it")
-    size = len(quote(domain, safe=""))
-    if size > DOMAIN_BYTES:
-        raise LogError(
-            f"a domain is called {domain[:TEXT_SHOWN]!r}…, whose name has {size} bytes when percent-encoded for "
-            f"folders, must have at most {DOMAIN_BYTES}; shorten it, or correct the column or pattern that names it"
-        )
 
 
 def _remove_what_came_of_damage(scratch: Path, partitions: Sequence[Path], compute: ComputeSettings) -> None:

@@ -148,3 +148,8 @@ class Vocabulary:
         unified = self._codes.get_batch(run).column(0).to_numpy()
         ranks: Ints = self._ranks.take(unified.take(codes))
         return ranks
+
+    def ranks_of_run(self, run: int) -> Ints:
+        """Ranks of all ids of a run."""
+        ranks: Ints = self._ranks.take(self._codes.get_batch(run).column(0).to_numpy())
+        return ranks

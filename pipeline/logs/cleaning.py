@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import SPLITS
+from data_contracts.settings import Columns
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import SPLIT_NAMES, LogFile
+from pipeline.logs.formats import format_by_name
 from pipeline.logs.numbers import parse_ratings
 from pipeline.logs.records import TEXT_KEPT, Records
 from pipeline.logs.times import parse_times
@@ -47,9 +49,11 @@ class Cleaned(NamedTuple):
 
 
 def clean(records: Records, log: LogFile) -> Cleaned:
-    """Convert fields to values; failures are rejected with reason missing, number, split or rating, in this order."""
+    """Convert fields to values; failures are rejected as header, missing, number, split or rating, in this order."""
     fields = records.fields
     rejects = RejectCollector(len(records.lines))
+    if log.source.header and format_by_name(log) in ("csv", "tsv"):
+        rejects.reject("header", _is_header(fields, log.source.columns), None)
     for values in fields.values():
         rejects.reject("missing", pc.equal(pc.binary_length(values).fill_null(0), 0), None)
     columns = {"timestamp": pa.nulls(rejects.size, pa.int64()), "split": pa.nulls(rejects.size, pa.int8())}
@@ -75,6 +79,13 @@ def clean(records: Records, log: LogFile) -> Cleaned:
     rows = pa.table({name: named[name] for name in CLEAN_SCHEMA.names}, CLEAN_SCHEMA)
     rejected = rejects.table(records, fields)
     return Cleaned(rejects.keep_accepted(rows), rejected, _domains_of_rejects(records, rejected["line"], log))
+
+
+def _is_header(fields: Mapping[str, pa.Array], columns: Columns) -> pa.Array:
+    """True where user and item are the names of their columns: the header of a file that was appended to another."""
+    if not isinstance(columns.user, str) or not isinstance(columns.item, str):
+        return pa.repeat(False, len(fields["user"]))
+    return pc.and_(pc.equal(fields["user"], columns.user), pc.equal(fields["item"], columns.item))
 
 
 def _domains_of_rejects(records: Records, lines: pa.ChunkedArray, log: LogFile) -> pa.Array:

@@ -29,7 +29,7 @@ from pipeline.logs.records import (
     shorten_list,
     text_blocks,
 )
-from pipeline.logs.signatures import describe_delimiter
+from pipeline.logs.signatures import describe_delimiter, require_header
 
 _FAST_WIDTH = 1 << 12
 """Most columns of a file that Arrow reads: it needs memory for each."""
@@ -167,12 +167,15 @@ def read_delimited(
         line, _, rest = first.partition(b"\n")
         line = line.removesuffix(b"\r")
         names = _header_names(log, line, delimiter, quoted=quoted)
+        require_header(log, names, columns)
         width = len(names)
         start = [rest] if rest else []
         skipped += 1
     else:
         lines, start = _probe_lines(chain([first], blocks), line_bytes)
         line = lines[0] if lines else b""
+        if (split := split_line(line, delimiter, quoted=quoted, most=len(line) + 1)) is not None:
+            require_header(log, [decode_for_display(field) for field in split.fields], columns)
         names, width = None, _usual_width(lines, delimiter, columns, quoted=quoted)
     hint = describe_delimiter(line, delimiter)
     positions = tuple(_position(log, name, column, names or width, hint) for name, column in columns.items())
@@ -237,5 +240,7 @@ def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] |
         raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
     if names.count(column) != 1:
         rule = f"one of the header's names: {shorten_list(names)}, occurring once"
+        if not hint and any(character.isdigit() for character in "".join(names)):
+            hint = "; correct the source's `columns`, or set header = false, and columns by position, if this is a row"
         raise column_error(log, name, column, rule, hint)
     return names.index(column)

@@ -81,14 +81,16 @@ def _weight(records: Records) -> int:
 
 
 def find_format(log: LogFile) -> str:
-    """csv, tsv, jsonl or parquet: the source's format or, for `auto`, that of the name's ending before .gz or .zst.
+    """csv, tsv, jsonl or parquet.
 
     Raises:
         LogError: the ending is unknown, the file is no log by its first bytes, or its source has a key that the format
             does not have.
     """
     require_log(log)
-    kind = log.source.format if log.source.format != "auto" else _format_by_name(log)
+    kind = format_by_name(log)
+    if kind not in FORMATS.values():
+        raise LogError(f"{log.path}: the ending {kind!r} is unknown; set `format` to csv, tsv, jsonl or parquet")
     defaults = LogSource.model_fields
     for key in {"jsonl": ("delimiter",), "parquet": ("delimiter", "encoding")}.get(kind, ()):
         if getattr(log.source, key) != defaults[key].default:
@@ -98,14 +100,12 @@ def find_format(log: LogFile) -> str:
     return kind
 
 
-def _format_by_name(log: LogFile) -> str:
-    name = log.path.name.lower().removesuffix(".gz").removesuffix(".zst")
-    ending = name.rpartition(".")[2]
-    if ending not in FORMATS and log.source.delimiter is not None:
-        return "csv"
-    if ending not in FORMATS:
-        raise LogError(f"{log.path}: the ending {ending!r} is unknown; set `format` to csv, tsv, jsonl or parquet")
-    return FORMATS[ending]
+def format_by_name(log: LogFile) -> str:
+    """The source's format or, for `auto`, that of the name's ending before .gz or .zst; an unknown ending as it is."""
+    if log.source.format != "auto":
+        return log.source.format
+    ending = log.path.name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    return FORMATS.get(ending, ending if log.source.delimiter is None else "csv")
 
 
 def _join(blocks: list[Records]) -> Records:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import compression_of
+from pipeline.logs.records import FieldColumns, compression_of, shorten_list
 
 _HEAD_BYTES = 64
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -27,6 +29,17 @@ _OTHERS = {
 
 _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""
+
+USER_NAME = (
+    r"(user|customer|client|visitor|member|reviewer|account|person|shopper|kunde|kunden)(id|name|no|nr|number|key)?|uid"
+)
+ITEM_NAME = (
+    r"(parent)?(item|product|article|artikel|movie|film|book|song|track|content|offer|video|asset)"
+    r"(id|no|nr|number|key|code|sku)?|iid|sku|asin|isbn(13)?"
+)
+"""Names of columns of users and items, in lower case, without other characters than letters and digits."""
+
+_DATE_OR_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*")
 
 _DELIMITERS = {"::": "double colons", ";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
@@ -88,3 +101,35 @@ def describe_delimiter(line: bytes, delimiter: str) -> str:
         if other != delimiter and line.count(other.encode()) > line.count(delimiter.encode()):
             return f"; the first line is divided by {called}: set delimiter = {json.dumps(other)} in its source"
     return ""
+
+
+def has_name_of(pattern: str, column: str) -> bool:
+    """Whether a column has one of the names."""
+    return re.fullmatch(pattern, re.sub(r"[\W_]", "", column.lower())) is not None
+
+
+def require_header(log: LogFile, first: Sequence[str], columns: FieldColumns) -> None:
+    """Check that the first line is a header where its source says so, and a row where it does not.
+
+    Without names, a line may be either. So only what is clearly the one or the other is refused.
+
+    Args:
+        log: the file.
+        first: fields of its first line.
+        columns: fields that are read.
+
+    Raises:
+        LogError: it is not.
+    """
+    fields = {name: first[at].strip() for name, at in columns.items() if isinstance(at, int) and 0 <= at < len(first)}
+    if not {"user", "item"} <= fields.keys():
+        return
+    shown = f"{log.path}: the first line is {shorten_list(first)!r}, which looks like a"
+    if not log.source.header:
+        if has_name_of(USER_NAME, fields["user"]) and has_name_of(ITEM_NAME, fields["item"]):
+            raise LogError(f"{shown} header; set header = true in its source")
+        return
+    # Data frames without names have the header 0,1,2.
+    numbers = [name for name, text in fields.items() if _DATE_OR_NUMBER.fullmatch(text) and text != str(columns[name])]
+    if {"user", "item"} <= set(numbers) or {"timestamp", "rating"} & set(numbers):
+        raise LogError(f"{shown} row; set header = false in its source")

@@ -50,3 +50,17 @@ def test_a_log_of_which_nothing_is_left_names_the_reasons(here, capsys):
         "edda: there is no domain: no raw row of 3 became an interaction (missing 2, rating 1); "
         "`edda inspect RUN/rejects` shows them; fix the logs, or what their source and [ingest] say of them"
     )
+
+
+def test_folders_and_links_may_have_the_characters_of_patterns_in_their_names(here, monkeypatch, capsys):
+    """The run's folder, the store, the log, and a link that its path goes through."""
+    folder = here / "what? [x]*"
+    (folder / "elsewhere").mkdir(parents=True)
+    (folder / "lo*gs").symlink_to(folder / "elsewhere")
+    (folder / "elsewhere/a?.csv").write_text("user_id,item_id\n" + "".join(f"u{n % 5},i{n % 3}\n" for n in range(30)))
+    (folder / "elsewhere/ab.csv").write_text("of,another\nlog,it\n")
+    monkeypatch.chdir(folder)
+    (folder / "r.toml").write_text(RUN.replace('"log.csv"', '"lo*gs/a[?].csv"'))
+    assert edda("ingest", "r.toml", "--store", "st*r?e [1]") == 0
+    assert edda("inspect", "r", "--store", "st*r?e [1]", "--sql", "select sum(count) as n from interactions") == 0
+    assert capsys.readouterr().out.split()[-1] == "30"

@@ -42,7 +42,8 @@ STATISTICS: dict[str, dict[str, Any]] = {
             "books": {
                 "users": 2, "items": 2, "train": 1, "valid": 0, "test": 1, "duplicates": 0, "leaked": 0, "cold": 0,
             }
-        }
+        },
+        "users": 2, "items": 2,
     },
     "nodes": {"domains": {}},
     "reach": {"domains": {}},
@@ -100,7 +101,8 @@ def _function(fake: Stages, products: Sequence[Product]) -> Any:
     ) -> Any:
         made = {}
         for product in products:
-            key = ingest_inputs(settings, parents) if product.reads_logs else product.key(settings)
+            reads_logs = product.reads_logs
+            key = ingest_inputs(product.contract, settings, parents) if reads_logs else product.key(settings)
             used = {} if product.reads_logs else dict(parents)
             for name, artifact in (previous or {}).items():
                 if artifact.contract in product.keyed_previous:

@@ -26,6 +26,7 @@ alignment = 0.05
 resamples = 20
 [compute]
 threads = 1
+state_seconds = 0
 """
 SMALL_RUN = (
     RUN.replace("domains = 3", "domains = 2")

@@ -158,7 +158,11 @@ def _interactions(store: Store, log: Log) -> Artifact:
                 for user, item, split, count in ordered
             ]  # fmt: skip
             draft.write(pa.Table.from_pylist(table, schema=INTERACTIONS.file_schema), domain=domain)
-        draft.statistics["domains"] = {domain: _ingested(part) for domain, part in rows.items()}
+        draft.statistics |= {
+            "domains": {domain: _ingested(part) for domain, part in rows.items()},
+            "users": len({user for part in rows.values() for user, *_ in part}),
+            "items": len({item for part in rows.values() for _, item, *_ in part}),
+        }
 
     return store.make(
         INTERACTIONS, {"log": {name: [list(row) for row in part] for name, part in rows.items()}}, {}, write

@@ -37,8 +37,8 @@ from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import compute_reach
 
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
-COMPUTE = ComputeSettings(threads=1)
-OTHER_COMPUTE = ComputeSettings(threads=2, memory_mib=64)
+COMPUTE = ComputeSettings(threads=1, state_seconds=0)
+OTHER_COMPUTE = ComputeSettings(threads=2, memory_mib=64, state_seconds=0)
 MOST = 24
 """Pieces that are damaged of each stage, evenly spaced among all."""
 

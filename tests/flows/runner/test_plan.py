@@ -145,8 +145,13 @@ def test_a_step_without_its_parents_is_refused(tmp_path, stages: Stages):
         make_step(make_plan(load_run_config(tmp_path)), "graph")
 
 
-@pytest.mark.parametrize(("cold", "expected"), [("drop", ()), ("keep", None)])
-def test_a_record_without_a_newer_setting_of_ingest_has_its_default(tmp_path, stages: Stages, cold, expected):
+@pytest.mark.parametrize(
+    ("cold", "is_readable", "expected"), [("drop", True, ()), ("keep", True, None), ("drop", False, None)]
+)
+def test_a_record_without_a_newer_setting_of_ingest_has_its_default(
+    tmp_path, stages: Stages, cold, is_readable, expected
+):
+    """Artifacts of another version of their contract tell nothing of the logs."""
     config = load_run_config(tmp_path)
     recorded = config.model_dump(mode="json")
     del recorded["ingest"]["line_bytes_at_most"]
@@ -154,6 +159,8 @@ def test_a_record_without_a_newer_setting_of_ingest_has_its_default(tmp_path, st
     keys = {"rejects": ("rejects", "a"), "interactions": ("interactions", "b")}
     store = SimpleNamespace(
         record=lambda name: SimpleNamespace(config=recorded, artifacts=keys, log_versions={}),
-        find=lambda contract, key: SimpleNamespace(manifest=SimpleNamespace(settings={"files": []})),
+        find=lambda contract, key: SimpleNamespace(
+            manifest=SimpleNamespace(settings={"files": []}), is_readable=is_readable
+        ),
     )
     assert recorded_logs(config, store) == expected

@@ -9,7 +9,12 @@ from tiny_world import TinyRun
 
 pytest.importorskip("uvicorn")
 
+from data_contracts.store.runs import generation_id
+from data_contracts.store.store import Store
+from flows.config.run_config import load_config
+from flows.runner.lookup import RunView
 from flows.serve.items_file import ItemsFile
+from flows.serve.served_run import RunSource, read_lists
 from model.serving.recommender import Recommender
 from tests.flows.serve.http_service import Service, running
 
@@ -131,6 +136,25 @@ def test_a_picture_is_a_file_beside_the_items_file_and_nothing_else(tmp_path: Pa
     (folder / "items.csv").write_text(f"id,picture\ni1,{name}\n")
     items = ItemsFile(folder / "items.csv")
     assert (items.picture("i1"), items.details(["i1"])["i1"].has_picture) == (None, False)
+
+
+def test_the_runs_file_may_name_the_items_file(tiny_run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("id,title\ni0001,The First\n")
+    (tmp_path / "run.toml").write_text('name = "tiny"\n[[logs]]\npath = "log.csv"\n[serve]\nitems = "films.csv"\n')
+    config = load_config(tmp_path / "run.toml").model_dump(mode="json")
+    view = RunView("tiny", Store(tiny_run.store), config, tiny_run.artifacts)
+    items, allow, deny = read_lists(RunSource("tiny"), view)
+    assert items is not None
+    assert (items.details(["i0001"])["i0001"].title, allow, deny) == ("The First", None, [])
+
+
+def test_the_items_file_is_no_part_of_a_generation(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('name = "tiny"\n[[logs]]\npath = "log.csv"\n')
+    ids = {
+        generation_id(load_config(tmp_path / "run.toml", overrides).model_dump(mode="json"))
+        for overrides in ([], ["serve.items=films.csv"])
+    }
+    assert len(ids) == 1
 
 
 def test_of_rows_with_one_id_the_first_counts(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from model.training import stage as train_module
 from model.training.stage import _describe_epoch, _log_end, train
 from model.training.state import Training
 
-ONE = ComputeSettings(threads=1)
+ONE = ComputeSettings(threads=1, state_seconds=0)
 CLEAN = EvaluateSettings(candidates=5)
 SMALL = TrainSettings(width=8, epochs=3, batch_size=64, learning_rate=0.01, edge_dropout=0.3, alignment=0.3)
 
@@ -211,7 +211,7 @@ from model.training.stage import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])
 parents = {role: open_artifact(Path(path)) for role, path in paths.items()}
 chosen = CheckpointSettings(train=settings, seed=7, validation=EvaluateSettings(candidates=5))
-train(store, chosen, parents, ComputeSettings(threads=1), lambda done, *_: print(done, flush=True))
+train(store, chosen, parents, ComputeSettings(threads=1, state_seconds=0), lambda done, *_: print(done, flush=True))
 """
 
 

@@ -8,7 +8,8 @@ from damage import DAMAGES, damage_file
 
 from model.edda.model import Edda, TableShapes
 from model.learners.edda import EddaLearner
-from model.training.state import Training, resume, save_state, state_path
+from model.training import state
+from model.training.state import States, Training, resume, save_state, state_path
 
 SHAPE = TableShapes("both", 4, 9, {"a": 5, "b": 6}, aligned=True)
 
@@ -34,6 +35,46 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(x, y) for x, y in zip(learner.model.parameters(), again.model.parameters(), strict=True))
     for mine, theirs in zip(learner.optimiser.state.values(), again.optimiser.state.values(), strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+class Clock:
+    """Seconds that pass when told to; writing takes `writing` of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, writing: float) -> None:
+        self.now = 0.0
+        true = state.save_state
+
+        def slow(*arguments: Any) -> int:
+            self.now += writing
+            return true(*arguments)
+
+        monkeypatch.setattr(state, "save_state", slow)
+
+
+@pytest.mark.parametrize(
+    ("interval", "writing", "saved"),
+    [
+        (30.0, 0.1, [3, 6, 9, 12]),  # an epoch takes 10 seconds
+        (0.0, 0.1, list(range(1, 13))),
+        (5.0, 1.0, [1, 6, 11]),  # fifty times as long as writing took
+        (1000.0, 0.1, []),
+    ],
+)
+def test_states_are_saved_by_time_and_take_two_percent_of_it(
+    interval: float, writing: float, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, learner = Clock(monkeypatch, writing), trained(1)
+    states = States(tmp_path, learner, interval, lambda: clock.now)
+    epochs, sizes = [], []
+    for epoch in range(1, 13):
+        clock.now += 10
+        states.keep(Training(epoch))
+        (path,) = list(tmp_path.glob("state-*.pt")) or [None]
+        if path is not None and path == state_path(tmp_path, epoch):
+            epochs.append(epoch)
+            sizes.append(path.stat().st_size)
+    assert epochs == saved
+    assert (states.bytes, states.seconds) == (sum(sizes), pytest.approx(writing * len(saved)))
 
 
 def test_the_best_tensors_survive_later_epochs(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def fitted(world: Tiny, settings: TrackingSettings, stops: tuple[int, ...] = ())
         if done in stops:
             raise KeyboardInterrupt
 
-    rest = world.parents, ComputeSettings(threads=1), stop
+    rest = world.parents, ComputeSettings(threads=1, state_seconds=0), stop
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
             train(world.store, seeded(SMALL, 7, EvaluateSettings(candidates=5)), *rest, tracking=tracking)
@@ -126,7 +126,7 @@ def test_event_files_can_be_read_while_training_goes_on(tiny_world: Tiny, tmp_pa
         shown.append(max(step for _, step, _ in events(tmp_path / "my-run" / "t")))
 
     tracking = Tracking(TrackingSettings(tensorboard=str(tmp_path)), "my-run", "t")
-    rest = tiny_world.parents, ComputeSettings(threads=1), look
+    rest = tiny_world.parents, ComputeSettings(threads=1, state_seconds=0), look
     train(tiny_world.store, seeded(SMALL, 7, EvaluateSettings(candidates=5)), *rest, tracking=tracking)
     assert shown == [1, 2, 3, 4, 5]
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_logs import PAIR, RawLogs, parquet, source
 
+from data_contracts.contracts import INTERACTIONS
 from data_contracts.settings import Columns, IngestSettings, LogSource
 from pipeline.ingest.stage import ingest_inputs
 from pipeline.logs.discovery import LogError
@@ -81,8 +82,8 @@ def test_longer_rows_of_parquet_are_rejects(world: RawLogs) -> None:
 
 def test_the_longest_line_changes_keys_only_where_it_is_set() -> None:
     """So that artifacts of versions without the setting keep their keys."""
-    assert ingest_inputs(IngestSettings(), [])["settings"].keys().isdisjoint(SHORT_LINES)
-    assert ingest_inputs(IngestSettings(**SHORT_LINES), [])["settings"]["line_bytes_at_most"] == 1024
+    assert ingest_inputs(INTERACTIONS, IngestSettings(), [])["settings"].keys().isdisjoint(SHORT_LINES)
+    assert ingest_inputs(INTERACTIONS, IngestSettings(**SHORT_LINES), [])["settings"]["line_bytes_at_most"] == 1024
 
 
 @pytest.mark.parametrize("rows", [64, 5000])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_logs import COMPUTE, RawLogs, source
+from raw_logs import ALL_TRAIN, COMPUTE, RawLogs, source
 
 from data_contracts.settings import Columns, IngestSettings, LogSource
 from pipeline.ingest.stage import ingest
@@ -43,6 +43,37 @@ def test_ratings_that_are_used_or_none_are_not_described(world: RawLogs, caplog:
     world.put("a.csv", "user_id,item_id,r\nu,i,3\nv,i,3\n")
     assert warnings(world, caplog, source("a.csv", columns=Columns(rating="r"), rating_at_least=2)) == []
     assert warnings(world, caplog, source("a.csv")) == []
+
+
+def two_shops(world: RawLogs, columns: Columns, start: int = 0) -> list[LogSource]:
+    """Books and films with the same users, after a third log, of music; the columns of films may be swapped."""
+    for name, first in (("books", start), ("films", 0), ("music", start)):
+        rows = [f"u{first + n % 30},{name}{n % 7}" for n in range(210)]
+        world.put(f"{name}.csv", "user_id,item_id\n" + "\n".join(rows))
+    others = [source(f"{name}.csv", domain=name) for name in ("books", "music")]
+    return [*others, source("films.csv", domain="films", columns=columns)]
+
+
+SWAPPED = Columns(user="item_id", item="user_id")
+
+
+def test_swapped_columns_are_noticed_and_columns_in_order_are_not(world: RawLogs, caplog: Any) -> None:
+    expected = (
+        "log source 'films.csv': no users in common with the other sources, but what is a user in one is an item in "
+        "the other: are columns.user and columns.item swapped?"
+    )
+    assert warnings(world, caplog, *two_shops(world, SWAPPED)) == [expected]
+    assert warnings(world, caplog, *two_shops(world, Columns())) == []
+    assert warnings(world, caplog, *two_shops(world, Columns(), start=100)) == []
+    books, _, films = two_shops(world, SWAPPED)
+    assert warnings(world, caplog, books, films) == [expected.replace("'films", "'books.csv', 'films")]
+
+
+def test_users_and_items_that_are_both_numbered_from_1_do_not_look_swapped(world: RawLogs, caplog: Any) -> None:
+    """The users of a are items in b, and of a, too."""
+    world.put("a.csv", "user_id,item_id\n" + "".join(f"{n % 30},{n % 20}\n" for n in range(200)))
+    world.put("b.csv", "user_id,item_id\n" + "".join(f"{100 + n % 30},{n % 90}\n" for n in range(200)))
+    assert warnings(world, caplog, source("a.csv"), source("b.csv", domain="e"), split=ALL_TRAIN) == []
 
 
 def test_ids_written_as_decimals_and_ids_called_nan_are_said(world: RawLogs, caplog: Any) -> None:

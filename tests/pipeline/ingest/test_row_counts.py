@@ -74,6 +74,19 @@ def test_a_domain_of_cold_rows_stops_the_run_unless_allowed(world: RawLogs) -> N
     assert made["interactions"].statistics["domains"]["films"]["cold"] == 2
 
 
+def test_cold_rows_of_a_small_domain_do_not_count_where_a_part_of_every_user_is_held_out(world: RawLogs) -> None:
+    """Six users with three items of their own: the last two of each are cold, so 6 of 18 rows are kept."""
+    lines = "".join(f"u{n // 3},i{n},{n},films\n" for n in range(18)) + rows("u9", ["1"] * 20, "books")
+    world.put("a.csv", "user_id,item_id,t,d\n" + lines)
+    split = SplitSettings(method="leave-last-out")
+    made = world.ingest(BY_COLUMN, **STRICT, split=split, cold="drop")["interactions"]
+    films = made.statistics["domains"]["films"]
+    assert (films["train"], films["cold"]) == (6, 12)
+    by_time = SplitSettings(method="time", valid_from=6, test_from=7)
+    with pytest.raises(LogError, match=r"of the 18 rows of domain 'films' 6 became interactions \(cold 12\)"):
+        world.ingest(BY_COLUMN, **STRICT, split=by_time, cold="drop")
+
+
 def test_cold_rows_do_not_count_against_a_file_that_keeps_some(world: RawLogs) -> None:
     world.put("d_train.csv", "u,i\nu,j\nv,i\nv,j\n")
     world.put("d_test.csv", "u,k\nu,l\nv,i\nw,i\nu,i\n")
@@ -139,3 +152,23 @@ def test_nine_malformed_rows_are_few_in_a_domain_but_not_in_all(malformed: int, 
     assert domain.has_few_malformed(0.01) == is_few
     everything = RowCounts("all", rows=100, reasons=domain.reasons)
     assert not everything.has_few_malformed(0.01)
+
+
+@pytest.mark.parametrize("empty", ["", "user_id,item_id,t\n", "\n\n"])
+def test_an_empty_log_or_one_of_a_header_alone_stops_the_run_by_name(world: RawLogs, empty: str) -> None:
+    world.put("books.csv", "user_id,item_id,t\n" + rows("u", ["1"] * 9))
+    world.put("films.csv", empty)
+    with pytest.raises(
+        LogError, match=r"file 'films\.csv' has no rows, must have some; remove it, correct its source's"
+    ):
+        world.ingest(BY_NAME, **STRICT)
+    assert len(world.rows(BY_NAME, "item_id", kept_share_at_least=0.0)) == 9
+
+
+def test_parquet_without_rows_is_a_part_as_spark_writes_it_unless_its_source_has_no_others(world: RawLogs) -> None:
+    empty = parquet(user_id=pa.array([], pa.string()), item_id=pa.array([], pa.string()))
+    world.put("part-0.parquet", empty)
+    with pytest.raises(LogError, match=r"file 'part-0\.parquet' has no rows"):
+        world.ingest(source("*.parquet"), **STRICT)
+    world.put("part-1.parquet", parquet(user_id=["u"], item_id=["i"]))
+    assert world.rows(source("*.parquet"), "user_id", **STRICT) == [("u",)]

@@ -275,3 +275,46 @@ def test_moments_of_parquet_join_those_of_text_by_their_unit(world: RawLogs) -> 
     world.put("a.parquet", parquet(user_id=["u"], item_id=["i"], t=moments))
     timed = source("a.parquet", columns=Columns(timestamp="t"), timestamp_format="ns")
     assert world.rows(timed, "timestamp") == [(1_700_000_000_123_456,)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_repeated_header_is_rejected_by_name_and_counts_as_no_damage(world: RawLogs, name: str) -> None:
+    """As `cat` makes it of several files."""
+    log = CSV if name == "a.csv" else CSV.replace(b",", b"\t")
+    world.put(name, log * 3)
+    strict = {"rejected_share_at_most": 0.0, "kept_share_at_least": 1.0}
+    assert world.rows(source(name), *PAIR, **strict) == PAIRS
+    assert world.rejects(source(name)) == [(line, "header", "user_id\titem_id") for line in (4, 7)]
+
+
+BY_POSITION = {"user": 0, "item": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "message"),
+    [
+        ("userId,movieId\n1,2\n", {"header": False, "columns": Columns(**BY_POSITION)},
+         "the first line is 'userId, movieId', which looks like a header; set header = true"),
+        ("1,2\n3,4\n", {"columns": Columns(**BY_POSITION)},
+         "the first line is '1, 2', which looks like a row; set header = false"),
+        ("a,b,1700000000\n", {"columns": Columns(**BY_POSITION, timestamp=2)}, "looks like a row"),
+        ("a,b,2023-11-14 22:13\n", {"columns": Columns(**BY_POSITION, timestamp=2)}, "looks like a row"),
+        ("u17,i5\nu18,i6\n", {}, "occurring once; correct the source's `columns`, or set header = false, and columns"),
+    ],
+)  # fmt: skip
+def test_a_forgotten_header_is_noticed(world: RawLogs, content: str, keys: dict[str, Any], message: str) -> None:
+    world.put("a.csv", content)
+    with pytest.raises(LogError, match=message):
+        world.ingest(source("a.csv", **keys))
+
+
+@pytest.mark.parametrize(
+    ("content", "header"),
+    [("u1,i1\nu2,i2\n", False), ("user,i1\nu2,i2\n", False), ("0,1\nu1,i1\nu2,i2\n", True), ("a,b\nu1,i1\n", True)],
+)
+def test_lines_that_may_be_a_header_or_a_row_are_taken_for_what_the_source_says(
+    world: RawLogs, content: str, header: bool
+) -> None:
+    world.put("a.csv", content)
+    rows = world.rows(source("a.csv", header=header, columns=Columns(**BY_POSITION)), *PAIR)
+    assert len(rows) == content.count("\n") - header

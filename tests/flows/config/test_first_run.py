@@ -1,0 +1,140 @@
+"""What `edda init` guesses from the first rows of a log, and that the file that it writes can be run."""
+
+import gzip
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_stages import edda
+
+from flows.config.first_run import guess_log
+from flows.config.log_head import read_head
+from flows.config.run_config import load_config
+from pipeline.logs.discovery import LogError
+
+START = 1_700_000_000
+ROWS = [(f"k{n % 12}", f"Bär {n * 7 % 10}", 1 + n % 5, START + 3600 * n) for n in range(120)]
+"""Users, items, ratings, seconds."""
+
+
+def delimited(delimiter: str, header: str, times: list[str] | None = None) -> str:
+    """The rows, by default with their seconds."""
+    texts = times or [str(seconds) for *_, seconds in ROWS]
+    lines = [
+        delimiter.join((user, item, str(rating), time))
+        for (user, item, rating, _), time in zip(ROWS, texts, strict=True)
+    ]
+    return "\n".join([*([header] if header else []), *lines]) + "\n"
+
+
+ISO = [f"2024-05-{1 + n // 24:02}T{n % 24:02}:30:00Z" for n in range(120)]
+GERMAN = [f"{1 + n // 24:02}.05.2024 {n % 24:02}:30" for n in range(120)]
+BRITISH = [f"{13 + n // 24}/05/2024" for n in range(120)]
+NAMED = {"user": "user", "item": "item", "timestamp": "ts"}
+JSON = "".join(f'{{"user": "{u}", "item": "{i}", "market": "m{t % 2}", "ts": {t}, "m": [1]}}\n' for u, i, _, t in ROWS)
+
+CASES: list[tuple[str, bytes, dict[str, Any], dict[str, str]]] = [
+    ("orders.csv", delimited(",", "customer_id,sku,stars,created_at", ISO).encode(), {},
+     {"user": "customer_id", "item": "sku", "rating": "stars", "timestamp": "created_at"}),
+    ("bestellungen.csv", delimited(";", "Kunde;Artikel;Bewertung;Datum", GERMAN).encode("cp1252"),
+     {"encoding": "cp1252", "delimiter": ";", "timestamp_format": "%d.%m.%Y %H:%M"},
+     {"user": "Kunde", "item": "Artikel", "rating": "Bewertung", "timestamp": "Datum"}),
+    ("quoted.csv", b'"User-ID";"ISBN";"Book-Rating"\r\n'
+     + b'"276725";"034545104X";"0"\r\n"276726";"0155061224";"5"\r\n' * 20,
+     {"delimiter": ";"}, {"user": "User-ID", "item": "ISBN", "rating": "Book-Rating"}),
+    ("british.csv", delimited(",", "user,item,x,date", BRITISH).encode(), {"timestamp_format": "%d/%m/%Y"},
+     {"user": "user", "item": "item", "timestamp": "date"}),
+    ("utf16.txt", delimited("\t", "userId\titemId\tx\tts").encode("utf-16"),
+     {"encoding": "utf-16", "format": "csv", "delimiter": "\t"},
+     {"user": "userId", "item": "itemId", "timestamp": "ts"}),
+    ("clicks.tsv.gz", gzip.compress(delimited("\t", "", ISO).encode(), mtime=0), {"header": False},
+     {"user": "0", "item": "1", "timestamp": "3"}),
+    ("ratings.dat", delimited("::", "").encode(), {"format": "csv", "delimiter": "::", "header": False},
+     {"user": "0", "item": "1", "timestamp": "3"}),
+    ("bars.csv", delimited("|", "u|i|r|t").encode(), {"delimiter": "|"}, {"user": "u", "item": "i", "timestamp": "t"}),
+    ("events.jsonl", JSON.encode(), {}, {"user": "user", "item": "item", "domain": "market", "timestamp": "ts"}),
+    ("events.log", JSON.encode(), {"format": "jsonl"},
+     {"user": "user", "item": "item", "domain": "market", "timestamp": "ts"}),
+    ("breaks.csv", ("user,item,text,ts\n"
+     + "".join(f'{u},{i},"a\nb, ""c""",{t}\n' for u, i, _, t in ROWS)).encode(), {}, NAMED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "keys", "columns"), CASES, ids=[case[0] for case in CASES])
+def test_form_and_columns_are_guessed_and_the_file_that_is_written_runs(
+    tmp_path: Path, monkeypatch: Any, name: str, content: bytes, keys: dict[str, Any], columns: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    guess = guess_log(read_head(Path(name)))
+    assert (guess.keys, guess.columns) == (keys, columns)
+    assert edda("init", name, "--output", "run.toml") == 0
+    lines = Path("run.toml").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 14
+    assert edda("ingest", "run.toml") == 0
+    (rejects,) = Path("edda-store/rejects").iterdir()
+    statistics = json.loads((rejects / "manifest.json").read_text())["statistics"]
+    assert statistics["raw_rows"] == guess.head.rows.num_rows
+    assert set(statistics["reasons"]) <= {"rating", "cold"}
+
+
+def test_parquet_is_guessed_by_its_schema_and_units_of_several_logs_are_made_one(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    times = pa.array([seconds * 10**9 for *_, seconds in ROWS], pa.timestamp("ns"))
+    table = pa.table({"reviewerID": [row[0] for row in ROWS], "asin": [row[1] for row in ROWS], "time": times})
+    pq.write_table(table, "a.parquet")
+    Path("b*.csv").write_text(delimited(",", "user,item,stars,ts"))
+    assert edda("init", "a.parquet", "b*.csv", "--name", "shop") == 0
+    config = load_config(Path("shop.toml"))
+    assert [source.timestamp_format for source in config.logs] == ["ns", "s"]
+    assert [source.domain for source in config.logs] == ["a", "b*"]
+    assert [source.rating_at_least for source in config.logs] == [None, 4]
+    assert config.ingest.split.method == "leave-last-out"
+    assert edda("ingest", "shop.toml") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.zip", b"PK\x03\x04", "is a zip archive"),
+        ("a.json", b'[{"user": 1}]', "is a JSON array"),
+        ("a.csv", b"", "has 0 rows"),
+        ("a.csv", b"user,item\n", "has 0 rows"),
+        ("a.csv", b"x\n1\n2\n", "of 1 columns, must have rows of at least 2"),
+        ("a.jsonl", b'{"a": {"user": 1}, "b": [1]}\n' * 9, "of 0 columns"),
+        ("b.csv", None, "is not there, must be a file"),
+    ],
+)
+def test_what_is_no_log_gets_the_right_word(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(LogError, match=message):
+        guess_log(read_head(tmp_path / name))
+
+
+def test_ids_whose_columns_have_no_name_are_marked_to_be_checked(tmp_path: Path, monkeypatch: Any) -> None:
+    """The number of the row is no user, although it has the most values."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("nr,wer,was,wie\n" + "".join(f"{n},p{n % 12},q{n % 7},x\n" for n in range(90)))
+    assert edda("init", "a.csv") == 0
+    text = Path("a.toml").read_text()
+    assert 'columns = { user = "wer", item = "was" }  # CHECK: user, item guessed from values' in text
+    assert tomllib.loads(text)["ingest"]["split"]["method"] == "random"
+
+
+def test_a_file_is_overwritten_only_by_force(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(delimited(",", "user,item,stars,ts"))
+    Path("a.toml").write_text("mine")
+    assert edda("init", "a.csv") == 1
+    assert "a.toml is there already, is not overwritten without --force" in capsys.readouterr().err
+    assert Path("a.toml").read_text() == "mine"
+    assert edda("init", "a.csv", "--force") == 0
+    assert load_config(Path("a.toml")).name == "a"
+    assert edda("init") == 1
