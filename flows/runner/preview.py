@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +84,12 @@ def _reason(step: Step, before: Artifact | None) -> str:
 
 
 def _changed_logs(before: list[Mapping[str, Any]], now: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Log files of ingest that are new, gone, or have other content or settings."""
+    """Log files of ingest that are new, gone, or have other content or settings; counts where files have no names."""
+    if not all("name" in file for file in (*before, *now)):
+        old_files, new_files = (Counter(json.dumps(file, sort_keys=True) for file in files) for files in (before, now))
+        added, removed = (new_files - old_files).total(), (old_files - new_files).total()
+        yield from [f"logs ({added} new, {removed} gone)"] if added or removed else []
+        return
     old, new = ({file["name"]: file for file in files} for files in (before, now))
     for name in {**old, **new}:
         if name not in old:
