@@ -73,13 +73,14 @@ clean: ## remove the environment and caches (not the store)
 # where uv cannot be had, pip does it.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"python {v[0]}.{v[1]} at {sys.executable}: must be 3.11, 3.12 or 3.13; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv (about 2 GB with torch) …"
-	if $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)"; then \
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (about 2 GB with torch): half a minute with uv's cache, else minutes …"
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)"; then \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" UV_LINK_MODE="$${UV_LINK_MODE:-copy}" \
-	    $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e .; \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e .; \
 	else \
-	  $(BIN)/python -m pip install --upgrade "pip>=25.1" && \
-	  $(BIN)/python -m pip install -c constraints.txt --group dev -e .; \
+	  $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .; \
 	fi
-	touch $@
+	@touch $@
+	@echo "installed: $$($(BIN)/python --version), $$(find .venv -name '*.dist-info' | wc -l) packages"

@@ -112,11 +112,16 @@ class Artifact:
             if self.origin is not None and not self.is_local:
                 manifest = self.origin.manifest(self)
             else:
-                manifest = Manifest.parse(
-                    read_description(self.folder / MANIFEST), self.folder / MANIFEST, self.address
-                )
+                manifest = Manifest.parse(self._read_manifest(), self.folder / MANIFEST, self.address)
             manifest.require_identity(self.contract.name, self.folder.name)
         return manifest
+
+    def _read_manifest(self) -> bytes:
+        try:
+            return read_description(self.folder / MANIFEST)
+        except FileNotFoundError:
+            remedy = "`edda run` with the run's TOML file makes it again"
+            raise FileNotFoundError(f"{self.folder}: {self.contract.name} was deleted; {remedy}") from None
 
     @contextmanager
     def _named_damage(self) -> Iterator[None]:
@@ -167,7 +172,8 @@ class Artifact:
             if size is not None and not is_plain_file(path):
                 raise damaged_file_error(path, self.folder, "it is no plain file")
             if size != entry.size:
-                raise OSError(f"{path}: size is {size}, must be {entry.size}; delete {self.folder} to make it again")
+                problem = "it is missing" if size is None else f"size is {size}, must be {entry.size}"
+                raise OSError(f"{path}: {problem}; delete {self.folder} to make it again")
 
     def checked(self, file: str | Path) -> Path:
         """The path of a file to open. Its bytes are those that the manifest names; see `DigestCache` for the cost.

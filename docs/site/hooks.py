@@ -33,7 +33,7 @@ from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
     "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
-    "Method": ["method.md", "results.md", "scoreboard.md", "experiments.md"],
+    "Method": ["method.md", "results.md", "scoreboard.md", "experiments-guide.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
     "Reference": ["settings.md", "artifacts.md", "commands.md", "licences.md"],
     "Operate": [

@@ -29,9 +29,9 @@ from pipeline.logs.discovery import Digests
 
 def compare(
     *runs: str,
-    variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    baselines: Annotated[str, Parameter(show_default=False)] = "",
-    skip: Annotated[str, Parameter(show_default=False)] = "",
+    variant: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, metavar="KEY=VALUE")] = (),
+    baselines: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
+    skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
     evidence: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     markdown: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -75,8 +75,8 @@ def compare(
 
 def tune(
     *runs: Path,
-    baselines: Annotated[str, Parameter(show_default=False)] = "",
-    skip: Annotated[str, Parameter(show_default=False)] = "",
+    baselines: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
+    skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
     trials: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     options: Options = Options(),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from flows.cli.options import Messages
 from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
 from flows.config.run_config import load_config
@@ -62,7 +63,7 @@ def init(
 
 
 @datasets.command(name="list")
-def list_(name: str | None = None, /, *, json_: Json = False) -> None:
+def list_(name: str | None = None, /, *, json_: Json = False, _messages: Messages = Messages()) -> None:
     """List the data sets, or all that is known of one.
 
     Parameters
@@ -88,7 +89,7 @@ def list_(name: str | None = None, /, *, json_: Json = False) -> None:
 
 
 @datasets.command
-def fetch(name: str, /) -> None:
+def fetch(name: str, /, *, _messages: Messages = Messages()) -> None:
     """Fetch what is missing of a data set into $EDDA_DATA, or else a cache folder, and check all of it.
 
     Files that are there already are checked and used, so a folder that you have filled works as a mirror.
@@ -108,7 +109,7 @@ def fetch(name: str, /) -> None:
 
 
 @datasets.command
-def verify(name: str | None = None, /, *, json_: Json = False) -> int:
+def verify(name: str | None = None, /, *, json_: Json = False, _messages: Messages = Messages()) -> int:
     """Compare a data set's files with what was published, or with what was first fetched; exit 1 if one differs.
 
     Parameters
@@ -132,7 +133,7 @@ def verify(name: str | None = None, /, *, json_: Json = False) -> int:
 
 
 @datasets.command
-def convert(name: str, /) -> None:
+def convert(name: str, /, *, _messages: Messages = Messages()) -> None:
     """Convert a data set's files to Parquet logs, if a run cannot read them as they are; rejected lines are kept.
 
     Parameters

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from data_contracts.contracts import MACRO, METRICS
+from data_contracts.contracts import METRICS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
@@ -47,9 +47,8 @@ def ranking_table(compared: Mapping[str, Mapping[str, Artifact]]) -> Table:
     names = [name for name in metric_names(last_values) if name.startswith(("full_recall@", "full_ndcg@"))][:2]
     rows = []
     for domain in ordered_domains(last_values, sizes):
-        label = "mean" if domain == MACRO else domain
         cells = [" / ".join(f"{values[domain, name]['value']:.3f}" for name in names) for values in values_by_run]
-        rows.append((label, f"{sizes[domain]:,}" if domain in sizes else "", *cells))
+        rows.append((domain, f"{sizes[domain]:,}" if domain in sizes else "", *cells))
     title = f"Test split, all items of a domain ranked: {' / '.join(names)}"
     return Table(title, ("domain", "interactions", *compared), tuple(rows))
 

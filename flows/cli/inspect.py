@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
-from flows.cli.options import Run, Viewing
+from flows.cli.options import Messages, Run, Viewing
 from flows.config.reference import reference
 from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table
@@ -30,8 +30,10 @@ def inspect(
     /,
     *,
     head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
-    sql: str | None = None,
-    with_: Annotated[tuple[str, ...], Parameter(name="--with", negative="", show_default=False)] = (),
+    sql: Annotated[str | None, Parameter(metavar="QUERY")] = None,
+    with_: Annotated[
+        tuple[str, ...], Parameter(name="--with", negative="", show_default=False, metavar="NAME=FILE")
+    ] = (),
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> int:
@@ -88,8 +90,8 @@ def report(
     run: Run,
     /,
     *,
-    output: Path | None = None,
-    against: str | None = None,
+    output: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    against: Annotated[str | None, Parameter(metavar="RUNS")] = None,
     only: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Viewing = Viewing(),
 ) -> None:
@@ -123,7 +125,7 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def config() -> None:
+def config(*, _messages: Messages = Messages()) -> None:
     """Print every key of a run's TOML file with its default, type and meaning; the text is itself a valid run."""
     print_result(reference())
 
@@ -131,7 +133,7 @@ def config() -> None:
 def gc(
     *,
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    older_than: timedelta | None = None,
+    older_than: Annotated[timedelta | None, Parameter(metavar="AGE")] = None,
     options: Viewing = Viewing(),
 ) -> None:
     """Remove artifacts that no run in the store refers to, and what interrupted stages left behind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -14,9 +15,10 @@ from pydantic import ValidationError
 from data_contracts.cache_folders import provide_caches
 from data_contracts.resources import raise_open_files
 from flows import NO_TELEMETRY
-from flows.cli.options import fill_in_baselines
+from flows.cli.help import ReflowedPanels
+from flows.cli.options import Messages, fill_in_baselines
 from flows.output.characters import show_what_can_be_shown
-from flows.output.console import STDERR, inform, show_logs
+from flows.output.console import inform, show_logs
 from flows.runner.failures import (
     FAILURE,
     INTERRUPTED,
@@ -132,6 +134,7 @@ COMMANDS = {
         "flows.cli.inspect:gc",
         "Remove artifacts that no run in the store refers to, and what interrupted stages left behind.",
     ),
+    "help": ("flows.cli.main:show_help", "Show the help of a command, as its option --help does."),
     "datasets": ("flows.cli.datasets:datasets", "Public data: list, fetch, check it, convert it to logs."),
 }
 """Name → the function, which is imported when the command runs, and the first line of its help."""
@@ -149,29 +152,48 @@ app = App(
     "set on the command line: `--set train.epochs=5`. Existing artifacts are never made again.\n\n"
     + _examples(*EXAMPLES),
     help_format="plaintext",
+    help_formatter=ReflowedPanels(),
     version=lambda: version("edda-recsys"),
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+app.register_install_completion_command(help="Install completion of commands and options for your shell.")
 for _number, (_name, (_function, _help)) in enumerate(COMMANDS.items()):
     _options = {} if _name == "datasets" else {"help_epilogue": _examples(_name)}
     app.command(_function, name=_name, help=_help, sort_key=_number, **_options)
 
 
+def show_help(*command: str) -> None:
+    """Show the help of a command, as its option --help does.
+
+    Parameters
+    ----------
+    command:
+        the command, e.g. run, or datasets fetch; all if left out.
+    """
+    if command and command[0] not in COMMANDS:
+        close = difflib.get_close_matches(command[0], COMMANDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"edda help {command[0]}: there is no such command{hint}")
+    app.help_print([*command])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    first = is_first(os.environ)
+    first, messages = is_first(os.environ), Messages.given(arguments)
     show_what_can_be_shown()
     provide_caches()
     raise_open_files()
-    show_logs(logging.DEBUG if debug else logging.INFO if first else logging.WARNING)
-    for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": "INFO" if debug else "CRITICAL"}.items():
+    show_logs(messages.level(is_first=first), as_json=messages.log_json)
+    prefect_level = "INFO" if messages.debug else "CRITICAL"
+    for name, value in {**NO_TELEMETRY, "PREFECT_LOGGING_LEVEL": prefect_level}.items():
         os.environ.setdefault(name, value)
     try:
         result = run_under_torchrun(lambda: _run_command(arguments))
-    except CycloptsError:
+    except CycloptsError as error:
+        command = " ".join(error.command_chain or ())
+        _report(f"{error} (see: edda help{' ' * bool(command)}{command})")
         sys.exit(USAGE)
     except KeyboardInterrupt:
         if first:
@@ -181,16 +203,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILURE)
     except Exception as error:  # shown as one message, not as a traceback
-        if debug:
+        if messages.debug:
             raise
-        inform(f"edda: {_message(error)}")
+        _report(_message(error))
         sys.exit(FAILURE)
     sys.exit(result or 0)
 
 
 def _run_command(arguments: Sequence[str]) -> int | None:
-    result: int | None = app(fill_in_baselines(arguments), exit_on_error=False, print_error=True, error_console=STDERR)
+    result: int | None = app(fill_in_baselines(arguments), exit_on_error=False, print_error=False)
     return result
+
+
+def _report(problem: str) -> None:
+    inform(f"edda: {problem}", logging.ERROR)
 
 
 def _message(error: Exception) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from flows.config.run_config import RunSpec, store_override
 from flows.orchestration import up_to_date
@@ -20,15 +21,54 @@ from pipeline.logs.discovery import Digests
 Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
 
 
+MESSAGES = Group("Messages", sort_key=100)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Viewing:
+class Messages:
+    """What a command prints to standard error; `main` reads these options before the command is parsed."""
+
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="", show_default=False, group=MESSAGES)] = False
+    """Print warnings and errors alone, and no progress."""
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="", show_default=False, group=MESSAGES)] = (
+        False
+    )
+    """Print keys, settings and cost of each stage, too, and where each message comes from."""
+    log_json: Annotated[bool, Parameter(negative="", show_default=False, group=MESSAGES)] = False
+    """Print messages as JSON, one a line: time, level, logger, message."""
+    debug: Annotated[bool, Parameter(negative="", show_default=False, group=MESSAGES)] = False
+    """As --verbose, and show the traceback of an error."""
+
+    @classmethod
+    def given(cls, arguments: Sequence[str]) -> Self:
+        """The options among a command's arguments, wherever they stand."""
+        words = set(arguments)
+        return cls(
+            quiet=bool(words & {"--quiet", "-q"}),
+            verbose=bool(words & {"--verbose", "-v"}),
+            log_json="--log-json" in words,
+            debug="--debug" in words,
+        )
+
+    def level(self, *, is_first: bool) -> int:
+        """The lowest level of messages that are printed.
+
+        Args:
+            is_first: this is the only process, or the one of several that speaks for all.
+        """
+        if self.debug or self.verbose:
+            return logging.DEBUG
+        return logging.WARNING if self.quiet or not is_first else logging.INFO
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Viewing(Messages):
     """Options of every command that reads a run."""
 
-    store: str | None = None
+    store: Annotated[str | None, Parameter(metavar="FOLDER")] = None
     """Folder of all artifacts, or s3://, gs://, abfs://; by default the file's, else $EDDA_STORE, else ./edda-store."""
-    debug: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    """Show tracebacks and debugging messages."""
 
 
 @Parameter(name="*")
@@ -36,8 +76,8 @@ class Viewing:
 class Overriding(Viewing):
     """Options of every command that takes a run's TOML file."""
 
-    set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
-    """KEY=VALUE to override the file's value, e.g. train.epochs=5; may be repeated."""
+    set: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False, metavar="KEY=VALUE")] = ()
+    """Override the file's value of a key, e.g. train.epochs=5; may be repeated."""
     update: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Continue from the last run of the name instead of from scratch, as `update = true` in the file."""
 

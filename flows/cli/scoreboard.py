@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 def scoreboard(
     *runs: Path,
     trials: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
-    seeds: str = "2022,2023,2024",
-    baselines: str = "all",
-    skip: Annotated[str, Parameter(show_default=False)] = "",
+    seeds: Annotated[str, Parameter(metavar="LIST")] = "2022,2023,2024",
+    baselines: Annotated[str, Parameter(metavar="LIST")] = "all",
+    skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
     parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    out: Path = Path("docs/scoreboard.md"),
+    out: Annotated[Path, Parameter(metavar="FILE")] = Path("docs/scoreboard.md"),
     options: Options = Options(),
 ) -> None:
     """Tune, train and compare all models on several data sets, and write a page about it. Resumes where it stopped.

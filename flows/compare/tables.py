@@ -89,7 +89,9 @@ def _domain_table(domain: str, runs: Sequence[RunView], significance: Significan
 def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     sizes = domain_sizes(first.artifacts)
     rows = int(first.values[domain, names[0]]["rows"]) if names else 0
-    subject = "mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
+    subject = (
+        f"{MACRO}, the mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
+    )
     seeds = len(first.checkpoints)
     over = "over held-out rows" if seeds < 2 else f"over {seeds} seeds"
     by_seed = "" if seeds < 2 else " * paired by seed,"

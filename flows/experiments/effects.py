@@ -40,12 +40,17 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """1 or -1 for an interval above or below 0; 0 if it holds 0, or is of a single seed."""
-        return int(self.low > 0) - int(self.high < 0)
+        """1 or -1 for an interval above or below 0; 0 if it holds 0, or if there is none."""
+        return (int(self.low > 0) - int(self.high < 0)) if self.has_width else 0
+
+    @property
+    def has_width(self) -> bool:
+        """There are several values, and they differ: what no seed changes says nothing about chance."""
+        return self.high > self.low
 
     def __str__(self) -> str:
         """The mean and the interval, with signs."""
-        if self.count < 2:
+        if not self.has_width:
             return f"{self.mean:+.4f}"
         return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, EXPERIMENT, MACRO, METRICS, TEST
+from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST, Role
+from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
-from flows.compare.runs import cost
 from flows.experiments.cases import Bench, Case, Row
 from flows.runner.execute import Outcome
-from flows.runner.lookup import build_view
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +65,15 @@ def _test_metrics(metrics: Artifact) -> list[Row]:
 
 
 def _costs(outcome: Outcome) -> list[Row]:
-    """Seconds and memory of training, the mean over seeds for each."""
-    known = cost(build_view(outcome))
-    measures = {SECONDS: known["seconds"], MEMORY: known["memory_mib"]}
-    return [
-        (seed, MACRO, ALL, metric, value)
-        for seed in outcome.config.train.seeds
-        for metric, value in measures.items()
-        if value is not None
-    ]
+    """Seconds and memory of each seed's training; of one that was resumed, its last epochs' seconds for all."""
+    rows: list[Row] = []
+    for seed in outcome.config.train.seeds:
+        training = outcome.artifacts[str(Role(CHECKPOINT, seed))].statistics_as(CheckpointStatistics)
+        if seconds := training["epoch_seconds"]:
+            rows.append((seed, MACRO, ALL, SECONDS, training["epochs"] * sum(seconds) / len(seconds)))
+        if "memory_mib" in training:
+            rows.append((seed, MACRO, ALL, MEMORY, float(training["memory_mib"])))
+    return rows
 
 
 def values_by_case(results: Artifact, metric: str, domain: str = MACRO) -> dict[str, dict[str, dict[int, float]]]:

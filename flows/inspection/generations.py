@@ -66,7 +66,7 @@ def _differences(config: Mapping[str, Any], present: RunRecord) -> dict[str, Any
 
 def generations_table(store: Store, generations: list[dict[str, Any]]) -> Table:
     """The table that `edda runs` prints."""
-    header = ("run", "state", "recorded", f"mean {_MEASURE}", "settings that differ from the present one's")
+    header = ("run", "state", "recorded", f"{MACRO} {_MEASURE}", "settings that differ from the present one's")
     rows = tuple(
         (
             row["run"],

@@ -35,7 +35,7 @@ def overview(store: Store) -> dict[str, Any]:
 
 def overview_text(store: Mapping[str, Any], width: int | None = None) -> str:
     """An overview as text, for a terminal of this width."""
-    header = "run", "made", "domains", "interactions", "mean test auc", "artifacts", "MiB"
+    header = "run", "made", "domains", "interactions", "macro test auc", "artifacts", "MiB"
     rows = tuple(
         (
             run["name"],

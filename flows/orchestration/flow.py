@@ -21,7 +21,7 @@ from pydantic import Field
 
 from data_contracts.store.artifact import Artifact
 from flows.config.run_config import RunSpec
-from flows.orchestration.page import link_artifact, page_progress, show_outcome
+from flows.orchestration.page import page_progress, show_artifact, show_outcome, tag_flow_run
 from flows.output.characters import escape
 from flows.output.console import PACKAGES, Watch
 from flows.report.keep import keep_report
@@ -81,14 +81,14 @@ def _retry(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=_retry,
 )
 def work_on_stage(plan: Plan, stage: str, roles: list[str], watch: Watch) -> Any:
-    """Make a stage's missing artifacts and link all of its artifacts; `Skipped` if none are missing."""
+    """Make a stage's missing artifacts and show where all of its artifacts are; `Skipped` if none are missing."""
     try:
         made = make_roles(plan, stage, roles, watch)
     except Exception as error:  # the state shows people one line in place of a traceback
         return _failed_state(error)
     for role, step in plan.steps.items():
         if step.stage == stage and (artifact := plan.find(role)):
-            link_artifact(plan.config.name, role, artifact)
+            show_artifact(plan.config.name, role, artifact)
     keys = {role: artifact.key for role, artifact in made.items()}
     if not roles:
         return Completed(name="Skipped", message=f"{stage}: everything exists already", data=keys)
@@ -144,6 +144,7 @@ def _show_package_logs() -> Iterator[None]:
 def _run(spec: RunSpec, stage: str | None) -> None:
     """Bring a run, or one stage of it, up to date as tasks of the flow run that is in progress."""
     session, command = _session.get(), f"edda {stage or 'run'} {spec}"
+    tag_flow_run(spec.config.name, stage or "full")
     if session:
         execution = Execution(_work, session.watch, command, session.digests)
         session.outcome = outcome = run_stages(spec.config, stage, execution)

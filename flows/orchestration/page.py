@@ -1,4 +1,4 @@
-"""The page of a run in Prefect's UI: links, metrics, costs, the learning curve, progress."""
+"""The page of a run in Prefect's UI: artifacts, metrics, costs, the learning curve, progress."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.artifacts import (
     create_image_artifact,
-    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
@@ -37,15 +37,23 @@ _IGNORE_OUTAGE = suppress(HTTPError)
 """A server that is unreachable even after Prefect's own retries stops no stage; the next run shows what is missing."""
 
 
-def link_artifact(run: str, role: str, artifact: Artifact) -> None:
-    """Show a link to an artifact's folder."""
+def show_artifact(run: str, role: str, artifact: Artifact) -> None:
+    """Show where an artifact is; without a link, because no browser opens a folder or s3:// from a page of a server."""
+    address = artifact.address if artifact.origin else artifact.path.absolute()
+    rows = f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}"
+    look = f"`edda inspect {run}/{role}` shows what it holds."
     with _IGNORE_OUTAGE:
-        create_link_artifact(
-            link=artifact.address if artifact.origin else artifact.path.absolute().as_uri(),
-            link_text=f"{role} {artifact.key}",
-            key=_key(run, role),
-            description=f"{artifact.manifest.rows:,} rows. {artifact.contract.meaning}",
-        )
+        create_markdown_artifact(f"`{address}`\n\n{rows}\n\n{look}", key=_key(run, role), description=rows)
+
+
+def tag_flow_run(run: str, stage: str) -> None:
+    """Tag the flow run in progress with its run and stage, so that the UI finds it by them."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with _IGNORE_OUTAGE, get_client(sync_client=True) as client:
+        tags = {*context.flow_run.tags, "edda", f"run:{run}", f"stage:{stage}"}
+        client.update_flow_run(context.flow_run.id, tags=sorted(tags))
 
 
 def show_outcome(outcome: Outcome) -> None:

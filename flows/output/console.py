@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from data_contracts.progress import Logged, Progress, Unit, format_seconds
+from data_contracts.progress import Logged, Progress, Unit, format_seconds, silent
 from flows.output.characters import escape
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ Watch = Callable[[str], AbstractContextManager[Progress]]
 
 _LAYOUT = "\n\t"
 """Control characters that results and messages are laid out with."""
+
+NOTES = logging.getLogger("edda")
+"""What commands tell people beside their results."""
 
 PACKAGES = ("data_contracts", "pipeline", "model", "flows")
 SECONDS_BETWEEN_LINES = 5.0
@@ -154,28 +159,48 @@ def bars() -> Watch:
 
 
 def watcher() -> Watch:
-    """Progress bars if standard error is a terminal, otherwise log lines."""
-    return bars() if STDERR.is_terminal else log_lines(log.info)
+    """Progress bars if standard error is a terminal, otherwise log lines; nothing where such lines are not shown."""
+    if not log.isEnabledFor(logging.INFO):
+        return lambda _role: nullcontext(silent)
+    return bars() if STDERR.is_terminal and not _writes_json() else log_lines(log.info)
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON: time (UTC), level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        values = {"time": time, "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps({**values, "message": record.getMessage()}, ensure_ascii=False)
 
 
 class ConsoleLines(logging.Handler):
     """Prints log records as lines above the progress bars, unwrapped: where they are no terminal's, one a record."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, without interpreting its text as markup."""
         STDERR.print(escape(self.format(record), _LAYOUT), markup=False, highlight=False, soft_wrap=True)
 
 
-def show_logs(level: int = logging.INFO) -> None:
-    """Print the log records of the project's packages, in place of earlier handlers."""
-    for name in PACKAGES:
-        logger = logging.getLogger(name)
+def _writes_json() -> bool:
+    return any(isinstance(handler.formatter, JsonLines) for handler in NOTES.handlers)
+
+
+def show_logs(level: int = logging.INFO, *, as_json: bool = False) -> None:
+    """Print the log records of the project's packages, and messages of commands, in place of earlier handlers.
+
+    Args:
+        level: lowest that is printed; for DEBUG with the name of each record's logger.
+        as_json: as JSON, one record a line.
+    """
+    name = "%(name)s: " if level <= logging.DEBUG else ""
+    with_time = logging.Formatter(f"%(asctime)s {name}%(message)s", "%H:%M:%S")
+    for logger in (*map(logging.getLogger, PACKAGES), NOTES):
+        handler = ConsoleLines()
+        handler.setFormatter(JsonLines() if as_json else logging.Formatter() if logger is NOTES else with_time)
         logger.setLevel(level)
-        logger.handlers = [ConsoleLines()]
+        logger.handlers = [handler]
         logger.propagate = False
 
 
@@ -189,6 +214,9 @@ def print_result(text: str) -> None:
     print(escape(text, _LAYOUT))
 
 
-def inform(text: str) -> None:
-    """Print a message for people to standard error; control characters of ids are escaped."""
-    print(escape(text, _LAYOUT), file=sys.stderr)
+def inform(text: str, level: int = logging.INFO) -> None:
+    """Print a message for people to standard error, as a log record without time; control characters are escaped."""
+    if any(isinstance(handler, ConsoleLines) for handler in NOTES.handlers):
+        NOTES.log(level, "%s", text)
+    else:  # no command of ours runs
+        print(escape(text, _LAYOUT), file=sys.stderr)

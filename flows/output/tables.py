@@ -174,8 +174,7 @@ def shares_table(artifacts: Mapping[str, Artifact]) -> Table | None:
     values = metric_values(artifacts[METRICS.name])
     names = share_names(values)
     rows = tuple(
-        ("mean" if domain == MACRO else domain, *format_shares(values, domain, names))
-        for domain in ordered_domains(values, domain_sizes(artifacts))
+        (domain, *format_shares(values, domain, names)) for domain in ordered_domains(values, domain_sizes(artifacts))
     )
     return Table(WHERE_FROM, ("domain", *(name.removeprefix(SHARE) for name in names)), rows) if names else None
 
@@ -190,7 +189,7 @@ def lists_table(artifacts: Mapping[str, Artifact]) -> Table | None:
     """What is recommended in each domain: coverage, novelty, popularity; None if it was not measured."""
     values = metric_values(artifacts[METRICS.name])
     rows = tuple(
-        ("mean" if domain == MACRO else domain, *format_list_measures(values, domain))
+        (domain, *format_list_measures(values, domain))
         for domain in ordered_domains(values, domain_sizes(artifacts))
         if (domain, COVERAGE) in values
     )

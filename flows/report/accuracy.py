@@ -89,7 +89,7 @@ def _accuracy_section(
     """Metrics of all test rows by domain, small ones first, then what is recommended, then other runs."""
     metrics = metrics_table(view.artifacts, "Test metrics by domain, small ones first (95 % interval)")
     *domains, (_, *means) = metrics.rows
-    table = Table(metrics.title, metrics.header, (*reversed(domains), ("mean", *means)))
+    table = Table(metrics.title, metrics.header, (*reversed(domains), (MACRO, *means)))
     if popularity:
         estimates = [popularity.values.get((MACRO, metric)) for metric in metrics.header[2:]]
         table = with_reference(table, ["", *map(format_interval, estimates)])
@@ -224,4 +224,4 @@ def _intervals_plot(view: RunView, runs: Sequence[RunView], metric: str) -> str:
         estimates = [run.values.get((domain, metric), missing) for domain in [*domains, MACRO]]
         values, low, high = ([estimate[end] for estimate in estimates] for end in ("value", "low", "high"))
         spreads.append(Spread(values, low, high))
-    return intervals(f"Test {metric}, 95 % interval", [*domains, "mean"], spreads)
+    return intervals(f"Test {metric}, 95 % interval", [*domains, MACRO], spreads)

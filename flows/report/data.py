@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -20,6 +21,8 @@ _EARLIEST, _LATEST = 10**8, 10**10
 """Seconds since 1970 of times that are dates: from 1973 to 2286; larger numbers have a finer unit."""
 
 Numbers = NDArray[np.int32]
+Span = tuple[int, int]
+"""First and last time, in the logs' unit."""
 
 _TAIL_POINTS = 60
 """Most points of a line."""
@@ -28,9 +31,11 @@ _TAIL_POINTS = 60
 def data_section(view: RunView) -> Section:
     """Sizes, overlap, long tails and rejected rows, as far as they are known."""
     blocks: list[Block] = []
+    spans: dict[str, Span] = {}
     overlap = ""
     if INTERACTIONS.name in view.artifacts:
-        blocks += [_sizes_table(view), *_rejected_tables(view)]
+        spans = {domain: span for domain in view.sizes if (span := _time_span(view, domain))}
+        blocks += [_sizes_table(view, spans), *_rejected_tables(view)]
     if NODES.name in view.artifacts:
         entities, degrees = _read_nodes(view)
         overlap = _describe_overlap(entities)
@@ -38,20 +43,19 @@ def data_section(view: RunView) -> Section:
             title = "Overlap of {}s: % of the row's that also live in the column"
             blocks += [build_heatmap(view, title.format(kind), _overlap(entities[kind])) for kind in KINDS]
         blocks.append(Plots([_long_tail_plot(view, kind, degrees[kind]) for kind in KINDS], legend(view)))
-    return Section("Data", blocks, _summarise(view, overlap))
+    return Section("Data", blocks, _summarise(view, list(spans.values()), overlap))
 
 
-def _summarise(view: RunView, overlap: str) -> str:
+def _summarise(view: RunView, spans: Sequence[Span], overlap: str) -> str:
     """One sentence: how much there is, and what ties the domains together."""
     if INTERACTIONS.name not in view.artifacts:
         return ""
     statistics, rows = view.artifacts[INTERACTIONS.name].statistics_as(InteractionsStatistics), sum(view.sizes.values())
     domains = "One domain has" if len(view.sizes) == 1 else f"{number(len(view.sizes))} domains have"
-    times = [span for domain in view.sizes if (span := _time_span(view, domain))]
     when = ""
-    if times:
-        first, last = (describe_time(end) for end in (min(start for start, _ in times), max(end for _, end in times)))
-        when = f" from {first} to {last}"
+    if spans:
+        first, last = min(start for start, _ in spans), max(end for _, end in spans)
+        when = f" from {describe_time(first)} to {describe_time(last)}"
     people = f"{number(statistics['users'])} users with {number(statistics['items'])} items"
     return f"{domains} {number(rows)} interactions of {people}{when}{overlap}."
 
@@ -64,7 +68,7 @@ def _describe_overlap(entities: dict[str, list[Numbers]]) -> str:
     return "; " + " and ".join(shares) + " live in more than one domain" if len(entities[USER]) > 1 else ""
 
 
-def _time_span(view: RunView, domain: str) -> tuple[int, int] | None:
+def _time_span(view: RunView, domain: str) -> Span | None:
     """The first and the last time of a domain's interactions, in the logs' unit; None without times."""
     times = view.artifacts[INTERACTIONS.name].read(["timestamp"], domain=domain)["timestamp"]
     ends = pc.min_max(times).as_py()
@@ -80,7 +84,7 @@ def describe_time(ticks: int) -> str:
     return number(ticks)
 
 
-def _sizes_table(view: RunView) -> Table:
+def _sizes_table(view: RunView, spans: Mapping[str, Span]) -> Table:
     # Every domain with interactions is in the statistics, but an unfinished run may have no nodes yet.
     interactions = view.artifacts[INTERACTIONS.name].statistics_as(InteractionsStatistics).get("domains", {})
     nodes = view.artifacts[NODES.name].statistics_as(NodesStatistics)["domains"] if NODES.name in view.artifacts else {}
@@ -99,8 +103,7 @@ def _sizes_table(view: RunView) -> Table:
             ingested["cold"],
         )
         per_user = size / ingested["users"] if ingested["users"] else None
-        span = _time_span(view, domain)
-        times = ("–", "–") if span is None else tuple(map(describe_time, span))
+        times = tuple(map(describe_time, spans[domain])) if domain in spans else ("–", "–")
         rows.append((domain, number(size), number(per_user, 1), *map(number, counts), *times))
     counted = ("anchors", "users", "items", *SPLITS, "duplicates", "leaked", "cold")
     header = ("domain", "interactions", "per user", *counted, "first", "last")

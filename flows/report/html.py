@@ -99,6 +99,6 @@ def _figures(view: RunView) -> Iterator[tuple[str, str]]:
         values = metric_values(artifacts[METRICS.name])
         for metric in metric_names(values):
             if (MACRO, metric) in values and metric.startswith(("auc", "full_recall", "full_ndcg")):
-                yield f"mean test {metric}", number(values[MACRO, metric]["value"], 3)
+                yield f"{MACRO} test {metric}", number(values[MACRO, metric]["value"], 3)
     if view.costs:
         yield "seconds of work", number(sum(cost.seconds for cost in view.costs.values()))

@@ -167,10 +167,11 @@ def _examples_table(view: RunView, partitions: Sequence[dict[str, str]]) -> Bloc
         wanted[domain].update(*reach.values())
     names = {domain: _load_names(view.artifacts[NODES.name], domain, nodes) for domain, nodes in wanted.items()}
     shared = [_shared_anchors(pair, reaches, names) for pair in candidates]
-    enough = [number for number, (_, count) in enumerate(shared) if count >= _FEWEST_ANCHORS]
+    enough = [
+        (pair, *anchors) for pair, anchors in zip(candidates, shared, strict=True) if anchors[1] >= _FEWEST_ANCHORS
+    ]
     rows = []
-    for number_ in _evenly_spaced_positions(len(enough)):
-        pair, (anchors, count) = candidates[enough[number_]], shared[enough[number_]]
+    for pair, anchors, count in (enough[position] for position in _evenly_spaced_positions(len(enough))):
         ends = [names[domain][node] for domain, node in zip(pair.domains, pair.nodes, strict=True)]
         ids = [f"{domain}: {end.id}" for domain, end in zip(pair.domains, ends, strict=True)]
         rows.append((ends[0].kind, *ids, f"{pair.similarity:.3f}", number(count), ", ".join(anchors)))

@@ -120,5 +120,5 @@ def _history_plot(view: RunView, strata: Sequence[str], metric: str) -> Plots:
         estimates = [view.values_by_stratum[stratum].get((domain, metric), missing) for stratum in histories]
         values, low, high = ([estimate[end] for estimate in estimates] for end in ("value", "low", "high"))
         spreads.append(Spread(values, low, high))
-    legend = {"mean" if domain == MACRO else domain: place for place, domain in enumerate(shown)}
+    legend = {domain: place for place, domain in enumerate(shown)}
     return Plots([intervals(f"Test {metric}, 95 % interval", histories, spreads)], legend)

@@ -93,6 +93,7 @@ def make_step(plan: Plan, role: str, progress: Progress = silent, listener: List
     options: dict[str, Any] = _training_options(plan, step, listener) if product.contract is CHECKPOINT else {}
     if product.previous:
         options["previous"] = _find_previous(plan, step)
+    log.debug("%s: key %s, from %s, settings %s", role, step.key, dict(step.parents), dict(step.settings))
     function = resolve_name(product.function)
     announce_compilation()
     made = function(
@@ -206,7 +207,8 @@ def _run_stage(plan: Plan, stage: str, roles: list[str], execution: Execution, c
     with resident_memory() as peak:
         execution.work(plan, stage, roles, execution.watch)
     if roles:
-        costs[stage] = Cost(seconds=round(time.monotonic() - started, 1), memory_mib=peak())
+        cost = costs[stage] = Cost(seconds=round(time.monotonic() - started, 1), memory_mib=peak())
+        log.debug("%s: %s s, at most %s MiB", stage, cost.seconds, f"{cost.memory_mib:,}")
 
 
 def _record_attempt(plan: Plan, stage: str | None, execution: Execution, costs: Mapping[str, Cost]) -> None:

@@ -44,7 +44,12 @@ def recommendation_routes(present: Present, fallback: Fallback) -> APIRouter:
         fallback: what users without history get where a request does not say.
     """
     router = APIRouter(prefix="/v1")
+    _add_lists(router, present, fallback)
+    _add_batches(router, present, fallback)
+    return router
 
+
+def _add_lists(router: APIRouter, present: Present, fallback: Fallback) -> None:
     @router.get("/recommendations/{domain}/{user}", response_model=Answer)
     def recommendations(
         request: Request, domain: DomainInPath, user: UserInPath, wishes: Annotated[ListQuery, Query()]
@@ -70,6 +75,8 @@ def recommendation_routes(present: Present, fallback: Fallback) -> APIRouter:
         ranking = generation.recommender.similar(domain, item, wishes.top, _reasons(wishes), allowed=allowed)
         return json_response(Answer(**_list_fields(ranking, wishes.why)))
 
+
+def _add_batches(router: APIRouter, present: Present, fallback: Fallback) -> None:
     @router.post("/recommendations", response_model=ForUsers)
     def recommendations_of_many(request: Request, body: Users) -> Response:
         """The best items for many users."""
@@ -94,8 +101,6 @@ def recommendation_routes(present: Present, fallback: Fallback) -> APIRouter:
         )
         fields = _list_fields(ranking, body.why)
         return json_response(ForNewUser(**fields, used=ranking.used, ignored=ranking.ignored))
-
-    return router
 
 
 def _mask(generation: Generation, domain: str, wishes: ListWishes) -> ItemMask | None:

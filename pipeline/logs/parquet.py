@@ -135,7 +135,9 @@ def _longest_text(log: LogFile, columns: Sequence[str]) -> int:
     with _open(log, columns) as file:
         for number in range(file.metadata.num_row_groups if columns else 0):
             for batch in file.iter_batches(1, row_groups=[number], columns=columns, use_threads=False):
-                lengths = (pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in batch.columns)
+                lengths = (
+                    pc.max(pc.binary_length(_without_views(column.dictionary))).as_py() or 0 for column in batch.columns
+                )
                 longest = max(longest, sum(lengths))
                 break
     return longest
@@ -145,12 +147,20 @@ def _divide(
     batch: pa.RecordBatch, names: Mapping[str, str], first: int, block_bytes: int, line_bytes: int
 ) -> Iterator[Records]:
     """Records of at most `_BLOCKS_IN_MEMORY` times `block_bytes` of text each, or of one row."""
+    batch = pa.record_batch({name: _without_views(batch.column(name)) for name in dict.fromkeys(names.values())})
     sizes = sum((_text_lengths(batch.column(name)) for name in set(names.values())), np.zeros(batch.num_rows, np.int64))
     for rows in bounded_ranges(sizes, _BLOCKS_IN_MEMORY * block_bytes):
         lines = np.arange(first + rows.start, first + rows.stop)
         yield _build_records(
             batch.slice(rows.start, len(rows)), names, lines, sizes[rows.start : rows.stop] > line_bytes
         )
+
+
+def _without_views(values: pa.Array) -> pa.Array:
+    """Text of views, as Polars has it, as offsets and bytes, which Arrow can measure; other values unchanged."""
+    if pa.types.is_dictionary(values.type) and pa.types.is_string_view(values.type.value_type):
+        return values.cast(pa.dictionary(values.type.index_type, pa.large_string()))
+    return values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
 
 
 def _text_lengths(values: pa.Array) -> Longs:

@@ -57,7 +57,12 @@ def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] =
     settings = [part for override in overrides for part in ("--set", override)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, *settings, *options], stderr=subprocess.PIPE, text=True, env=environment, cwd=folder
+        [*command, *settings, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=folder,
     )
 
 

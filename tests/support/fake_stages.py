@@ -42,7 +42,8 @@ STATISTICS: dict[str, dict[str, Any]] = {
             "books": {
                 "users": 2, "items": 2, "train": 1, "valid": 0, "test": 1, "duplicates": 0, "leaked": 0, "cold": 0,
             }
-        }
+        },
+        "users": 2, "items": 2,
     },
     "nodes": {"domains": {}},
     "reach": {"domains": {}},

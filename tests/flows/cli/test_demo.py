@@ -94,7 +94,7 @@ def test_runs_stand_side_by_side_by_their_full_ranking(tmp_path: Path):
     assert table.header == ("domain", "interactions", "walks", "EDDA")
     assert table.rows == (
         ("books", "", "0.500 / 0.000", "0.500 / 0.125"),
-        ("mean", "", "0.250 / 1.000", "0.250 / 0.750"),
+        ("macro", "", "0.250 / 1.000", "0.250 / 0.750"),
     )
 
 

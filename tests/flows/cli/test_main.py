@@ -1,8 +1,10 @@
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -14,9 +16,27 @@ from data_contracts.contracts import REJECTS
 from data_contracts.store.digests import file_digest
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from flows.cli.main import COMMANDS, main
+from flows.cli.main import COMMANDS, app, main
+from flows.output.console import NOTES
 
 __all__ = ["here", "stages"]
+
+
+@pytest.fixture(autouse=True)
+def _messages_as_by_default():
+    """Later tests have no handlers of a command that was called here."""
+    yield
+    NOTES.handlers = []
+
+
+def test_a_deleted_artifact_is_named_with_what_makes_it_again(here, stages: Stages, capsys) -> None:
+    assert edda("run", "r.toml") == 0
+    artifacts = Store(here / "edda-store").recorded(Store(here / "edda-store").run("r"))
+    shutil.rmtree(artifacts["metrics"].folder)
+    capsys.readouterr()
+    assert edda("inspect", "r/metrics") == 1
+    remedy = "`edda run` with the run's TOML file makes it again"
+    assert capsys.readouterr().err == f"edda: {artifacts['metrics'].folder}: metrics was deleted; {remedy}\n"
 
 
 def test_a_run_prints_its_results_on_stdout_and_its_progress_on_stderr(here, stages: Stages, capsys):
@@ -42,7 +62,8 @@ def test_a_stage_that_is_up_to_date_imports_nothing_heavy(here):
     (here / "r.toml").write_text(f'name = "r"\n[[logs]]\npath = "log.csv"\ndomain = "books"\n{columns}\n')
     script = """
 import sys
-from flows.cli.main import COMMANDS, main
+from flows.cli.main import COMMANDS, app, main
+from flows.output.console import NOTES
 try:
     main(["ingest", "r.toml", *sys.argv[1:]])
 except SystemExit as ended:
@@ -285,3 +306,66 @@ def test_errors_of_the_operating_system_have_no_number(here, capsys):
     (here / "r.toml").mkdir()
     assert edda("run", "r.toml") == 1
     assert capsys.readouterr().err == "edda: r.toml: is a folder, must be a TOML file\n"
+
+
+def test_edda_help_shows_what_a_commands_option_shows(capsys) -> None:
+    assert edda("run", "--help") == 0
+    of_option = capsys.readouterr().out
+    assert edda("help", "run") == 0
+    assert capsys.readouterr().out == of_option
+    assert edda("help") == 0
+    assert capsys.readouterr().out.startswith("Usage: edda COMMAND")
+    assert edda("help", "rnu") == 1
+    assert capsys.readouterr().err == "edda: edda help rnu: there is no such command; did you mean run?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["run"], 'Command "run" parameter RUN requires an argument. (see: edda help run)'),
+        (["run", "r.toml", "--st", "x"], "Unknown option: --st. Did you mean --set? (see: edda help run)"),
+        (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
+    ],
+)
+def test_wrong_usage_is_one_line_like_any_other_error(here, capsys, arguments: list[str], problem: str) -> None:
+    assert edda(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"edda: {problem}")
+    assert err.count("\n") == 1
+
+
+def test_quiet_prints_the_result_and_no_message(here, stages: Stages, capsys) -> None:
+    assert edda("graph", "r.toml", "-q") == 0
+    out, err = capsys.readouterr()
+    assert "Artifacts in" in out
+    assert err == ""
+    assert edda("graph", "r.toml", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+    assert edda("graph", "none.toml", "-q") == 1
+    assert capsys.readouterr().err == "edda: none.toml: no such file\n"
+
+
+def test_verbose_names_keys_and_who_says_so(here, stages: Stages, capsys) -> None:
+    assert edda("graph", "r.toml", "-v") == 0
+    err = capsys.readouterr().err
+    key = Store("edda-store").run("r").artifacts["nodes"][1]
+    assert re.search(rf"\d flows.runner.execute: nodes: key {key}, from {{'interactions': '", err)
+    assert re.search(r"flows.runner.execute: graph: [\d.]+ s, at most [\d,]+ MiB\n", err)
+
+
+def test_messages_and_errors_can_be_json(here, stages: Stages, capsys) -> None:
+    assert edda("graph", "r.toml", "--log-json") == 0
+    assert edda("graph", "none.toml", "--log-json") == 1
+    records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert all(list(record) == ["time", "level", "logger", "message"] for record in records)
+    (making,) = [record for record in records if record["message"] == "graph: making nodes"]
+    assert (making["level"], making["logger"]) == ("info", "flows.runner.execute")
+    assert datetime.fromisoformat(making["time"]).utcoffset() == timedelta(0)
+    assert records[-1].items() >= {"level": "error", "message": "edda: none.toml: no such file"}.items()
+
+
+def test_every_shell_completes_commands_and_options() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        script = app.generate_completion(prog_name="edda", shell=shell)
+        assert all(word in script for word in ("scoreboard", "dry-run", "log-json", "no-prefect"))

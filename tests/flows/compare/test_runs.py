@@ -102,7 +102,7 @@ def test_small_domains_come_first_and_significant_differences_are_marked(store: 
     assert [table.title.split(",")[0] for table in (small, big, macro)] == [
         "small: 1 interactions",
         "big: 3 interactions",
-        "mean over domains",
+        "macro",
     ]
     assert small.header == ("run", "auc", "Δ  ")
     assert small.rows == (("a", "0.6000 ±0.0300", ""), ("b", "0.8000 ±0.0300", "+0.2000* "))
@@ -339,7 +339,9 @@ def test_compare_makes_what_is_missing_and_prints_every_run(here: Path, stages: 
 
 def test_compare_shows_every_run_with_and_without_evidence(here: Path, stages: Stages, capsys) -> None:
     assert edda("compare", "r.toml", "--baselines", "--evidence", "--no-prefect") == 0
-    macro = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("mean over domains"))
+    macro = next(
+        part for part in capsys.readouterr().out.split("\n\n") if part.startswith("macro, the mean over domains")
+    )
     names = [line.split()[0] for line in macro.splitlines()[2:]]
     beside = {
         name: [f"r-{name}"] if name in WITHOUT_VECTORS else [f"r-{name}", f"r-{name}-walks"] for name in BASELINES

@@ -25,6 +25,11 @@ def test_a_single_seed_has_no_interval_and_no_sign():
     assert (str(interval), interval.sign) == ("+0.5000", 0)
 
 
+def test_values_that_no_seed_changes_have_no_interval_and_no_sign():
+    interval = Interval.over([0.25, 0.25, 0.25])
+    assert (str(interval), interval.sign) == ("+0.2500", 0)
+
+
 def test_each_case_is_compared_with_the_one_that_differs_in_one_factor_alone():
     found = list(contrasts(CASES, "alignment", "off"))
     assert [(pair.case, pair.other) for pair in found] == [

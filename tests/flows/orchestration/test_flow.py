@@ -92,10 +92,17 @@ def test_an_override_remakes_what_depends_on_it(run):
     assert made == ["align", "train", "blend", "evaluate", "export"]
 
 
-def test_artifacts_link_to_folders_and_a_summary_shows_the_metrics(run, tmp_path):
+def test_a_flow_run_is_tagged_with_run_and_stage(run):
+    edda(run, stage="graph")
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
+    assert set(flow_run.tags) == {"edda", "run:r", "stage:graph"}
+
+
+def test_artifacts_name_their_folders_and_a_summary_shows_the_metrics(run, tmp_path):
     edda(run)
     found = artifacts()
-    assert f"{tmp_path.as_uri()}/store/nodes/" in found["r-nodes"]
+    assert found["r-nodes"].startswith(f"`{tmp_path}/store/nodes/")
     assert "0 rows. Every user and item of a domain" in found["r-nodes"]
     assert "| books | 2 | 0.750 (0.700–0.800) |" in found["edda-r"]
 
@@ -169,7 +176,7 @@ def test_a_server_that_is_away_when_a_stage_is_to_be_shown_stops_no_stage(run, s
     def away(*_args: object, **_kwargs: object) -> None:
         raise ConnectError("All connection attempts failed")
 
-    for name in ("link", "table", "image", "markdown", "progress"):
+    for name in ("table", "image", "markdown", "progress"):
         monkeypatch.setattr(f"flows.orchestration.page.create_{name}_artifact", away)
     edda(run)
     assert set(stages.calls.values()) == {1}

@@ -180,7 +180,7 @@ def test_accuracy_is_the_metrics_and_stands_beside_other_runs_of_the_same_intera
                 if name == "r":
                     own = page.table("Test metrics")[domain]["auc"]
                     assert own == f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
-    assert list(page.table("Test metrics")) == [*reversed(run.sizes), "mean"]
+    assert list(page.table("Test metrics")) == [*reversed(run.sizes), "macro"]
 
 
 def test_who_gains_shows_the_strata_of_the_metrics_beside_other_runs(run):
@@ -205,10 +205,10 @@ def test_what_is_recommended_stands_beside_accuracy_not_in_it(run):
     page, values = Page(as_html(run)), metric_values(run.artifacts["metrics"])
     lists = page.table("What is recommended: the 20 best items of each test user, by domain")
     for domain, row in lists.items():
-        place = "macro" if domain == "mean" else domain
+        place = domain
         assert row["coverage@20"] == f"{values[place, 'coverage@20']['value']:.1%}"
         assert row["popularity@20"] == f"{values[place, 'popularity@20']['value']:,.1f}"
-    assert not set(BEYOND_ACCURACY) & set(page.table("Test metrics by domain")["mean"])
+    assert not set(BEYOND_ACCURACY) & set(page.table("Test metrics by domain")["macro"])
 
 
 def test_the_blend_of_each_domain_stands_beside_vectors_alone_and_evidence_alone(run):
@@ -248,9 +248,9 @@ def test_where_scores_come_from_stands_apart_from_accuracy(run):
     values = metric_values(run.artifacts["metrics"])
     assert header == ["domain", "inter", "intra", "evidence"]
     for domain, *shares in rows:
-        place = "macro" if domain == "mean" else domain
+        place = domain
         assert shares == [f"{values[place, f'share_{part}']['value']:.0%}" for part in header[1:]]
-    assert not any(name.startswith("share") for name in page.table("Test metrics")["mean"])
+    assert not any(name.startswith("share") for name in page.table("Test metrics")["macro"])
 
 
 def test_a_run_without_evidence_says_so(run):

@@ -104,6 +104,13 @@ def test_numeric_ids_of_parquet_become_their_digits(world: World) -> None:
     assert world.rows(source("a.parquet"), *PAIR) == [("12", "x"), ("7", "y")]
 
 
+def test_text_of_every_kind_that_arrow_has_is_an_id(world: World) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        column = pa.array(["x", "y", "x"]).cast(kind)
+        world.put("a.parquet", parquet(user_id=column, item_id=pa.array(["1", "2", "3"]).cast(kind)))
+        assert world.rows(source("a.parquet"), *PAIR) == [("x", "1"), ("x", "3"), ("y", "2")]
+
+
 def test_quotes_are_data_in_tsv(world: World) -> None:
     world.put("a.tsv", 'user_id\titem_id\n"u1\ti"1"\n')
     assert world.rows(source("a.tsv"), *PAIR) == [('"u1', 'i"1"')]

@@ -1,0 +1,26 @@
+"""How help is laid out."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cyclopts.help import DefaultFormatter, InlineText
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+
+class ReflowedPanels(DefaultFormatter):
+    """Panels whose texts are broken where the terminal ends, not where the lines of a docstring do."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Print a panel."""
+        for entry in panel.entries:
+            description = entry.description
+            text = description.primary_renderable if isinstance(description, InlineText) else None
+            if isinstance(text, Text):
+                text.plain = re.sub(r"\s*\n\s*", " ", text.plain)
+        super().__call__(console, options, panel)

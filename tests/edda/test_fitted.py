@@ -1,0 +1,127 @@
+"""The Python interface on pandas, Polars, Arrow and matrices: the same interactions are the same run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import scipy.sparse as sp
+
+import edda
+from model.serving.ids import UnknownError
+
+QUICK = {"train": {"epochs": 1, "width": 8, "intra_width": 4}, "evaluate": {"resamples": 5}}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[str]]:
+    """Two domains with 30 users in common; users like items of their own parity."""
+    draws = np.random.default_rng(3)
+    found = {(f"u{u}", f"{domain}{2 * i + u % 2}", domain)
+             for domain in ("books", "films") for u in range(30) for i in draws.integers(0, 12, 9)}  # fmt: skip
+    return dict(zip(("user_id", "item_id", "domain"), map(list, zip(*sorted(found), strict=True)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("edda") / "store")
+
+
+@pytest.fixture(scope="module")
+def model(rows, store) -> edda.Model:
+    return edda.fit(pa.table(rows), store=store, **QUICK)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_frames_of_all_libraries_are_the_same_run(frame, rows, store, model):
+    again = edda.fit(frame(rows), store=store, name=f"of-{frame.__module__.partition('.')[0]}", **QUICK)
+    assert again.artifacts["interactions"].read() == model.artifacts["interactions"].read()
+    assert again.artifacts["checkpoint-2022"].key == model.artifacts["checkpoint-2022"].key
+
+
+def test_frames_by_domain_and_other_names_of_columns(rows, store, model):
+    table = pa.table(rows)
+    frames = {
+        domain: table.filter(pc.equal(table["domain"], domain))
+        .select(["user_id", "item_id"])
+        .rename_columns(["u", "i"])
+        for domain in ("books", "films")
+    }
+    again = edda.fit(frames, user="u", item="i", store=store, name="apart", **QUICK)
+    assert again.artifacts["interactions"].read() == model.artifacts["interactions"].read()
+
+
+def test_recommendations_leave_out_what_is_known(rows, model):
+    lists = model.recommend(["u3", "u4"], top=5)
+    assert lists.schema.names == ["domain", "user_id", "rank", "item_id", "score"]
+    assert set(lists["domain"].to_pylist()) == {"books", "films"} == set(model.domains)
+    train = model.artifacts["interactions"].read()
+    train = train.filter(pc.equal(train["split"], "train")).select(["domain", "user_id", "item_id"])
+    assert lists.join(train, ["domain", "user_id", "item_id"], join_type="left semi").num_rows == 0
+    one = model.recommend("u3", "books", top=3)
+    assert one["rank"].to_pylist() == [1, 2, 3]
+    assert one["score"].to_pylist() == sorted(one["score"].to_pylist(), reverse=True)
+
+
+def test_new_people_and_similar_items(model):
+    lists = model.recommend_for(["books0", "films2"], "films", top=4)
+    assert lists.num_rows == 4
+    assert "films2" not in lists["item_id"].to_pylist()
+    similar = model.similar("books0", "books", top=4)
+    assert "books0" not in similar["item_id"].to_pylist()
+
+
+def test_a_user_whom_nobody_knows_is_named(model):
+    with pytest.raises(UnknownError, match="no domain has items for user 'nobody' and 1 others"):
+        model.recommend(["u3", "nobody", "none"])
+
+
+def test_metrics_and_loading_by_name(model, store):
+    assert "full_ndcg@20" in model.metrics()["metric"].to_pylist()
+    assert edda.load("fit", store).artifacts["embeddings"].key == model.artifacts["embeddings"].key
+
+
+def test_matrices_by_domain(store):
+    draws = np.random.default_rng(5)
+    matrices = {"a": sp.csr_array(draws.random((20, 15)) < 0.3), "b": (draws.random((20, 10)) < 0.3).astype(float)}
+    fitted = edda.fit(matrices, store=store, name="matrices", **QUICK)
+    table = fitted.artifacts["interactions"].read()
+    of_b = table.filter(pc.equal(table["domain"], "b"))
+    found = set(zip(of_b["user_id"].to_pylist(), of_b["item_id"].to_pylist(), strict=True))
+    known = {(str(row), f"b-{column}") for row, column in zip(*matrices["b"].nonzero(), strict=True)}
+    assert found <= known
+    assert len(found) > 0.9 * len(known)  # cold held-out rows are rejects
+
+
+@pytest.mark.parametrize(
+    ("interactions", "error", "message"),
+    [
+        (
+            pa.table({"user": ["a"], "item_id": ["b"]}),
+            ValueError,
+            "no column 'user_id'; it has user, item_id; name yours",
+        ),
+        (7, TypeError, "interactions are a int, must be a frame, an Arrow table or a matrix"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(interactions, error, message, store):
+    with pytest.raises(error, match=message):
+        edda.fit(interactions, store=store)
+
+
+def test_a_wrong_setting_is_named(rows, store):
+    with pytest.raises(ValueError, match=r"train\.epochs is 0, must be"):
+        edda.fit(pa.table(rows), store=store, name="wrong", train={"epochs": 0})
+
+
+def test_importing_it_imports_nothing_heavy(tmp_path: Path):
+    code = "import edda, sys; print(sorted({'torch', 'numba', 'prefect', 'pyarrow'} & set(sys.modules)), dir(edda)[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] Model"
+    with pytest.raises(AttributeError, match="edda has no 'Modle'; it has Model, align_domains"):
+        _ = edda.Modle
