@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compute.scratch import batch_writer, ensure_folder, map_table, write_table
@@ -25,6 +25,7 @@ def write_runs(path: Path, runs: list[list[str]]) -> Path:
 runs_of_files = st.lists(st.lists(st.lists(st.text("aäz", max_size=3), unique=True), max_size=4), max_size=4)
 
 
+@settings(deadline=None)  # a loaded machine may need longer
 @given(runs_of_files, st.integers(1, 8))
 def test_codes_rank_among_the_sorted_ids_of_all_runs(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[list[str]]], few: int
