@@ -218,7 +218,7 @@ def edda_points(
     learner, best, best_epoch = build_edda(data), -1.0, 0
     for epoch in range(1, spec.config.train.epochs + 1):
         started = started if epoch == 1 else cpu_seconds()
-        learner.train_epoch(EpochGuard(SEED, epoch, "", best_epoch, spec.config.train.learning_rate))
+        learner.train_epoch(EpochGuard(SEED, epoch, best_epoch, spec.config.train.learning_rate))
         vectors, curves = {}, {}
         for held, of_domain in zip(data.validation, learner.vectors(), strict=True):
             score = vector_scorer(of_domain, held.domain, SINGLE_PROCESS)

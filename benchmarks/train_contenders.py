@@ -103,7 +103,7 @@ def epoch_cost(contest: Contest, data: TrainingData) -> dict:
     costs = {}
     for epoch in (1, 2):
         for part, inputs in (("bpr", replace(data, alignment=())), ("alignment", replace(data, positives=without))):
-            guard = EpochGuard(SEED, epoch, "nowhere", 0, contest.settings.learning_rate)
+            guard = EpochGuard(SEED, epoch, 0, contest.settings.learning_rate)
             cpu, wall = clocked(
                 lambda inputs=inputs, guard=guard: learning.EddaLearner(model, optimiser, inputs).train_epoch(guard)
             )

@@ -28,7 +28,7 @@ from model.serving.scorer import DomainScorer
 from model.training.stage import train
 from pipeline.neighbours.stage import build_neighbours
 
-ONE = ComputeSettings(threads=1)
+ONE = ComputeSettings(threads=1, state_seconds=0)
 CLEAN = EvaluateSettings(candidates=5)
 MACRO_VALID_AUC = ("macro", "valid", "auc")
 NETWORKS = ["shared-bottom", "mmoe", "ple", "star"]

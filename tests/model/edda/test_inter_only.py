@@ -23,7 +23,7 @@ from model.serving.catalogue import open_catalogue
 from model.serving.export import export_embeddings
 from model.training.stage import train
 
-ONE = ComputeSettings(threads=1)
+ONE = ComputeSettings(threads=1, state_seconds=0)
 CLEAN = EvaluateSettings(candidates=5)
 SMALL = TrainSettings(width=8, intra_width=3, epochs=2, batch_size=64, learning_rate=0.01, alignment=0.3)
 """Of the tiny world's domains games shares .85 of its interactions, the others less than .8."""

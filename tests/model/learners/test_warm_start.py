@@ -16,10 +16,10 @@ from model.data.dataset import load_dataset, load_interactions
 from model.edda.checkpoint import load_checkpoint
 from model.edda.model import Edda, TableShapes
 from model.learners.warm_start import WarmStart, build_warm_start
-from model.training import stage as train_module
+from model.training import state
 from model.training.stage import train
 
-ONE = ComputeSettings(threads=1)
+ONE = ComputeSettings(threads=1, state_seconds=0)
 CLEAN = EvaluateSettings(candidates=5)
 SMALL = TrainSettings(width=6, epochs=4, batch_size=64, learning_rate=0.03, edge_dropout=0.3, alignment=0.3)
 SEED = 7
@@ -171,18 +171,19 @@ def test_training_goes_on_where_it_ended_and_may_keep_the_start(generations) -> 
 def test_a_killed_warm_training_ends_with_the_same_bytes(generations, tmp_path, monkeypatch) -> None:
     before, checkpoint, now = generations
     whole = trained(now, earlier(before, checkpoint))
-    saved = train_module.save_state
+    saved = state.save_state
 
     def then_killed(folder, training, learner):
-        saved(folder, training, learner)
+        written = saved(folder, training, learner)
         if training.epoch == 2:
             raise KeyboardInterrupt
+        return written
 
     other = Tiny(Store(tmp_path / "other"), now.parents)
-    monkeypatch.setattr(train_module, "save_state", then_killed)
+    monkeypatch.setattr(state, "save_state", then_killed)
     with pytest.raises(KeyboardInterrupt):
         trained(other, earlier(before, checkpoint))
-    monkeypatch.setattr(train_module, "save_state", saved)
+    monkeypatch.setattr(state, "save_state", saved)
     again = trained(other, earlier(before, checkpoint))
     assert [(f.path, f.sha256) for f in again.manifest.files] == [(f.path, f.sha256) for f in whole.manifest.files]
 
