@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import cache
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,8 @@ def announce_compilation() -> None:
 
 
 @cache
-def _register() -> None:
+def _register() -> Any:
+    """The listener that hears of this process's compilations."""
     from numba.core import event
 
     class FirstCompilation(event.Listener):
@@ -36,4 +38,6 @@ def _register() -> None:
         def on_end(self, event: event.Event) -> None:
             """Nothing is left to say."""
 
-    event.register("numba:compile", FirstCompilation())  # type: ignore[no-untyped-call]
+    listener = FirstCompilation()
+    event.register("numba:compile", listener)  # type: ignore[no-untyped-call]
+    return listener

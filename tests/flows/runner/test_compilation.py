@@ -7,12 +7,14 @@ import logging
 import numpy as np
 import pytest
 from numba import njit
+from numba.core import event
 
 from flows.runner import compilation
 
 
 def test_the_first_compilation_is_announced_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    event.unregister("numba:compile", compilation._register())  # an earlier test may have begun to listen
     compilation._register.cache_clear()
     compilation.announce_compilation()
     compilation.announce_compilation()
