@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.reach import walk_kernels
 from pipeline.reach.expected_kernels import fill_expected_rows
 from pipeline.reach.walk_kernels import walk_counts, walk_paths
 
@@ -94,3 +95,13 @@ def test_expected_ends_are_means_of_the_neighbours_rows_cut_to_the_largest(limit
         found = slice(kept[0][i], kept[0][i + 1])
         assert kept[1][found].tolist() == sorted(largest)
         assert kept[2][found].tolist() == pytest.approx(expected[sorted(largest)].tolist())
+
+
+@pytest.mark.parametrize("largest", [200, 60_000, 2**16, 2**24 + 5, 2**31 - 1])
+@pytest.mark.parametrize("size", [3, 500])
+def test_ends_of_walks_are_sorted_in_as_many_passes_as_their_numbers_need(largest: int, size: int) -> None:
+    draws = np.random.default_rng(size)
+    values = np.append(draws.integers(0, largest, size - 1), largest).astype(np.int32)
+    found, counts = values.copy(), np.empty((2, 256), np.int64)
+    walk_kernels._sort(found, np.empty(size + 7, np.int32), counts, largest)
+    assert found.tolist() == sorted(values.tolist())
