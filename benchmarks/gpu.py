@@ -13,7 +13,7 @@
                  the largest value
     processes    an epoch under torch.distributed with one process: NCCL and gloo on CUDA, gloo on a CPU
 
-What fails is told in its row; the others go on. The status is 1 if anything failed.
+A job that fails is reported in its row, and the others go on. The status is 1 if anything failed.
 """
 
 # mypy: ignore-errors

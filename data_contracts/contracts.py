@@ -14,17 +14,7 @@ KINDS = (USER, ITEM)
 TRAIN, VALID, TEST = "train", "valid", "test"
 SPLITS = (TRAIN, VALID, TEST)
 REASONS = (
-    "arity",
-    "header",
-    "length",
-    "missing",
-    "number",
-    "undecodable",
-    "split",
-    "syntax",
-    "rating",
-    "cold",
-    "leaked",
+    *("arity", "header", "length", "missing", "number", "undecodable", "split", "syntax", "rating", "cold", "leaked"),
 )
 """Why a row of the raw logs is rejected."""
 COVERAGE_FILE = "coverage.json"

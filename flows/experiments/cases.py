@@ -184,7 +184,14 @@ def with_switches(
         yield from with_switches({**levels, factor: level}, changed, dict(others), measure)
 
 
-EVIDENCE = {"evidence": {OFF: "blend.evidence=false", ON: "blend.evidence=true"}}
+_EVIDENCE = {OFF: "blend.evidence=false", ON: "blend.evidence=true"}
+
+
+def evidence(small: bool, level: str = ON) -> dict[str, dict[str, str]]:
+    """The switch of evidence from walks, off and on; a small experiment has one level."""
+    return {"evidence": {level: _EVIDENCE[level]} if small else _EVIDENCE}
+
+
 ALIGNMENT = {"alignment": {OFF: NOT_ALIGNED, ON: ALIGNED}}
 
 CaseMaker = Callable[[Bench, bool], Iterator[Case]]

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from data_contracts.contracts import TRAIN
 from data_contracts.seeding import generator
 from flows.config.run_config import RunSpec
-from flows.experiments.cases import ALIGNED, EVIDENCE, NOT_ALIGNED, OFF, ON, Bench, Case, with_switches
+from flows.experiments.cases import ALIGNED, NOT_ALIGNED, OFF, Bench, Case, evidence, with_switches
 from flows.experiments.measures import Members, measure_domains, measure_groups, measure_twins, together
 from flows.experiments.rows import (
     Kind,
     by_size,
+    give_two_names,
     keep_domains,
     merge_users,
-    renamed_twins,
     shared_ids,
     shrink_domain,
     thin_overlap,
@@ -27,8 +27,6 @@ APART, TWINS, ONE_DOMAIN = "apart", "twins", "users in one domain"
 FIRST, SHRUNK, ALONE = "the first domain", "the shrunk domain", "alone"
 _FEW_ROWS = 5
 """Users with at most so many train rows get those of their partners, too."""
-_THINNED = 0.5
-"""Share of the shared users that stay shared where a run has no planted twins."""
 
 _ALIGNED_BY = {
     OFF: NOT_ALIGNED,
@@ -44,12 +42,11 @@ def overlap(bench: Bench, small: bool) -> Iterator[Case]:
     rows, seed = bench.rows(), bench.run.config.ingest.split.seed
     levels = (100, 0) if small else (100, 50, 25, 10, 5, 0)
     aligned = {level: _ALIGNED_BY[level] for level in (OFF, "by both")} if small else _ALIGNED_BY
-    evidence = {"evidence": {ON: EVIDENCE["evidence"][ON]}} if small else EVIDENCE
     for kind, thinned in _SHARED[: 1 if small else 2]:
         for level in levels:
             run = bench.with_rows(thin_overlap(rows, kind, level / 100, seed), "train.intra_shared_at_most=1")
             yield from with_switches(
-                {"thinned": thinned, "shared": f"{level} %"}, run, {"alignment": aligned, **evidence}
+                {"thinned": thinned, "shared": f"{level} %"}, run, {"alignment": aligned, **evidence(small)}
             )
 
 
@@ -58,20 +55,18 @@ def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
     seed, rows = bench.run.config.ingest.split.seed, bench.rows()
     twins = bench.twins()
     if twins is None:
-        twins = renamed_twins(rows, _THINNED, seed)
-        rows = thin_overlap(rows, "user", _THINNED, seed)
+        rows, twins = give_two_names(rows, seed)
     rows = _without_leaks(rows, twins)
     groups = {TWINS: _ends(twins), ONE_DOMAIN: _in_one_domain(rows)}
     variant = ("train.intra_shared_at_most=1", "ingest.protocol=released")  # its rows are clean, and all of them stay
     apart = bench.with_rows(rows, *variant)
-    evidence = {"evidence": {ON: EVIDENCE["evidence"][ON]}} if small else EVIDENCE
     found, dealt = (bench.user_pairs(apart.with_overrides(ALIGNED, f"pairs.shuffled={on}")) for on in ("false", "true"))
 
     def cases(level: str, run: RunSpec, names: dict[tuple[str, str], str] | None = None) -> Iterator[Case]:
         renamed = {name: {(domain, (names or {}).get((domain, user), user)) for domain, user in users}
                    for name, users in groups.items()}  # fmt: skip
         measure = together(measure_groups(renamed), measure_twins(twins))
-        yield from with_switches({"users": level}, run, evidence, measure)
+        yield from with_switches({"users": level}, run, evidence(small), measure)
 
     def merged(known: pa.Table) -> tuple[RunSpec, dict[tuple[str, str], str]]:
         names = _one_name(known)
@@ -92,11 +87,10 @@ def domain_count(bench: Bench, small: bool) -> Iterator[Case]:
     names = by_size(rows)
     order = [names[n] for n in generator(seed, "domain count").permutation(len(names))]
     counts = sorted({min(2**n, len(names)) for n in range(7)})
-    evidence = {"evidence": {ON: EVIDENCE["evidence"][ON]}} if small else EVIDENCE
     for count in counts:
         run = bench.with_rows(keep_domains(rows, order[:count]))
         level = f"{count} domain{'s' if count > 1 else ''}"
-        yield from with_switches({"domains": level}, run, evidence, measure_domains(FIRST, order[:1]))
+        yield from with_switches({"domains": level}, run, evidence(small), measure_domains(FIRST, order[:1]))
 
 
 def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
@@ -104,13 +98,12 @@ def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
     rows, seed = bench.rows(), bench.run.config.ingest.split.seed
     domain = by_size(rows)[0]
     shares = (100, 25) if small else (100, 50, 25, 10, 5)
-    evidence = {"evidence": {ON: EVIDENCE["evidence"][ON]}} if small else EVIDENCE
     measure = measure_domains(SHRUNK, [domain])
     for share in shares:
         shrunk = shrink_domain(rows, domain, share / 100, min(shares) / 100, seed)
         for training, of in (("together", shrunk), (ALONE, keep_domains(shrunk, [domain]))):
             yield from with_switches(
-                {"users": f"{share} %", "training": training}, bench.with_rows(of), evidence, measure
+                {"users": f"{share} %", "training": training}, bench.with_rows(of), evidence(small), measure
             )
 
 

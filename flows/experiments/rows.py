@@ -18,6 +18,7 @@ from data_contracts.seeding import name_seed
 
 Kind = Literal["user", "item"]
 _UNIT = 2.0**-64
+_STILL_SHARED = 0.5
 
 
 def shared_ids(rows: pa.Table, kind: Kind) -> pa.Array:
@@ -62,6 +63,11 @@ def renamed_twins(rows: pa.Table, share: float, seed: int) -> pa.Table:
             "target_user_id": pc.binary_join_element_wise(both["user_id"], both["other_domain"], "@"),
         }
     )
+
+
+def give_two_names(rows: pa.Table, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Give half of the shared users another name in each domain: the rows, and these users as twins."""
+    return thin_overlap(rows, "user", _STILL_SHARED, seed), renamed_twins(rows, _STILL_SHARED, seed)
 
 
 def merge_users(rows: pa.Table, names: Mapping[tuple[str, str], str]) -> pa.Table:

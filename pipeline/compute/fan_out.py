@@ -154,7 +154,7 @@ def _client(address: str, where: str) -> Client:
         get_address_host_port(normalize_address(address), strict=True)
     except ValueError as error:
         raise ValueError(f"compute.dask_scheduler is {address!r}, must be like tcp://host:8786: {error}") from error
-    if not log.isEnabledFor(logging.DEBUG):  # a lost scheduler is told in one line, not by the client's traceback
+    if not log.isEnabledFor(logging.DEBUG):  # our error names a lost scheduler, so the client's traceback adds nothing
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         return Client(address, set_as_default=False)
