@@ -59,7 +59,7 @@ def _effects(pairs: Sequence[Contrast], measure: str, values: _Values) -> Iterat
             rows.append((pair.label, *(_cell(effect) for effect in effects)))
     if rows:
         seeds = max(len(of_case) for of_case in values[ALL].values())
-        title = f"Effect on {measure}, mean over domains: difference with 95 % interval over {seeds} seeds"
+        title = f"Effect on {MACRO} {measure}: difference with 95 % interval over {seeds} seeds"
         yield Table(title, ("effect", *strata), tuple(rows))
 
 
@@ -98,7 +98,7 @@ def _all_cases(results: Artifact, cases: Sequence[str], measures: Sequence[str])
     for case in cases:
         means = [values[measure].get(case) for measure in shown]
         rows.append((case, *("–" if not of else f"{Interval.over(list(of.values())).mean:.4f}" for of in means)))
-    return Table("All cases: mean over domains and seeds", ("case", *shown), tuple(rows))
+    return Table(f"All cases: {MACRO}, mean over seeds", ("case", *shown), tuple(rows))
 
 
 def experiment_page(results: Artifact, picture: str) -> str:
