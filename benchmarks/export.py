@@ -25,7 +25,8 @@ from scipy import sparse
 
 from data_contracts.contracts import CHECKPOINT, CONTRACTS, GRAPH, INTERACTIONS, NODES
 from data_contracts.resources import peak_memory_mib
-from data_contracts.settings import ComputeSettings, ExportSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import ExportSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store

@@ -31,9 +31,10 @@ import numpy as np
 import torch
 from runs import generated
 
-from data_contracts.settings import EvaluateSettings, WorldSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import CheckpointSettings, TrainSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.compute.column_parallel import SINGLE_PROCESS, process_group
 from model.learners.divergence import EpochGuard
 from model.learners.edda import build_edda, draw_steps

@@ -37,9 +37,9 @@ import torch
 from runs import generated, load_artifacts
 from train_contenders import Contest, adam, build_contest, epoch_cost
 
-from data_contracts.settings import WorldSettings
+from data_contracts.settings.train import TrainSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.compute.device import keep_freed_memory
 from model.data.batches import BATCHES
 from model.learners import edda as learning

@@ -29,7 +29,10 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
-from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource, WorldSettings
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.store import Store
 
 CONTENDERS = ("edda", "duckdb", "polars")

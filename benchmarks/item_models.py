@@ -29,7 +29,8 @@ from sklearn.linear_model import ElasticNet
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import TEST
-from data_contracts.settings import ComputeSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from model.data.candidates import known_items

@@ -36,7 +36,7 @@ from neighbours_peers import independent_walks, installed_peers
 from runs import ONE_THREAD, load_artifacts
 from threadpoolctl import threadpool_limits
 
-from data_contracts.settings import NeighboursSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import MemoryArrays

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numba import njit
 from runs import ONE_THREAD
 
-from data_contracts.settings import NeighboursSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from pipeline.compute.fan_out import ranges
 from pipeline.compute.rows import CsrRows
 from pipeline.neighbours.item_weights import ItemWeights

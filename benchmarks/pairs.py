@@ -44,7 +44,7 @@ from runs import ONE_THREAD, Recomputed, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import KINDS
-from data_contracts.settings import GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays

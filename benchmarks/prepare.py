@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_contracts.settings import ComputeSettings, WorldSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.store import Store
 from pipeline.synthetic import make_world
 

@@ -38,9 +38,9 @@ from quality_peers import GRID
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import SPLITS, TEST, VALID
-from data_contracts.settings import EvaluateSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import CheckpointSettings
 from data_contracts.store.artifact import Artifact
-from data_contracts.train_settings import CheckpointSettings
 from flows.config.run_config import RunSpec
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import watcher

@@ -38,7 +38,7 @@ from runs import ONE_THREAD, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import KINDS
-from data_contracts.settings import ReachSettings
+from data_contracts.settings.preparation import ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.settings import (
-    ComputeSettings,
-    GraphSettings,
-    IngestSettings,
-    PairsSettings,
-    ReachSettings,
-    WorldSettings,
-)
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays

@@ -43,9 +43,9 @@ from pathlib import Path
 
 from train_peers import PEERS, has_peer
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 
 OURS = ("edda", "edda, torch-sparse")
 LIBRARIES = {"edda, torch-sparse": "torch_sparse", "dgl": "dgl", "torch": "torch"}

@@ -14,9 +14,9 @@ import torch
 from train_peers import PEERS, Pairs, Plain, build_triples, load_pairs
 
 from data_contracts.resources import peak_memory_mib
+from data_contracts.settings.train import CheckpointSettings, TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.compute.device import keep_freed_memory
 from model.data.batches import Batch, Batching, Positives, build_batches, build_positives
 from model.data.dataset import MultiDomainData, load_dataset, load_interactions

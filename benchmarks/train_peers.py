@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear, softplus
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
-from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batch
 from model.data.dataset import DomainData, MultiDomainData
 from model.edda.model import Edda

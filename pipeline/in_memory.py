@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import KINDS
 from data_contracts.seeding import name_seed
-from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import PairsSettings, ReachSettings
 from pipeline.compute.array_folder import MemoryArrays
 from pipeline.compute.dtypes import Array, Floats32, Ints, Longs, Mask
 from pipeline.compute.fan_out import stream

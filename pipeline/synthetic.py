@@ -18,7 +18,9 @@ import pyarrow.csv as arrow_csv
 
 from data_contracts.contracts import WORLD
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import Columns, ComputeSettings, LogSource, WorldSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.statistics import WorldDomainStatistics, WorldStatistics
 from data_contracts.store.artifact import Artifact, Artifacts
 from data_contracts.store.draft import Draft

@@ -23,7 +23,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from data_contracts.contracts import BEFORE, CONTRACTS
+from data_contracts.contracts import CONTRACTS
+from data_contracts.roles import BEFORE
 from data_contracts.store.claims import STAGING, claimed_keys, claims_lock, exclusive_lock, is_held
 from data_contracts.store.digests import DigestCache
 from data_contracts.store.files import DamagedFileError, abandoned_files, require_writable

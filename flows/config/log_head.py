@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.settings import LogSource
+from data_contracts.settings.logs import LogSource
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import FORMATS, format_by_name
 from pipeline.logs.records import compression_of, text_blocks

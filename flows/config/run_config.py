@@ -16,24 +16,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.remote.client import is_remote
-from data_contracts.settings import (
-    BlendSettings,
-    ComputeSettings,
-    EvaluateSettings,
-    ExportSettings,
-    GraphSettings,
-    IngestSettings,
-    LogSource,
-    NeighboursSettings,
-    PairsSettings,
-    Protocol,
-    ReachSettings,
-    Settings,
-    TrackingSettings,
-    WorldSettings,
-    expand_variables,
-)
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.base import Protocol, Settings
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import LogSource, expand_variables
+from data_contracts.settings.machine import ComputeSettings, TrackingSettings
+from data_contracts.settings.preparation import GraphSettings, NeighboursSettings, PairsSettings, ReachSettings
+from data_contracts.settings.ranking import BlendSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings.train import TrainSettings
+from data_contracts.settings.world import WorldSettings
 from flows.config.errors import describe_errors, dotted
 from flows.config.serve_settings import ServeSettings
 from flows.config.toml_file import TomlError, check_depth, read_toml

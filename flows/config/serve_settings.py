@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data_contracts.settings import Settings
+from data_contracts.settings.base import Settings
 
 
 class ServeSettings(Settings):

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from data_contracts.settings import Seed, Settings
-from data_contracts.train_settings import ModelName, TrainSettings
+from data_contracts.settings.base import Seed, Settings
+from data_contracts.settings.train import ModelName, TrainSettings
 
 Value = bool | int | float | str
 

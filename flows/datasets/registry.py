@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import Settings
+from data_contracts.settings.base import Settings
 from data_contracts.store.files import write_atomically
 
 log = logging.getLogger(__name__)

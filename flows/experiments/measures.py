@@ -149,7 +149,7 @@ def measure_twins(twins: pa.Table) -> Measure:
 
 def measure_gradients_by_domain(bench: Bench, outcome: Outcome) -> list[Row]:
     """Conflict of each domain with the others on the inter table, and norms of gradients, as means over epochs."""
-    from data_contracts.train_settings import CheckpointSettings
+    from data_contracts.settings.train import CheckpointSettings
     from model.training.gradients import measure_gradients
 
     config, rows = outcome.config, []

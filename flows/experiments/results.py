@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST, Role
+from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST
+from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft

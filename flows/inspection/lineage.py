@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
-from data_contracts.contracts import Role
 from data_contracts.open_store import containing_store
+from data_contracts.roles import Role
 from data_contracts.store.artifact import Artifact
 
 

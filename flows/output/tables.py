@@ -29,8 +29,8 @@ from data_contracts.contracts import (
     SHARE,
     TAIL_SHARE,
     TEST,
-    Role,
 )
+from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics, NodesStatistics, PairsStatistics, ReachStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition

@@ -12,10 +12,11 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
-from data_contracts.contracts import CHECKPOINT, EMBEDDINGS, INDEX, WORLD, Role
+from data_contracts.contracts import CHECKPOINT, EMBEDDINGS, INDEX, WORLD
 from data_contracts.open_store import open_store
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
+from data_contracts.roles import Role
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.runs import Attempt, Cost, RunRecord
 from flows.config.run_config import RunConfig, store_location

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_contracts.contracts import CHECKPOINT, INTERACTIONS, REJECTS, WORLD, Role
+from data_contracts.contracts import CHECKPOINT, INTERACTIONS, REJECTS, WORLD
 from data_contracts.open_store import open_store
+from data_contracts.roles import Role
 from data_contracts.schema import Contract
-from data_contracts.settings import IngestSettings, LogSource
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import LogSource
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store

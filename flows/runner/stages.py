@@ -25,11 +25,11 @@ from data_contracts.contracts import (
     RECOMMENDATIONS,
     REJECTS,
     WORLD,
-    Role,
 )
+from data_contracts.roles import Role
 from data_contracts.schema import Contract
-from data_contracts.settings import Settings
-from data_contracts.train_settings import CheckpointSettings
+from data_contracts.settings.base import Settings
+from data_contracts.settings.train import CheckpointSettings
 from flows.config.run_config import RunConfig
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts.settings import Settings
+from data_contracts.settings.base import Settings
 from data_contracts.store.files import DamagedFileError, write_alone
 from data_contracts.store.json_files import parse_json, read_description
 from flows.config.presets import FIXED_BASELINES, baseline_runs

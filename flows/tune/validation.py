@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
-from data_contracts.contracts import CHECKPOINT, MACRO, Role
+from data_contracts.contracts import CHECKPOINT, MACRO
 from data_contracts.open_store import open_store
+from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from flows.config.run_config import RunConfig, RunSpec, store_location

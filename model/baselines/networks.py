@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from data_contracts.seeding import generator
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 
 
 class NetworkBuilder:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data_contracts.seeding import generator
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.baselines.networks import Mmoe, NetworkBuilder, Ple, SharedBottom, Star
 from model.compute.threads import torch_threads
 from model.data.batches import Batch

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from data_contracts.contracts import TRAIN
 from data_contracts.seeding import draw_key, generator
-from data_contracts.settings import Protocol
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.base import Protocol
+from data_contracts.settings.train import TrainSettings
 from model.data.dataset import DomainData, Interactions
 from model.data.sampling_kernels import draw_negatives, mark_known, share_negatives
 from model.sparse.batch_scores import ScorePattern, score_pattern

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_contracts.resources import require_memory
 from data_contracts.seeding import draw_key
-from data_contracts.settings import EvaluateSettings
+from data_contracts.settings.ranking import EvaluateSettings
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.dataset import DomainData, Interactions
 from model.data.sampling_kernels import derive_row_keys, draw_candidates

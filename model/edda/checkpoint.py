@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from data_contracts.contracts import CHECKPOINT, Role
+from data_contracts.contracts import CHECKPOINT
+from data_contracts.roles import Role
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import tensors_header

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.edda.losses import bpr, ordered_sum
 from model.sparse.batch_scores import ScorePattern, batch_scores
 from model.sparse.group_scores import GroupPattern, group_products, group_scores

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.edda.graph_stack import GraphStack
 from model.sparse.kernels import cut_rows, renumber

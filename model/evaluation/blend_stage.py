@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from data_contracts.contracts import BLEND
 from data_contracts.progress import FinishedPart, Progress, silent
-from data_contracts.settings import BlendSettings, ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import BlendSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from data_contracts.contracts import ALL, BLEND, MACRO, METRICS, RANKS, TEST, UNBOUNDED, VALID, Role
+from data_contracts.contracts import ALL, BLEND, MACRO, METRICS, RANKS, TEST, UNBOUNDED, VALID
 from data_contracts.progress import FinishedPart, Progress, offset_progress, silent
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.roles import Role
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from model.compute.threads import torch_threads

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.compute as pc
 
-from data_contracts.contracts import BLEND, GRAPH, NODES, Role
+from data_contracts.contracts import BLEND, GRAPH, NODES
+from data_contracts.roles import Role
 from data_contracts.store.artifact import Artifact
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.data.dataset import load_dataset

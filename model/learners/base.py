@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.batches import Batch, Batching, Positives, mixed_batches
 from model.edda.alignment import AlignmentBatch

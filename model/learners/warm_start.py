@@ -12,8 +12,9 @@ from safetensors import safe_open
 from scipy import sparse
 from torch import Tensor
 
-from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN, Role
+from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
 from data_contracts.node_mapping import previous_node_numbers
+from data_contracts.roles import Role
 from data_contracts.statistics import InitialRowCounts, WarmStartStatistics
 from data_contracts.store.artifact import Artifact
 from model.compute.mapped_tensors import check_tensors

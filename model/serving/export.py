@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data_contracts.contracts import EMBEDDINGS, RECOMMENDATIONS
 from data_contracts.progress import FinishedPart, Progress, silent
-from data_contracts.settings import ComputeSettings, ExportSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import ExportSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.files import coalesce

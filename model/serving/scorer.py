@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES, Role
+from data_contracts.contracts import BLEND, CHECKPOINT, EMBEDDINGS, GRAPH, NEIGHBOURS, NODES
+from data_contracts.roles import Role
 from data_contracts.store.artifact import Artifact
 from model.evidence.user_evidence import UserEvidence
 from model.serving.catalogue import Catalogue, exported_domains, open_catalogue

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from data_contracts.contracts import GRADIENTS
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.train import CheckpointSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import CheckpointSettings
 from model.compute.threads import torch_threads
 from model.learners.divergence import EpochGuard
 from model.learners.edda import EddaLearner, build_edda, draw_steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_contracts.resources import require_memory
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.data.batches import Batching
 from model.learners.base import TrainingData
 

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from data_contracts.contracts import CHECKPOINT, VALID, Role
+from data_contracts.contracts import CHECKPOINT, VALID
 from data_contracts.progress import Logged, Progress, format_seconds, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
-from data_contracts.settings import ComputeSettings
+from data_contracts.roles import Role
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.train import CheckpointSettings
 from data_contracts.statistics import CheckpointStatistics, InteractionsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import CheckpointSettings
 from model.baselines import build_baseline
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.compute.device import choose_device, keep_freed_memory

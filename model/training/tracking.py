@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_contracts.settings import TrackingSettings
+from data_contracts.settings.machine import TrackingSettings
 from model.learners.base import Measure
 
 Track = Callable[[Sequence[Measure]], None]

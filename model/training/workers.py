@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.train import CheckpointSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import open_artifact
-from data_contracts.train_settings import CheckpointSettings
 from model.compute.column_parallel import ColumnParallel
 from model.learners.divergence import DivergedError
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.progress import FinishedPart, Progress, silent
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 
 if TYPE_CHECKING:
     from distributed import Client

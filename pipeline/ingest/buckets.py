@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from data_contracts.contracts import DOMAIN_BYTES, MACRO
-from data_contracts.settings import IngestSettings
+from data_contracts.settings.ingest import IngestSettings
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.compute.scratch import ensure_folder, load_array
 from pipeline.ingest.partition import SHARDS, TEXT_SHOWN, LogPartition, SortedRuns

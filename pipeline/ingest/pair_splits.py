@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.contracts import SPLITS
-from data_contracts.settings import IngestSettings, SplitSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
 from pipeline.compute.dtypes import Ints, Longs, Mask
 from pipeline.ingest.splits import TRAIN_CODE, Codes, PairsOfUsers, assign_splits
 from pipeline.ingest.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from data_contracts.settings import IngestSettings
+from data_contracts.settings.ingest import IngestSettings
 from pipeline.ingest.partition import LogPartition, Rejected
 from pipeline.ingest.rejects import DroppedRows
 from pipeline.logs.discovery import LogError

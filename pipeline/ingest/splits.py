@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_contracts.contracts import SPLITS, TEST, TRAIN, VALID
-from data_contracts.settings import IngestSettings, SplitSettings, parse_duration, parse_moment
+from data_contracts.settings.cut_offs import parse_duration, parse_moment
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.hashing import Words, hash_strings, mix_words
 from pipeline.logs.discovery import LogError

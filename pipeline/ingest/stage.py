@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.contracts import INTERACTIONS, KINDS, NODES, REJECTS, SPLITS, Role
+from data_contracts.contracts import INTERACTIONS, KINDS, NODES, REJECTS, SPLITS
 from data_contracts.progress import Progress, silent
+from data_contracts.roles import Role
 from data_contracts.schema import Contract
-from data_contracts.settings import ComputeSettings, IngestSettings
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.machine import ComputeSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import SPLITS
-from data_contracts.settings import Columns
+from data_contracts.settings.logs import Columns
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import SPLIT_NAMES, LogFile
 from pipeline.logs.formats import format_by_name

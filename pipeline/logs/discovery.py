@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.contracts import TEST, TRAIN, VALID
 from data_contracts.remote.client import Remote, RemoteFile, is_remote
-from data_contracts.settings import LogSource, expand_variables
+from data_contracts.settings.logs import LogSource, expand_variables
 from data_contracts.store.digests import file_digest
 
 log = logging.getLogger(__name__)

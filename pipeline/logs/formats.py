@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from data_contracts.settings import IngestSettings, LogSource
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import LogSource
 from data_contracts.store.files import coalesce
 from pipeline.logs.delimited import read_delimited
 from pipeline.logs.discovery import LogError, LogFile

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.settings import IngestSettings
+from data_contracts.settings.ingest import IngestSettings
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.encodings import RecodedStream

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from data_contracts.contracts import NEIGHBOURS
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.store.files import flush, write_checked
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Ints

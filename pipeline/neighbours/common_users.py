@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.compute.dtypes import Ints, Longs
 from pipeline.compute.fan_out import bounded_ranges, stream
 from pipeline.compute.rows import CsrRows

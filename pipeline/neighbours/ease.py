@@ -19,7 +19,7 @@ from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.compute.fan_out import ranges, thread_count
 from pipeline.compute.rows import CsrRows, keep_largest_weights
 from pipeline.neighbours.common_users import CommonUsers

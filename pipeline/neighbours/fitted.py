@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import MemoryLimitError
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.compute.fan_out import thread_count
 from pipeline.compute.method_choice import MethodChoice
 from pipeline.compute.rows import CsrRows

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_contracts.seeding import name_seed
-from data_contracts.settings import NeighboursSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from pipeline.compute.dtypes import Longs
 from pipeline.compute.rows import CsrRows
 from pipeline.graph import DomainGraph

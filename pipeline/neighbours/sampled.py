@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_contracts.seeding import name_seed
-from data_contracts.settings import NeighboursSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.statistics import NeighboursComparison
 from pipeline.compute.dtypes import Longs
 from pipeline.compute.method_choice import ASKED_FOR, MethodChoice

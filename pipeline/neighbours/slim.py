@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings, SlimSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import SlimSettings
 from pipeline.compute.fan_out import bounded_ranges, stream
 from pipeline.compute.rows import CsrRows, keep_largest_weights
 from pipeline.neighbours.common_users import CommonUsers

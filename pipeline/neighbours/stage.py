@@ -21,7 +21,8 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import NEIGHBOURS, UNION
 from data_contracts.progress import Progress, silent
-from data_contracts.settings import ComputeSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.statistics import ItemGraphStatistics, NeighboursStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
 from data_contracts.seeding import name_seed
-from data_contracts.settings import PairsSettings
+from data_contracts.settings.preparation import PairsSettings
 from data_contracts.statistics import PairCoverage
 from data_contracts.store.files import flush_all, write_checked
 from pipeline.compute.array_folder import ArrayFolder, DiskArrays

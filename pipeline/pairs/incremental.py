@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from data_contracts.contracts import COVERAGE_FILE, NODES, PAIRS
-from data_contracts.settings import PairsSettings
+from data_contracts.settings.preparation import PairsSettings
 from data_contracts.statistics import CoverageColumns, PairCoverage, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import parse_partition

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from data_contracts.settings import PairsSettings
+from data_contracts.settings.preparation import PairsSettings
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Floats32, Ints
 from pipeline.compute.fan_out import ranges

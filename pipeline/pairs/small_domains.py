@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import ITEM, KINDS, PAIRS, USER
-from data_contracts.settings import PairsSettings
+from data_contracts.settings.preparation import PairsSettings
 from data_contracts.statistics import PairCoverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import flush_all, write_checked

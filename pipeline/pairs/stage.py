@@ -23,7 +23,8 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import COVERAGE_FILE, PAIRS, USER
 from data_contracts.progress import Progress, offset_progress, silent
-from data_contracts.settings import ComputeSettings, PairsSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import PairsSettings
 from data_contracts.statistics import PairCoverage, PairsCheck, PairsStatistics, columns_of_coverage
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft

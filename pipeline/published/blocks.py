@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.settings import LogSource
+from data_contracts.settings.logs import LogSource
 from pipeline.logs.cleaning import RejectCollector
 from pipeline.logs.delimited import Delimited, read_delimited
 from pipeline.logs.discovery import LogFile

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.compute.array_folder import ArrayFolder
 from pipeline.compute.dtypes import Ints, Longs, Mask
 from pipeline.compute.fan_out import bounded_ranges, stream

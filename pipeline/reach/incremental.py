@@ -14,7 +14,7 @@ import numpy as np
 
 from data_contracts.contracts import GRAPH, NODES, REACH
 from data_contracts.node_mapping import previous_node_numbers
-from data_contracts.settings import ReachSettings
+from data_contracts.settings.preparation import ReachSettings
 from data_contracts.store.artifact import Artifact
 from pipeline.compute.dtypes import Ints, Mask
 from pipeline.compute.rows import CsrRows, ragged_arrays, scatter_indptr

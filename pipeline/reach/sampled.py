@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import ITEM, USER
 from data_contracts.seeding import name_seed
-from data_contracts.settings import ReachSettings
+from data_contracts.settings.preparation import ReachSettings
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.rows import keep_largest_weights
 from pipeline.reach.walk_graph import WalkGraph

@@ -20,7 +20,8 @@ import numpy as np
 
 from data_contracts.contracts import REACH
 from data_contracts.progress import Progress, Unit, offset_progress, silent
-from data_contracts.settings import ComputeSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import ReachSettings
 from data_contracts.statistics import DomainReachStatistics, ReachStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft

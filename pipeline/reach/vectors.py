@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from data_contracts.contracts import REACH
 from data_contracts.seeding import name_seed
-from data_contracts.settings import ComputeSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import ReachSettings
 from data_contracts.statistics import ReachComparison
 from data_contracts.store.files import flush, write_checked
 from pipeline.compute.array_folder import ArrayFolder

@@ -14,14 +14,10 @@ from distributed import Client, LocalCluster, WorkerPlugin
 
 import pipeline.pairs.join
 from data_contracts.contracts import COVERAGE_FILE
-from data_contracts.settings import (
-    ComputeSettings,
-    GraphSettings,
-    IngestSettings,
-    PairsSettings,
-    ReachSettings,
-    WorldSettings,
-)
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.statistics import CoverageColumns, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store

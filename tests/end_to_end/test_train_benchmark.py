@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_world import Tiny
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.compute.threads import torch_threads
 from model.edda.alignment import alignment_loss, load_alignment
 from model.sparse.matrix import choose_engine

@@ -4,7 +4,8 @@ import pytest
 from oracle_pipeline import transitions
 
 from data_contracts.contracts import INTERACTIONS
-from data_contracts.settings import ComputeSettings, GraphSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import build_graph, number_nodes, read_graph, read_nodes

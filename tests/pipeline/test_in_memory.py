@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from oracle_pipeline import brute_pairs, dense_reach
 from tiny_world import build, random_log
 
-from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import PairsSettings, ReachSettings
 from pipeline.graph import DomainGraph, build_edges
 from pipeline.in_memory import PairTable, align_domains, number_alike, random_walks, reach_vectors, shared_places
 from pipeline.pairs.stage import pair_domains

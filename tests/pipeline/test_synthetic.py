@@ -11,7 +11,9 @@ import pyarrow.csv as arrow_csv
 import pytest
 from pydantic import ValidationError
 
-from data_contracts.settings import ComputeSettings, IngestSettings, WorldSettings
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline import synthetic as world_module

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from data_contracts.contracts import CONTRACTS, COVERAGE_FILE, PAIRS, Role
-from data_contracts.settings import LogSource
+from data_contracts.contracts import CONTRACTS, COVERAGE_FILE, PAIRS
+from data_contracts.roles import Role
+from data_contracts.settings.logs import LogSource
 from data_contracts.statistics import columns_of_coverage
 from flows.cli.main import main
 from flows.config.run_config import RunConfig, load_config

@@ -7,7 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.settings import ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
+from data_contracts.settings.logs import LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import number_nodes

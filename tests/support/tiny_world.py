@@ -13,20 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.contracts import BLEND, COVERAGE_FILE, INTERACTIONS, PAIRS
-from data_contracts.settings import (
-    BlendSettings,
-    ComputeSettings,
-    EvaluateSettings,
-    ExportSettings,
-    GraphSettings,
-    NeighboursSettings,
-)
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, NeighboursSettings
+from data_contracts.settings.ranking import BlendSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings.train import CheckpointSettings, TrainSettings
 from data_contracts.statistics import IngestedDomainStatistics, columns_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
-from data_contracts.train_settings import CheckpointSettings, TrainSettings
 from model.data.batches import Batch
 from model.serving.export import export_embeddings
 from model.training.stage import train

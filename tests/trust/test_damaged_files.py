@@ -12,7 +12,8 @@ from damage import DAMAGES, damage_file
 from fake_stages import edda
 
 from data_contracts.contracts import CONTRACTS
-from data_contracts.settings import ComputeSettings, WorldSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.world import WorldSettings
 from data_contracts.statistics import CoverageColumns
 from data_contracts.store.artifact import Artifact, read_blocks
 from data_contracts.store.dataset import ArtifactDataset

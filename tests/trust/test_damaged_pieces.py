@@ -15,20 +15,15 @@ from tiny_world import Tiny, build, random_log, seeded
 
 from data_contracts.contracts import CHECKPOINT, INTERACTIONS, NEIGHBOURS, PAIRS, REACH
 from data_contracts.schema import Contract
-from data_contracts.settings import (
-    Columns,
-    ComputeSettings,
-    EvaluateSettings,
-    IngestSettings,
-    LogSource,
-    NeighboursSettings,
-    PairsSettings,
-    ReachSettings,
-)
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings, PairsSettings, ReachSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.training.stage import train
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs

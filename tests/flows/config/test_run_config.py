@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.settings import ReachSettings
+from data_contracts.settings.preparation import ReachSettings
 from flows.config.reference import reference
 from flows.config.run_config import ConfigError, RunConfig, load_config, store_location
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from fake_stages import Stages, load_run_config, stages
 
-from data_contracts.contracts import CONTRACTS, METRICS, Role
+from data_contracts.contracts import CONTRACTS, METRICS
+from data_contracts.roles import Role
 from data_contracts.schema import Column, Contract
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from flows.cli.main import COMMANDS
 from flows.runner.execute import run_stages
 from flows.runner.stages import STAGE_NAMES, STAGES, WORLD_STAGE, Product, Stage

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from damage import edit_manifest
 from fake_stages import ALL, Stages, load_run_config, stages
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from raw_logs import numbered
 
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.garbage import collect_garbage
 from data_contracts.store.store import Store
@@ -72,6 +72,7 @@ def facts(interactions: Artifact) -> set[tuple[object, ...]]:
 def test_known_ids_keep_their_order_and_new_ones_follow_and_only_splits_change(
     tmp_path_factory: pytest.TempPathFactory, monday: list, tuesday: list, method: str
 ) -> None:
+    assume(method != "time" or min(row[3] for row in monday) < 2)  # else nothing is left to train on
     folder = tmp_path_factory.mktemp("logs")
     store = Store(folder / "store")
     for name, of_day in (("b", monday), ("a", tuesday)):

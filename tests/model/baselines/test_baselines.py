@@ -9,10 +9,12 @@ from safetensors.torch import load_file
 from tiny_world import Tiny, build, random_log, seeded
 
 from data_contracts.seeding import generator
-from data_contracts.settings import BlendSettings, ComputeSettings, EvaluateSettings, ExportSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
+from data_contracts.settings.ranking import BlendSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.baselines.networks import NetworkBuilder, Star
 from model.baselines.two_tower import Towers
 from model.data.candidates import build_held_out

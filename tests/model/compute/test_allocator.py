@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_world import build, random_log
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.compute.allocator import IN_MEMORY, Allocator, MappedAllocator
 from model.data.dataset import load_dataset
 from model.edda.final_vectors import build_graphs, final_vectors

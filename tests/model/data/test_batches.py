@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from tiny_world import Tiny, build, rows_of
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batching, Positives, build_batches, build_positives, sample_negatives
 from model.data.dataset import load_dataset, load_interactions
 from model.sparse.group_scores import group_windows

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from tiny_world import Tiny, build
 
-from data_contracts.settings import EvaluateSettings
+from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.store.store import Store
 from model.data.candidates import build_held_out, score_candidates
 from model.data.dataset import DomainData, Interactions, load_dataset, load_interactions

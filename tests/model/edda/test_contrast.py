@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_world import Tiny
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.data.batches import Batching, build_batches, build_positives
 from model.data.dataset import DomainData, MultiDomainData, load_dataset, load_interactions
 from model.edda.contrast import Contrast, build_contrast

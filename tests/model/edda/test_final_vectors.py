@@ -1,8 +1,8 @@
 import torch
 from tiny_world import build
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.dataset import load_dataset
 from model.edda.final_vectors import build_graphs, final_vectors
 from model.edda.model import Edda, TableShapes

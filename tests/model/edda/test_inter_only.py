@@ -12,10 +12,11 @@ from damage import rehash
 from safetensors.torch import load_file
 from tiny_world import Tiny, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings, ExportSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.dataset import MultiDomainData, load_dataset, load_interactions
 from model.edda.checkpoint import load_checkpoint
 from model.learners.warm_start import build_warm_start

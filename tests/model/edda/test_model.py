@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_world import Tiny, build
 
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.batches import Batching, build_batches, build_positives
 from model.data.dataset import load_dataset, load_interactions
 from model.edda.final_vectors import build_graphs, final_vectors

@@ -6,7 +6,7 @@ import torch
 from oracle_model import assert_gradients_are_close, final_vectors
 from tiny_world import Tiny
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.data.batches import Batch, Batching, build_batches, build_positives
 from model.data.dataset import MultiDomainData, load_dataset, load_interactions
 from model.edda.final_vectors import build_graphs

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.seeding import draw_key
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 from model.data.dataset import DomainData, MultiDomainData
 from model.edda.graph_stack import GraphStack, inter_stack, intra_stack
 from model.edda.propagation import (

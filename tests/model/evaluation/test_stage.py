@@ -7,10 +7,11 @@ from scipy import stats
 from tiny_world import Tiny, build, seeded
 
 from data_contracts.contracts import ALL, BEYOND_ACCURACY, HISTORY_STRATA, ITEM_STRATA, STRATA, USER_STRATA
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.evaluation.metrics import user_values
 from model.evaluation.stage import evaluate
 from model.training.stage import train

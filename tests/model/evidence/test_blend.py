@@ -4,7 +4,7 @@ import torch
 from loaded_domain import Loaded
 from tiny_world import Tiny
 
-from data_contracts.settings import EvaluateSettings
+from data_contracts.settings.ranking import EvaluateSettings
 from model.compute.column_parallel import SINGLE_PROCESS
 from model.evaluation.fit import (
     SHARES,

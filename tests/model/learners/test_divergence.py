@@ -5,9 +5,10 @@ import pytest
 import torch
 from tiny_world import Tiny, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.digests import file_digest
-from data_contracts.train_settings import TrainSettings
 from model.baselines.two_tower import TwoTower
 from model.edda.alignment import AlignmentBatch
 from model.edda.model import Edda

@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_world import Log, Tiny, build, random_log, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.dataset import load_dataset, load_interactions
 from model.edda.checkpoint import load_checkpoint

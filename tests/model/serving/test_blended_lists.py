@@ -8,7 +8,9 @@ from fake_stages import edda
 from oracle_serving import Served
 from tiny_world import TinyRun, build, exported
 
-from data_contracts.settings import ComputeSettings, ExportSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
+from data_contracts.settings.ranking import ExportSettings
 from data_contracts.store.store import Store
 from model.serving.exact import fold_in
 from model.serving.explanations import REASONS

@@ -7,10 +7,11 @@ import torch
 from safetensors.numpy import load_file
 from tiny_world import Tiny, TinyRun, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings, ExportSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings, ExportSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.compute.allocator import Allocator
 from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_world import build, random_log, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from model.learners.edda import build_edda, draw_steps
 from model.training.gradients import domain_gradients, measure_gradients
 from model.training.stage import load_training_data

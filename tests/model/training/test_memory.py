@@ -8,8 +8,9 @@ import pytest
 from tiny_world import seeded
 
 from data_contracts.resources import MemoryLimitError, free_memory, require_memory
-from data_contracts.settings import ComputeSettings, EvaluateSettings
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from model.training.memory import predict_bytes
 from model.training.stage import train
 

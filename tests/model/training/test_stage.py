@@ -13,10 +13,11 @@ import pytest
 import torch
 from tiny_world import Tiny, build, random_log, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.dataset import load_dataset
 from model.edda.checkpoint import load_checkpoint
 from model.evaluation.stage import evaluate
@@ -206,8 +207,9 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
 KILLED = """
 import json, sys
 from pathlib import Path
-from data_contracts.settings import ComputeSettings, EvaluateSettings
-from data_contracts.train_settings import CheckpointSettings, TrainSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import CheckpointSettings, TrainSettings
 from data_contracts.store.store import Store, open_artifact
 from model.training.stage import train
 store, settings, paths = Store(sys.argv[1]), TrainSettings(**json.loads(sys.argv[2])), json.loads(sys.argv[3])

@@ -8,10 +8,11 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tiny_world import Tiny, seeded
 
-from data_contracts.settings import ComputeSettings, EvaluateSettings, TrackingSettings
+from data_contracts.settings.machine import ComputeSettings, TrackingSettings
+from data_contracts.settings.ranking import EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.learners.base import Measure
 from model.training.stage import train
 from model.training.tracking import Tracking, tracked

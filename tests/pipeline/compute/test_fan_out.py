@@ -11,7 +11,7 @@ import pytest
 from distributed import LocalCluster
 
 import pipeline.compute.fan_out
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.compute.fan_out import TaskProgress, fan_out
 
 THREADS = ComputeSettings(threads=2)

@@ -13,7 +13,8 @@ import pytest
 from raw_logs import PAIR, RawLogs, parquet, source
 
 from data_contracts.contracts import INTERACTIONS
-from data_contracts.settings import Columns, IngestSettings, LogSource
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import Columns, LogSource
 from pipeline.ingest.stage import ingest_inputs
 from pipeline.logs.discovery import LogError
 
@@ -23,7 +24,7 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[3])
 from raw_logs import RawLogs, source
-from data_contracts.settings import ComputeSettings
+from data_contracts.settings.machine import ComputeSettings
 compute = ComputeSettings(threads=2, memory_mib=int(sys.argv[2]))
 reasons = RawLogs(Path(sys.argv[1])).ingest(source("*"), compute)["rejects"].statistics["reasons"]
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 from raw_logs import RawLogs, source
 
-from data_contracts.settings import Columns, IngestSettings, SplitSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
+from data_contracts.settings.logs import Columns
 from pipeline.ingest.splits import resolve_cut_offs
 from pipeline.logs.discovery import LogError
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from raw_logs import ALL_TRAIN, COMPUTE, RawLogs, source
 
-from data_contracts.settings import Columns, IngestSettings, LogSource
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import Columns, LogSource
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
 

@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.settings import Columns, ComputeSettings, GraphSettings, IngestSettings, LogSource, SplitSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import number_nodes

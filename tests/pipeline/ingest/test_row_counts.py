@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from raw_logs import ALL_TRAIN, BY_PATH, GIVEN, RawLogs, parquet, source
 
-from data_contracts.settings import Columns, IngestSettings, LogSource, SplitSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
+from data_contracts.settings.logs import Columns, LogSource
 from pipeline.ingest.row_counts import RowCounts
 from pipeline.logs.discovery import LogError
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_contracts.settings import SplitSettings
+from data_contracts.settings.ingest import SplitSettings
 from pipeline.compute.hashing import hash_strings
 from pipeline.ingest.splits import PairsOfUsers, leave_last_out, order_by_draws, random_split, time_split
 

@@ -17,16 +17,10 @@ from raw_logs import RawLogs as World
 
 from data_contracts.contracts import INTERACTIONS, REJECTS
 from data_contracts.schema import Contract
-from data_contracts.settings import (
-    Columns,
-    ComputeSettings,
-    GraphSettings,
-    IngestSettings,
-    LogSource,
-    PairsSettings,
-    ReachSettings,
-    SplitSettings,
-)
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.store import Store
 from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest import rejects as rejects_module

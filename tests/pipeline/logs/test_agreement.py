@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from raw_logs import RawLogs
 
-from data_contracts.settings import Columns, ComputeSettings, LogSource, SplitSettings
+from data_contracts.settings.ingest import SplitSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
 from pipeline.ingest import stage as ingest_stage
 from pipeline.logs.cleaning import clean
 from pipeline.logs.delimited import Delimited, split_line

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts.settings import Columns, LogSource
+from data_contracts.settings.logs import Columns, LogSource
 from pipeline.logs.discovery import LogError, find_logs
 
 

@@ -10,7 +10,7 @@ import pytest
 from raw_logs import CSV, JSON, PAIR, TSV, parquet, source, zstd
 from raw_logs import RawLogs as World
 
-from data_contracts.settings import Columns
+from data_contracts.settings.logs import Columns
 from pipeline.logs.discovery import LogError
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from raw_logs import CSV, PAIR, RawLogs, parquet, source
 
-from data_contracts.settings import Columns, LogSource
+from data_contracts.settings.logs import Columns, LogSource
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
 from pipeline.logs.quoted_lines import QuotedLines

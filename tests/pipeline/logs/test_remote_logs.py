@@ -11,7 +11,9 @@ import pytest
 from object_storage import address, endpoint
 
 from data_contracts.remote.client import Remote
-from data_contracts.settings import Columns, ComputeSettings, IngestSettings, LogSource
+from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.logs import Columns, LogSource
+from data_contracts.settings.machine import ComputeSettings
 from data_contracts.store.store import Store
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import LogError, find_logs

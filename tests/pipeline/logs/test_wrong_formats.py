@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from raw_logs import CSV, RawLogs, source, zstd
 
-from data_contracts.settings import Columns
+from data_contracts.settings.logs import Columns
 from pipeline.logs.discovery import LogError, find_logs
 from pipeline.logs.formats import read_log
 

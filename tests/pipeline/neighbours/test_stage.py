@@ -18,7 +18,8 @@ from tiny_world import Tiny, build, random_log
 
 import pipeline.neighbours.chunks
 from data_contracts.contracts import ITEM, TRAIN
-from data_contracts.settings import ComputeSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import neighbours_file
 from data_contracts.store.store import Store

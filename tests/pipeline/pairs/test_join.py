@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import pipeline.pairs.join
-from data_contracts.settings import PairsSettings
+from data_contracts.settings.preparation import PairsSettings
 from pipeline.compute.array_folder import DiskArrays
 from pipeline.pairs.join import Join, TopK, count_products, join_chunk
 from pipeline.pairs.join_kernels import (

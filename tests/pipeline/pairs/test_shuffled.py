@@ -4,7 +4,8 @@ from collections import Counter
 
 import pyarrow as pa
 
-from data_contracts.settings import ComputeSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import PairsSettings, ReachSettings
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import compute_reach
 

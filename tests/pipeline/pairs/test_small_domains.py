@@ -7,7 +7,8 @@ import pytest
 from raw_logs import numbered
 
 from data_contracts.contracts import COVERAGE_FILE
-from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.statistics import CoverageColumns, PairCoverage, rows_of_coverage
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store

@@ -13,7 +13,8 @@ from raw_logs import numbered
 
 import pipeline.pairs.join
 import pipeline.pairs.stage
-from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.rows import CsrRows

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from raw_logs import numbered
 
-from data_contracts.settings import ComputeSettings, GraphSettings, PairsSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import GraphSettings, PairsSettings, ReachSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from pipeline.graph import DomainGraph, build_graph

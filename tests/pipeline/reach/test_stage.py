@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from oracle_pipeline import dense_reach, pruned_reach, random_domain
 
 import pipeline.reach.vectors
-from data_contracts.settings import ComputeSettings, ReachSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import ReachSettings
 from data_contracts.store.store import Store
 from pipeline.compute.array_folder import DiskArrays
 from pipeline.compute.rows import keep_largest_weights

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from data_contracts.settings import EvaluateSettings, Seed, Settings, Share
+from data_contracts.settings.base import Seed, Settings, Share
+from data_contracts.settings.ranking import EvaluateSettings
 
 ModelName = Literal["edda", "popularity", "walks", "ials", "shared-bottom", "mmoe", "ple", "star"]
 
