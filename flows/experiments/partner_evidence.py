@@ -19,8 +19,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_contracts.contracts import CHECKPOINT, INTERACTIONS, NODES, USER, Role
-from data_contracts.settings import BlendSettings
+from data_contracts.contracts import CHECKPOINT, INTERACTIONS, NODES, USER
+from data_contracts.roles import Role
+from data_contracts.settings.ranking import BlendSettings
 from data_contracts.store.artifact import Artifact
 from model.compute.column_parallel import SINGLE_PROCESS
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions

@@ -8,10 +8,12 @@ from loaded_domain import random_neighbours
 from tiny_world import Tiny, build, seeded
 
 from data_contracts.contracts import RANKS
-from data_contracts.settings import BlendSettings, ComputeSettings, EvaluateSettings, NeighboursSettings
+from data_contracts.settings.machine import ComputeSettings
+from data_contracts.settings.preparation import NeighboursSettings
+from data_contracts.settings.ranking import BlendSettings, EvaluateSettings
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from flows.experiments.partner_evidence import PartnerEvidence, partner_matrix, rank_with_partners
 from model.data.dataset import load_dataset
 from model.evaluation.blend_stage import fit_blend

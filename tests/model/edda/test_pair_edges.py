@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 from tiny_world import Tiny, build
 
 from data_contracts.contracts import COVERAGE_FILE, PAIRS
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from data_contracts.train_settings import TrainSettings
 from model.data.dataset import load_dataset
 from model.edda.graph_stack import union_stack
 from model.edda.pair_edges import PairEdges

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from data_contracts.train_settings import TrainSettings
+from data_contracts.settings.train import TrainSettings
 
 
 @pytest.mark.parametrize(("setting", "value"), [("pair_edges", 0.5), ("alignment_loss", "contrast")])
