@@ -20,7 +20,7 @@ class TrainSettings(Settings):
     model: ModelName = "edda"
     """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. walks has no vectors, evidence ranks
     alone. ials needs the extra `baselines`."""
-    backbone: Literal["grec", "lightgcn", "mf"] = "grec"
+    backbone: Literal["grec", "lightgcn", "jgcf", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
     """inter: one table over all domains; intra: one per domain; both: side by side."""
@@ -34,7 +34,7 @@ class TrainSettings(Settings):
     initial_spread: float = Field(0.05, gt=0.0)
     """Standard deviation of the tables at the start; 0.1 in the released code."""
     layers: int = Field(2, ge=0, le=8)
-    """Propagation layers of grec and lightgcn."""
+    """Propagation layers of grec and lightgcn; degree of jgcf's polynomials."""
     residual: Share = 0.1
     """grec: weight of the previous layer."""
     edge_dropout: float = Field(0.7, ge=0.0, lt=1.0)

@@ -73,7 +73,7 @@ class EddaLearner:
     def metadata(self) -> dict[str, Any]:
         """The model's name, its tables' shapes and their backbone, and what else its vectors depend on."""
         flags = {"normalised": self.data.settings.ranks_by_cosine, "joins_pairs": self.data.settings.joins_pairs}
-        backbone = asdict(self.data.graphs.backbone)
+        backbone = {name: value for name, value in asdict(self.data.graphs.backbone).items() if value is not None}
         set_flags = {name: True for name, is_set in flags.items() if is_set}
         return {"model": "edda", "shape": asdict(self.model.shape), "backbone": backbone, **set_flags}
 

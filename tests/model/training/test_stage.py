@@ -149,7 +149,7 @@ def test_an_epoch_is_one_line_with_the_time_that_is_left_by_this_attempts_epochs
     assert _describe_epoch(2023, resumed, 40, [5.0, 5.0]).endswith("from, 5 s")
 
 
-@pytest.mark.parametrize("backbone", ["grec", "lightgcn", "mf"])
+@pytest.mark.parametrize("backbone", ["grec", "lightgcn", "jgcf", "mf"])
 @pytest.mark.parametrize("tables", ["both", "inter", "intra"])
 def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, backbone: str, tables: str) -> None:
     checkpoint = fitted(tiny_world, SMALL.model_copy(update={"backbone": backbone, "tables": tables, "epochs": 1}))
