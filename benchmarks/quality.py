@@ -164,7 +164,7 @@ def prepare(spec: RunSpec) -> tuple[dict[str, float], dict[str, Artifact]]:
     if spec.config.world:
         bring_up_to_date([spec], "world", watcher(), prefect=False)
     seconds, artifacts = {}, {}
-    for stage in ("ingest", "neighbours", *(["align"] if spec.config.train.aligns else [])):
+    for stage in ("ingest", "neighbours", *(["align"] if spec.config.train.reads_pairs else [])):
         started = cpu_seconds()
         (outcome,) = bring_up_to_date([spec], stage, watcher(), prefect=False)
         seconds[stage] = cpu_seconds() - started

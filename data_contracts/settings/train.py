@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_contracts.settings.base import Seed, Settings, Share
 from data_contracts.settings.ranking import EvaluateSettings
@@ -20,7 +20,7 @@ class TrainSettings(Settings):
     model: ModelName = "edda"
     """edda, or a baseline; `edda compare RUN.toml --baselines` runs them all. walks has no vectors, evidence ranks
     alone. ials needs the extra `baselines`."""
-    backbone: Literal["grec", "lightgcn", "mf"] = "grec"
+    backbone: Literal["grec", "lightgcn", "jgcf", "mf"] = "grec"
     """Building block that turns tables into vectors."""
     tables: Literal["both", "inter", "intra"] = "both"
     """inter: one table over all domains; intra: one per domain; both: side by side."""
@@ -34,7 +34,7 @@ class TrainSettings(Settings):
     initial_spread: float = Field(0.05, gt=0.0)
     """Standard deviation of the tables at the start; 0.1 in the released code."""
     layers: int = Field(2, ge=0, le=8)
-    """Propagation layers of grec and lightgcn."""
+    """Propagation layers of grec and lightgcn; degree of jgcf's polynomials."""
     residual: Share = 0.1
     """grec: weight of the previous layer."""
     edge_dropout: float = Field(0.7, ge=0.0, lt=1.0)
@@ -79,8 +79,14 @@ class TrainSettings(Settings):
     leave nothing of it. 1: every domain has one."""
     alignment: float = Field(0.0, ge=0.0)
     """Weight of the alignment loss, 0.3 in [EDDA]; 0 switches it off, and a full run then makes no reach and pairs."""
+    alignment_loss: Literal["distance", "contrast"] = "distance"
+    """distance: of the mapped vectors of aligned pairs [EDDA]; contrast: softmax, over other pairs, of their cosine
+    (InfoNCE), which maps of zeros do not minimise."""
     alignment_targets: int = Field(8, ge=1)
     """Domains that each domain is aligned with in an epoch, at most; where there are more, drawn anew each epoch."""
+    pair_edges: float = Field(0.0, ge=0.0)
+    """edda: weight, times their similarity, of edges between aligned nodes in the union graph, beside interactions of
+    weight 1; 0: there are none."""
     contrast: float = Field(0.0, ge=0.0)
     """edda: weight of SimGCL's loss between two outputs of the layers with noise; 0 switches it off."""
     contrast_noise: float = Field(0.1, gt=0.0)
@@ -133,10 +139,27 @@ class TrainSettings(Settings):
         """
         return self.tables == "intra" or (self.tables == "both" and shared <= self.intra_shared_at_most)
 
+    @model_validator(mode="after")
+    def _has_graph_for_pairs(self) -> Self:
+        if self.pair_edges and (self.inter_graph != "union" or self.tables == "intra"):
+            found = f"inter_graph = {self.inter_graph!r}, tables = {self.tables!r}"
+            raise ValueError(f"pair_edges needs the union graph of an inter table, found {found}; set pair_edges = 0")
+        return self
+
     @property
     def aligns(self) -> bool:
-        """Training reads the aligned pairs."""
+        """Mapped vectors of aligned pairs are pulled together."""
         return self.model == "edda" and self.alignment > 0 and self.tables != "inter"
+
+    @property
+    def joins_pairs(self) -> bool:
+        """Aligned nodes have edges in the union graph."""
+        return self.model == "edda" and self.pair_edges > 0
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Training reads the aligned pairs."""
+        return self.aligns or self.joins_pairs
 
     @property
     def selects_by_ndcg(self) -> bool:
@@ -165,6 +188,8 @@ class TrainSettings(Settings):
         """
         not_read = _NOT_READ[self.model] | ({"select_users"} if self.select_by == "auc" else set())
         not_read |= set() if self.contrast else _CONTRAST_KEYS
+        not_read |= set() if self.pair_edges else {"pair_edges"}
+        not_read |= {"alignment_loss"} if self.alignment_loss == "distance" else set()
         not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
             set() if self.frequency_exponent else {"frequency_exponent"}
         )
@@ -180,7 +205,9 @@ _EDDA_KEYS = {
     "inter_graph",
     "residual",
     "alignment",
+    "alignment_loss",
     "alignment_targets",
+    "pair_edges",
     "intra_penalty",
     "intra_shared_at_most",
     "intra_width",

@@ -101,9 +101,9 @@ class RunConfig(Settings):
         return self
 
     @property
-    def aligns(self) -> bool:
+    def reads_pairs(self) -> bool:
         """Training reads the aligned pairs."""
-        return self.train.aligns
+        return self.train.reads_pairs
 
 
 @dataclass(frozen=True)

@@ -143,11 +143,13 @@ class Case:
         levels: of all factors of the experiment.
         run: to be evaluated.
         measure: what is measured besides the metrics.
+        remeasure: what is measured in place of the metrics.
     """
 
     levels: Levels
     run: RunSpec
     measure: Callable[[Bench, Outcome], Sequence[Row]] | None = None
+    remeasure: Callable[[Bench, Outcome], Sequence[Row]] | None = None
 
     @property
     def label(self) -> str:

@@ -17,8 +17,13 @@ Members = Collection[tuple[str, str]]
 
 Measure = Callable[[Bench, Outcome], Sequence[Row]]
 
+UserValues = dict[tuple[int, str, str], float]
+"""(seed, domain, user id) → value."""
+
 FOUND = "twins found"
 """Share of the planted twins whose most similar partner in the other domain is their twin."""
+PARTNER_WEIGHT = "weight of partners' evidence"
+"""That validated best of those that were tried."""
 CONFLICT, NORM = "gradients in conflict", "gradient norm"
 """Share of rows of the inter table on which two domains' gradients point apart, and the norm of a domain's gradient."""
 CHANCE = "gradients in conflict within a domain"
@@ -39,37 +44,69 @@ def measure_groups(groups: Mapping[str, Members]) -> Measure:
     Args:
         groups: name → users, as the case names them.
     """
-
-    def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
-        values = _user_ndcg(outcome)
-        rows: list[Row] = []
-        for name, members in groups.items():
-            by_seed: dict[int, list[float]] = {}
-            for (seed, domain, user), value in values.items():
-                if (domain, user) in members:
-                    by_seed.setdefault(seed, []).append(value)
-            rows += [(seed, MACRO, ALL, group_ndcg(name), sum(of) / len(of)) for seed, of in sorted(by_seed.items())]
-        return rows
-
-    return measure
+    return lambda _bench, outcome: _group_rows(_user_ndcg(outcome), groups)
 
 
 def measure_domains(group: str, domains: Collection[str]) -> Measure:
     """NDCG@20 as the mean over some domains alone."""
 
     def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
-        by_seed: dict[int, dict[str, list[float]]] = {}
-        for (seed, domain, _), value in _user_ndcg(outcome).items():
-            if domain in domains:
-                by_seed.setdefault(seed, {}).setdefault(domain, []).append(value)
-        means = {seed: [sum(of) / len(of) for of in found.values()] for seed, found in sorted(by_seed.items())}
-        return [(seed, MACRO, ALL, group_ndcg(group), sum(of) / len(of)) for seed, of in means.items()]
+        values = {user: value for user, value in _user_ndcg(outcome).items() if user[1] in domains}
+        means = ((seed, list(of.values())) for seed, of in _domain_means(values).items())
+        return [(seed, MACRO, ALL, group_ndcg(group), sum(of) / len(of)) for seed, of in means]
 
     return measure
 
 
-def _user_ndcg(outcome: Outcome) -> dict[tuple[int, str, str], float]:
-    """(seed, domain, user id) → NDCG@20 of the user's test rows in the domain."""
+def measure_partners(pairs: pa.Table, groups: Mapping[str, Members]) -> Measure:
+    """NDCG@20 of a run, measured again with the histories of aligned partners as evidence: by domain and by group.
+
+    Args:
+        pairs: source_id, target_id, similarity, of users.
+        groups: name → users.
+    """
+
+    def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
+        from flows.experiments.partner_evidence import rank_with_partners
+        from model.compute.threads import torch_threads
+
+        values: UserValues = {}
+        rows: list[Row] = []
+        for seed in outcome.config.train.seeds:
+            with torch_threads(outcome.config.compute.threads):
+                weight, ndcg = rank_with_partners(outcome.artifacts, seed, pairs, outcome.config.blend)
+            rows.append((seed, MACRO, ALL, PARTNER_WEIGHT, weight))
+            values |= {(seed, *user): value for user, value in ndcg.items()}
+        for seed, means in _domain_means(values).items():
+            means[MACRO] = sum(means.values()) / len(means)
+            rows += [(seed, domain, ALL, NDCG, mean) for domain, mean in means.items()]
+        return [*rows, *_group_rows(values, groups)]
+
+    return measure
+
+
+def _group_rows(values: UserValues, groups: Mapping[str, Members]) -> list[Row]:
+    rows: list[Row] = []
+    for name, members in groups.items():
+        by_seed: dict[int, list[float]] = {}
+        for (seed, domain, user), value in values.items():
+            if (domain, user) in members:
+                by_seed.setdefault(seed, []).append(value)
+        rows += [(seed, MACRO, ALL, group_ndcg(name), sum(of) / len(of)) for seed, of in sorted(by_seed.items())]
+    return rows
+
+
+def _domain_means(values: UserValues) -> dict[int, dict[str, float]]:
+    """Seed → domain → the mean over its users."""
+    by_seed: dict[int, dict[str, list[float]]] = {}
+    for (seed, domain, _), value in values.items():
+        by_seed.setdefault(seed, {}).setdefault(domain, []).append(value)
+    return {seed: {domain: sum(of) / len(of) for domain, of in by_domain.items()}
+            for seed, by_domain in sorted(by_seed.items())}  # fmt: skip
+
+
+def _user_ndcg(outcome: Outcome) -> UserValues:
+    """NDCG@20 of each user's test rows in a domain."""
     from model.evaluation.metrics import user_values
 
     ranks = outcome.artifacts[RANKS.name].read(["seed", "domain", "user", "full_rank"])
@@ -77,7 +114,7 @@ def _user_ndcg(outcome: Outcome) -> dict[tuple[int, str, str], float]:
     names = outcome.artifacts[INTERACTIONS.name].read(["user", "user_id", "split"])
     names = names.filter(pc.equal(names["split"], TEST)).group_by(["user", "user_id"]).aggregate([])
     ids = dict(zip(names["user"].to_pylist(), names["user_id"].to_pylist(), strict=True))
-    values: dict[tuple[int, str, str], float] = {}
+    values: UserValues = {}
     for pair in ranks.group_by(["seed", "domain"], use_threads=False).aggregate([]).to_pylist():
         chosen = pc.and_(pc.equal(ranks["seed"], pair["seed"]), pc.equal(ranks["domain"], pair["domain"]))
         of_pair = ranks.filter(chosen).sort_by("user")

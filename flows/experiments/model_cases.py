@@ -32,7 +32,7 @@ def depth_or_alignment(bench: Bench, small: bool) -> Iterator[Case]:
 
 def building_blocks(bench: Bench, small: bool) -> Iterator[Case]:
     """Building blocks by tables by alignment; a single table has nothing to align."""
-    blocks = {name: f"train.backbone={name}" for name in ("mf", "lightgcn", "grec")}
+    blocks = {name: f"train.backbone={name}" for name in ("mf", "lightgcn", "grec", "jgcf")}
     for tables, override in _TABLES.items():
         run = bench.run.with_overrides(*override.split())
         aligned = {"alignment": {OFF: NOT_ALIGNED}} if tables == "inter" else ALIGNMENT

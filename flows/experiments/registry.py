@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.experiments import data_cases, model_cases
+from flows.experiments import data_cases, model_cases, twin_cases
 from flows.experiments.cases import OFF, CaseMaker
 from flows.experiments.measures import CHANCE, CONFLICT, FOUND, NORM, group_ndcg
 from flows.experiments.results import MEMORY, NDCG, SECONDS
@@ -49,10 +49,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "oracle-twins": Experiment(
         "People with two names: what would it be worth to know them, and which use of aligned pairs comes near?",
-        data_cases.oracle_twins,
-        (("users", data_cases.APART),),
+        twin_cases.oracle_twins,
+        (("users", twin_cases.APART),),
         "users",
-        (group_ndcg(data_cases.TWINS), group_ndcg(data_cases.ONE_DOMAIN), NDCG, FOUND),
+        (group_ndcg(twin_cases.TWINS), group_ndcg(twin_cases.ONE_DOMAIN), NDCG, FOUND),
         (),
     ),
     "depth-or-alignment": Experiment(

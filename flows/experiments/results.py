@@ -42,9 +42,7 @@ def run_cases(name: str, cases: Iterator[Case], bench: Bench) -> Artifact:
         log.info("case %d: %s", number, case.label)
         outcome = bench.make(case.run, "evaluate")
         parents[f"{METRICS.name}-{number}"] = outcome.artifacts[METRICS.name]
-        measured = [*_test_metrics(outcome.artifacts[METRICS.name]), *_costs(outcome)]
-        measured += case.measure(bench, outcome) if case.measure else ()
-        rows += [(case.label, *row) for row in measured]
+        rows += [(case.label, *row) for row in _measure(case, bench, outcome)]
 
     def write(draft: Draft) -> None:
         columns = zip(*rows, strict=True)
@@ -55,6 +53,13 @@ def run_cases(name: str, cases: Iterator[Case], bench: Bench) -> Artifact:
     artifact = store.make(EXPERIMENT, settings, parents, write)
     store.link(bench.run.config.name, EXPERIMENT.name, artifact)
     return artifact
+
+
+def _measure(case: Case, bench: Bench, outcome: Outcome) -> Sequence[Row]:
+    if case.remeasure:
+        return case.remeasure(bench, outcome)
+    besides = case.measure(bench, outcome) if case.measure else ()
+    return [*_test_metrics(outcome.artifacts[METRICS.name]), *_costs(outcome), *besides]
 
 
 def _test_metrics(metrics: Artifact) -> list[Row]:

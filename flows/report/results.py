@@ -97,7 +97,7 @@ _CURVES = {
     "full_ndcg@20": "Validation full NDCG@20",
     "auc": "Validation AUC",
     "evidence share": "Share of evidence in the score",
-    "alignment": "Distance of aligned pairs",
+    "alignment": "Alignment loss: by default the distance of aligned pairs",
     "map_spread": "Spread of mapped vectors (0: collapsed)",
     "map_norm": "Norm of the maps",
 }

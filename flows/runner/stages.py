@@ -91,8 +91,8 @@ def _checkpoint_settings(run: RunConfig, seed: int | None) -> CheckpointSettings
 
 
 def _training_parents(run: RunConfig, _seed: int | None) -> list[Role]:
-    aligned = [Role(PAIRS)] if run.aligns else []
-    return [*_prepared_roles(), *aligned, *(_evidence_roles(run) if run.train.selects_by_ndcg else [])]
+    pairs = [Role(PAIRS)] if run.reads_pairs else []
+    return [*_prepared_roles(), *pairs, *(_evidence_roles(run) if run.train.selects_by_ndcg else [])]
 
 
 def _evaluation_parents(run: RunConfig, _seed: int | None) -> list[Role]:
@@ -164,7 +164,7 @@ STAGES = (
             Product(
                 REACH, "pipeline.reach.stage:compute_reach", lambda run, _: run.reach,
                 lambda *_: [Role(NODES), Role(GRAPH)], previous=(NODES, GRAPH, REACH),
-                in_full_run=lambda run: run.aligns,
+                in_full_run=lambda run: run.reads_pairs,
             ),
         ),
     ),
@@ -175,7 +175,7 @@ STAGES = (
             Product(
                 PAIRS, "pipeline.pairs.stage:pair_domains", lambda run, _: run.pairs,
                 lambda *_: [Role(NODES), Role(REACH)], previous=(NODES, REACH, PAIRS),
-                in_full_run=lambda run: run.aligns,
+                in_full_run=lambda run: run.reads_pairs,
             ),
         ),
     ),

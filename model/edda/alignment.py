@@ -1,4 +1,4 @@
-"""Alignment: the loss that pulls mapped intra vectors of aligned pairs together, and signs of collapse of the maps."""
+"""Alignment: the losses that pull mapped intra vectors of aligned pairs together, and signs of collapse of the maps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from torch.nn.functional import linear
 from data_contracts.seeding import generator
 from data_contracts.store.artifact import Artifact
 from model.data.dataset import MultiDomainData
+from model.edda.contrast import INFO_NCE
 from model.edda.losses import pair_distance
 from model.edda.model import Edda
+from model.sparse.group_scores import GroupPattern, group_pattern, group_windows
 from model.sparse.matrix import Matrix, SpmmEngine, csr, spmm, take_rows, with_transpose
 
+_GROUP = 256
+"""Pairs that InfoNCE compares with each other."""
 _SAMPLED_ROWS = 4096
 """Rows of a table, at most, from which the health of its map is measured."""
 
@@ -88,13 +92,39 @@ def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, e
         yield from (of_source[number] for number in sorted(chosen.tolist()))
 
 
-def alignment_loss(model: Edda, batch: AlignmentBatch, multiply: SpmmEngine) -> Tensor:
-    """Mean distance of the pairs' mapped layer-0 intra vectors [EDDA]; only rows of aligned nodes are touched."""
+def draw_contrast(batch: AlignmentBatch, seed: int, epoch: int) -> GroupPattern:
+    """Which mapped vectors of a batch, sources then targets, InfoNCE compares in an epoch.
+
+    Pairs are dealt into groups at random; within a group each pair's source is compared with the targets of all pairs
+    but those that have its source or its target, which are no negatives.
+    """
+    pairs = batch.difference.forward.indices.view(-1, 2).numpy()
+    pairs = generator(seed, "pair contrast", batch.source, batch.target, epoch).permutation(pairs)
+    is_left_out = np.empty((len(pairs), min(_GROUP, len(pairs))), np.bool_)
+    for group, window in group_windows(len(pairs), _GROUP):
+        alike = pairs[group, None, :] == pairs[None, window, :]
+        is_left_out[group] = alike.any(axis=2)
+    sources, targets = pairs.T
+    nodes = batch.source_rows.numel() + batch.target_rows.numel()
+    return group_pattern(np.stack([sources, targets, targets]), nodes, sources, is_left_out)
+
+
+def alignment_loss(
+    model: Edda, batch: AlignmentBatch, multiply: SpmmEngine, contrast: GroupPattern | None = None
+) -> Tensor:
+    """The loss of the pairs' mapped layer-0 intra vectors; only rows of aligned nodes are touched.
+
+    Their mean distance [EDDA], or with a contrast the mean of -log softmax of a pair's cosine over those of its group
+    (InfoNCE, temperature 0.2).
+    """
     mapped = []
     for domain, rows in ((batch.source, batch.source_rows), (batch.target, batch.target_rows)):
         partial = linear(take_rows(model.intra[domain], rows), model.maps[domain])
         mapped.append(model.processes.all_reduce(partial))
-    return pair_distance(spmm(batch.difference, torch.cat(mapped), multiply))
+    vectors = torch.cat(mapped)
+    if contrast is not None:
+        return INFO_NCE.loss(contrast, INFO_NCE.sums(contrast, vectors, multiply), None)
+    return pair_distance(spmm(batch.difference, vectors, multiply))
 
 
 @torch.no_grad()

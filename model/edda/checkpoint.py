@@ -25,6 +25,7 @@ from model.compute.mapped_tensors import check_tensors
 from model.data.dataset import MultiDomainData
 from model.edda.final_vectors import build_graphs, final_vectors
 from model.edda.model import TENSORS_FILE, Edda, TableShapes
+from model.edda.pair_edges import PairEdges
 from model.edda.propagation import Backbone
 from model.sparse.matrix import choose_engine
 
@@ -51,6 +52,7 @@ class EddaDescription(TypedDict):
     shape: TableShapes
     backbone: Backbone
     normalised: NotRequired[bool]
+    joins_pairs: NotRequired[bool]
 
 
 METADATA_FILE = "model.json"
@@ -129,11 +131,12 @@ class Checkpoint(ABC):
 
 @dataclass(frozen=True)
 class EddaCheckpoint(Checkpoint):
-    """The tables and maps of EDDA, the backbone that propagates the tables, and whether scores are cosines."""
+    """The tables and maps of EDDA, how the tables are propagated, and whether scores are cosines."""
 
     model: Edda
     backbone: Backbone
     normalised: bool = False
+    pair_edges: PairEdges | None = None
 
     @property
     def columns(self) -> dict[str, slice]:
@@ -144,7 +147,8 @@ class EddaCheckpoint(Checkpoint):
         """The propagated tables, at length 1 if scores are cosines."""
         device = choose_device("auto")
         _, multiply = choose_engine("auto", device)
-        graphs = build_graphs(dataset, self.backbone, multiply, allocator, self.model.shape.intra_domains)
+        intra_domains = self.model.shape.intra_domains
+        graphs = build_graphs(dataset, self.backbone, multiply, allocator, intra_domains, self.pair_edges)
         return final_vectors(self.model.to(device), graphs, allocator, normalised=self.normalised)
 
 
@@ -186,7 +190,8 @@ def load_checkpoint(artifact: Artifact, dataset: MultiDomainData) -> Checkpoint:
     tables = artifact.read_json(METADATA_FILE, EddaDescription)
     tensors = load_file(check_tensors(artifact, TENSORS_FILE, tables["shape"].sizes))
     edda = Edda.from_tensors(tables["shape"], tensors)
-    return EddaCheckpoint(seed, epoch, edda, tables["backbone"], tables.get("normalised", False))
+    pair_edges = PairEdges.open(artifact) if tables.get("joins_pairs") else None
+    return EddaCheckpoint(seed, epoch, edda, tables["backbone"], tables.get("normalised", False), pair_edges)
 
 
 def checkpoint_roles(parents: Mapping[str, Artifact]) -> list[str]:

@@ -78,7 +78,7 @@ def build_contrast(
     """
     draws = generator(name[0], "contrast", *name[1:])
     patterns = tuple(_compare(draws.permutation(np.unique(kind)), nodes) for kind in anchors.numpy())
-    last_layer = 1.0 / (backbone.layers + 1) if backbone.averaged else 1.0
+    last_layer = backbone.factor(backbone.layers) / backbone.divisor
     key = int(draw_key(name[0], "noise", *name[1:]))
     return Contrast(weights[0], patterns, weights[1], last_layer, key)
 

@@ -13,6 +13,7 @@ from model.data.dataset import MultiDomainData
 from model.edda.graph_stack import GraphStack, inter_stack, intra_stack, union_stack
 from model.edda.model import Edda
 from model.edda.objectives import SMALLEST_SQUARE
+from model.edda.pair_edges import PairEdges
 from model.edda.propagation import Backbone, empty_like, propagate
 from model.sparse.matrix import SpmmEngine
 
@@ -30,6 +31,7 @@ class PropagationGraphs:
         intra: the graph over each intra table, by the index of its domain.
         backbone: the building block.
         multiply: the engine of the sparse products.
+        pair_edges: edges between aligned nodes that the graph of the inter table has, if any.
     """
 
     dataset: MultiDomainData
@@ -37,6 +39,7 @@ class PropagationGraphs:
     intra: Mapping[int, GraphStack]
     backbone: Backbone
     multiply: SpmmEngine
+    pair_edges: PairEdges | None = None
 
 
 def build_graphs(
@@ -45,6 +48,7 @@ def build_graphs(
     multiply: SpmmEngine,
     allocator: Allocator = IN_MEMORY,
     intra_domains: Collection[int] | None = None,
+    pair_edges: PairEdges | None = None,
 ) -> PropagationGraphs:
     """Build the graphs of a data set.
 
@@ -54,16 +58,17 @@ def build_graphs(
         multiply: the engine of the sparse products.
         allocator: of the graphs' edges.
         intra_domains: indices of the domains that have an intra table; all by default.
+        pair_edges: edges between aligned nodes, for the union graph.
 
     Raises:
         ValueError: the data set has no domain.
     """
     if not dataset.domains:
         raise ValueError("nodes: there is no domain, must be at least one; ingest logs with interactions")
-    inter = union_stack(dataset, allocator) if backbone.union else inter_stack(dataset, allocator)
+    inter = union_stack(dataset, allocator, pair_edges) if backbone.union else inter_stack(dataset, allocator)
     indices = range(len(dataset.domains)) if intra_domains is None else intra_domains
     intra = {index: intra_stack(dataset.domains[index], allocator) for index in indices}
-    return PropagationGraphs(dataset, inter, intra, backbone, multiply)
+    return PropagationGraphs(dataset, inter, intra, backbone, multiply, pair_edges)
 
 
 @torch.no_grad()

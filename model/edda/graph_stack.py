@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
 
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.data.dataset import DomainData, MultiDomainData
+from model.edda.pair_edges import PairEdges
 from model.sparse.matrix import Csr, csr
 from model.sparse.rows import Ints, Longs, concat_rows, row_blocks
 
@@ -83,9 +85,12 @@ def inter_stack(dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> G
     return _build_stack(graphs, dataset.nodes, allocator)
 
 
-def union_stack(dataset: MultiDomainData, allocator: Allocator = IN_MEMORY) -> GraphStack:
-    """The train interactions of all domains as one graph over the nodes of all domains."""
-    return _build_stack([concat_rows(_union_rows(dataset), allocator)], dataset.nodes, allocator)
+def union_stack(
+    dataset: MultiDomainData, allocator: Allocator = IN_MEMORY, pair_edges: PairEdges | None = None
+) -> GraphStack:
+    """The train interactions of all domains as one graph over the nodes of all domains, and edges of aligned pairs."""
+    union = concat_rows(_union_rows(dataset), allocator)
+    return _weighted_stack(pair_edges.beside(union)) if pair_edges else _build_stack([union], dataset.nodes, allocator)
 
 
 def _union_rows(dataset: MultiDomainData) -> Iterator[tuple[Longs, Longs]]:
@@ -136,6 +141,25 @@ def _build_stack(graphs: Iterable[Graph], table_rows: int, allocator: Allocator)
         _concatenate(values, allocator, np.float32),
         _offsets(np.bincount(nodes, minlength=table_rows)),
         np.argsort(nodes, kind="stable").astype(np.int32),
+    )
+
+
+def _weighted_stack(graph: sp.csr_array) -> GraphStack:
+    """One graph whose edges have weights; a node's degree is their sum."""
+    graph.sort_indices()
+    lengths, degree = np.diff(graph.indptr).astype(np.int64), graph.sum(axis=1)
+    nodes = np.flatnonzero(lengths).astype(np.int32)
+    number = np.cumsum(lengths > 0, dtype=np.int32) - np.int32(1)
+    values = graph.data / np.sqrt(np.repeat(degree, lengths) * degree[graph.indices])
+    return GraphStack(
+        lengths.size,
+        np.array([0, nodes.size]),
+        nodes,
+        _offsets(lengths[nodes]),
+        number[graph.indices],
+        values.astype(np.float32),
+        _offsets((lengths > 0).astype(np.int64)),
+        np.arange(nodes.size, dtype=np.int32),
     )
 
 

@@ -1,7 +1,8 @@
 """Propagation over a stack of graphs: in full for evaluation, on a sampled subgraph for a training step.
 
 One layer of GRec [EDDA] is x(l+1) = (1-a) D^-1/2 A D^-1/2 x(l) + a x(l), its last layer the output; LightGCN has no
-residual and averages its layers; matrix factorisation has no layer. Outputs are averaged over the stack's graphs.
+residual and averages its layers; JGCF (Guo et al., KDD 2023) weighs them, so that its output is a mean of Jacobi
+polynomials of the normalised graph; matrix factorisation has no layer. Outputs are averaged over the stack's graphs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.polynomial import Legendre, Polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,8 +31,9 @@ class Backbone:
     Attributes:
         layers: number of propagation layers.
         own, neighbours: weights of a node's previous layer and of its normalised neighbours in the next.
-        averaged: the output is the mean of layers 0 … `layers`, else the last layer.
+        averaged: the output is the mean of layers 0 … `layers`, or their weighted sum, else the last layer.
         union: the inter table has one graph of all interactions, else one graph for the items of each domain.
+        weights: of layers 0 … `layers` in that sum; None for the mean.
     """
 
     layers: int
@@ -38,11 +41,21 @@ class Backbone:
     neighbours: float
     averaged: bool
     union: bool = False
+    weights: tuple[float, ...] | None = None
 
     @property
     def isolated(self) -> float:
         """The factor of a node without edges: its output over its layer-0 vector."""
-        return 1.0 / (self.layers + 1) if self.averaged else self.own**self.layers
+        return self.factor(0) / self.divisor if self.averaged else self.own**self.layers
+
+    def factor(self, layer: int) -> float:
+        """What a layer is multiplied by in the output, before that is divided by `divisor`."""
+        return self.weights[layer] if self.weights else 1.0
+
+    @property
+    def divisor(self) -> int:
+        """What the sum of layers is divided by."""
+        return self.layers + 1 if self.averaged and not self.weights else 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class SampledSubgraph:
         layers: from the first layer to the last; columns of the first are all rows of the table, but rows of its
             transpose are `rows`; rows of the last are the batch's.
         readout: for an averaged backbone, sums up each batch row's vectors in the several graphs of a middle layer.
+        factors: by which the sums of each layer but the last are multiplied.
     """
 
     batch_rows: Tensor
@@ -76,6 +90,7 @@ class SampledSubgraph:
     direct: Tensor
     layers: tuple[Matrix, ...]
     readout: Matrix | None
+    factors: tuple[float, ...] = ()
 
     def to(self, device: torch.device) -> SampledSubgraph:
         """The subgraph on a device."""
@@ -86,6 +101,7 @@ class SampledSubgraph:
             self.direct.to(device),
             tuple(layer.to(device) for layer in self.layers),
             None if self.readout is None else self.readout.to(device),
+            self.factors,
         )
 
 
@@ -96,7 +112,19 @@ def build_backbone(settings: TrainSettings) -> Backbone:
         return Backbone(0, 0.0, 0.0, averaged=False, union=union)
     if settings.backbone == "lightgcn":
         return Backbone(settings.layers, 0.0, 1.0, averaged=True, union=union)
+    if settings.backbone == "jgcf":
+        return Backbone(settings.layers, 0.0, 1.0, averaged=True, union=union, weights=_jacobi_mean(settings.layers))
     return Backbone(settings.layers, settings.residual, 1.0 - settings.residual, averaged=False, union=union)
+
+
+def _jacobi_mean(degree: int) -> tuple[float, ...]:
+    """Coefficients, from x^0 on, of the mean of the Jacobi polynomials P(1, 1) of degrees 0 … `degree`.
+
+    P(1, 1) of degree k is 2 / (k + 2) times the derivative of the Legendre polynomial of degree k + 1.
+    """
+    legendre = (Legendre.basis(k + 1).deriv() * (2.0 / (k + 2)) for k in range(degree + 1))
+    total = sum((polynomial.convert(kind=Polynomial) for polynomial in legendre), Polynomial([0.0]))
+    return tuple(float(coefficient) / (degree + 1) for coefficient in total.coef)
 
 
 def propagate(
@@ -122,15 +150,15 @@ def propagate(
         rows = torch.from_numpy(stack.table_rows_of_graph(index).astype(np.int64)).to(table.device)
         layer = torch.index_select(table, 0, rows, out=empty_like(table, (rows.numel(), table.shape[1]), allocator))
         total = empty_like(table, layer.shape, allocator).zero_() if backbone.averaged else None
-        for _ in range(backbone.layers):
+        for number in range(1, backbone.layers + 1):
             following = empty_like(table, layer.shape, allocator)
             for block, matrix in stack.blocks(index):
                 mixed = multiply(matrix.to(table.device), layer).mul_(backbone.neighbours)
                 torch.add(mixed, layer[block] * backbone.own, out=following[block])
             layer = following
             if total is not None:
-                total += layer
-        result = layer if total is None else total.div_(backbone.layers + 1)
+                total.add_(layer, alpha=backbone.factor(number))
+        result = layer if total is None else total.div_(backbone.divisor)
         output.index_add_(0, rows, result, alpha=1.0 / stack.graph_count)
     return output
 
@@ -173,6 +201,7 @@ def sample_subgraph(stack: GraphStack, batch_rows: Ints, backbone: Backbone, dro
         _direct_weights(copies_indptr, stack, backbone),
         tuple(layers),
         _build_readout(copies_indptr, stack, backbone),
+        tuple(backbone.factor(number) for number in range(1, backbone.layers)),
     )
 
 
@@ -222,7 +251,8 @@ def _propagate_layers(
         if is_last:
             output += layer
         elif subgraph.readout is not None:
-            output += multiply(subgraph.readout.forward, layer[: subgraph.readout.forward.columns])
+            sums = multiply(subgraph.readout.forward, layer[: subgraph.readout.forward.columns])
+            output.add_(sums, alpha=subgraph.factors[number - 1])
     return output
 
 
@@ -241,7 +271,8 @@ class _PropagateSubgraph(torch.autograd.Function):
         layer0, layer = torch.addcmul(layer0, subgraph.direct, output), output.contiguous()
         for number, matrix in reversed(list(enumerate(subgraph.layers, start=1))):
             if subgraph.readout is not None and number < len(subgraph.layers):
-                layer[: subgraph.readout.forward.columns] += ctx.multiply(subgraph.readout.backward, output)
+                sums = ctx.multiply(subgraph.readout.backward, output)
+                layer[: subgraph.readout.forward.columns].add_(sums, alpha=subgraph.factors[number - 1])
             layer = ctx.multiply(matrix.backward, layer)
         table_gradient = layer.index_add_(0, subgraph.positions, layer0) if subgraph.layers else layer0
         rows = subgraph.rows.unsqueeze(0)
@@ -266,7 +297,7 @@ def _direct_weights(copies_indptr: Longs, stack: GraphStack, backbone: Backbone)
 
 def _cut_layer(stack: GraphStack, rows: Ints, layer: int, backbone: Backbone, dropout: Dropout) -> _CsrArrays:
     """One layer's rows after dropout; columns are stack rows or, in the first layer, table rows."""
-    share = stack.graph_count * (backbone.layers + 1 if backbone.averaged else 1) if layer == backbone.layers else 1
+    share = stack.graph_count * backbone.divisor / backbone.factor(layer) if layer == backbone.layers else 1
     columns, own_columns = (stack.table_columns, stack.nodes) if layer == 1 else (stack.indices, stack.stack_rows)
     entries = int((stack.indptr[rows.astype(np.int64) + 1] - stack.indptr[rows]).sum()) + rows.size
     indptr, indices = np.empty(rows.size + 1, np.int64), np.empty(entries, np.int32)
@@ -293,5 +324,5 @@ def _build_readout(copies_indptr: Longs, stack: GraphStack, backbone: Backbone) 
     if not backbone.averaged or backbone.layers < 2:
         return None
     copies = int(copies_indptr[-1])
-    weight = np.full(copies, 1.0 / (stack.graph_count * (backbone.layers + 1)), np.float32)
+    weight = np.full(copies, 1.0 / (stack.graph_count * backbone.divisor), np.float32)
     return with_transpose(csr(copies_indptr, np.arange(copies), weight, copies))

@@ -11,7 +11,7 @@ import torch
 from data_contracts.seeding import draw_key
 from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
-from model.edda.alignment import alignment_loss, draw_alignment, map_health
+from model.edda.alignment import alignment_loss, draw_alignment, draw_contrast, map_health
 from model.edda.contrast import build_contrast
 from model.edda.final_vectors import final_vectors
 from model.edda.model import Edda, RankingStep, TableShapes
@@ -71,10 +71,11 @@ class EddaLearner:
         return self.model.tensors()
 
     def metadata(self) -> dict[str, Any]:
-        """The model's name, its tables' shapes and their backbone, and whether its final vectors have length 1."""
-        normalised = {"normalised": True} if self.data.settings.ranks_by_cosine else {}
-        backbone = asdict(self.data.graphs.backbone)
-        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": backbone, **normalised}
+        """The model's name, its tables' shapes and their backbone, and what else its vectors depend on."""
+        flags = {"normalised": self.data.settings.ranks_by_cosine, "joins_pairs": self.data.settings.joins_pairs}
+        backbone = {name: value for name, value in asdict(self.data.graphs.backbone).items() if value is not None}
+        set_flags = {name: True for name, is_set in flags.items() if is_set}
+        return {"model": "edda", "shape": asdict(self.model.shape), "backbone": backbone, **set_flags}
 
     def state_dict(self) -> dict[str, Any]:
         """Tables, maps, Adam's moments and thresholds."""
@@ -90,9 +91,11 @@ class EddaLearner:
     def _align(self, guard: EpochGuard) -> list[Measure]:
         """The alignment steps of an epoch and their losses."""
         data, measures = self.data, []
+        contrasts = data.settings.alignment_loss == "contrast"
         for batch in draw_alignment(data.alignment, data.settings.alignment_targets, data.seed, guard.epoch):
             self.processes.start_step("alignment")
-            loss = alignment_loss(self.model, batch, data.graphs.multiply)
+            pattern = draw_contrast(batch, data.seed, guard.epoch).to(data.device) if contrasts else None
+            loss = alignment_loss(self.model, batch, data.graphs.multiply, pattern)
             optimizer_step(self.optimiser, data.settings.alignment * loss)
             source, metric = data.domain_names[batch.source], f"alignment to {data.domain_names[batch.target]}"
             guard.check_loss(distance := float(loss.detach()), source, metric)

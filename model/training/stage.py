@@ -28,6 +28,7 @@ from model.data.dataset import Interactions, MultiDomainData, load_dataset, load
 from model.edda.alignment import load_alignment
 from model.edda.checkpoint import write_checkpoint, write_tensors
 from model.edda.final_vectors import build_graphs
+from model.edda.pair_edges import PairEdges
 from model.edda.propagation import build_backbone
 from model.evaluation.fit import ValidationUsers, validation_users
 from model.evaluation.validation import DomainValidation, validate
@@ -73,7 +74,7 @@ def train(
     Args:
         store: where the artifact lives.
         settings: model and optimisation, the seed, and how the validation split is ranked.
-        parents: `interactions`, `nodes`, `graph` and, if domains are aligned, `pairs`; `neighbours` if evidence is part
+        parents: `interactions`, `nodes`, `graph`; `pairs` if aligned pairs are used; `neighbours` if evidence is part
             of the score that selects epochs.
         compute: threads.
         progress: called after each epoch.
@@ -136,6 +137,8 @@ def _write(
         **learner.metadata(),
     }
     write_checkpoint(draft, training.best, learner.processes, metadata, training.history)
+    if data.graphs.pair_edges:
+        data.graphs.pair_edges.save(draft.folder)
     peaks = data.processes.all_gather(peak_memory_mib())
     statistics: CheckpointStatistics = {
         "epoch": training.best_epoch,
@@ -240,7 +243,8 @@ def load_training_data(
         raise _no_domain_error(parents["interactions"])
     shares = dataset.shared_interaction_shares if train.model == "edda" else ()
     intra_domains = [index for index, share in enumerate(shares) if train.has_intra(share)]
-    graphs = build_graphs(dataset, build_backbone(train), multiply, intra_domains=intra_domains)
+    pair_edges = PairEdges.from_pairs(parents["pairs"], dataset, train.pair_edges) if train.joins_pairs else None
+    graphs = build_graphs(dataset, build_backbone(train), multiply, intra_domains=intra_domains, pair_edges=pair_edges)
     interactions = [load_interactions(parents["interactions"], domain, dataset) for domain in dataset.domains]
     by_domain = list(zip(dataset.domains, interactions, strict=True))
     alignment = load_alignment(parents["pairs"], dataset, intra_domains) if train.aligns else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import eval_jacobi
 from tiny_world import rows_of
 from torch import Tensor
 
@@ -29,10 +30,14 @@ def normalised(dense: NDArray[np.float64]) -> Tensor:
 
 
 def propagated(table: Tensor, dense: NDArray[np.float64], backbone: str, layers: int, residual: float) -> Tensor:
-    """GRec, LightGCN or nothing, by dense products in float64."""
+    """GRec, LightGCN, JGCF or nothing, by dense products in float64; JGCF by the graph's eigenvectors."""
     matrix, layer = normalised(dense), table.double()
     if backbone == "mf":
         return layer
+    if backbone == "jgcf":
+        eigenvalues, eigenvectors = torch.linalg.eigh(matrix)
+        responses = [eval_jacobi(degree, 1, 1, eigenvalues.numpy()) for degree in range(layers + 1)]
+        return eigenvectors @ (torch.from_numpy(np.mean(responses, axis=0))[:, None] * (eigenvectors.T @ layer))
     total = layer
     for _ in range(layers):
         layer = matrix @ layer if backbone == "lightgcn" else (1 - residual) * matrix @ layer + residual * layer

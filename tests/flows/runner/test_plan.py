@@ -59,12 +59,13 @@ def test_a_changed_log_remakes_everything(tmp_path, stages: Stages):
     assert run_stages(load_run_config(tmp_path)).made == ALL
 
 
-def test_training_reads_pairs_only_where_alignment_is_on(tmp_path, stages: Stages):
+def test_training_reads_pairs_only_where_it_uses_them(tmp_path, stages: Stages):
     for override in ("train.alignment=0", "train.tables=inter"):
         plan = make_plan(load_run_config(tmp_path, override))
         assert set(plan.steps["checkpoint-2022"].parents) == {"interactions", "nodes", "graph", "neighbours"}
         assert "pairs" not in plan.roles()
-    assert "pairs" in make_plan(load_run_config(tmp_path)).steps["checkpoint-2022"].parents
+    for overrides in ((), ("train.alignment=0", "train.pair_edges=0.5")):
+        assert "pairs" in make_plan(load_run_config(tmp_path, *overrides)).steps["checkpoint-2022"].parents
 
 
 def test_evidence_is_read_only_where_it_is_on(tmp_path, stages: Stages):

@@ -22,6 +22,8 @@ CASES = [
     ("grec", 1, "intra", "union"),
     ("lightgcn", 3, "both", "by-domain"),
     ("lightgcn", 3, "both", "union"),
+    ("jgcf", 3, "both", "by-domain"),
+    ("jgcf", 2, "both", "union"),
     ("mf", 2, "both", "union"),
 ]
 

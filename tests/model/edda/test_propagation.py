@@ -22,6 +22,7 @@ from model.sparse.matrix import choose_engine
 
 _, MULTIPLY = choose_engine("native", torch.device("cpu"))
 BACKBONES = [("grec", 1), ("grec", 2), ("grec", 3), ("lightgcn", 1), ("lightgcn", 2), ("lightgcn", 4), ("mf", 2)]
+BACKBONES += [("jgcf", degree) for degree in (1, 2, 3, 4)]
 
 
 def domain_of(name: str, dense: np.ndarray, users: list[int], items: list[int], world_users: int) -> DomainData:
@@ -63,6 +64,12 @@ def test_full_propagation_equals_dense_matrices(name: str, layers: int) -> None:
     found = propagate(table.detach(), intra_stack(domain), backbone_for(name, layers), MULTIPLY)
     expected = oracle_model.propagated(table, oracle_model.adjacency(domain), name, layers, 0.1)
     torch.testing.assert_close(found, expected.float())
+
+
+def test_jgcf_weighs_layers_by_jacobi_polynomials() -> None:
+    """The mean of P0 = 1, P1 = 2x and P2 = (15x² - 3) / 4 (Guo et al., KDD 2023, with a = b = 1)."""
+    assert backbone_for("jgcf", 2).weights == pytest.approx((1 / 12, 2 / 3, 5 / 4))
+    assert backbone_for("jgcf", 0).weights == (1.0,)
 
 
 def test_lightgcn_is_that_of_its_paper() -> None:

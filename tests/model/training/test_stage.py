@@ -34,7 +34,8 @@ TOP_K = COSINES.model_copy(update={"objective": "sl@k"})
 SQUARED = COSINES.model_copy(update={"objective": "squared"})
 CONTRAST = SMALL.model_copy(update={"backbone": "lightgcn", "contrast": 0.2})
 OBJECTIVES = [pytest.param(settings, id=settings.objective) for settings in (SMALL, SQUARED, COSINES, TOP_K)]
-LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast")]
+PAIRS = SMALL.model_copy(update={"alignment_loss": "contrast", "pair_edges": 0.5, "intra_shared_at_most": 1.0})
+LOSSES = [*OBJECTIVES, pytest.param(CONTRAST, id="contrast"), pytest.param(PAIRS, id="pairs")]
 
 
 def fitted(world: Tiny, settings: TrainSettings = SMALL, compute: ComputeSettings = ONE) -> Artifact:
@@ -66,7 +67,7 @@ def test_cosine_objectives_learn_what_users_prefer(tiny_world: Tiny, settings: T
     assert checkpoint.statistics["score"] > 0.62
 
 
-@pytest.mark.parametrize("settings", OBJECTIVES)
+@pytest.mark.parametrize("settings", [*OBJECTIVES, LOSSES[-1]])
 def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny, settings: TrainSettings) -> None:
     """With cosines all vectors have length 1, and model.json says so; else it says nothing about it."""
     checkpoint = fitted(tiny_world, settings)
@@ -82,6 +83,7 @@ def test_a_loaded_checkpoint_scores_as_the_epoch_that_was_kept(tiny_world: Tiny,
     assert all(torch.allclose(each, torch.ones(())) for each in lengths) == is_cosine
     metadata = json.loads((checkpoint.path / "model.json").read_text())
     assert metadata.get("normalised") == (True if is_cosine else None)
+    assert metadata.get("joins_pairs") == (True if settings.pair_edges else None)
 
 
 def test_history_holds_losses_alignment_and_validation_of_every_domain(tiny_world: Tiny) -> None:
@@ -147,7 +149,7 @@ def test_an_epoch_is_one_line_with_the_time_that_is_left_by_this_attempts_epochs
     assert _describe_epoch(2023, resumed, 40, [5.0, 5.0]).endswith("from, 5 s")
 
 
-@pytest.mark.parametrize("backbone", ["grec", "lightgcn", "mf"])
+@pytest.mark.parametrize("backbone", ["grec", "lightgcn", "jgcf", "mf"])
 @pytest.mark.parametrize("tables", ["both", "inter", "intra"])
 def test_every_backbone_trains_with_every_choice_of_tables(tiny_world: Tiny, backbone: str, tables: str) -> None:
     checkpoint = fitted(tiny_world, SMALL.model_copy(update={"backbone": backbone, "tables": tables, "epochs": 1}))

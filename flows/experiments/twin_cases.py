@@ -1,0 +1,150 @@
+"""People with two names: kept apart, known to be the same, and every use of aligned pairs that might find them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.contracts import TRAIN
+from flows.config.run_config import RunSpec
+from flows.experiments.cases import ALIGNED, NOT_ALIGNED, ON, Bench, Case, evidence, with_switches
+from flows.experiments.measures import Members, measure_groups, measure_partners, measure_twins, together
+from flows.experiments.rows import give_two_names, merge_users, shared_ids
+
+APART, TWINS, ONE_DOMAIN = "apart", "twins", "users in one domain"
+_FEW_ROWS = 5
+"""Users with at most so many train rows get those of their partners, too."""
+_EDGES = "train.pair_edges=0.5"
+_VARIANT = ("train.intra_shared_at_most=1", "ingest.protocol=released")
+"""Variants of the rows are clean, and all of them stay."""
+_SHUFFLED = "pairs.shuffled=true"
+
+_Names = dict[tuple[str, str], str]
+"""(domain, user id) → another id."""
+
+
+@dataclass(frozen=True)
+class _World:
+    """Rows of people with two names, and who they are.
+
+    Attributes:
+        rows: domain, user_id, item_id, split.
+        twins: as in the contract `world`.
+        small: fewer levels.
+    """
+
+    rows: pa.Table
+    twins: pa.Table
+    small: bool
+
+    @property
+    def groups(self) -> dict[str, Members]:
+        """The users that are measured apart."""
+        return {TWINS: _ends(self.twins), ONE_DOMAIN: _in_one_domain(self.rows)}
+
+    def cases(self, level: str, run: RunSpec, names: _Names | None = None) -> Iterator[Case]:
+        """The cases of one level, with and without evidence; `names` are the users' in this case."""
+        renamed = {name: {(domain, (names or {}).get((domain, user), user)) for domain, user in users}
+                   for name, users in self.groups.items()}  # fmt: skip
+        measure = together(measure_groups(renamed), measure_twins(self.twins))
+        yield from with_switches({"users": level}, run, evidence(self.small), measure)
+
+    def merged(self, level: str, bench: Bench, known: pa.Table) -> Iterator[Case]:
+        """Cases in which users that are known to be one person have one id."""
+        names = _one_name(known)
+        run = bench.with_rows(merge_users(self.rows, names), *_VARIANT, NOT_ALIGNED)
+        yield from self.cases(level, run, names)
+
+
+def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
+    """The same people under two names: kept apart, known to be the same, and as aligned pairs would have them."""
+    rows, twins = bench.rows(), bench.twins()
+    if twins is None:
+        rows, twins = give_two_names(rows, bench.run.config.ingest.split.seed)
+    world = _World(_without_leaks(rows, twins), twins, small)
+    apart = bench.with_rows(world.rows, *_VARIANT)
+    yield from world.cases(APART, apart.with_overrides(NOT_ALIGNED))
+    yield from world.merged("twins merged", bench, twins)
+    for pairs, override in (("pairs", "pairs.shuffled=false"), ("shuffled pairs", _SHUFFLED)):
+        yield from _uses(world, bench, apart.with_overrides(override), pairs)
+
+
+def _uses(world: _World, bench: Bench, run: RunSpec, pairs: str) -> Iterator[Case]:
+    """The uses of a run's aligned pairs; `pairs` is what levels call them."""
+    known = bench.user_pairs(run.with_overrides(ALIGNED))
+    alone = run.with_overrides(NOT_ALIGNED)
+    yield from world.cases(f"{pairs}, by distance", run.with_overrides(ALIGNED))
+    yield from world.cases(f"{pairs}, by contrast", run.with_overrides(ALIGNED, "train.alignment_loss=contrast"))
+    yield from world.cases(f"edges of {pairs}", alone.with_overrides(_EDGES))
+    yield from world.merged(f"{pairs} merged", bench, _mutual(known))
+    borrowed = bench.with_rows(_borrowed(world.rows, known), *_VARIANT, NOT_ALIGNED)
+    yield from world.cases(f"rows of {pairs}", borrowed)
+    remeasure = measure_partners(known, world.groups)
+    on = alone.with_overrides("blend.evidence=true")
+    yield Case({"users": f"histories of {pairs}", "evidence": ON}, on, remeasure=remeasure)
+
+
+def _ends(twins: pa.Table) -> Members:
+    sides = ((twins[f"{side}_domain"], twins[f"{side}_user_id"]) for side in ("source", "target"))
+    return {pair for domains, ids in sides for pair in zip(domains.to_pylist(), ids.to_pylist(), strict=True)}
+
+
+def _in_one_domain(rows: pa.Table) -> Members:
+    alone = rows.filter(pc.invert(pc.is_in(rows["user_id"], shared_ids(rows, "user"))))
+    return set(zip(alone["domain"].to_pylist(), alone["user_id"].to_pylist(), strict=True))
+
+
+def _mutual(pairs: pa.Table) -> pa.Table:
+    """Pairs of users who are each other's most similar, as twins."""
+    swapped = pairs.select(["target_domain", "source_domain", "target_id", "source_id"])
+    names = ["source_domain", "target_domain", "source_id", "target_id"]
+    both = pairs.join(swapped.rename_columns(names), names, join_type="left semi")
+    both = both.filter(pc.less(both["source_domain"], both["target_domain"]))
+    both = both.select(names).sort_by([(name, "ascending") for name in names])
+    return both.rename_columns(["source_domain", "target_domain", "source_user_id", "target_user_id"])
+
+
+def _borrowed(rows: pa.Table, pairs: pa.Table) -> pa.Table:
+    """The rows, and their partners' train rows for users with few of their own: in the partner's domain, not in theirs.
+
+    There they hide no held-out row, and reach the user's own domain through the union graph and the evidence.
+    """
+    train = rows.filter(pc.equal(rows["split"], TRAIN))
+    counts = train.group_by(["user_id"], use_threads=False).aggregate([("item_id", "count")])
+    few = counts.filter(pc.less_equal(counts["item_id_count"], _FEW_ROWS))
+    poor = pairs.join(few.select(["user_id"]), "source_id", "user_id", join_type="left semi")
+    lives = rows.group_by(["domain", "user_id"], use_threads=False).aggregate([])
+    poor = poor.join(lives, ["target_domain", "source_id"], ["domain", "user_id"], join_type="left anti")
+    partners = train.rename_columns(["target_domain", "target_id", "item_id", "split"])
+    taken = poor.join(partners, ["target_domain", "target_id"], join_type="inner")
+    new = taken.select(["target_domain", "source_id", "item_id", "split"]).rename_columns(rows.column_names)
+    return pa.concat_tables([rows, new.cast(rows.schema)])
+
+
+def _without_leaks(rows: pa.Table, twins: pa.Table) -> pa.Table:
+    """The rows without held-out ones whose item the same person was trained on under another name."""
+    merged = merge_users(rows, _one_name(twins))
+    train = merged.filter(pc.equal(merged["split"], TRAIN)).select(["user_id", "item_id"])
+    trained = set(zip(train["user_id"].to_pylist(), train["item_id"].to_pylist(), strict=True))
+    people = zip(merged["user_id"].to_pylist(), merged["item_id"].to_pylist(), strict=True)
+    is_known = pa.array([person in trained for person in people])
+    return rows.filter(pc.or_(pc.equal(rows["split"], TRAIN), pc.invert(is_known)))
+
+
+def _one_name(twins: pa.Table) -> _Names:
+    """(domain, user id) → the id of the first of its twins, which may have twins themselves."""
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(end: tuple[str, str]) -> tuple[str, str]:
+        while first.get(end, end) != end:
+            end = first[end]
+        return end
+
+    columns = ("source_domain", "source_user_id", "target_domain", "target_user_id")
+    for row in zip(*(twins[name].to_pylist() for name in columns), strict=True):
+        earlier, later = sorted((find(row[:2]), find(row[2:])))
+        first[later] = earlier
+    return {end: find(end)[1] for end in first}
