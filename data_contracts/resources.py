@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 
 class MemoryLimitError(ValueError):
     """Work would take more memory than is free, or than `compute.memory_mib` allows; nothing was begun."""
@@ -18,6 +16,8 @@ class MemoryLimitError(ValueError):
 
 def free_memory() -> int:
     """Bytes that this process may still take: of the machine, of its control group (a container), of its own limit."""
+    import psutil  # noqa: PLC0415 - slow to import, and most commands need none
+
     free = [int(psutil.virtual_memory().available)]
     with suppress(OSError, ValueError):
         folder = Path("/sys/fs/cgroup")
@@ -56,6 +56,8 @@ def resident_memory(interval_seconds: float = 0.05) -> Iterator[Callable[[], int
 
     Unlike `peak_memory_mib`, it ignores what the process used before.
     """
+    import psutil  # noqa: PLC0415
+
     process, ended = psutil.Process(), threading.Event()
     largest = process.memory_info().rss
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Scalar = int | float | str | bool
+from data_contracts.literals import Scalar, literal, strings
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Column:
     minimum: Scalar | None = None
     maximum: Scalar | None = None
     above: Scalar | None = None
-    allowed: tuple[Scalar, ...] = ()
+    allowed: tuple[str, ...] = ()
     may_be_empty: bool = False
 
 
@@ -155,20 +156,20 @@ def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str
     if pa.types.is_floating(values.type):
         yield "finite", pc.invert(pc.is_finite(values))
     if pa.types.is_string(values.type) and not column.may_be_empty:
-        yield "a non-empty string", pc.equal(pc.binary_length(values), 0)
+        yield "a non-empty string", pc.equal(pc.binary_length(values), literal(0))
     if column.minimum is not None:
-        yield f"≥ {column.minimum}", pc.less(values, column.minimum)
+        yield f"≥ {column.minimum}", pc.less(values, literal(column.minimum))
     if column.above is not None:
-        yield f"> {column.above}", pc.less_equal(values, column.above)
+        yield f"> {column.above}", pc.less_equal(values, literal(column.above))
     if column.maximum is not None:
-        yield f"≤ {column.maximum}", pc.greater(values, column.maximum)
+        yield f"≤ {column.maximum}", pc.greater(values, literal(column.maximum))
     if column.allowed:
-        known = pc.is_in(values, value_set=pa.array(column.allowed, values.type))
+        known = pc.is_in(values, value_set=strings(column.allowed))
         yield f"one of {', '.join(map(str, column.allowed))}", pc.and_(pc.is_valid(values), pc.invert(known))
 
 
 def _first(name: str, label: str, values: Any, broken: Any, rule: str) -> Violation:
-    row = pc.index(broken, True).as_py()
+    row = pc.index(broken, literal(True)).as_py()
     return Violation(label, name, row, repr(values[row].as_py()), rule)
 
 
@@ -179,10 +180,10 @@ def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterat
         return
     by_sort = set(contract.sorted_by[: len(key)]) == set(key)
     if contract.sorted_by:
-        equal: Any = pa.scalar(True)
+        equal: Any = literal(True)
         for depth, name in enumerate(contract.sorted_by, start=1):
             before, after = table[name].slice(0, table.num_rows - 1), table[name].slice(1)
-            row = pc.index(pc.and_(equal, pc.greater(before, after)), True).as_py()
+            row = pc.index(pc.and_(equal, pc.greater(before, after)), literal(True)).as_py()
             if row >= 0:
                 yield Violation(
                     label, name, row + 1, repr(after[row].as_py()), f"sorted by {', '.join(contract.sorted_by)}"
@@ -190,19 +191,31 @@ def _order_violations(contract: Contract, table: pa.Table, label: str) -> Iterat
                 return
             equal = pc.and_(equal, pc.equal(before, after))
             if by_sort and depth == len(key):
-                row = pc.index(equal, True).as_py()
+                row = pc.index(equal, literal(True)).as_py()
                 if row >= 0:
-                    yield _repeated(key, table, row + 1, label)
-    if key and not by_sort:
-        counts = table.select(key).group_by(list(key), use_threads=False).aggregate([([], "count_all")])
-        if counts.num_rows < table.num_rows:
-            row = pc.index(pc.greater(counts["count_all"], 1), True).as_py()
-            yield _repeated(key, counts, row, label, row_known=False)
+                    yield _repeated(key, [table[name][row].as_py() for name in key], row + 1, label)
+    if key and not by_sort and (values := _find_repeated(table.select(key))):
+        yield _repeated(key, values, None, label)
 
 
-def _repeated(key: tuple[str, ...], table: pa.Table, row: int, label: str, *, row_known: bool = True) -> Violation:
-    values = ", ".join(repr(table[name][row].as_py()) for name in key)
-    return Violation(label, f"({', '.join(key)})", row if row_known else None, f"({values}) again", "unique")
+def _find_repeated(rows: pa.Table) -> Sequence[Scalar]:
+    """Values of a row that occurs more than once; empty if all are distinct."""
+    if rows.num_rows <= _FEW_ROWS:
+        counted = Counter(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        return next((values for values, count in counted.items() if count > 1), ())
+    counts = rows.group_by(rows.column_names, use_threads=False).aggregate([([], "count_all")])
+    if counts.num_rows == rows.num_rows:
+        return ()
+    row = pc.index(pc.greater(counts["count_all"], literal(1)), literal(True)).as_py()
+    return [counts[name][row].as_py() for name in rows.column_names]
+
+
+_FEW_ROWS = 10_000
+"""Rows that are compared sooner than Arrow's query engine, and pandas with it, is imported."""
+
+
+def _repeated(key: tuple[str, ...], values: Sequence[Scalar], row: int | None, label: str) -> Violation:
+    return Violation(label, f"({', '.join(key)})", row, f"({', '.join(map(repr, values))}) again", "unique")
 
 
 def reference_violations(reference: Reference, table: pa.Table, target: pa.Table, label: str) -> Iterator[Violation]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from flows.cli.main import COMMANDS, app
-from flows.cli.options import fill_in_baselines
+from flows.cli.arguments import fill_in_baselines
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", DOCS / "tutorial.md", DOCS / "usage.md")

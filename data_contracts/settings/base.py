@@ -14,7 +14,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Settings(BaseModel):
     """Base class of settings. An unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def keyed(self) -> dict[str, Any]:
         """The settings that enter an artifact's key, as plain JSON values."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.literals import literal
 from data_contracts.schema import Contract, Reference, Violation, check_table, reference_violations, violations
 from data_contracts.store.digests import DigestCache, file_digest
 from data_contracts.store.files import (
@@ -253,9 +254,9 @@ class Artifact:
         for path in self.files(**partition):
             table = self._read_file(path, in_files)
             for name, value in filters.items():
-                table = table.filter(pc.equal(table[name], value))
+                table = table.filter(pc.equal(table[name], literal(value)))
             tables.append(table.select(schema.names))
-        return pa.concat_tables([schema.empty_table(), *tables])
+        return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def batches(self, columns: Sequence[str] | None = None, **partition: str) -> Iterator[pa.Table]:
         """Read as `read` does, one file at a time."""
@@ -315,7 +316,7 @@ class Artifact:
         if in_file is None:
             check_table(self.contract, table, self._label(path))
         for name, value in partition.items():
-            table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
+            table = table.append_column(name, pa.repeat(literal(value), table.num_rows))
         return table.select(schema.names).cast(schema)
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:

@@ -29,7 +29,7 @@ class DigestCache:
     They are kept in memory and in the user's cache folder, `digests/<name of the folder, hashed>`, one line for each
     file. That file may be deleted, cut short or missing: what it lacks is computed again. Lines are appended by single
     writes, so several processes may share it, and half a line spoils no other. Files that changed in the last two
-    seconds are not remembered.
+    seconds are not remembered, nor are names with control characters.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,8 @@ class DigestCache:
         if known is not None and known[1] == before:
             return known[0]
         digest = file_digest(path)
-        if _state(path) == before and now - max(before[1:3]) > _SETTLED_NANOSECONDS:
+        is_settled = _state(path) == before and now - max(before[1:3]) > _SETTLED_NANOSECONDS
+        if is_settled and name.isprintable():  # a line break would begin another line
             self._known[name] = digest, before
             self._append(f"\n{digest} {' '.join(map(str, before))} {name}\n")
         return digest

@@ -26,7 +26,7 @@ from data_contracts.contracts import CONTRACTS
 from data_contracts.schema import Contract, describe
 from flows.cli.main import app
 from flows.config.errors import nested_model
-from flows.config.reference import assignment, describe_type, table_title
+from flows.config.reference import assignment, describe_type, meanings, table_title
 from flows.config.run_config import RunConfig
 from pipeline.in_memory import PairTable, align_domains, random_walks, reach_vectors, shared_places
 from pipeline.neighbours.stage import item_neighbours
@@ -142,17 +142,17 @@ def settings_page() -> str:
 
 
 def _keys(prefix: str, model: type[BaseModel], title: str, meaning: str) -> Iterator[str]:
-    schemas, inner = model.model_json_schema(), []
+    schemas, texts, inner = model.model_json_schema(), meanings(model), []
     yield f"\n## {title}\n\n{meaning}\n\n| key | default | meaning |\n|---|---|---|"
     for name, field in model.model_fields.items():
         if of := nested_model(field.annotation):
             title = f"`{table_title(name, field, prefix)}`"
-            inner.append((f"{prefix}{name}.", of, title, field.description or ""))
+            inner.append((f"{prefix}{name}.", of, title, texts[name]))
             continue
         kind = describe_type(schemas["properties"][name], schemas)
         value = assignment(name, field, prefix).partition(" = ")[2]
         default = "must be given" if field.is_required() else f"`{value}`" if value else ""
-        yield f"| `{name}` | {default} | {_cell(field.description or '')}<br>*{_cell(kind)}* |"
+        yield f"| `{name}` | {default} | {_cell(texts[name])}<br>*{_cell(kind)}* |"
     for table in inner:
         yield from _keys(*table)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.options import Messages
+from flows.cli.arguments import Messages
 from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
 from flows.config.run_config import load_config

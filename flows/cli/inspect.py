@@ -12,7 +12,8 @@ from cyclopts import Parameter, validators
 
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
-from flows.cli.options import Messages, Run, Viewing
+from flows.cli.arguments import Messages
+from flows.cli.options import Run, Viewing
 from flows.config.reference import reference
 from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table

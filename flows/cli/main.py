@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
-from pydantic import ValidationError
 
 from data_contracts.cache_folders import provide_caches
 from data_contracts.resources import raise_open_files
 from flows import NO_TELEMETRY
+from flows.cli.arguments import Messages, fill_in_baselines
 from flows.cli.help import ReflowedPanels
-from flows.cli.options import Messages, fill_in_baselines
 from flows.output.characters import show_what_can_be_shown
 from flows.output.console import inform, show_logs
 from flows.runner.failures import (
@@ -28,7 +27,7 @@ from flows.runner.failures import (
     is_out_of_memory,
     is_system_error,
 )
-from flows.runner.stages import STAGES
+from flows.runner.stage_names import STAGE_HELP
 from flows.runner.torchrun import is_first, record_error, run_under_torchrun
 
 EXAMPLES = {
@@ -71,8 +70,8 @@ COMMANDS = {
     ),
     "run": ("flows.cli.run:run", "Run all stages of a run's TOML file; only what is missing is made."),
     **{
-        stage.command: (f"flows.cli.run:{stage.command}", f"{stage.help} Makes what this needs first.")
-        for stage in STAGES
+        stage: (f"flows.cli.run:{stage}", f"{first_line} Makes what this needs first.")
+        for stage, first_line in STAGE_HELP.items()
     },
     "status": (
         "flows.cli.runs:status",
@@ -222,6 +221,8 @@ def _report(problem: str) -> None:
 
 def _message(error: Exception) -> str:
     """The error's message; for an unexpected error also its type, the stage, and how to see the traceback."""
+    from pydantic import ValidationError
+
     notes = [*getattr(error, "__notes__", [])][-1:]
     if (is_system_error(error) or is_out_of_memory(error)) and notes:
         return format_failure(error)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from data_contracts.settings.base import Settings
 from flows.config.errors import nested_model
 from flows.config.run_config import RunConfig
 
@@ -25,25 +29,36 @@ def reference() -> str:
     return "\n".join([head, *_table(RunConfig, ""), ""])
 
 
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Key → the docstring below it in its settings class; empty where there is none.
+
+    pydantic has `use_attribute_docstrings` for this, which parses the sources of all settings at every start.
+    """
+    texts = dict.fromkeys(model.model_fields, "")
+    for owner in reversed([each for each in model.__mro__ if issubclass(each, Settings)]):
+        (definition,) = ast.parse(inspect.getsource(owner)).body
+        for field, text in pairwise(getattr(definition, "body", [])):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))):
+                    texts[name] = inspect.cleandoc(docstring)
+    return texts
+
+
 def _table(model: type[BaseModel], prefix: str) -> Iterator[str]:
     """Lines of a settings class: its own keys, then the tables inside it."""
-    schemas = model.model_json_schema()
+    schemas, texts = model.model_json_schema(), meanings(model)
     for name, field in model.model_fields.items():
         if nested_model(field.annotation) is None:
             yield ""
-            yield from _comment(field.description)
+            yield from _comment(texts[name])
             yield f"# ({describe_type(schemas['properties'][name], schemas)})"
             yield assignment(name, field, prefix)
     for name, field in model.model_fields.items():
         if inner := nested_model(field.annotation):
-            yield from _inner(name, field, inner, prefix)
-
-
-def _inner(name: str, field: FieldInfo, inner: type[BaseModel], prefix: str) -> Iterator[str]:
-    title = table_title(name, field, prefix)
-    lines = ["", *_comment(field.description), title, *_table(inner, f"{prefix}{name}.")]
-    off = title.startswith("[[") or prefix.startswith("logs")
-    yield from (f"# {line}" if off and line and not line.startswith("#") else line for line in lines)
+            title = table_title(name, field, prefix)
+            lines = ["", *_comment(texts[name]), title, *_table(inner, f"{prefix}{name}.")]
+            off = title.startswith("[[") or prefix.startswith("logs")
+            yield from (f"# {line}" if off and line and not line.startswith("#") else line for line in lines)
 
 
 def table_title(name: str, field: FieldInfo, prefix: str) -> str:
@@ -51,9 +66,9 @@ def table_title(name: str, field: FieldInfo, prefix: str) -> str:
     return f"[[{prefix}{name}]]" if str(field.annotation).startswith("tuple") else f"[{prefix}{name}]"
 
 
-def _comment(text: str | None) -> list[str]:
+def _comment(text: str) -> list[str]:
     """A docstring of one or more lines as comments."""
-    return [f"# {line}".rstrip() for line in (text or "").splitlines()]
+    return [f"# {line}".rstrip() for line in text.splitlines()]
 
 
 def assignment(name: str, field: FieldInfo, prefix: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from data_contracts.resources import MemoryLimitError
 from flows.config.run_config import RunSpec
-from flows.orchestration.embedded import run_flows
 from flows.output.console import Watch
 from flows.report.keep import keep_report
 from flows.runner.execute import Execution, Outcome, is_finished, is_recorded, known_costs, record, run_stages
@@ -64,6 +63,8 @@ def bring_up_to_date(
     if finished is not None:
         return finished
     if prefect:
+        from flows.orchestration.embedded import run_flows
+
         return run_flows(specs, stage, watch, digests)
     return [_run(spec, stage, watch, digests) for spec in specs]
 

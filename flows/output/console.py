@@ -13,9 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
-from rich.table import Column
 
 from data_contracts.progress import Logged, Progress, Unit, format_seconds, silent
 from flows.output.characters import escape
@@ -137,6 +134,9 @@ def log_lines(
 
 def bars() -> Watch:
     """Show progress as a bar that disappears when the work is done."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     @contextmanager
     def watch(role: str) -> Iterator[Progress]:

@@ -30,6 +30,7 @@ from data_contracts.contracts import (
     TAIL_SHARE,
     TEST,
 )
+from data_contracts.literals import literal
 from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics, NodesStatistics, PairsStatistics, ReachStatistics
 from data_contracts.store.artifact import Artifact
@@ -137,7 +138,7 @@ def metric_values(metrics: Artifact, split: str = TEST) -> dict[tuple[str, str],
 def values_by_stratum(metrics: Artifact, split: str = TEST) -> dict[str, dict[tuple[str, str], dict[str, float]]]:
     """The estimates of one split by stratum, as means over seeds if there are several."""
     table = metrics.read()
-    table = table.filter(pc.equal(table["split"], split))
+    table = table.filter(pc.equal(table["split"], literal(split)))
     overall = table.filter(pc.is_null(table["seed"]))
     estimates: pa.Table = overall if overall.num_rows else table
     values: dict[str, dict[tuple[str, str], dict[str, float]]] = {}

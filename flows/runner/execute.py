@@ -26,7 +26,6 @@ from flows.runner.plan import Plan, Step, make_plan
 from flows.runner.stages import STAGE_NAMES
 from flows.runner.torchrun import group
 from flows.runner.update_base import missing_base_error
-from model.serving.scorer import served_artifacts
 from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
@@ -286,6 +285,8 @@ def _unlink_stale_index(outcome: Outcome) -> None:
     index = store.link_target(name, INDEX.name)
     if index is None or EMBEDDINGS.name not in outcome.artifacts:
         return
+    from model.serving.scorer import served_artifacts
+
     served = {role: artifact.folder.name for role, artifact in served_artifacts(outcome.artifacts).items()}
     if not index.is_readable or index.manifest.parents != served:
         store.unlink(name, INDEX.name)

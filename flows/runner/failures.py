@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 
-from data_contracts.resources import free_memory, peak_memory_mib
-from data_contracts.store.files import one_line
 from flows.output.characters import escape
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
@@ -64,6 +62,9 @@ _NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")
 
 
 def _describe_memory(error: BaseException) -> str:
+    from data_contracts.resources import free_memory, peak_memory_mib
+    from data_contracts.store.files import one_line
+
     size = one_line(error).rstrip(".") or "of a size that the system does not say"
     free = f"{free_memory() >> 20:,} MiB are free now, the process had {peak_memory_mib():,} at most"
     remedy = "lower compute.memory_mib or compute.threads, or what makes it large (train.width, evaluate.candidates)"

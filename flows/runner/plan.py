@@ -20,7 +20,7 @@ from data_contracts.store.store import Store
 from flows.config.run_config import RunConfig, store_location
 from flows.runner.stages import STAGES, WORLD_STAGE, Product, Stage
 from flows.runner.update_base import NO_BASE, UpdateBase, previous_run
-from pipeline.ingest.stage import ingest_inputs
+from pipeline.ingest.inputs import ingest_inputs
 from pipeline.logs.discovery import Digests, LogFile, MissingLogsError, find_logs, remote_versions
 from pipeline.synthetic import world_logs
 

@@ -31,6 +31,7 @@ from data_contracts.schema import Contract
 from data_contracts.settings.base import Settings
 from data_contracts.settings.train import CheckpointSettings
 from flows.config.run_config import RunConfig
+from flows.runner.stage_names import STAGE_HELP
 
 
 def _always(_run: RunConfig) -> bool:
@@ -121,7 +122,7 @@ _EVALUATE = "model.evaluation.stage:evaluate"
 STAGES = (
     Stage(
         "ingest",
-        "Read the raw logs: interactions and rejects.",
+        STAGE_HELP["ingest"],
         (
             Product(
                 REJECTS, _INGEST, lambda run, _: run.ingest, reads_logs=True,
@@ -135,7 +136,7 @@ STAGES = (
     ),
     Stage(
         "graph",
-        "Number users and items and build each domain's train graph.",
+        STAGE_HELP["graph"],
         (
             Product(
                 NODES, "pipeline.graph:number_nodes", lambda run, _: run.graph, lambda *_: [Role(INTERACTIONS)],
@@ -149,7 +150,7 @@ STAGES = (
     ),
     Stage(
         "neighbours",
-        "Find the items that three-step walks over all domains' train interactions tie each item to.",
+        STAGE_HELP["neighbours"],
         (
             Product(
                 NEIGHBOURS, "pipeline.neighbours.stage:build_neighbours", lambda run, _: run.neighbours,
@@ -159,7 +160,7 @@ STAGES = (
     ),
     Stage(
         "walk",
-        "Describe each user and item by the anchors that random walks reach.",
+        STAGE_HELP["walk"],
         (
             Product(
                 REACH, "pipeline.reach.stage:compute_reach", lambda run, _: run.reach,
@@ -170,7 +171,7 @@ STAGES = (
     ),
     Stage(
         "align",
-        "Pair users and items of different domains that reach the same anchors.",
+        STAGE_HELP["align"],
         (
             Product(
                 PAIRS, "pipeline.pairs.stage:pair_domains", lambda run, _: run.pairs,
@@ -181,7 +182,7 @@ STAGES = (
     ),
     Stage(
         "train",
-        "Train a checkpoint per seed, in several processes under torchrun; continues where it was interrupted.",
+        STAGE_HELP["train"],
         (
             Product(
                 CHECKPOINT, "model.training.stage:train", _checkpoint_settings, _training_parents, per_seed=True,
@@ -192,7 +193,7 @@ STAGES = (
     ),
     Stage(
         "blend",
-        "Fit how much evidence from walks weighs beside the vectors, by domain.",
+        STAGE_HELP["blend"],
         (
             Product(
                 BLEND, "model.evaluation.blend_stage:fit_blend", lambda run, _: run.blend,
@@ -203,7 +204,7 @@ STAGES = (
     ),
     Stage(
         "evaluate",
-        "Measure the checkpoints on held-out interactions.",
+        STAGE_HELP["evaluate"],
         (
             Product(METRICS, _EVALUATE, lambda run, _: run.evaluate, _evaluation_parents),
             Product(RANKS, _EVALUATE, lambda run, _: run.evaluate, _evaluation_parents),
@@ -211,7 +212,7 @@ STAGES = (
     ),
     Stage(
         "export",
-        "Write embeddings and recommendations with the logs' own ids.",
+        STAGE_HELP["export"],
         (
             Product(
                 EMBEDDINGS, "model.serving.export:export_embeddings", lambda run, _: run.export,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,6 @@ import pyarrow as pa
 from data_contracts.contracts import INTERACTIONS, KINDS, NODES, REJECTS, SPLITS
 from data_contracts.progress import Progress, silent
 from data_contracts.roles import Role
-from data_contracts.schema import Contract
 from data_contracts.settings.ingest import IngestSettings
 from data_contracts.settings.machine import ComputeSettings
 from data_contracts.statistics import IngestedDomainStatistics, InteractionsStatistics, RejectsStatistics
@@ -31,6 +28,7 @@ from pipeline.compute.scratch import ensure_folder, is_damaged, load_array
 from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, plan_files, write_file
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
+from pipeline.ingest.inputs import ingest_inputs
 from pipeline.ingest.notices import say_odd_ids, say_similar_domains, say_swapped_columns, say_unused_ratings
 from pipeline.ingest.partition import LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
@@ -39,33 +37,9 @@ from pipeline.ingest.splits import with_resolved_cut_offs
 from pipeline.ingest.trained_pairs import TrainedPairsTask, partition_trained_pairs
 from pipeline.ingest.vocabulary import Vocabulary, VocabularyTask, build_vocabulary, write_known_ids
 from pipeline.logs.discovery import LogFile
-from pipeline.logs.formats import find_format, format_by_name, wanted_columns
-from pipeline.logs.records import compression_of
+from pipeline.logs.formats import find_format, wanted_columns
 
 log = logging.getLogger(__name__)
-
-
-def ingest_inputs(contract: Contract, settings: IngestSettings, logs: Sequence[LogFile]) -> dict[str, Any]:
-    """Everything that an artifact depends on: settings, and of each file content, domain, split, and how it is read.
-
-    Rejects name files, and depend on names, too, but not on folders. Interactions do not, so after a log is renamed
-    (logrotate) nothing but the rejects is made again.
-    """
-    elsewhere = ("path", "path_pattern", "domain", "format")  # read, or in another entry
-    files = [
-        {
-            "sha256": log.sha256,
-            "domain": log.domain,
-            "split": log.split,
-            "compression": compression_of(log.path),
-            "source": {name: value for name, value in log.source.keyed().items() if name not in elsewhere}
-            | {"format": format_by_name(log)},
-        }
-        | ({"name": log.name} if contract is REJECTS else {})
-        for log in sorted(logs, key=lambda log: log.name)
-    ]
-    by_content = files if contract is REJECTS else sorted(files, key=partial(json.dumps, sort_keys=True))
-    return {"settings": settings.keyed(), "files": by_content}
 
 
 def ingest(

@@ -19,7 +19,7 @@ from data_contracts.cache_folders import writable_cache_folder
 from data_contracts.contracts import TEST, TRAIN, VALID
 from data_contracts.remote.client import Remote, RemoteFile, is_remote
 from data_contracts.settings.logs import LogSource, expand_variables
-from data_contracts.store.digests import file_digest
+from data_contracts.store.digests import DigestCache, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +75,22 @@ class _Match:
 
 
 class Digests:
-    """Digests of files, each read once as long as its size, time and inode stay the same."""
+    """Digests of log files, each read once as long as its size, times and inode stay the same.
+
+    By this process, and by those before it that found the file settled (`DigestCache`).
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int, int, int], str] = {}
+        self._folders: dict[Path, DigestCache] = {}
 
     def __call__(self, path: Path) -> str:
         """SHA-256 of a file, in hexadecimal."""
         status = path.stat()
         state = path, status.st_size, status.st_mtime_ns, status.st_ino
         if state not in self._known:
-            self._known[state] = file_digest(path)
+            folder = self._folders.setdefault(path.parent, DigestCache(path.parent))
+            self._known[state] = folder.digest(path.name)
         return self._known[state]
 
 

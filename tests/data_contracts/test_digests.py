@@ -87,6 +87,13 @@ def test_a_wrong_line_is_no_digest_of_the_manifest(folder, cache, hashed):
     assert DigestCache(folder).digest("a file") != HELLO
 
 
+def test_a_name_with_a_line_break_is_not_remembered(folder, cache, hashed):
+    (folder / "a\nfile").write_bytes(b"hello")
+    assert [DigestCache(folder).digest("a\nfile") for _ in range(2)] == [HELLO] * 2
+    assert hashed == ["a\nfile"] * 2
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("obstacle", ["a file in the way", "no home"])
 def test_nothing_can_be_remembered_and_all_is_read(folder, cache, hashed, monkeypatch, obstacle):
     if obstacle == "no home":

@@ -87,6 +87,20 @@ def test_each_rule_is_checked(columns: dict[str, list[Any]], message: str) -> No
     assert messages(table(**columns)) == [f"thing/part-00000.parquet: {message}"]
 
 
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_a_key_that_rows_are_not_sorted_by_is_unique(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_contracts.schema._FEW_ROWS", few)
+    unsorted = Contract(
+        "unsorted", 1, "Things.", (Column("name", pa.string(), "a name"), Column("size", pa.int64(), "a size")),
+        key=("name", "size"),
+    )  # fmt: skip
+    rows = pa.table({"name": ["b", "a", "b", "a"], "size": [1, 1, 2, 3]})
+    assert messages(rows, unsorted) == []
+    assert messages(pa.concat_tables([rows, rows.slice(1, 1)]), unsorted) == [
+        "thing/part-00000.parquet: (name, size) is ('a', 1) again, must be unique"
+    ]
+
+
 def test_missing_extra_and_mistyped_columns_are_named() -> None:
     found = table().drop_columns("size").append_column("colour", pa.array(["red"] * 3))
     found = found.set_column(0, "name", pa.array([1, 2, 3]))

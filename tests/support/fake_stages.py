@@ -18,7 +18,7 @@ from data_contracts.statistics import columns_of_coverage
 from flows.cli.main import main
 from flows.config.run_config import RunConfig, load_config
 from flows.runner.stages import STAGES, WORLD_STAGE, Product
-from pipeline.ingest.stage import ingest_inputs
+from pipeline.ingest.inputs import ingest_inputs
 
 ROWS: dict[str, dict[str, list[Any]]] = {
     "interactions": {

@@ -13,7 +13,7 @@ from data_contracts.resources import MemoryLimitError
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from flows.cli.options import fill_in_baselines
+from flows.cli.arguments import fill_in_baselines
 from flows.compare.runs import RunView, cautions, changes, difference
 from flows.compare.significance import Significance, holm
 from flows.compare.tables import as_json, comparison_tables

@@ -15,6 +15,7 @@ from data_contracts.schema import Column, Contract
 from data_contracts.settings.machine import ComputeSettings
 from flows.cli.main import COMMANDS
 from flows.runner.execute import run_stages
+from flows.runner.stage_names import STAGE_HELP
 from flows.runner.stages import STAGE_NAMES, STAGES, WORLD_STAGE, Product, Stage
 
 __all__ = ["stages"]
@@ -31,7 +32,7 @@ def test_every_stage_has_a_deployment_and_a_command() -> None:
         path, _, flow = deployment["entrypoint"].partition(":")
         assert (Path(__file__).parents[3] / path).exists()
         assert flow == "edda"
-    assert list(STAGE_NAMES) == [name for name in COMMANDS if name in STAGE_NAMES]
+    assert list(STAGE_NAMES) == [name for name in COMMANDS if name in STAGE_NAMES] == list(STAGE_HELP)
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.contract.name)

@@ -15,7 +15,7 @@ from raw_logs import PAIR, RawLogs, parquet, source
 from data_contracts.contracts import INTERACTIONS
 from data_contracts.settings.ingest import IngestSettings
 from data_contracts.settings.logs import Columns, LogSource
-from pipeline.ingest.stage import ingest_inputs
+from pipeline.ingest.inputs import ingest_inputs
 from pipeline.logs.discovery import LogError
 
 MEMORY_MIB, CONSTANT_MIB = 256, 512

@@ -25,7 +25,8 @@ from data_contracts.store.store import Store
 from pipeline.graph import build_graph, number_nodes
 from pipeline.ingest import rejects as rejects_module
 from pipeline.ingest import stage as ingest_stage
-from pipeline.ingest.stage import ingest, ingest_inputs
+from pipeline.ingest.inputs import ingest_inputs
+from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import LogError, find_logs
 from pipeline.pairs.stage import pair_domains
 from pipeline.reach.stage import compute_reach

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_contracts.settings.logs import Columns, LogSource
-from pipeline.logs.discovery import LogError, find_logs
+from data_contracts.store import digests
+from data_contracts.store.digests import file_digest
+from pipeline.logs.discovery import Digests, LogError, find_logs
 
 
 def write(folder: Path, *names: str) -> None:
@@ -158,3 +160,20 @@ def test_domain_column_needs_no_domain_of_the_file(tmp_path: Path) -> None:
     write(tmp_path, "a.csv")
     (log,) = find_logs([LogSource(path="a.csv", columns=Columns(domain="market"))], tmp_path)
     assert log.domain is None
+
+
+def test_a_log_is_read_once_for_its_digest_by_this_process_and_the_next(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EDDA_CACHE", str(tmp_path / "cache"))
+    read: list[str] = []
+    monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    write(tmp_path, "x/a.csv", "y/a.csv")
+    hello = hashlib.sha256(b"user_id,item_id\nx/a.csv,i\n").hexdigest()
+    this = Digests()
+    assert [this(tmp_path / "x/a.csv"), this(tmp_path / "x/a.csv")] == [hello] * 2
+    assert read == ["a.csv"]  # once, although it is too young to be remembered
+    monkeypatch.setattr(digests, "_SETTLED_NANOSECONDS", -1)
+    assert [Digests()(tmp_path / "x/a.csv") for _ in range(3)] == [hello] * 3
+    assert Digests()(tmp_path / "y/a.csv") != hello
+    assert len(read) == 3
+    (tmp_path / "x/a.csv").write_text("user_id,item_id\nx/b.csv,i\n")
+    assert Digests()(tmp_path / "x/a.csv") == hashlib.sha256(b"user_id,item_id\nx/b.csv,i\n").hexdigest()
