@@ -1,10 +1,11 @@
 """Blocks of the README and the tutorial that show what commands print.
 
-    python docs/console_blocks.py            # check: every command of a block exists and takes these options
+    python docs/console_blocks.py            # check: commands exist and take these options, the README shows what the
+                                             # tutorial does
     python docs/console_blocks.py --write    # run the commands on the demo in a temporary store, and write the blocks
 
-A block that is written begins with the same words as before; the rest of it is what the command prints now. Blocks that
-are abridged by hand are only checked.
+A block that is written begins with the same words as before; the rest of it is what the command prints now. The README
+has the tutorial's recommendations, shortened to its width. Blocks that are abridged by hand are only checked.
 """
 
 from __future__ import annotations
@@ -32,23 +33,37 @@ _COMMAND = re.compile(r"^(?:    |\$ )(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?edda ([a-z
 
 @dataclass(frozen=True)
 class Block:
-    """A block: its page, its first line, the command that prints it, and the pattern of what is shown of that."""
+    """A block: its page, how its first line begins, the command that prints it, and the pattern of what is shown."""
 
     page: Path
     first: str
     command: str
     shown: str = r".*"
-    tab: str = "\t"
 
 
+RECOMMENDED = Block(DOCS / "tutorial.md", "1\twest-i", "recommend demo --domain west --user west-u000299 --top 3 --why")
 BLOCKS = (
     Block(DOCS / "tutorial.md", "Artifacts in edda-store/runs/demo/\n", "demo", r"Artifacts in .*?\n(?=\nWhat next)"),
     Block(
         DOCS / "tutorial.md", "Artifacts in edda-store/runs/demo-k1/\n",
         f"align {DOCS.parent}/flows/runs/demo.toml --set name=demo-k1 --set pairs.k=1",
     ),
-    Block(DOCS / "tutorial.md", "1\twest-i", "recommend demo --domain west --user west-u000299 --top 3 --why"),
+    RECOMMENDED,
 )  # fmt: skip
+README, FIRST_OF_README = DOCS.parent / "README.md", "    1  west-i"
+"""The page that has the recommendations, too, shortened and indented; and how the block begins there."""
+
+
+def for_readme(printed: str) -> str:
+    """Recommendations with their reasons as the README shows them: two reasons of each, two spaces for tabs."""
+    shortened = re.sub(r"(because of [^;\n]*? %, [^;\n]*? %), [^;\n]+", r"\1, …", printed.rstrip("\n"))
+    return "".join(f"    {line}\n" for line in shortened.replace("\t", "  ").splitlines())
+
+
+def text_of(page: Path, first: str) -> str:
+    """A block's text: to the end of a fenced block, or to the empty line after an indented one; empty if not there."""
+    _, begin, rest = page.read_text().partition(f"\n{first}")
+    return begin[1:] + rest.partition("\n\n" if first.startswith("    ") else "\n```")[0] + "\n" if begin else ""
 
 
 def commands(page: Path) -> Iterator[tuple[int, str]]:
@@ -70,9 +85,11 @@ def problems() -> Iterator[str]:
                 app.parse_args(fill_in_baselines(arguments), exit_on_error=False, print_error=False)
             except CycloptsError as error:
                 yield f"{page}:{number}: {error}"
-    for block in BLOCKS:
-        if block.first not in block.page.read_text():
-            yield f"{block.page}: no block begins with {block.first!r}"
+    for page, first in [*((block.page, block.first) for block in BLOCKS), (README, FIRST_OF_README)]:
+        if not text_of(page, first):
+            yield f"{page}: no block begins with {first!r}"
+    if text_of(README, FIRST_OF_README) != for_readme(text_of(RECOMMENDED.page, RECOMMENDED.first)):
+        yield f"{README}: the block {FIRST_OF_README!r} differs from that of {RECOMMENDED.page}; see --write"
 
 
 def write() -> None:
@@ -86,10 +103,16 @@ def write() -> None:
             match = re.search(block.shown, printed, re.DOTALL)
             if match is None:
                 raise ValueError(f"edda {block.command} prints nothing like {block.shown!r}")
-            page = block.page.read_text()
-            start = page.index(block.first)
-            stop = page.index("```", start)
-            block.page.write_text(page[:start] + match[0].rstrip("\n") + "\n" + page[stop:])
+            replace_block(block.page, block.first, match[0].rstrip("\n") + "\n")
+    replace_block(README, FIRST_OF_README, for_readme(text_of(RECOMMENDED.page, RECOMMENDED.first)))
+
+
+def replace_block(page: Path, first: str, text: str) -> None:
+    """Write a block's text in place of what a page has there."""
+    before = text_of(page, first)
+    if not before:
+        raise ValueError(f"{page}: no block begins with {first!r}")
+    page.write_text(page.read_text().replace(f"\n{before}", f"\n{text}", 1))
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.cache_folders import provide_caches
+
 if TYPE_CHECKING:
     from edda.fitted import Model, fit, load, run
     from pipeline.in_memory import align_domains, random_walks, reach_vectors, shared_places
@@ -41,6 +43,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"edda has no {name!r}; it has {', '.join(__all__)}")
+    provide_caches()  # before Numba is imported
     return getattr(import_module(_HOMES[name]), name)
 
 

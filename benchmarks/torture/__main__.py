@@ -20,16 +20,17 @@ is started again and compared.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,35 +49,42 @@ SMALL = {"run": 2, "worker": 1, "scheduler": 0, "rank": 0, "server": 0, "damage"
          "environments": 3, "domains": 1}  # fmt: skip
 
 
-def all_cases(folder: Path, counts: dict[str, int], groups: list[str], seed: int, small: bool) -> Iterator[Case]:
-    """Every case of the groups."""
-    draw = random.Random(seed)
+def sources(folder: Path, counts: dict[str, int], groups: list[str], seed: int, small: bool) -> list[Iterator[Case]]:
+    """The cases of the groups, by sources that do not touch each other's files or draws; the longest ones first."""
     whole = write_run(folder / "whole")
     made = edda(whole, "run", "run.toml", "--no-prefect")
     assert made.returncode == 0, made.stderr
     right = every_file(whole / "edda-store")
-    if "kills" in groups:
-        yield from kills.kill_runs(folder / "kills", right, counts["run"], draw)
-        for victim in ("worker", "scheduler"):
-            yield from kills.kill_dask(victim, folder, right, counts[victim], draw)
-        if counts["rank"]:
-            yield from kills.kill_ranks(folder / "ranks", counts["rank"], draw)
-        yield from kills.kill_servers(folder / "servers", right, counts["server"], draw)
-    if "damage" in groups:
-        yield from damage(whole, counts["damage"], seed)
-    if "logs" in groups and not small:
-        yield from tests("logs", seed, "tests/pipeline/logs/test_agreement.py", "tests/pipeline/ingest/test_bounds.py")
-    if "worlds" in groups:
-        names = draw.sample(sorted(worlds.WORLDS), min(counts["worlds"], len(worlds.WORLDS)))
-        yield from worlds.run_worlds(folder / "worlds", names, "=popularity,ease" if small else "")
-    if "environment" in groups:
-        yield from environments.run_in(folder / "environments", right, counts["environments"])
-    if "hostile" in groups:
-        if not small:
-            yield from worlds.run_hostile_ids(folder / "hostile", draw)
-            yield from tests("hostile: SQL", seed, "tests/flows/inspection/test_hostile_sql.py")
-            yield from tests("hostile: HTTP", seed, "tests/flows/serve/test_service.py")
-        yield from worlds.run_hostile_domains(folder / "hostile", counts["domains"], draw)
+
+    def draw(source: str) -> random.Random:
+        return random.Random(f"{seed} {source}")
+
+    kill_dask = [kills.kill_dask(victim, folder, right, counts[victim], draw(victim))
+                 for victim in ("worker", "scheduler")]  # fmt: skip
+    kill_ranks = kills.kill_ranks(folder / "ranks", counts["rank"], draw("ranks")) if counts["rank"] else iter(())
+    names = draw("worlds").sample(sorted(worlds.WORLDS), min(counts["worlds"], len(worlds.WORLDS)))
+    hostile_domains = worlds.run_hostile_domains(folder / "hostile domains", counts["domains"], draw("domains"))
+    by_group = {
+        "kills": [
+            kills.kill_runs(folder / "kills", right, counts["run"], draw("runs")),
+            *kill_dask,
+            kill_ranks,
+            kills.kill_servers(folder / "servers", right, counts["server"], draw("servers")),
+        ],
+        "damage": [damage(whole, counts["damage"], seed)],
+        "logs": [tests("logs", seed, "tests/pipeline/logs/test_agreement.py", "tests/pipeline/ingest/test_bounds.py")],
+        "worlds": [worlds.run_worlds(folder / "worlds", names, "=popularity,ease" if small else "")],
+        "environment": [environments.run_in(folder / "environments", right, counts["environments"])],
+        "hostile": [
+            hostile_domains,
+            worlds.run_hostile_ids(folder / "hostile ids", draw("ids")),
+            tests("hostile: SQL", seed, "tests/flows/inspection/test_hostile_sql.py"),
+            tests("hostile: HTTP", seed, "tests/flows/serve/test_service.py"),
+        ],
+    }
+    if small:
+        by_group |= {"logs": [], "hostile": [hostile_domains]}
+    return [source for group in groups for source in by_group[group]]
 
 
 def damage(whole: Path, count: int, seed: int) -> Iterator[Case]:
@@ -110,22 +118,32 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--only", action="append", choices=GROUPS, help="these groups only")
     options = parser.parse_args()
-    table, started = defaultdict(Counter), time.monotonic()
+    table, stop, started = defaultdict(Counter), threading.Event(), time.monotonic()
+
+    def count(cases: Iterator[Case]) -> None:
+        for group, case, outcome, said in cases:
+            table[group][outcome] += 1
+            if outcome in ("WRONG", "crash"):
+                print(f"{outcome}: {group}: {case}: {said}", flush=True)
+            if stop.is_set():
+                return
+
     with tempfile.TemporaryDirectory(prefix="edda-torture-", ignore_cleanup_errors=True) as folder:
         os.environ["EDDA_CACHE"] = f"{folder}/cache"
-        cases = all_cases(Path(folder), SMALL if options.small else LONG, options.only or list(GROUPS), options.seed,
-                          options.small)  # fmt: skip
-        with contextlib.suppress(KeyboardInterrupt):  # the table of what was tried until then
-            for group, case, outcome, said in cases:
-                table[group][outcome] += 1
-                if outcome in ("WRONG", "crash"):
-                    print(f"{outcome}: {group}: {case}: {said}", flush=True)
-    table["all"] = sum(table.values(), Counter())
+        every = sources(Path(folder), SMALL if options.small else LONG, options.only or list(GROUPS), options.seed,
+                        options.small)  # fmt: skip
+        with ThreadPoolExecutor(max_workers=2) as lanes:
+            try:
+                list(lanes.map(count, every))
+            except KeyboardInterrupt:  # the table of what was tried until then
+                stop.set()
+                lanes.shutdown(cancel_futures=True)
+    total = sum(table.values(), Counter())
     print(f"\n{'':<26}" + "".join(f"{name:>10}" for name in OUTCOMES))
-    for group, counts in table.items():
+    for group, counts in [*sorted(table.items()), ("all", total)]:
         print(f"{group:<26}" + "".join(f"{counts[name]:>10}" for name in OUTCOMES))
     print(f"seed {options.seed}, {time.monotonic() - started:.0f} s")
-    sys.exit(bool(table["all"]["WRONG"] + table["all"]["crash"]))
+    sys.exit(bool(total["WRONG"] + total["crash"]))
 
 
 if __name__ == "__main__":

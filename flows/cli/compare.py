@@ -46,11 +46,13 @@ def compare(
     variant:
         further overrides of the first file, e.g. "train.alignment=0 train.width=32": one more run; may be repeated.
     baselines:
-        compare the first file's run with all baselines, or a list: --baselines ease,ials. Their vectors rank alone.
+        compare the first file's run with all baselines, or with a list: --baselines ease,ials. Their vectors
+        rank alone.
     skip:
         baselines to leave out: --baselines --skip slim,ease.
     evidence:
-        compare it also with itself without evidence from walks, or with it; every baseline with that evidence, too.
+        compare also the first file's run without evidence from walks, or with it if it has none, and every baseline
+        with that evidence.
     json_:
         print JSON.
     markdown:
@@ -77,8 +79,8 @@ def tune(
     *runs: Path,
     baselines: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
     skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
-    trials: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    trials: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
+    parallel: Annotated[int, Parameter(validator=Number(gte=1), metavar="N")] = 1,
     options: Options = Options(),
 ) -> None:
     """Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.
@@ -88,14 +90,14 @@ def tune(
     runs:
         TOML files; [tune] of the first says what is searched and how long. The test split is never looked at.
     baselines:
-        tune also all baselines, or a list: --baselines ease,ials. Each has as many trials as the runs themselves.
+        tune all baselines, too, or a list: --baselines ease,ials. Each has as many trials as the runs themselves.
     skip:
         baselines to leave out: --baselines --skip slim,ease.
     trials:
         trials of each model, in place of tune.trials.
     parallel:
-        trials at a time, each in a process of its own. Which trials another one has seen when it is drawn then depends
-        on their durations.
+        trials at a time, each in a process of its own. With several, which trials are drawn depends on their
+        durations, too.
     """
     if not runs:
         raise ValueError("edda tune: there must be at least one run's TOML file")

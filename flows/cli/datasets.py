@@ -31,9 +31,10 @@ Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False)
 
 def init(
     *files: Annotated[Path, Parameter(show_default=False)],
-    output: Annotated[Path | None, Parameter(show_default=False)] = None,
-    name: Annotated[str, Parameter(show_default=False)] = "",
+    output: Annotated[Path | None, Parameter(show_default=False, metavar="FILE")] = None,
+    name: Annotated[str, Parameter(show_default=False, metavar="NAME")] = "",
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    _messages: Messages = Messages(),
 ) -> None:
     """Write a run's TOML file for logs of which nothing is known, guessed from their first rows.
 

@@ -43,10 +43,10 @@ def experiment(
     run: Path | None = None,
     /,
     *,
-    small: Annotated[bool, Parameter(negative="")] = False,
-    seeds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    out: Path | None = None,
+    small: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    seeds: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
+    only: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, metavar="TEXT")] = (),
+    out: Annotated[Path | None, Parameter(metavar="FOLDER")] = None,
     options: Options = Options(),
 ) -> None:
     """Answer a question about the method by the runs of an experiment. Resumes where it stopped.
@@ -54,7 +54,7 @@ def experiment(
     Parameters
     ----------
     name:
-        of the experiment; without it all are listed.
+        name of the experiment; without it all are listed.
     run:
         TOML file of the run that is varied.
     small:
@@ -62,7 +62,7 @@ def experiment(
     seeds:
         number of training seeds, from 2022 on; by default 3, with --small 2.
     only:
-        cases whose label has this text, e.g. "evidence = on"; may be repeated, then all of them.
+        run only cases whose label has this text, e.g. "evidence = on"; if repeated, all of the texts.
     out:
         folder of the page and its picture; by default <store>/experiments/<run>/<experiment>.
     """

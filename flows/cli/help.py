@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ReflowedPanels(DefaultFormatter):
-    """Panels whose texts are broken where the terminal ends, not where the lines of a docstring do."""
+    """Panels whose texts begin with a capital, and are broken where the terminal ends, not as a docstring is."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a panel."""
@@ -22,5 +22,6 @@ class ReflowedPanels(DefaultFormatter):
             description = entry.description
             text = description.primary_renderable if isinstance(description, InlineText) else None
             if isinstance(text, Text):
-                text.plain = re.sub(r"\s*\n\s*", " ", text.plain)
+                reflowed = re.sub(r"\s*\n\s*", " ", text.plain)
+                text.plain = reflowed[:1].upper() + reflowed[1:]
         super().__call__(console, options, panel)

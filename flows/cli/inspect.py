@@ -29,7 +29,7 @@ def inspect(
     place: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
-    head: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
+    head: Annotated[int, Parameter(validator=validators.Number(gte=0), metavar="N")] = 3,
     sql: Annotated[str | None, Parameter(metavar="QUERY")] = None,
     with_: Annotated[
         tuple[str, ...], Parameter(name="--with", negative="", show_default=False, metavar="NAME=FILE")
@@ -49,8 +49,8 @@ def inspect(
     sql:
         print the result of this query instead; each artifact of the run, or each ancestor of the artifact, is a view.
     with_:
-        NAME=FILE, a file that the query may join under this name: .parquet, .csv, .tsv or .jsonl, also .gz; may be
-        repeated. A query reads no other file.
+        a file that the query may join under this name: .parquet, .csv, .tsv or .jsonl, also .gz; may be repeated. A
+        query reads no other file.
     json_:
         print JSON.
     """
@@ -104,7 +104,7 @@ def report(
     against:
         runs to compare it with, e.g. my-run-ease,my-run-ials; by default all of the store on the same interactions.
     only:
-        compare it with none.
+        compare it with no other run.
     """
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     print_result(str(write_report(find_run(run, options.store), output, [] if only else names)))

@@ -29,7 +29,7 @@ from flows.runner.failures import (
     is_system_error,
 )
 from flows.runner.stages import STAGES
-from flows.runner.torchrun import is_first, run_under_torchrun
+from flows.runner.torchrun import is_first, record_error, run_under_torchrun
 
 EXAMPLES = {
     "demo": ["edda demo"],
@@ -217,6 +217,7 @@ def _run_command(arguments: Sequence[str]) -> int | None:
 
 def _report(problem: str) -> None:
     inform(f"edda: {problem}", logging.ERROR)
+    record_error(f"edda: {problem}", os.environ)
 
 
 def _message(error: Exception) -> str:

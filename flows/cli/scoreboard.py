@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 def scoreboard(
     *runs: Path,
-    trials: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    trials: Annotated[int, Parameter(validator=Number(gte=0), metavar="N")] = 20,
     seeds: Annotated[str, Parameter(metavar="LIST")] = "2022,2023,2024",
     baselines: Annotated[str, Parameter(metavar="LIST")] = "all",
     skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
-    parallel: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    parallel: Annotated[int, Parameter(validator=Number(gte=1), metavar="N")] = 1,
     out: Annotated[Path, Parameter(metavar="FILE")] = Path("docs/scoreboard.md"),
     options: Options = Options(),
 ) -> None:
@@ -39,11 +39,11 @@ def scoreboard(
     runs:
         TOML files; by default those of the package whose data are in $EDDA_DATA, and the demo.
     trials:
-        that each model is tuned by, on validation; with 0 by none, but settings that `edda tune` has kept are used.
+        trials that tune each model, on validation; 0 tunes none and uses the settings that `edda tune` has kept.
     seeds:
-        that each model is trained with.
+        seeds that each model is trained with.
     baselines:
-        a list, or all of them.
+        baselines to compare with: all, or a list.
     skip:
         baselines to leave out: --skip slim,ease.
     parallel:

@@ -28,7 +28,7 @@ def _exactly_one(given: ArgumentCollection) -> None:
         raise ValueError(f"found {' and '.join(names) or 'none'}, must be exactly one of --user, --like, --new-user")
 
 
-_FOR = Group("For", validator=_exactly_one)
+_FOR = Group("Whom for: one of these", validator=_exactly_one, sort_key=50)
 _WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
 """How a ranking for a user without a vector in the domain was made → its name in messages."""
 
@@ -37,11 +37,11 @@ def recommend(
     run: Run,
     /,
     *,
-    domain: str,
-    user: Annotated[str | None, Parameter(group=_FOR)] = None,
-    like: Annotated[str | None, Parameter(group=_FOR)] = None,
-    new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False)] = (),
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    domain: Annotated[str, Parameter(metavar="DOMAIN")],
+    user: Annotated[str | None, Parameter(group=_FOR, metavar="USER")] = None,
+    like: Annotated[str | None, Parameter(group=_FOR, metavar="ITEM")] = None,
+    new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False, metavar="ITEMS")] = (),
+    top: Annotated[int, Parameter(validator=validators.Number(gte=1), metavar="N")] = 10,
     why: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
@@ -62,7 +62,7 @@ def recommend(
         ids of items of any domain that a user who was not in training knows, separated by commas (or repeat the
         option); they are left out, and the vector is one propagation step from those of the domain.
     top:
-        items to print.
+        number of items to print.
     why:
         print for each item which items of the user it follows from, with their domains and shares, and how much of the
         score is the vectors' and how much is evidence from walks.
@@ -121,20 +121,20 @@ class ServeOptions:
 
     with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False
     """Search with the run's index (`edda index`) for users, known or new, instead of exactly."""
-    workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))] = 1
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256), metavar="N")] = 1
     """Processes that answer; mapped vectors are in memory once."""
-    watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
+    watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0), metavar="SECONDS")] = None
     """Look for a new generation of the run every so many seconds and serve it; SIGHUP does so at once."""
-    items: Path | None = None
+    items: Annotated[Path | None, Parameter(metavar="FILE")] = None
     """CSV, TSV or Parquet with a column `id` and perhaps `title`, `picture` (a file beside it) and others; by default
     the file's `serve.items`."""
-    allow: Path | None = None
+    allow: Annotated[Path | None, Parameter(metavar="FILE")] = None
     """File of items' ids, one a line: no others are ever listed."""
-    deny: Path | None = None
+    deny: Annotated[Path | None, Parameter(metavar="FILE")] = None
     """File of items' ids, one a line, that are never listed."""
     fallback: Literal["none", "popularity"] = "none"
     """What a user without history gets: an error, or the most popular items; a request may say otherwise."""
-    cors: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
+    cors: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, metavar="ORIGIN")] = ()
     """Origin of a page that browsers may let ask, e.g. https://shop.example, or *; may be repeated."""
     access_log: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Write a line of JSON for each request to standard output."""
@@ -144,8 +144,8 @@ def serve(
     run: Run,
     /,
     *,
-    host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))] = 8000,
+    host: Annotated[str, Parameter(metavar="HOST")] = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535), metavar="PORT")] = 8000,
     serving: ServeOptions = ServeOptions(),
     options: Viewing = Viewing(),
 ) -> int:

@@ -46,7 +46,7 @@ def experiment_tables(results: Artifact, design: ExperimentStatistics) -> Iterat
 def _by_stratum(pairs: Sequence[Contrast], measure: str, values: _ByColumn) -> Iterator[Table]:
     strata = [stratum for stratum in STRATA if stratum in values]
     seeds = max((len(of_case) for of_case in values.get(ALL, {}).values()), default=0)
-    title = f"Effect on {measure}, mean over domains: difference with 95 % interval over {seeds} seeds"
+    title = f"Effect on {MACRO} {measure}: difference with 95 % interval over {seeds} seeds"
     shown = {stratum: values[stratum] for stratum in (ALL, *strata) if stratum in values}
     yield from _effects(title, pairs, shown, [[ALL], strata])
 
@@ -103,4 +103,4 @@ def _all_cases(results: Artifact, cases: Sequence[str], measures: Sequence[str])
     for case in cases:
         means = [values[measure].get(case) for measure in shown]
         rows.append((case, *("–" if not of else f"{Interval.over(list(of.values())).mean:.4f}" for of in means)))
-    return Table("All cases: mean over domains and seeds", ("case", *shown), tuple(rows))
+    return Table(f"All cases: {MACRO}, mean over seeds", ("case", *shown), tuple(rows))

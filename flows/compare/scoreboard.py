@@ -165,7 +165,7 @@ def summary(board: Board) -> list[str]:
     first = f"Significantly above the default by {MEASURE} in a domain with more than {_LARGE:,} test rows: {found}."
     return [
         first if large else f"No domain has more than {_LARGE:,} test rows.",
-        f"In the mean over domains, the best baseline, {best.label}, is {_STANDINGS[board.standing(best.run)]} the "
+        f"By {MACRO} {MEASURE}, the best baseline, {best.label}, is {_STANDINGS[board.standing(best.run)]} the "
         f"default{gap}.",
     ]
 
@@ -175,7 +175,7 @@ def means_table(board: Board) -> Table:
     measures = [name for name in _MEASURES if (MACRO, name) in board.default.values]
     costs = ("prepare s", "train s", "MiB", "trials", "tune s")
     rows = tuple((*_accuracy(board, entry, MACRO, measures), *_cost_cells(entry)) for entry in board.ordered)
-    return Table("Mean over domains", ("model", *_header(measures), *costs), rows)
+    return Table(f"{MACRO}, the mean over domains", ("model", *_header(measures), *costs), rows)
 
 
 def _domain_table(board: Board, domain: str) -> Table:
@@ -228,13 +228,13 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def picture(board: Board) -> bytes:
-    """A PNG: the mean over domains of each model, with its 95 % interval, the best at the top."""
+    """A PNG: the macro value of each model, with its 95 % interval, the best at the top."""
     shown = [entry for entry in board.ordered if (MACRO, MEASURE) in entry.run.values]
     values = [entry.run.values[MACRO, MEASURE]["value"] for entry in shown]
     margins = [entry.margins.get((MACRO, MEASURE), 0.0) for entry in shown]
     low, high = ([value + sign * margin for value, margin in zip(values, margins, strict=True)] for sign in (-1, 1))
     marked = next(number for number, entry in enumerate(shown) if entry.run is board.default)
-    title = f"{board.name}: {MEASURE}, mean over domains, 95 % interval"
+    title = f"{board.name}: {MACRO} {MEASURE}, 95 % interval"
     return interval_bars(title, [entry.label for entry in shown], Spread(values, low, high), marked)
 
 

@@ -89,14 +89,14 @@ def _domain_table(domain: str, runs: Sequence[RunView], significance: Significan
 def _domain_title(domain: str, first: RunView, names: Sequence[str]) -> str:
     sizes = domain_sizes(first.artifacts)
     rows = int(first.values[domain, names[0]]["rows"]) if names else 0
-    subject = (
-        f"{MACRO}, the mean over domains" if domain == MACRO else f"{domain}: {sizes.get(domain, 0):,} interactions"
-    )
+    subject = f"{domain}: {sizes.get(domain, 0):,} interactions, {rows:,} of them for test"
+    if domain == MACRO:
+        subject = f"{MACRO}, the mean over domains: {rows:,} rows for test"
     seeds = len(first.checkpoints)
     over = "over held-out rows" if seeds < 2 else f"over {seeds} seeds"
     by_seed = "" if seeds < 2 else " * paired by seed,"
     marks = f"where Holm's p < {SIGNIFICANT}:{by_seed} † by a paired bootstrap over users"
-    return f"{subject}, {rows:,} of them for test; ± 95 % {over}; Δ to {first.name} ({marks})"
+    return f"{subject}; ± 95 % {over}; Δ to {first.name} ({marks})"
 
 
 def format_cells(
@@ -129,7 +129,7 @@ def strata_tables(runs: Sequence[RunView], significance: Significance) -> list[T
         ("the number of domains that user and item live in", (*USER_STRATA, *ITEM_STRATA)),
     ):
         strata = [name for name in group if any((MACRO, metric) in run.values_by_stratum.get(name, {}) for run in runs)]
-        title = f"{metric} by {subject}, mean over the domains that have such rows; Δ to {runs[0].name}{by_seed}"
+        title = f"{metric} by {subject}, macro over the domains that have such rows; Δ to {runs[0].name}{by_seed}"
         header = ("run", *(text for name in strata for text in (name, "Δ  ")))
         rows = tuple(
             (
@@ -147,7 +147,7 @@ def lists_tables(runs: Sequence[RunView]) -> list[Table]:
     if not any((MACRO, COVERAGE) in run.values for run in runs):
         return []
     rows = tuple((run.name, *format_list_measures(run.values, MACRO)) for run in runs)
-    return [Table(f"{LISTS}, mean over domains", ("run", *BEYOND_ACCURACY), rows)]
+    return [Table(f"{LISTS}, {MACRO}", ("run", *BEYOND_ACCURACY), rows)]
 
 
 def shares_tables(runs: Sequence[RunView]) -> list[Table]:
@@ -155,7 +155,7 @@ def shares_tables(runs: Sequence[RunView]) -> list[Table]:
     names = list(dict.fromkeys(name for run in runs for name in share_names(run.values)))
     rows = tuple((run.name, *format_shares(run.values, MACRO, names)) for run in runs)
     header = ("run", *(name.removeprefix(SHARE) for name in names))
-    return [Table(f"{WHERE_FROM} and domains", header, rows)] if names else []
+    return [Table(f"{WHERE_FROM}, {MACRO}", header, rows)] if names else []
 
 
 def _cost_table(runs: Sequence[RunView]) -> Table:

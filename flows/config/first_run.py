@@ -20,10 +20,11 @@ from pipeline.logs.signatures import ITEM_NAME, USER_NAME, has_name_of
 from pipeline.logs.times import parse_times
 
 _NAMES = {
-    "timestamp": r"(unix)?(review|event|created|order|rating|click|watch|purchase)?"
-    r"(timestamp|datetime|time|date|ts|at|datum|zeit)",
+    "timestamp": r"(unix)?(review|event|created|order|invoice|transaction|rating|click|watch|purchase|bestell|kauf)?"
+    r"(timestamp|datetime|time|date|ts|at|datum|zeit|zeitpunkt|zeitstempel)",
     "rating": r"(overall|user|book|star)?(rating|ratings|stars|score|overall|bewertung|note)",
-    "domain": r"(domain|market|shop|store|category|genre|channel|country|site|region|scene)(id|name|code)?",
+    "domain": r"(domain|market|shop|store|category|department|genre|channel|country|site|region|scene"
+    r"|markt|kategorie|abteilung|warengruppe|sparte)(id|name|code)?",
     "user": f"{USER_NAME}|u",
     "item": f"{ITEM_NAME}|i",
 }
@@ -126,10 +127,37 @@ def _by_values(rows: pa.Table, columns: dict[str, str]) -> Iterator[tuple[str, s
                 yield "timestamp", name
                 break
     distinct = {name: pc.count_distinct(rows[name]).as_py() for name in left}
-    # A value that never comes again is the number of a row rather than an id.
-    likely = sorted(left, key=lambda name: (distinct[name] == rows.num_rows, -distinct[name]))
+    # A value that never comes again is the number of a row, and a decimal a price or a weight, rather than an id.
+    is_other = {name: distinct[name] == rows.num_rows or _are_decimals(rows[name]) for name in left}
+    likely = sorted(left, key=lambda name: (is_other[name], -distinct[name]))
     wanted = [field for field in ("user", "item") if field not in columns]
     yield from zip(wanted, sorted(likely[: len(wanted)], key=left.index), strict=False)
+
+
+def _are_decimals(values: pa.ChunkedArray) -> bool:
+    """Whether most values are numbers, and many of them have a fraction."""
+    numbers, fractions = (
+        pc.mean(pc.match_substring_regex(values, pattern)).as_py() or 0.0
+        for pattern in (r"^[+-]?[0-9]+([.,][0-9]+)?$", r"^[+-]?[0-9]+[.,][0-9]*[1-9][0-9]*$")
+    )
+    return bool(numbers > _SURE and fractions > 0.1)
+
+
+def _possible_domains(guess: LogGuess) -> Iterator[str]:
+    """Columns of few words that may name domains, each with the number of its values."""
+    rows, taken = guess.head.rows, guess.columns.values()
+    for name in rows.column_names:
+        if name in taken or rows.column_names.count(name) > 1:
+            continue
+        values = _column(rows, name)
+        is_word = pc.match_substring_regex(values, r"^[^\d]{2,40}$")
+        count = pc.count_distinct(values).as_py()
+        if (
+            2 <= count <= _MOST_DOMAINS
+            and 20 * count <= len(values)
+            and (pc.sum(is_word).as_py() or 0) > _SURE * len(values)
+        ):
+            yield f"{name} ({count} values)"
 
 
 def _look_like_times(values: pa.Array) -> bool:
@@ -191,7 +219,8 @@ def _source_lines(guess: LogGuess, folder: Path, unit: str) -> Iterator[str]:
         count = pc.count_distinct(guess.values("domain")).as_py()
         yield f'# columns.domain has {count:,} values there; for one domain, put domain = "…" in its place'
     else:
-        yield f"domain = {_toml(guess.head.path.name.partition('.')[0] or 'all')}  # or columns.domain, which names it"
+        name, others = guess.head.path.name.partition(".")[0] or "all", ", ".join(_possible_domains(guess))
+        yield f"domain = {_toml(name)}  # or columns.domain, which names it{others and f'; perhaps {others}'}"
     for key, value in guess.keys.items():
         note = "  # or month first?" if str(value).startswith("%d/%m") else ""
         yield f"{key} = {_toml(value)}{note}"

@@ -124,8 +124,8 @@ def _summarise(view: RunView, popularity: RunView | None) -> str:
         return ""
     most = metric.partition("@")[2]
     sentence = (
-        f"Of what test users chose afterwards, {view.values[MACRO, metric]['value']:.0%} is among the first {most} of "
-        "all items of the domain, mean over domains"
+        f"Of what test users chose afterwards, {view.values[MACRO, metric]['value']:.0%} (macro) is among the first "
+        f"{most} of all items of the domain"
     )
     if popularity and (MACRO, metric) in popularity.values:
         sentence += f"; the most popular items would get {popularity.values[MACRO, metric]['value']:.0%}"

@@ -44,7 +44,7 @@ def training_section(view: RunView) -> Section:
     score = f"validation score: {selection_measure(view.checkpoints[0])}"
     header = ("seed", "best epoch", "epochs", score, "seconds an epoch", "resident memory at its largest, MiB")
     title = f"Model {view.checkpoints[0].manifest.settings.get('model', 'edda')}, by seed"
-    plots = Plots(list(_curves(view)), {**legend(view), "mean over domains": STANDS_OUT})
+    plots = Plots(list(_curves(view)), {**legend(view), MACRO: STANDS_OUT})
     blocks: list[Block] = [Table(title, header, tuple(rows)), plots]
     spread = _mean_spread(view)
     return Section("Training", [*blocks, Note(_explain_spread(*spread))] if spread else blocks, _summarise(view))

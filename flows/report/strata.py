@@ -95,7 +95,7 @@ def _means_table(view: RunView, strata: Sequence[str], metrics: Sequence[str], p
             references = [reference_values.get((MACRO, metric)) for metric in metrics]
         cells = [*map(format_interval, estimates), *(number(one["value"] if one else None, 3) for one in references)]
         rows.append((stratum, number(counts["users"]), number(counts["rows"]), *cells))
-    title = "By stratum: test metrics, mean over the domains that have such rows (95 % interval)"
+    title = "By stratum: test metrics, macro over the domains that have such rows (95 % interval)"
     reference_header = [f"popularity: {metric}" for metric in metrics] if popularity else []
     return Table(title, ("stratum", "users", "rows", *metrics, *reference_header), tuple(rows))
 

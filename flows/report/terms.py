@@ -29,6 +29,7 @@ TERMS = {
     "vectors": "numbers that the model learned for each user and item; their product scores an item",
     "inter": "the part of the vectors that all domains share",
     "intra": "the part of the vectors that a domain has for itself",
+    "macro": "the mean over domains, in which each counts alike",
     "coverage@k": "share of the domain's items that at least one test user is recommended",
     "gini@k": "how unevenly items are recommended: 0 if all equally often, 1 if always the same",
     "novelty@k": "mean of -log2 of the share of users who have the item in train; higher is less known",

@@ -181,7 +181,7 @@ STAGES = (
     ),
     Stage(
         "train",
-        "Train a checkpoint per seed, under torchrun by several processes; continues where it was interrupted.",
+        "Train a checkpoint per seed, in several processes under torchrun; continues where it was interrupted.",
         (
             Product(
                 CHECKPOINT, "model.training.stage:train", _checkpoint_settings, _training_parents, per_seed=True,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -25,6 +29,14 @@ def is_multi_process(environment: Mapping[str, str]) -> bool:
 def is_first(environment: Mapping[str, str]) -> bool:
     """This process runs the command and writes files and messages."""
     return not is_multi_process(environment) or environment["RANK"] == "0"
+
+
+def record_error(problem: str, environment: Mapping[str, str]) -> None:
+    """Write an error to the file in which torchrun looks for why a process ended, so that it shows this line."""
+    if path := environment.get("TORCHELASTIC_ERROR_FILE"):
+        extra = {"py_callstack": problem, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": problem, "extraInfo": extra}}), encoding="utf-8")
 
 
 def run_under_torchrun(command: Callable[[], T]) -> T | None:

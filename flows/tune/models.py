@@ -209,7 +209,7 @@ def trials_table(trials: Sequence[Trial], score: str) -> Table:
         )
         for trial in ordered
     )
-    title = f"Trials by validation score ({score} of the best epoch, mean over domains, seeds and runs)"
+    title = f"Trials by validation score ({score} of the best epoch, mean over seeds and runs)"
     return Table(title, ("trial", "score", "seconds", *keys), rows)
 
 

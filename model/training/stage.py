@@ -50,7 +50,7 @@ _WITHOUT_INTRA = (
 )
 _SEEN_ROWS = (
     "%d held-out rows were trained on before: their scores flatter; "
-    "ingest.protocol = 'clean' keeps such rows in training"
+    "ingest.protocol = 'clean' keeps such rows in training (run once with update = false to change it)"
 )
 _TRAFFIC = "%d processes; bytes that each gives to sums, by step: %s"
 

@@ -1,8 +1,9 @@
-"""Notices about logs that can be read and yet are odd: ratings that nothing reads, odd ids, swapped columns."""
+"""Notices about logs that can be read and yet are odd: unread ratings, odd ids, domains alike, swapped columns."""
 
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,9 @@ _SAMPLE_BYTES = 1 << 18
 _SAMPLED_IDS = 10_000
 """Users, and as many items, in which swapped columns are looked for."""
 _FEW, _MANY = 0.01, 0.2
+
+_MISSING = ["nan", "NaN", "NaT", "<NA>", "NULL", "null", "(null)", "None", "\\N", "undefined"]
+"""What data frames, databases and programs write for a missing value."""
 
 _WHOLE_DECIMAL = r"^[0-9]+\.0$"
 
@@ -58,10 +62,10 @@ def _describe_ratings(file: LogFile, column: str | int) -> str:
 
 
 def say_odd_ids(ids: tuple[Path, Path]) -> None:
-    """Warn of what data frames write for integers beside missing values: ids that are mostly decimals, and `nan`."""
+    """Warn of ids that are what stands for a missing value, or mostly decimals, as data frames write integers then."""
     for kind, folder in zip(("user", "item"), ids, strict=True):
         texts = Vocabulary(folder).ids
-        missing = texts.filter(pc.is_in(texts, pa.array(["nan", "NaN"])))
+        missing = texts.filter(pc.is_in(texts, pa.array(_MISSING)))
         if len(missing):
             log.warning(
                 "%s is the id of %s %s; if that is a missing value, leave it empty, and the row is rejected",
@@ -75,6 +79,24 @@ def say_odd_ids(ids: tuple[Path, Path]) -> None:
                 "integers",
                 *(kind, example, example.removesuffix(".0"), kind),
             )
+
+
+def say_similar_domains(domains: Sequence[str]) -> None:
+    """Warn of domains whose names differ only in case, blanks, or how letters are composed: likely one domain."""
+    alike: dict[str, list[str]] = {}
+    for domain in domains:
+        alike.setdefault("".join(unicodedata.normalize("NFKC", domain).casefold().split()), []).append(domain)
+    groups = [
+        " and ".join(map(repr if all(unicodedata.is_normalized("NFC", name) for name in names) else ascii, names))
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if groups:
+        log.warning(
+            "domains whose names differ only in case, blanks or composed letters are domains of their own: %s; write "
+            "them alike in the logs if they are one",
+            "; ".join(groups),
+        )
 
 
 def say_swapped_columns(sources: Sequence[str], partitions: Sequence[LogPartition], ids: tuple[Path, Path]) -> None:

@@ -31,11 +31,12 @@ _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""
 
 USER_NAME = (
-    r"(user|customer|client|visitor|member|reviewer|account|person|shopper|kunde|kunden)(id|name|no|nr|number|key)?|uid"
+    r"(user|customer|cust|client|visitor|member|reviewer|buyer|account|person|shopper|kunden?|käufer|nutzer|benutzer)"
+    r"(id|name|no|nr|num|number|nummer|key|code)?|uid"
 )
 ITEM_NAME = (
-    r"(parent)?(item|product|article|artikel|movie|film|book|song|track|content|offer|video|asset)"
-    r"(id|no|nr|number|key|code|sku)?|iid|sku|asin|isbn(13)?"
+    r"(parent)?(item|product|produkt|article|artikel|stock|movie|film|book|song|track|content|offer|video|asset)"
+    r"(id|no|nr|num|number|nummer|key|code|sku)?|iid|sku|asin|isbn(13)?"
 )
 """Names of columns of users and items, in lower case, without other characters than letters and digits."""
 

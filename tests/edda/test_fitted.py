@@ -1,5 +1,6 @@
 """The Python interface on pandas, Polars, Arrow and matrices: the same interactions are the same run."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,16 @@ def test_importing_it_imports_nothing_heavy(tmp_path: Path):
     assert done.stdout.strip() == "[] Model"
     with pytest.raises(AttributeError, match="edda has no 'Modle'; it has Model, align_domains"):
         _ = edda.Modle
+
+
+def test_a_user_without_home_gets_a_folder_for_compiled_kernels_where_the_installation_is_read_only(
+    tmp_path: Path,
+) -> None:
+    """Numba would refuse to import its first cached kernel."""
+    code = (
+        "import os; from data_contracts import cache_folders; cache_folders.can_write = lambda _: False\n"
+        "import edda; edda.align_domains; print(os.environ['NUMBA_CACHE_DIR'])"
+    )
+    environment = {"HOME": "/proc/none", "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path / f"edda-{os.getuid()}" / "numba")

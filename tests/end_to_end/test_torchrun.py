@@ -44,16 +44,16 @@ state_seconds = 0
 EPOCH = " of 20: loss "
 
 
-def launched(folder: Path, store: str, *overrides: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr=127.0.0.1",
-        "--nproc-per-node=2",
-    ]
-    command = [*torchrun, "-m", "flows.cli", "train", str(folder / "run.toml"), "--store", str(folder / store)]
+TORCHRUN, LAUNCH = ("torch.distributed.run", "-m", "flows.cli"), ("flows.runner.launch",)
+"""Modules that start several processes, and what follows their options."""
+
+
+def launched(
+    folder: Path, store: str, *overrides: str, options: Sequence[str] = (), by: tuple[str, ...] = TORCHRUN
+) -> subprocess.Popen[str]:
+    module, *program = by
+    torchrun = [sys.executable, "-m", module, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2", *program]
+    command = [*torchrun, "train", str(folder / "run.toml"), "--store", str(folder / store)]
     settings = [part for override in overrides for part in ("--set", override)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -199,8 +199,36 @@ def test_the_job_fails_without_one_process_and_resumes_when_started_again(folder
     assert again.manifest.files == two.manifest.files
 
 
+def test_a_process_that_is_killed_ends_the_job_with_one_line(folder: Path) -> None:
+    copied(folder, "killed")
+    job = launched(folder, "killed", by=LAUNCH)
+    assert job.stderr is not None
+    while f"epoch 3{EPOCH}" not in (line := job.stderr.readline()):
+        assert line, "the job ended too early"
+    processes = psutil.Process(job.pid).children()
+    next(each for each in processes if each.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
+    status, logged = ended(job)
+    assert status == 1
+    last = "edda: process 1 was ended by SIGKILL; what was finished is kept, the same command continues from there"
+    assert logged.splitlines()[-1] == last
+    assert "Traceback" not in logged
+
+
+def test_an_error_of_the_first_process_is_the_last_line(folder: Path) -> None:
+    job = launched(folder, "two", "train.width=1", by=LAUNCH)
+    assert ended(job) == (1, f"{TOO_FEW_COLUMNS}\n")
+
+
+def test_torchrun_itself_shows_the_error_where_it_says_why_it_ended(folder: Path) -> None:
+    _, logged = ended(launched(folder, "two", "train.width=1"))
+    root_cause = logged.partition("Root Cause")[2].splitlines()
+    assert f"  traceback : {TOO_FEW_COLUMNS}" in root_cause
+
+
+TOO_FEW_COLUMNS = "edda: a table's width is 1, must be ≥ 2, the number of processes; start fewer of them"
+
+
 def test_more_processes_than_columns_are_refused_once_with_a_remedy(folder: Path) -> None:
     status, logged = ended(launched(folder, "two", "train.width=1"))
     assert status == 1
-    message = "edda: a table's width is 1, must be ≥ 2, the number of processes; start fewer of them"
-    assert [line for line in logged.splitlines() if line.startswith("edda: ")] == [message]
+    assert [line for line in logged.splitlines() if line.startswith("edda: ")] == [TOO_FEW_COLUMNS]

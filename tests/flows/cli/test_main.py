@@ -319,6 +319,28 @@ def test_edda_help_shows_what_a_commands_option_shows(capsys) -> None:
     assert capsys.readouterr().err == "edda: edda help rnu: there is no such command; did you mean run?\n"
 
 
+TYPES = re.compile(r"\b(STR|INT|FLOAT|PATH|BOOL|LIST\[.*)\b")
+
+
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "datasets"), "datasets verify"])
+def test_help_names_what_an_option_takes_and_no_type_of_python(command: str, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    assert edda("help", *command.split()) == 0
+    shown = capsys.readouterr().out
+    assert [
+        line for line in shown.splitlines() if TYPES.search(line) or "[default: False]" in line or "()]" in line
+    ] == []
+
+
+def test_help_says_who_a_recommendation_is_for_before_the_options_of_messages(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    assert edda("recommend", "--help") == 0
+    lines = [line.strip("│╭─╮ ") for line in capsys.readouterr().out.splitlines()]
+    titles = [line for line in lines if line in ("Arguments", "Parameters", "Whom for: one of these", "Messages")]
+    assert titles == ["Arguments", "Parameters", "Whom for: one of these", "Messages"]
+    assert any(line.startswith("--user USER       A user's id as in the logs") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from fake_stages import edda
 
-from flows.config.first_run import guess_log
+from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
 from flows.config.run_config import load_config
 from pipeline.logs.discovery import LogError
@@ -43,6 +43,11 @@ CASES: list[tuple[str, bytes, dict[str, Any], dict[str, str]]] = [
     ("bestellungen.csv", delimited(";", "Kunde;Artikel;Bewertung;Datum", GERMAN).encode("cp1252"),
      {"encoding": "cp1252", "delimiter": ";", "timestamp_format": "%d.%m.%Y %H:%M"},
      {"user": "Kunde", "item": "Artikel", "rating": "Bewertung", "timestamp": "Datum"}),
+    ("kasse.csv", ("Bestellnr;Bestelldatum;Kundennummer;Artikelnummer;Abteilung;Preis\r\n" + "".join(
+        f"{1000 + n};{time[:10]};{u};{i};{'Küche' if n % 3 else 'Bücher'};{n},{n % 100:02}\r\n"
+        for n, ((u, i, _, _), time) in enumerate(zip(ROWS, GERMAN, strict=True)))).encode("cp1252"),
+     {"encoding": "cp1252", "delimiter": ";", "timestamp_format": "%d.%m.%Y"},
+     {"user": "Kundennummer", "item": "Artikelnummer", "domain": "Abteilung", "timestamp": "Bestelldatum"}),
     ("quoted.csv", b'"User-ID";"ISBN";"Book-Rating"\r\n'
      + b'"276725";"034545104X";"0"\r\n"276726";"0155061224";"5"\r\n' * 20,
      {"delimiter": ";"}, {"user": "User-ID", "item": "ISBN", "rating": "Book-Rating"}),
@@ -126,6 +131,19 @@ def test_ids_whose_columns_have_no_name_are_marked_to_be_checked(tmp_path: Path,
     text = Path("a.toml").read_text()
     assert 'columns = { user = "wer", item = "was" }  # CHECK: user, item guessed from values' in text
     assert tomllib.loads(text)["ingest"]["split"]["method"] == "random"
+
+
+def test_prices_are_no_ids_and_columns_that_may_name_domains_are_shown(tmp_path: Path) -> None:
+    """Prices have the most values; the gift is a sentence of its own each time, and the day a number."""
+    path = tmp_path / "a.csv"
+    lines = (
+        f"p{n % 12};q{n % 7};{n},{10 + n};{['Bücher', 'Filme', 'Haus'][n % 3]};für {n};{n % 2}\n" for n in range(90)
+    )
+    path.write_text("wer;was;Euro;Welt;Geschenk;Tag\n" + "".join(lines), encoding="utf-8")
+    guess = guess_log(read_head(path))
+    assert (guess.columns, guess.unsure) == ({"user": "wer", "item": "was"}, ("user", "item"))
+    text = write_first_run([guess], "a", tmp_path)
+    assert 'domain = "a"  # or columns.domain, which names it; perhaps Welt (3 values)\n' in text
 
 
 def test_a_file_is_overwritten_only_by_force(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -179,6 +179,17 @@ def test_the_note_on_the_maps_stands_where_maps_are_trained(run: RunView, folder
     assert notes[0][0].startswith("Spread of mapped vectors: ")
 
 
+def test_the_mean_over_domains_has_one_name(run: RunView) -> None:
+    """Its meaning stands where a reader points at the name, and in the list of terms."""
+    page = as_html(run)
+    meaning = re.escape(TERMS["macro"])
+    assert re.search(rf'<abbr title="{meaning}">macro</abbr>', page)
+    text = html.unescape(re.sub(r"</?abbr[^>]*>", "", page).replace(TERMS["macro"], ""))
+    assert text.count("over domains") == text.count("macro, the mean over domains: ") == 1
+    legends = re.findall(r'class="legend">(.*?)</ul>', page, re.DOTALL)
+    assert len([legend for legend in legends if "macro" in legend]) >= 2
+
+
 def test_terms_are_explained_where_they_stand_and_at_the_end(run: RunView) -> None:
     page = as_html(run)
     meaning = "quality of the 20 first items: 1 if what the user chose is on top, less the further down, 0 if absent"

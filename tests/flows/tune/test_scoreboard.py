@@ -53,7 +53,7 @@ def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here:
     assert sorted(means) == sorted(LABELS)
     assert domains == [means, means]
     assert "\nNo domain has more than 1,000 test rows.\n" in page
-    assert "In the mean over domains, the best baseline, " in out
+    assert "By macro full_ndcg@20, the best baseline, " in out
     assert page.count("| full_ndcg@20 | Δ | full_recall@20 | Δ | auc | Δ | recall@1 | Δ |") == 3
     trials = {row[1].strip(" *"): row[-3].strip() for row in (line.split("|") for line in page.splitlines())
               if len(row) == 16 and row[1].strip(" *") in LABELS}  # fmt: skip

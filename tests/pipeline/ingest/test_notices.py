@@ -77,6 +77,26 @@ def test_users_and_items_that_are_both_numbered_from_1_do_not_look_swapped(world
     assert warnings(world, caplog, source("a.csv"), source("b.csv", domain="e"), split=ALL_TRAIN) == []
 
 
+def test_domains_that_look_alike_are_said(world: RawLogs, caplog: Any) -> None:
+    def said_of(*names: str) -> list[str]:
+        rows = "".join(f"u{n % 5},i{n % 3},{names[n % len(names)]}\n" for n in range(60))
+        world.put("a.csv", "user_id,item_id,domain\n" + rows)
+        return warnings(world, caplog, source("a.csv", columns=Columns(domain="domain"), domain=None), split=ALL_TRAIN)
+
+    assert said_of("Books", "books", "films", "b\u00fccher", "bu\u0308cher", "books ") == [
+        "domains whose names differ only in case, blanks or composed letters are domains of their own: 'Books' and "
+        "'books' and 'books '; 'bu\\u0308cher' and 'b\\xfccher'; write them alike in the logs if they are one"
+    ]
+    assert said_of("books", "book", "b\u00fccher", "bucher") == []
+
+
+@pytest.mark.parametrize("word", ["NULL", "\\N", "None", "NaN", "undefined"])
+def test_words_for_a_missing_value_are_said(world: RawLogs, caplog: Any, word: str) -> None:
+    world.put("a.csv", "user_id,item_id\n" + "".join(f"{word if n % 2 else f'u{n}'},i{n % 3}\n" for n in range(20)))
+    (said,) = warnings(world, caplog, source("a.csv"), split=ALL_TRAIN)
+    assert said.startswith(f"{word!r} is the id of a user; if that is a missing value, leave it empty")
+
+
 def test_ids_written_as_decimals_and_ids_called_nan_are_said(world: RawLogs, caplog: Any) -> None:
     world.put("a.csv", "user_id,item_id\n" + "".join(f"{n}.0,1.5\n" for n in range(9)) + "nan,2.0\n")
     assert warnings(world, caplog, source("a.csv")) == [

@@ -169,6 +169,35 @@ def test_an_update_still_holds_out_new_rows(tmp_path: Path, method: str) -> None
     assert (moved[0], moved[1] > 0) == (0, method == "random")
 
 
+LATER_ROWS: dict[str, tuple[list[tuple[str, int]], str, str]] = {
+    "a third comes": ([("k", 30)], "train train test", "train valid test"),
+    "a third lies between": ([("k", 15)], "train train valid", "train test valid"),
+    "a third is older": ([("k", 5)], "train train train", "valid test train"),
+    "a third comes and the second again": ([("k", 30), ("j", 40)], "train train test", "train valid test"),
+    "two come": ([("k", 30), ("l", 40)], "train train valid test", "train train valid test"),
+}
+"""What comes to i at time 10 and j at time 20; the splits of i, j, k, l by the clean and the released protocol."""
+
+
+@pytest.mark.parametrize("case", LATER_ROWS)
+@pytest.mark.parametrize("protocol", ["clean", "released"])
+def test_two_rows_that_were_trained_on_stay_in_training_when_a_third_comes(
+    tmp_path: Path, case: str, protocol: str
+) -> None:
+    """By leave-last-out, two rows of a user are too few to hold one out. The released protocol is the exception: it
+    splits what is there as if nothing had been trained on."""
+    first: list[Row] = [("a", "u", "i", "", 10), ("a", "u", "j", "", 20)]
+    later, *expected = LATER_ROWS[case]
+    log = first + [("a", "u", item, "", time) for item, time in later]
+    monday, tuesday = (
+        splits_by_pair(made["interactions"])
+        for made in updated(tmp_path, [first, log], METHODS["leave-last-out"], protocol=protocol, cold="keep")
+    )
+    assert monday == {("u", item): {"a": "train"} for item in "ij"}
+    splits = expected[protocol == "released"].split()
+    assert tuesday == {("u", item): {"a": split} for item, split in zip("ijkl", splits, strict=False)}
+
+
 def test_an_update_of_the_released_protocol_splits_as_from_scratch(tmp_path: Path) -> None:
     log = crowded_log(9, 300)
     _, made = updated(tmp_path, [log[:200], log], SplitSettings(), protocol="released")
