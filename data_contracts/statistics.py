@@ -273,3 +273,21 @@ class CheckpointStatistics(TypedDict):
     warm_start: NotRequired[WarmStartStatistics]
     memory_mib_by_process: NotRequired[list[int]]
     bytes_by_step: NotRequired[dict[str, StepTraffic]]
+
+
+class ExperimentStatistics(TypedDict):
+    """Of an `experiment`: what it asks.
+
+    Attributes:
+        question: in one sentence.
+        compared: factors whose levels are compared, each with its level of reference.
+        along: the factor that plots have as x.
+        measures: that effects are computed of.
+        by_domain: measures that are shown domain by domain.
+    """
+
+    question: str
+    compared: list[tuple[str, str]]
+    along: str
+    measures: list[str]
+    by_domain: list[str]

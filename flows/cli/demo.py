@@ -14,7 +14,7 @@ from flows.config.presets import BASELINES, VECTORS_ALONE
 from flows.config.run_config import DEFAULT_STORE, RunSpec
 from flows.output.console import print_result, terminal_width
 from flows.output.tables import Table, artifacts_table, domain_sizes, metric_names, metric_values, ordered_domains
-from flows.report.twins import twins_table
+from flows.output.twins import twins_table
 from flows.runner.lookup import report_path
 
 RUN = Path(str(files("flows") / "runs" / "demo.toml"))

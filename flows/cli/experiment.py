@@ -13,9 +13,11 @@ from cyclopts.validators import Number
 from data_contracts.open_store import open_store
 from data_contracts.store.files import write_atomically
 from flows.cli.options import Options
+from flows.compare.effect_tables import MARKS, experiment_tables
+from flows.compare.experiments import experiment_run
 from flows.config.run_config import store_location
 from flows.experiments.cases import Bench, Case
-from flows.experiments.page import experiment_page, experiment_plot, experiment_tables
+from flows.experiments.page import experiment_page, experiment_plot
 from flows.experiments.registry import EXPERIMENTS
 from flows.experiments.results import run_cases
 from flows.output.console import print_result, watcher
@@ -73,15 +75,17 @@ def experiment(
     path = run or _small_run(options)
     given = options.spec(path)
     chosen = [_FIRST_SEED + n for n in range(seeds or (2 if small else 3))]
-    label = f"{given.config.name[: 99 - len(name)]}-{name}"
+    label, asked = experiment_run(given.config.name, name), EXPERIMENTS[name]
     bench = Bench(given.with_overrides(f"name={label}", f"train.seeds={chosen}"), watcher(), options.uses_prefect)
-    results = run_cases(name, _chosen(EXPERIMENTS[name].cases(bench, small), only), bench)
+    results = run_cases(name, asked.design, _chosen(asked.cases(bench, small), only), bench)
     folder = out or bench.store.root / "experiments" / label
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / f"{label}.md", folder / f"{label}.png"
-    write_atomically({picture: experiment_plot(results), page: experiment_page(results, picture.name).encode()})
-    for table in experiment_tables(results):
+    text = experiment_page(results, asked.design, picture.name)
+    write_atomically({picture: experiment_plot(results, asked.design), page: text.encode()})
+    for table in experiment_tables(results, asked.design):
         print_result(f"{table.plain()}\n")
+    print_result(f"{MARKS}\n")
     print_result(f"Page: {page}\nPlot: {picture}\nData: {results.address}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,10 @@ class Significance:
         return cls(_correct(by_seed), over_users(runs))
 
 
-def holm(p_values: Mapping[Comparison, float]) -> dict[Comparison, float]:
+C = TypeVar("C", bound=Hashable)
+
+
+def holm(p_values: Mapping[C, float]) -> dict[C, float]:
     """Corrected p values of a family: the smallest times its size n, the next times n - 1, … [Holm 1979].
 
     None is below that of a smaller p, and none above 1.

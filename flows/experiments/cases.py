@@ -157,11 +157,6 @@ class Case:
         return "; ".join(f"{factor} = {level}" for factor, level in self.levels.items())
 
 
-def parse_label(label: str) -> dict[str, str]:
-    """Levels by factor from a case's label."""
-    return dict(item.split(" = ", 1) for item in label.split("; "))
-
-
 ON, OFF = "on", "off"
 ALIGNED, NOT_ALIGNED = "train.alignment=0.3", "train.alignment=0"
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.contracts import ALL, INTERACTIONS, MACRO, PAIRS, RANKS, TEST
+from flows.compare.experiments import NDCG
 from flows.experiments.cases import Bench, Row
-from flows.experiments.results import NDCG
 from flows.runner.execute import Outcome
 
 Members = Collection[tuple[str, str]]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data_contracts.statistics import ExperimentStatistics
+from flows.compare.experiments import NDCG
 from flows.experiments import data_cases, model_cases, twin_cases
 from flows.experiments.cases import OFF, CaseMaker
 from flows.experiments.measures import CHANCE, CONFLICT, FOUND, NORM, group_ndcg
-from flows.experiments.results import MEMORY, NDCG, SECONDS
+from flows.experiments.results import MEMORY, SECONDS
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Experiment:
     along: str
     measures: Sequence[str] = (NDCG,)
     by_domain: Sequence[str] = (NDCG,)
+
+    @property
+    def design(self) -> ExperimentStatistics:
+        """What is kept with the results."""
+        return {
+            "question": self.question,
+            "compared": list(self.compared),
+            "along": self.along,
+            "measures": list(self.measures),
+            "by_domain": list(self.by_domain),
+        }
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {

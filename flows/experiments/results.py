@@ -10,26 +10,25 @@ import pyarrow.compute as pc
 
 from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST
 from data_contracts.roles import Role
-from data_contracts.statistics import CheckpointStatistics
+from data_contracts.statistics import CheckpointStatistics, ExperimentStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
+from flows.compare.experiments import MEASURES
 from flows.experiments.cases import Bench, Case, Row
 from flows.runner.execute import Outcome
 
 log = logging.getLogger(__name__)
 
-NDCG = "full_ndcg@20"
-MEASURES = (NDCG, "full_recall@20", "auc", "recall@1")
-"""Test metrics that are kept of each case."""
 SECONDS, MEMORY = "train seconds", "train MiB"
 """Cost of one seed's training."""
 
 
-def run_cases(name: str, cases: Iterator[Case], bench: Bench) -> Artifact:
+def run_cases(name: str, design: ExperimentStatistics, cases: Iterator[Case], bench: Bench) -> Artifact:
     """Evaluate every case, one after another; what exists is kept, so a killed experiment goes on where it stopped.
 
     Args:
         name: of the experiment.
+        design: its question and what is compared, kept with the results.
         cases: made one by one, because some need what runs before have made.
         bench: what they share.
 
@@ -48,6 +47,7 @@ def run_cases(name: str, cases: Iterator[Case], bench: Bench) -> Artifact:
         columns = zip(*rows, strict=True)
         table = pa.table(list(map(pa.array, columns)), EXPERIMENT.file_schema)
         draft.write(table.sort_by([(column, "ascending") for column in EXPERIMENT.sorted_by]))
+        draft.statistics |= design
 
     settings = {"experiment": name, "cases": sorted({row[0] for row in rows})}
     artifact = store.make(EXPERIMENT, settings, parents, write)
@@ -80,19 +80,3 @@ def _costs(outcome: Outcome) -> list[Row]:
         if "memory_mib" in training:
             rows.append((seed, MACRO, ALL, MEMORY, float(training["memory_mib"])))
     return rows
-
-
-def values_by_case(results: Artifact, metric: str, domain: str = MACRO) -> dict[str, dict[str, dict[int, float]]]:
-    """Stratum → case → seed → value of a metric in a domain."""
-    table = results.read()
-    table = table.filter(pc.and_(pc.equal(table["metric"], metric), pc.equal(table["domain"], domain)))
-    values: dict[str, dict[str, dict[int, float]]] = {}
-    for row in table.to_pylist():
-        values.setdefault(row["stratum"], {}).setdefault(row["case"], {})[row["seed"]] = row["value"]
-    return values
-
-
-def domains_of(results: Artifact) -> Sequence[str]:
-    """The domains that were measured, and `macro`, ascending."""
-    domains: list[str] = sorted(pc.unique(results.read(["domain"])["domain"]).to_pylist())
-    return domains

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +41,7 @@ class _World:
     twins: pa.Table
     small: bool
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, Members]:
         """The users that are measured apart."""
         return {TWINS: _ends(self.twins), ONE_DOMAIN: _in_one_domain(self.rows)}

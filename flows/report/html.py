@@ -16,6 +16,7 @@ from flows.report.accuracy import accuracy_sections
 from flows.report.blocks import Note, Section, number
 from flows.report.data import data_section
 from flows.report.evidence import evidence_section
+from flows.report.experiments import experiments_section
 from flows.report.pairs import pairs_section
 from flows.report.results import cost_section, provenance_section, training_section
 from flows.report.terms import TERMS, explain_terms
@@ -83,6 +84,8 @@ def _sections(view: RunView, against: Sequence[str] | None) -> Iterator[Section]
     for section in (pairs_section, training_section, evidence_section):
         yield section(view)
     yield from accuracy_sections(view, against)
+    if (experiments := experiments_section(view)).blocks:
+        yield experiments
     yield cost_section(view)
     yield provenance_section(view)
 

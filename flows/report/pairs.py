@@ -23,8 +23,8 @@ from data_contracts.statistics import (
 from data_contracts.store.artifact import Artifact
 from flows.output.plots import Series, line_plot
 from flows.output.tables import Table
+from flows.output.twins import twins_table
 from flows.report.blocks import Block, Heatmap, Note, Plots, Section, build_heatmap, number
-from flows.report.twins import twins_table
 from flows.runner.lookup import RunView
 
 _PAIRS_OF_DOMAINS = 200

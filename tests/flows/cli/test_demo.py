@@ -8,7 +8,7 @@ from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
 from flows.cli.demo import RUN, demo_runs, ranking_table
 from flows.config.run_config import RunSpec
-from flows.report.twins import twins_table
+from flows.output.twins import twins_table
 
 
 def made(store: Store, name: str, columns: dict[str, list[object]], seed: int = 0, **partition: str) -> Artifact:

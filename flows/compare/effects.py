@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from flows.experiments.cases import parse_label
-
 _CONFIDENCE = 0.95
+
+
+def parse_label(label: str) -> dict[str, str]:
+    """Levels by factor from a case's label, as the contract `experiment` has it."""
+    return dict(item.split(" = ", 1) for item in label.split("; "))
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Interval:
     Attributes:
         mean, low, high: of the values.
         count: number of values.
+        p: of a mean as far from 0 by chance (t test); None if the values do not differ.
     """
 
     mean: float
     low: float
     high: float
     count: int
+    p: float | None = None
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Interval:
@@ -36,7 +41,8 @@ class Interval:
             return cls(mean, math.nan, math.nan, 1)
         error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
         half = error * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1))
-        return cls(mean, mean - half, mean + half, len(values))
+        p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error else None
+        return cls(mean, mean - half, mean + half, len(values), p)
 
     @property
     def sign(self) -> int:
@@ -155,4 +161,5 @@ def trends(pairs: Sequence[Contrast], doubled: str, values: Mapping[str, Mapping
         line = stats.linregress(x, y)
         half = float(line.stderr) * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(x) - 2))
         slope = float(line.slope)
-        yield Trend(label, Interval(slope, slope - half, slope + half, len(x)))
+        p = float(line.pvalue) if half > 0 else None
+        yield Trend(label, Interval(slope, slope - half, slope + half, len(x), p))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flows.experiments.effects import Contrast, Interval, contrasts, number_of, trends
+from flows.compare.effects import Contrast, Interval, contrasts, number_of, trends
 
 CASES = [f"shared = {share} %; alignment = {alignment}" for share in (100, 50, 25) for alignment in ("off", "on")]
 
