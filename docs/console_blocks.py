@@ -23,8 +23,8 @@ from pathlib import Path
 
 from cyclopts import CycloptsError
 
-from flows.cli.main import COMMANDS, app
 from flows.cli.arguments import fill_in_baselines
+from flows.cli.main import COMMANDS, app
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", DOCS / "tutorial.md", DOCS / "usage.md")

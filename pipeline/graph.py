@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from data_contracts.contracts import GRAPH, ITEM, KINDS, NODES, TRAIN, USER
-from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.progress import FinishedPart, Progress, silent
 from data_contracts.settings.machine import ComputeSettings
 from data_contracts.settings.preparation import GraphSettings
 from data_contracts.statistics import DomainNodesStatistics, GraphStatistics, KindCounts, NodesStatistics
 from data_contracts.store.artifact import NO_ARTIFACTS, Artifact, Artifacts
 from data_contracts.store.draft import Draft
+from data_contracts.store.node_mapping import previous_node_numbers
 from data_contracts.store.store import Store
 from pipeline.compute.dtypes import Ints, Longs, Mask
 from pipeline.compute.rows import ragged_arrays, ragged_tables

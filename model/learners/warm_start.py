@@ -13,10 +13,10 @@ from scipy import sparse
 from torch import Tensor
 
 from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, SPLITS, TRAIN
-from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.roles import Role
 from data_contracts.statistics import InitialRowCounts, WarmStartStatistics
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.node_mapping import previous_node_numbers
 from model.compute.mapped_tensors import check_tensors
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
 from model.edda.model import TENSORS_FILE, Edda

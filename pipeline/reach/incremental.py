@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_contracts.contracts import GRAPH, NODES, REACH
-from data_contracts.node_mapping import previous_node_numbers
 from data_contracts.settings.preparation import ReachSettings
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.node_mapping import previous_node_numbers
 from pipeline.compute.dtypes import Ints, Mask
 from pipeline.compute.rows import CsrRows, ragged_arrays, scatter_indptr
 from pipeline.graph import read_graph, read_nodes
