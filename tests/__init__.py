@@ -1,5 +1,10 @@
-"""The tests. Caches have a folder before Numba and Matplotlib are imported, also for a user without a home."""
+"""The tests. Caches have a folder before anything needs them, also for a user without a home in a folder of others."""
 
-from data_contracts.cache_folders import provide_caches
+import os
+from pathlib import Path
+
+from data_contracts.cache_folders import can_write, private_temporary_folder, provide_caches
 
 provide_caches()
+if not can_write(Path.cwd()):
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(private_temporary_folder() / "hypothesis"))

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from data_contracts.contracts import METRICS
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.store import Store
 from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
+from flows.cli.run import recommend_command
 from flows.config.presets import BASELINES, VECTORS_ALONE
 from flows.config.run_config import DEFAULT_STORE, RunSpec
 from flows.output.console import print_result, terminal_width
 from flows.output.tables import Table, artifacts_table, domain_sizes, metric_names, metric_values, ordered_domains
 from flows.output.twins import twins_table
+from flows.runner.execute import Outcome
 from flows.runner.lookup import report_path
 
 RUN = Path(str(files("flows") / "runs" / "demo.toml"))
@@ -53,15 +54,14 @@ def ranking_table(compared: Mapping[str, Mapping[str, Artifact]]) -> Table:
     return Table(title, ("domain", "interactions", *compared), tuple(rows))
 
 
-def what_next(store: Store, recommendations: Artifact) -> str:
+def what_next(run: Outcome) -> str:
     """Commands to try on the finished demo."""
-    table = recommendations.read(["domain", "user_id"])
-    domain, user = (table[name][-1].as_py() for name in ("domain", "user_id"))
+    store = run.plan.store
     option = "" if store.root == Path.cwd() / DEFAULT_STORE else f" --store {store}"
     return f"""\
 What next (put .venv/bin on the PATH: export PATH="$PWD/.venv/bin:$PATH")
   edda inspect demo/pairs --head 5{option}
-  edda recommend demo --domain {domain} --user {user} --top 5{option}
+  {recommend_command(run)}
   edda inspect demo --sql "select kind, rank, count(*), avg(similarity) from pairs group by all order by all"{option}
   edda config > my.toml      every key with its meaning; point [[logs]] at your own files, then: edda run my.toml"""
 
@@ -83,5 +83,5 @@ def demo(*, options: Options = Options()) -> None:
         print_result(twins_table(run.artifacts, run.config.pairs.k).plain(terminal_width()) + "\n")
     named = zip(compared, outcomes, strict=True)
     print_result(ranking_table({name: outcome.artifacts for name, outcome in named}).plain(terminal_width()) + "\n")
-    print_result(what_next(run.plan.store, run.artifacts["recommendations"]))
+    print_result(what_next(run))
     print_result(f"Report: {report_path(run.plan.store.root, run.config.name)}")

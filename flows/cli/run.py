@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from data_contracts.contracts import WORLD
+from data_contracts.contracts import RECOMMENDATIONS, WORLD
+from data_contracts.store.artifact import read_blocks
 from flows.cli.options import Options, bring_up_to_date
-from flows.config.run_config import RunSpec
+from flows.config.run_config import DEFAULT_STORE, RunSpec
 from flows.output.console import print_result, terminal_width
 from flows.output.tables import NOTHING_MEASURED, Table, artifacts_table, metrics_table, reuse_table
 from flows.runner.execute import Outcome
@@ -39,6 +41,20 @@ def run(run: Path, /, *, dry_run: DryRun = False, options: Options = Options()) 
     _show(outcome)
     if (path := report_path(outcome.plan.store.root, outcome.config.name)).exists():
         print_result(f"\nReport: {path}")
+    if RECOMMENDATIONS.name in outcome.made and (command := recommend_command(outcome)):
+        print_result(f"Try: {command}")
+
+
+def recommend_command(outcome: Outcome) -> str:
+    """The command that recommends items to the first user of the last domain; empty if no user has any."""
+    recommendations = outcome.artifacts[RECOMMENDATIONS.name]
+    for domain in reversed([partition["domain"] for partition in recommendations.partitions()]):
+        for rows in read_blocks(recommendations, ["user_id"], 1, domain=domain):
+            store = outcome.plan.store
+            option = "" if store.root == Path.cwd() / DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+            words = (f"--domain={domain}", f"--user={rows['user_id'][0].as_py()}")
+            return f"edda recommend {outcome.config.name} {shlex.join(words)} --top 5{option}"
+    return ""
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:

@@ -1,5 +1,7 @@
 """Runs with next to no data: every command works, and says what is missing."""
 
+import shlex
+
 import pytest
 from fake_stages import edda
 
@@ -64,3 +66,17 @@ def test_folders_and_links_may_have_the_characters_of_patterns_in_their_names(he
     assert edda("ingest", "r.toml", "--store", "st*r?e [1]") == 0
     assert edda("inspect", "r", "--store", "st*r?e [1]", "--sql", "select sum(count) as n from interactions") == 0
     assert capsys.readouterr().out.split()[-1] == "30"
+
+
+def test_a_run_ends_with_a_command_that_recommends(here, capsys):
+    """Ids may look like options or have what a shell reads; a second run, which makes nothing, does not read them."""
+    rows = [(user, f"i{n}") for user in ("-x $(y)", "b c") for n in range(4)]
+    (here / "log.csv").write_text("user_id,item_id\n" + "".join(f"{user},{item}\n" for user, item in rows))
+    assert edda("run", "r.toml", "--store", "other store") == 0
+    *_, report, last = capsys.readouterr().out.splitlines()
+    assert report.startswith("Report: ")
+    assert last.startswith("Try: edda recommend r --domain=a '--user=")
+    assert edda(*shlex.split(last)[2:]) == 0
+    assert capsys.readouterr().out.startswith("1\ti")
+    assert edda("run", "r.toml", "--store", "other store") == 0
+    assert "Try: " not in capsys.readouterr().out
