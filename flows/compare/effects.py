@@ -57,10 +57,9 @@ class Interval:
         return self.high - self.low > _ROUNDING
 
     def __str__(self) -> str:
-        """The mean and the interval, with signs."""
-        if not self.has_width:
-            return f"{self.mean:+.4f}"
-        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+        """The mean and the interval, with signs; what rounds to 0 has the sign +."""
+        mean, low, high = (f"{round(value, 4) + 0.0:+.4f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})" if self.has_width else mean
 
 
 @dataclass(frozen=True)

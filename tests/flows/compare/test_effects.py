@@ -23,6 +23,7 @@ def test_a_single_seed_has_no_interval_and_no_sign():
     interval = Interval.over([0.5])
     assert math.isnan(interval.low)
     assert (str(interval), interval.sign) == ("+0.5000", 0)
+    assert str(Interval.over([-1e-6])) == "+0.0000"
 
 
 def test_values_that_no_seed_changes_have_no_interval_and_no_sign():
