@@ -10,6 +10,8 @@ import numpy as np
 from scipy import stats
 
 _CONFIDENCE = 0.95
+_ROUNDING = 1e-12
+"""Differences between values that are smaller come from the order of sums."""
 
 
 def parse_label(label: str) -> dict[str, str]:
@@ -41,7 +43,7 @@ class Interval:
             return cls(mean, math.nan, math.nan, 1)
         error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
         half = error * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1))
-        p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error else None
+        p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error > _ROUNDING else None
         return cls(mean, mean - half, mean + half, len(values), p)
 
     @property
@@ -52,13 +54,12 @@ class Interval:
     @property
     def has_width(self) -> bool:
         """There are several values, and they differ: what no seed changes says nothing about chance."""
-        return self.high > self.low
+        return self.high - self.low > _ROUNDING
 
     def __str__(self) -> str:
-        """The mean and the interval, with signs."""
-        if not self.has_width:
-            return f"{self.mean:+.4f}"
-        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+        """The mean and the interval, with signs; what rounds to 0 has the sign +."""
+        mean, low, high = (f"{round(value, 4) + 0.0:+.4f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})" if self.has_width else mean
 
 
 @dataclass(frozen=True)
@@ -161,5 +162,5 @@ def trends(pairs: Sequence[Contrast], doubled: str, values: Mapping[str, Mapping
         line = stats.linregress(x, y)
         half = float(line.stderr) * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(x) - 2))
         slope = float(line.slope)
-        p = float(line.pvalue) if half > 0 else None
+        p = float(line.pvalue) if half > _ROUNDING else None
         yield Trend(label, Interval(slope, slope - half, slope + half, len(x), p))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -59,6 +60,12 @@ class _World:
         run = bench.with_rows(merge_users(self.rows, names), *_VARIANT, NOT_ALIGNED)
         yield from self.cases(level, run, names)
 
+    def with_histories(self, pairs: str, run: RunSpec, known: pa.Table) -> Case:
+        """The case apart, with the histories of partners as evidence: source_id, target_id, similarity."""
+        levels = {"users": f"histories of {pairs}", "evidence": ON}
+        remeasure = measure_partners(known, self.groups)
+        return Case(levels, run.with_overrides(NOT_ALIGNED, "blend.evidence=true"), remeasure=remeasure)
+
 
 def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
     """The same people under two names: kept apart, known to be the same, and as aligned pairs would have them."""
@@ -69,6 +76,7 @@ def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
     apart = bench.with_rows(world.rows, *_VARIANT)
     yield from world.cases(APART, apart.with_overrides(NOT_ALIGNED))
     yield from world.merged("twins merged", bench, twins)
+    yield world.with_histories("twins", apart, _both_ways(twins))
     for pairs, override in (("pairs", "pairs.shuffled=false"), ("shuffled pairs", _SHUFFLED)):
         yield from _uses(world, bench, apart.with_overrides(override), pairs)
 
@@ -83,9 +91,14 @@ def _uses(world: _World, bench: Bench, run: RunSpec, pairs: str) -> Iterator[Cas
     yield from world.merged(f"{pairs} merged", bench, _mutual(known))
     borrowed = bench.with_rows(_borrowed(world.rows, known), *_VARIANT, NOT_ALIGNED)
     yield from world.cases(f"rows of {pairs}", borrowed)
-    remeasure = measure_partners(known, world.groups)
-    on = alone.with_overrides("blend.evidence=true")
-    yield Case({"users": f"histories of {pairs}", "evidence": ON}, on, remeasure=remeasure)
+    yield world.with_histories(pairs, run, known)
+
+
+def _both_ways(twins: pa.Table) -> pa.Table:
+    """Twins as each other's partners: source_id, target_id, similarity 1."""
+    ends = [twins[f"{side}_user_id"].combine_chunks() for side in ("source", "target")]
+    sources, targets = pa.concat_arrays(ends), pa.concat_arrays(ends[::-1])
+    return pa.table({"source_id": sources, "target_id": targets, "similarity": np.ones(len(sources), np.float32)})
 
 
 def _ends(twins: pa.Table) -> Members:

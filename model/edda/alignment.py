@@ -24,6 +24,8 @@ from model.sparse.matrix import Matrix, SpmmEngine, csr, spmm, take_rows, with_t
 
 _GROUP = 256
 """Pairs that InfoNCE compares with each other."""
+_CONTRASTED = 8_192
+"""Pairs of two domains that it compares in an epoch, at most."""
 _SAMPLED_ROWS = 4096
 """Rows of a table, at most, from which the health of its map is measured."""
 
@@ -95,11 +97,11 @@ def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, e
 def draw_contrast(batch: AlignmentBatch, seed: int, epoch: int) -> GroupPattern:
     """Which mapped vectors of a batch, sources then targets, InfoNCE compares in an epoch.
 
-    Pairs are dealt into groups at random; within a group each pair's source is compared with the targets of all pairs
-    but those that have its source or its target, which are no negatives.
+    Pairs are dealt into groups at random, and if there are many only some are; within a group each pair's source is
+    compared with the targets of all pairs but those that have its source or its target, which are no negatives.
     """
     pairs = batch.difference.forward.indices.view(-1, 2).numpy()
-    pairs = generator(seed, "pair contrast", batch.source, batch.target, epoch).permutation(pairs)
+    pairs = generator(seed, "pair contrast", batch.source, batch.target, epoch).permutation(pairs)[:_CONTRASTED]
     is_left_out = np.empty((len(pairs), min(_GROUP, len(pairs))), np.bool_)
     for group, window in group_windows(len(pairs), _GROUP):
         alike = pairs[group, None, :] == pairs[None, window, :]

@@ -72,6 +72,10 @@ def test_pairs_are_dealt_into_other_groups_in_each_epoch(tiny_world: Tiny, monke
     assert not torch.equal(first.anchors, second.anchors)
     pairs = {tuple(pair) for pair in batch.difference.forward.indices.view(-1, 2).tolist()}
     assert {tuple(pair) for pair in first.anchors.T.tolist()} == pairs
+    monkeypatch.setattr(alignment, "_CONTRASTED", 6)
+    few = draw_contrast(batch, seed=5, epoch=1)
+    assert torch.equal(few.anchors, first.anchors[:, :6])
+    assert alignment_loss(aligned(tiny_world)[1], batch, MULTIPLY, few).isfinite()
 
 
 def test_every_ordered_pair_of_domains_is_aligned(tiny_world: Tiny) -> None:
