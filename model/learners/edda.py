@@ -11,7 +11,7 @@ import torch
 from data_contracts.seeding import draw_key
 from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
-from model.edda.alignment import alignment_loss, draw_alignment, map_health
+from model.edda.alignment import alignment_step, draw_alignment, map_health
 from model.edda.contrast import build_contrast
 from model.edda.final_vectors import final_vectors
 from model.edda.model import Edda, RankingStep, TableShapes
@@ -92,10 +92,11 @@ class EddaLearner:
         data, measures = self.data, []
         for batch in draw_alignment(data.alignment, data.settings.alignment_targets, data.seed, guard.epoch):
             self.processes.start_step("alignment")
-            loss = alignment_loss(self.model, batch, data.graphs.multiply)
-            optimizer_step(self.optimiser, data.settings.alignment * loss)
+            distance, gradients = alignment_step(self.model, batch, data.settings.alignment, data.graphs.multiply)
             source, metric = data.domain_names[batch.source], f"alignment to {data.domain_names[batch.target]}"
-            guard.check_loss(distance := float(loss.detach()), source, metric)
+            guard.check_loss(distance, source, metric)
+            for gradient in gradients:
+                self.optimiser.step_rows(*gradient)
             measures.append((guard.epoch, source, metric, distance))
         return measures
 
