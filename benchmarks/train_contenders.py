@@ -162,7 +162,7 @@ def lower_bound(data: TrainingData) -> dict:
     width = data.settings.widths[1]
     for pairs in data.alignment:
         touched, rows = pairs.source_rows.numel() + pairs.target_rows.numel(), nodes[pairs.source] + nodes[pairs.target]
-        edges = pairs.difference.forward.indices.numel()
+        edges = 2 * pairs.pairs
         moved = 32 * touched * width, (2 * touched + 6 * rows) * 4 * width
         operations = 6 * touched * width**2 + 4 * edges * width
         sizes["alignment"] += (moved[0] + 4 * edges, moved[1] + 4 * edges, operations)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import groupby
 
 import numpy as np
@@ -11,45 +12,82 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import linear
 
 from data_contracts.seeding import generator
 from data_contracts.store.artifact import Artifact
+from model.compute.threads import share_rows
 from model.data.dataset import MultiDomainData
-from model.edda.contrast import INFO_NCE
-from model.edda.losses import pair_distance
+from model.edda.losses import ordered_sum
 from model.edda.model import Edda
-from model.sparse.group_scores import GroupPattern, group_pattern, group_windows
-from model.sparse.matrix import Matrix, SpmmEngine, csr, spmm, take_rows, with_transpose
+from model.edda.pair_kernels import pull_pairs
+from model.sparse.matrix import Csr, Matrix, SpmmEngine, csr, with_transpose
+from model.sparse.rows import Ints
 
-_GROUP = 256
-"""Pairs that InfoNCE compares with each other."""
-_CONTRASTED = 8_192
-"""Pairs of two domains that it compares in an epoch, at most."""
+RowGradient = tuple[Parameter, Tensor, Tensor]
+"""A parameter, distinct rows of it (int64), and their gradients."""
+
+_CPU = torch.device("cpu")
 _SAMPLED_ROWS = 4096
 """Rows of a table, at most, from which the health of its map is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AlignmentBatch:
     """The aligned pairs of one ordered pair of domains: the input of one alignment step.
 
+    What a step needs is derived from them at the first one, as of hundreds of domains few pairs are drawn.
+
     Attributes:
         source, target: indices of the domains.
-        source_rows, target_rows: int64, the distinct nodes among the pairs' sources and targets.
-        difference: maps the sources' vectors, followed by the targets', to one difference for each pair.
+        sources, targets: int32 (pairs), the pairs' nodes.
+        device: of the steps.
     """
 
     source: int
     target: int
-    source_rows: Tensor
-    target_rows: Tensor
-    difference: Matrix
+    sources: Ints
+    targets: Ints
+    device: torch.device = _CPU
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return self.sources.size
+
+    @cached_property
+    def source_rows(self) -> Tensor:
+        """int64, the distinct nodes among the sources."""
+        return torch.from_numpy(np.unique(self.sources).astype(np.int64)).to(self.device)
+
+    @cached_property
+    def target_rows(self) -> Tensor:
+        """int64, the distinct nodes among the targets."""
+        return torch.from_numpy(np.unique(self.targets).astype(np.int64)).to(self.device)
+
+    @cached_property
+    def partners(self) -> Matrix:
+        """Ones: for each source the targets that it is paired with. On the CPU."""
+        rows, positions = np.unique(self.sources, return_inverse=True)
+        columns, partners = np.unique(self.targets, return_inverse=True)
+        order, lengths = np.argsort(positions, kind="stable"), np.bincount(positions, minlength=rows.size)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return with_transpose(csr(indptr, partners[order], np.ones(self.pairs, np.float32), columns.size))
+
+    @cached_property
+    def difference(self) -> Matrix:
+        """Maps the sources' vectors, followed by the targets', to one difference for each pair. On the device."""
+        partners = self.partners.forward
+        sources = np.repeat(np.arange(partners.rows), np.diff(partners.indptr.numpy()))
+        columns = np.stack([sources, partners.indices.numpy() + partners.rows], axis=1).ravel()
+        signs = np.tile(np.array([1.0, -1.0], np.float32), self.pairs)
+        indptr = np.arange(0, columns.size + 1, 2)
+        return with_transpose(csr(indptr, columns, signs, partners.rows + partners.columns)).to(self.device)
 
     def to(self, device: torch.device) -> AlignmentBatch:
-        """The batch on a device."""
-        source_rows, target_rows = self.source_rows.to(device), self.target_rows.to(device)
-        return AlignmentBatch(self.source, self.target, source_rows, target_rows, self.difference.to(device))
+        """The batch for steps on a device."""
+        return replace(self, device=device)
 
 
 def load_alignment(
@@ -78,7 +116,7 @@ def load_alignment(
                 start = stop
                 if target in chosen:
                     nodes = rows["source_node"].to_numpy(), rows["target_node"].to_numpy()
-                    batches.append(_build_batch(source, target, *nodes))
+                    batches.append(AlignmentBatch(source, target, *nodes))
         yield from sorted(batches, key=lambda batch: batch.target)
 
 
@@ -94,39 +132,63 @@ def draw_alignment(batches: Sequence[AlignmentBatch], targets: int, seed: int, e
         yield from (of_source[number] for number in sorted(chosen.tolist()))
 
 
-def draw_contrast(batch: AlignmentBatch, seed: int, epoch: int) -> GroupPattern:
-    """Which mapped vectors of a batch, sources then targets, InfoNCE compares in an epoch.
+@torch.no_grad()
+def alignment_step(
+    model: Edda, batch: AlignmentBatch, weight: float, multiply: SpmmEngine
+) -> tuple[float, list[RowGradient]]:
+    """The alignment loss of a batch [EDDA] and its gradient, in closed form.
 
-    Pairs are dealt into groups at random, and if there are many only some are; within a group each pair's source is
-    compared with the targets of all pairs but those that have its source or its target, which are no negatives.
+    The loss is the mean distance (not squared) of the pairs' mapped layer-0 intra vectors. Only rows of aligned nodes
+    are touched. Made of torch's differentiable functions, a step of a small pair of domains would mostly wait for these
+    to be called.
+
+    Args:
+        model: tables and maps.
+        batch: the pairs.
+        weight: the gradient is that of the loss times this.
+        multiply: the engine of products, where the pairs are not on the CPU.
+
+    Returns:
+        The loss, and the gradients of both tables and both maps; 0 for pairs at distance 0.
     """
-    pairs = batch.difference.forward.indices.view(-1, 2).numpy()
-    pairs = generator(seed, "pair contrast", batch.source, batch.target, epoch).permutation(pairs)[:_CONTRASTED]
-    is_left_out = np.empty((len(pairs), min(_GROUP, len(pairs))), np.bool_)
-    for group, window in group_windows(len(pairs), _GROUP):
-        alike = pairs[group, None, :] == pairs[None, window, :]
-        is_left_out[group] = alike.any(axis=2)
-    sources, targets = pairs.T
-    nodes = batch.source_rows.numel() + batch.target_rows.numel()
-    return group_pattern(np.stack([sources, targets, targets]), nodes, sources, is_left_out)
+    domains = (batch.source, batch.source_rows), (batch.target, batch.target_rows)
+    vectors = [model.intra[domain].index_select(0, rows) for domain, rows in domains]
+    maps = [model.maps[domain] for domain, _ in domains]
+    mapped = [model.processes.all_reduce(linear(*each)) for each in zip(vectors, maps, strict=True)]
+    pull = _pull_rows if batch.device.type == "cpu" else partial(_pull_by_products, multiply=multiply)
+    loss, pulls = pull(batch, mapped, weight / batch.pairs)
+    gradients: list[RowGradient] = []
+    for (domain, rows), taken, own_map, pulled in zip(domains, vectors, maps, pulls, strict=True):
+        outputs = torch.arange(own_map.shape[0], device=batch.device)
+        gradients += [(model.intra[domain], rows, pulled @ own_map), (own_map, outputs, pulled.T @ taken)]
+    return loss, gradients
 
 
-def alignment_loss(
-    model: Edda, batch: AlignmentBatch, multiply: SpmmEngine, contrast: GroupPattern | None = None
-) -> Tensor:
-    """The loss of the pairs' mapped layer-0 intra vectors; only rows of aligned nodes are touched.
+def _pull_rows(batch: AlignmentBatch, mapped: Sequence[Tensor], weight: float) -> tuple[float, list[Tensor]]:
+    """Mean distance of the pairs, and the gradient of the weighted sum of their distances by the mapped vectors."""
+    lengths, pulls = np.empty(batch.pairs, np.float32), [torch.empty_like(vectors) for vectors in mapped]
 
-    Their mean distance [EDDA], or with a contrast the mean of -log softmax of a pair's cosine over those of its group
-    (InfoNCE, temperature 0.2).
-    """
-    mapped = []
-    for domain, rows in ((batch.source, batch.source_rows), (batch.target, batch.target_rows)):
-        partial = linear(take_rows(model.intra[domain], rows), model.maps[domain])
-        mapped.append(model.processes.all_reduce(partial))
-    vectors = torch.cat(mapped)
-    if contrast is not None:
-        return INFO_NCE.loss(contrast, INFO_NCE.sums(contrast, vectors, multiply), None)
-    return pair_distance(spmm(batch.difference, vectors, multiply))
+    def pull(first: int, last: int, partners: Csr, tensors: Sequence[Tensor]) -> None:
+        vectors, others, gradient = (tensor.numpy() for tensor in tensors)
+        pattern = partners.indptr.numpy(), partners.indices.numpy()
+        pull_pairs(first, last, *pattern, vectors, others, np.float32(weight), lengths, gradient)
+
+    patterns = batch.partners.forward, batch.partners.backward
+    for partners, *tensors in zip(patterns, mapped, reversed(mapped), pulls, strict=True):
+        operations = batch.pairs * tensors[0].shape[1]
+        share_rows(partners.rows, operations, partial(pull, partners=partners, tensors=tensors))
+    return float(lengths.astype(np.float64).mean()), pulls
+
+
+def _pull_by_products(
+    batch: AlignmentBatch, mapped: Sequence[Tensor], weight: float, multiply: SpmmEngine
+) -> tuple[float, list[Tensor]]:
+    """`_pull_rows` where the pairs are not on the CPU."""
+    differences = multiply(batch.difference.forward, torch.cat(list(mapped)))
+    lengths = torch.linalg.vector_norm(differences, dim=1)
+    scale = torch.where(lengths > 0, weight / lengths, 0.0)
+    pulls = multiply(batch.difference.backward, scale.unsqueeze(1) * differences)
+    return float(ordered_sum(lengths)) / batch.pairs, list(torch.split(pulls, [vectors.shape[0] for vectors in mapped]))
 
 
 @torch.no_grad()
@@ -145,21 +207,6 @@ def map_health(model: Edda, domain: int) -> dict[str, float]:
     mapped = _deviation([_variances(processes.all_reduce(linear(table, output))) for output in outputs])
     norm = float(np.linalg.norm(np.concatenate(processes.all_gather(weights.cpu().numpy()), axis=1)))
     return {"map_norm": norm, "map_spread": mapped / spread if spread else 0.0}
-
-
-def _build_batch(source: int, target: int, sources: np.ndarray, targets: np.ndarray) -> AlignmentBatch:
-    source_rows, source_positions = np.unique(sources, return_inverse=True)
-    target_rows, target_positions = np.unique(targets, return_inverse=True)
-    columns = np.stack([source_positions, target_positions + source_rows.size], axis=1).ravel()
-    signs = np.tile(np.array([1.0, -1.0], np.float32), sources.size)
-    difference = csr(np.arange(0, columns.size + 1, 2), columns, signs, source_rows.size + target_rows.size)
-    return AlignmentBatch(
-        source,
-        target,
-        source_rows=torch.from_numpy(source_rows.astype(np.int64)),
-        target_rows=torch.from_numpy(target_rows.astype(np.int64)),
-        difference=with_transpose(difference),
-    )
 
 
 def _variances(vectors: Tensor) -> NDArray[np.float64]:

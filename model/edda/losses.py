@@ -1,10 +1,7 @@
-"""Losses: BPR with its L2 penalty, and the distance of aligned pairs."""
+"""Losses: BPR and its L2 penalty."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 from torch.nn.functional import pad, softplus
 
@@ -31,25 +28,3 @@ def bpr(scores: Tensor) -> Tensor:
 def half_squares(layer0: Tensor, counts: Tensor) -> Tensor:
     """Half the squared norms of layer-0 vectors (nodes, width), each weighted by its count (nodes)."""
     return 0.5 * ordered_sum(layer0.square().sum(dim=1) * counts)
-
-
-def pair_distance(differences: Tensor) -> Tensor:
-    """Mean length (not squared) of the pairs' differences (pairs, width) [EDDA]; its gradient at length 0 is 0."""
-    return ordered_sum(_Lengths.apply(differences)) / differences.shape[0]  # type: ignore[no-untyped-call]
-
-
-class _Lengths(torch.autograd.Function):
-    """Lengths of rows; the gradient of torch's own function passes over the rows three times as often."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
-        ctx.save_for_backward(rows, lengths)
-        return lengths
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        rows, lengths = ctx.saved_tensors
-        scale: Tensor = torch.where(lengths > 0, gradients[0] / lengths, 0.0)
-        gradient: Tensor = scale.unsqueeze(1) * rows
-        return gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -133,12 +133,12 @@ class Edda(nn.Module):
             _draw_map(intra_width, generator(seed, "map", name), processes) for name in names if shape.aligned
         )
 
-    @property
+    @cached_property
     def intra(self) -> dict[int, nn.Parameter]:
         """The intra tables by the index of their domain."""
         return dict(zip(self.shape.intra_domains, self._intra, strict=True))
 
-    @property
+    @cached_property
     def maps(self) -> dict[int, nn.Parameter]:
         """The maps by the index of their domain; empty if nothing is aligned."""
         return dict(zip(self.shape.intra_domains, self._maps, strict=False))

@@ -11,10 +11,11 @@ import torch
 from data_contracts.seeding import draw_key
 from model.compute.column_parallel import ColumnParallel
 from model.data.batches import Batch
-from model.edda.alignment import alignment_loss, draw_alignment, draw_contrast, map_health
+from model.edda.alignment import AlignmentBatch, alignment_step, draw_alignment, map_health
 from model.edda.contrast import build_contrast
 from model.edda.final_vectors import final_vectors
 from model.edda.model import Edda, RankingStep, TableShapes
+from model.edda.pair_contrast import draw_pair_contrast, pair_contrast_loss
 from model.edda.propagation import Dropout, sample_subgraph
 from model.learners.base import Measure, TrainingData, mean_losses, optimizer_step, prefetch
 from model.learners.divergence import EpochGuard
@@ -91,16 +92,26 @@ class EddaLearner:
     def _align(self, guard: EpochGuard) -> list[Measure]:
         """The alignment steps of an epoch and their losses."""
         data, measures = self.data, []
-        contrasts = data.settings.alignment_loss == "contrast"
+        step = self._contrast_pairs if data.settings.alignment_loss == "contrast" else self._pull_pairs
         for batch in draw_alignment(data.alignment, data.settings.alignment_targets, data.seed, guard.epoch):
             self.processes.start_step("alignment")
-            pattern = draw_contrast(batch, data.seed, guard.epoch).to(data.device) if contrasts else None
-            loss = alignment_loss(self.model, batch, data.graphs.multiply, pattern)
-            optimizer_step(self.optimiser, data.settings.alignment * loss)
             source, metric = data.domain_names[batch.source], f"alignment to {data.domain_names[batch.target]}"
-            guard.check_loss(distance := float(loss.detach()), source, metric)
-            measures.append((guard.epoch, source, metric, distance))
+            loss = step(batch, guard.epoch)
+            guard.check_loss(loss, source, metric)
+            measures.append((guard.epoch, source, metric, loss))
         return measures
+
+    def _pull_pairs(self, batch: AlignmentBatch, _epoch: int) -> float:
+        loss, gradients = alignment_step(self.model, batch, self.data.settings.alignment, self.data.graphs.multiply)
+        for gradient in gradients:
+            self.optimiser.step_rows(*gradient)
+        return loss
+
+    def _contrast_pairs(self, batch: AlignmentBatch, epoch: int) -> float:
+        pattern = draw_pair_contrast(batch, self.data.seed, epoch).to(self.data.device)
+        loss = pair_contrast_loss(self.model, batch, pattern, self.data.graphs.multiply)
+        optimizer_step(self.optimiser, self.data.settings.alignment * loss)
+        return float(loss.detach())
 
     def _map_health(self, epoch: int) -> list[Measure]:
         self.processes.start_step("map health")

@@ -46,6 +46,9 @@ class RowAdam(torch.optim.Adam):
     def __init__(self, parameters: Iterable[Parameter], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, fused=True)
         self._lags: dict[Parameter, _Lag] = {}
+        self._with_gradient: list[Parameter] = []
+        for table in self.param_groups[0]["params"]:
+            table.register_post_accumulate_grad_hook(self._with_gradient.append)
 
     def prepare_rows(self, table: Parameter, rows: Tensor) -> None:
         """Bring distinct rows (int64) of a table up to date for the next loss; other rows may lag from now on."""
@@ -71,55 +74,66 @@ class RowAdam(torch.optim.Adam):
         self.flush()
         return super().state_dict()
 
-    def step(self, closure: Any = None) -> Any:
-        """One step along the gradients; sparse ones are gone afterwards."""
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is None:
-                    continue
-                if not self._is_up_to_date(table, table.grad):
-                    self._flush_table(table)
-                if not table.grad.is_sparse:
-                    continue
-                if table.device.type == "cpu":
-                    self._step_rows(group, table, table.grad)
-                    table.grad = None
-                else:
-                    table.grad = table.grad.to_dense()
-        return super().step(closure)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients since the last step."""
+        for table in self._with_gradient:
+            table.grad = None if set_to_none or table.grad is None else table.grad.zero_()
+        self._with_gradient.clear()
 
-    def _step_rows(self, group: dict[str, Any], table: Parameter, gradient: Tensor) -> None:
-        state = self.state[table]
+    def step(self, _closure: None = None) -> None:  # type: ignore[override]
+        """One step along the gradients, which are gone afterwards. It costs what they do, however many tables exist."""
+        (group,), tables, dense = self.param_groups, dict.fromkeys(self._with_gradient), list[Parameter]()
+        for table in tables:
+            if (gradient := table.grad) is None:
+                continue
+            if gradient.is_sparse and table.device.type == "cpu":
+                self.step_rows(table, gradient._indices()[0], gradient._values())
+                continue
+            if not self._are_up_to_date(table, np.arange(table.shape[0])):
+                self._flush_table(table)
+            table.grad = gradient.to_dense() if gradient.is_sparse else gradient
+            dense.append(table)
+        if dense:
+            everything, group["params"] = group["params"], dense
+            super().step()
+            group["params"] = everything
+        self.zero_grad()
+
+    def step_rows(self, table: Parameter, rows: Tensor, gradient: Tensor) -> None:
+        """One step of one table along the gradients (rows, width) of distinct rows (int64)."""
+        if table.device.type != "cpu":
+            table.grad = torch.zeros_like(table).index_copy_(0, rows, gradient)
+            self._with_gradient.append(table)
+            self.step()
+            return
+        (group,), state, numbers, values = self.param_groups, self.state[table], rows.numpy(), gradient.contiguous()
         if not state:
             state |= {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(table)}
             state["exp_avg_sq"] = torch.zeros_like(table)
+        if not self._are_up_to_date(table, numbers):
+            self._flush_table(table)
         state["step"] += 1
         steps, (keep_mean, keep_square) = float(state["step"]), group["betas"]
         size, unbias = group["lr"] / (1.0 - keep_mean**steps), (1.0 - keep_square**steps) ** -0.5
         decays = keep_mean, 1.0 - keep_mean, keep_square, 1.0 - keep_square
         rates = tuple(map(np.float32, (*decays, size, unbias, group["eps"])))
-        rows, values = gradient._indices()[0].numpy(), gradient._values().contiguous().numpy()
-        arrays = self._table_and_moments(table)
+        inputs = (values.numpy(), rates, *self._table_and_moments(table))
         if table in self._lags:
-            share_rows(rows.size, values.size, lambda a, b: step_rows(a, b, rows, values, rates, *arrays))
-            self._lags[table].last_steps[rows] = steps
+            share_rows(numbers.size, values.numel(), lambda a, b: step_rows(a, b, numbers, *inputs))
+            self._lags[table].last_steps[numbers] = steps
             return
         positions = np.full(table.shape[0], -1, np.int32)
-        positions[rows] = np.arange(rows.size, dtype=np.int32)
-        share_rows(table.shape[0], table.numel(), lambda a, b: adam_rows(a, b, positions, values, rates, *arrays))
+        positions[numbers] = np.arange(numbers.size, dtype=np.int32)
+        share_rows(table.shape[0], table.numel(), lambda a, b: adam_rows(a, b, positions, *inputs))
 
     def _table_and_moments(self, table: Parameter) -> list[NDArray[np.float32]]:
         """Table, mean and square."""
         state = self.state[table]
         return [tensor.detach().numpy() for tensor in (table, state["exp_avg"], state["exp_avg_sq"])]
 
-    def _is_up_to_date(self, table: Parameter, gradient: Tensor) -> bool:
-        """Whether no row of the gradient lags."""
+    def _are_up_to_date(self, table: Parameter, rows: NDArray[np.int64]) -> bool:
         lag = self._lags.get(table)
-        if lag is None:
-            return True
-        last_steps = lag.last_steps[gradient._indices()[0].numpy()] if gradient.is_sparse else lag.last_steps
-        return bool((last_steps == int(self.state[table]["step"])).all())
+        return lag is None or bool((lag.last_steps[rows] == int(self.state[table]["step"])).all())
 
     def _flush_table(self, table: Parameter) -> None:
         if table in self._lags:
@@ -128,7 +142,7 @@ class RowAdam(torch.optim.Adam):
 
     def _catch_up(self, table: Parameter, rows: Tensor) -> None:
         lag, step = self._lags[table], int(self.state[table]["step"])
-        group = next(group for group in self.param_groups if any(each is table for each in group["params"]))
+        (group,) = self.param_groups
         lags, (keep_mean, keep_square) = np.empty((step - lag.since + 1, 5), np.float32), group["betas"]
         tabulate_lags(step, group["lr"], keep_mean, keep_square, lags)
         numbers, arrays, epsilon = rows.numpy(), self._table_and_moments(table), np.float32(group["eps"])

@@ -1,13 +1,15 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from tiny_world import Tiny, build
-from torch.nn.functional import normalize
 
 from data_contracts.store.store import Store
+from model.compute import threads as threading
 from model.data.dataset import MultiDomainData, load_dataset
 from model.edda import alignment
-from model.edda.alignment import alignment_loss, draw_alignment, draw_contrast, load_alignment, map_health
+from model.edda.alignment import AlignmentBatch, alignment_step, draw_alignment, load_alignment, map_health
 from model.edda.model import Edda, TableShapes
 from model.sparse.matrix import choose_engine
 
@@ -17,6 +19,14 @@ _, MULTIPLY = choose_engine("native", torch.device("cpu"))
 def aligned(tiny: Tiny) -> tuple[MultiDomainData, Edda]:
     world = load_dataset(tiny.parents["nodes"], tiny.parents["graph"])
     return world, Edda(TableShapes("both", 6, world.nodes, {d.name: d.nodes for d in world.domains}, aligned=True), 3)
+
+
+def dense_gradients(model: Edda, gradients: list[alignment.RowGradient]) -> dict[torch.Tensor, torch.Tensor]:
+    """The gradient of every table and map, zeros where a step has none."""
+    dense = {parameter: torch.zeros_like(parameter) for parameter in (*model.intra.values(), *model.maps.values())}
+    for parameter, rows, values in gradients:
+        dense[parameter][rows] = values
+    return dense
 
 
 def test_alignment_loss_is_the_mean_distance_of_mapped_vectors(tiny_world: Tiny) -> None:
@@ -30,52 +40,50 @@ def test_alignment_loss_is_the_mean_distance_of_mapped_vectors(tiny_world: Tiny)
             target = model.maps[pairs.target] @ model.intra[pairs.target][row["target_node"]]
             lengths.append((source - target).norm())
         expected = torch.stack(lengths).mean()
-        found = alignment_loss(model, pairs, MULTIPLY)
+        loss, row_gradients = alignment_step(model, pairs, 0.3, MULTIPLY)
+        assert loss == pytest.approx(expected.item(), abs=1e-6)
+        gradients = dense_gradients(model, row_gradients)
         parameters = [*model.intra.values(), *model.maps.values()]
-        gradients = [torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (found, expected)]
-        assert found.item() == pytest.approx(expected.item(), abs=1e-6)
-        for mine, theirs in zip(*gradients, strict=True):
-            assert (mine is None) == (theirs is None)
-            if mine is not None:
-                torch.testing.assert_close(mine.to_dense(), theirs)
+        theirs = torch.autograd.grad(0.3 * expected, parameters, materialize_grads=True)
+        torch.testing.assert_close([gradients[parameter] for parameter in parameters], list(theirs))
 
 
-def test_info_nce_is_the_softmax_of_a_pairs_cosine_among_the_others(tiny_world: Tiny) -> None:
-    """All of the small world's pairs are in one group; those with a common node are no negatives of each other."""
+def test_a_step_by_products_is_that_of_the_compiled_loop(tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By products where the pairs are not on the CPU."""
     world, model = aligned(tiny_world)
-    for batch in load_alignment(tiny_world.parents["pairs"], world):
-        names = {"source_domain": world.domains[batch.source].name, "target_domain": world.domains[batch.target].name}
-        rows = tiny_world.parents["pairs"].read(["source_node", "target_node"], **names).to_pylist()
-        ends = [(row["source_node"], row["target_node"]) for row in rows]
-        sources = model.intra[batch.source][[source for source, _ in ends]] @ model.maps[batch.source].T
-        targets = model.intra[batch.target][[target for _, target in ends]] @ model.maps[batch.target].T
-        cosines = normalize(sources) @ normalize(targets).T / 0.2
-        losses = []
-        for number, pair in enumerate(ends):
-            others = [n for n, other in enumerate(ends) if other[0] != pair[0] and other[1] != pair[1]]
-            losses.append(-cosines[number, [number, *others]].log_softmax(0)[0])
-        expected = torch.stack(losses).mean()
-        found = alignment_loss(model, batch, MULTIPLY, draw_contrast(batch, seed=5, epoch=2))
-        assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-        parameters = [model.intra[batch.source], model.maps[batch.target]]
-        for ours, oracle in zip(*(torch.autograd.grad(loss, parameters) for loss in (found, expected)), strict=True):
-            torch.testing.assert_close(ours.to_dense(), oracle, atol=1e-6, rtol=1e-4)
+    for pairs in load_alignment(tiny_world.parents["pairs"], world):
+        loss, compiled = alignment_step(model, pairs, 0.3, MULTIPLY)
+        with monkeypatch.context() as patch:
+            by_products = partial(alignment._pull_by_products, multiply=MULTIPLY)
+            patch.setattr(alignment, "_pull_rows", by_products)
+            other_loss, products = alignment_step(model, pairs, 0.3, MULTIPLY)
+        assert other_loss == pytest.approx(loss, rel=1e-6)
+        mine, theirs = (list(dense_gradients(model, each).values()) for each in (compiled, products))
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
 
 
-def test_pairs_are_dealt_into_other_groups_in_each_epoch(tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "_GROUP", 4)
-    world, _ = aligned(tiny_world)
-    batch = next(load_alignment(tiny_world.parents["pairs"], world))
-    first, again, second = (draw_contrast(batch, seed=5, epoch=epoch) for epoch in (1, 1, 2))
-    assert first.known.shape[1] == 4
-    assert torch.equal(first.anchors, again.anchors)
-    assert not torch.equal(first.anchors, second.anchors)
-    pairs = {tuple(pair) for pair in batch.difference.forward.indices.view(-1, 2).tolist()}
-    assert {tuple(pair) for pair in first.anchors.T.tolist()} == pairs
-    monkeypatch.setattr(alignment, "_CONTRASTED", 6)
-    few = draw_contrast(batch, seed=5, epoch=1)
-    assert torch.equal(few.anchors, first.anchors[:, :6])
-    assert alignment_loss(aligned(tiny_world)[1], batch, MULTIPLY, few).isfinite()
+def test_a_distance_is_a_length_not_a_square_and_without_gradient_at_zero() -> None:
+    pairs = AlignmentBatch(0, 1, np.array([0, 0, 1], np.int32), np.array([0, 1, 1], np.int32))
+    mapped = [torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])]
+    root = 13**0.5
+    for pull in (alignment._pull_rows, partial(alignment._pull_by_products, multiply=MULTIPLY)):
+        loss, (sources, targets) = pull(pairs, mapped, 2.0)
+        assert loss == pytest.approx((5.0 + root + 0.0) / 3)
+        torch.testing.assert_close(sources, torch.tensor([[1.2 + 4 / root, 1.6 + 6 / root], [0.0, 0.0]]))
+        torch.testing.assert_close(targets, -torch.tensor([[1.2, 1.6], [4 / root, 6 / root]]))
+
+
+def test_threads_change_no_bit_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(1)
+    nodes = [draws.integers(0, 40, 300).astype(np.int32) for _ in range(2)]
+    model = Edda(TableShapes("both", 33, 80, {"a": 40, "b": 40}, aligned=True), 3)
+    steps = []
+    for threads in (1, 3):
+        monkeypatch.setattr(threading, "_WORTH_SHARING", 0)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        loss, gradients = alignment_step(model, AlignmentBatch(0, 1, *nodes), 1.0, MULTIPLY)
+        steps.append((loss, [values.numpy().tobytes() for _, _, values in gradients]))
+    assert steps[0] == steps[1]
 
 
 def test_every_ordered_pair_of_domains_is_aligned(tiny_world: Tiny) -> None:
@@ -116,9 +124,6 @@ def test_loss_of_collapsed_maps_is_zero_with_a_finite_gradient(tiny_world: Tiny)
     world, model = aligned(tiny_world)
     for weights in model.maps.values():
         weights.data.zero_()
-    loss = alignment_loss(model, next(load_alignment(tiny_world.parents["pairs"], world)), MULTIPLY)
-    loss.backward()
-    gradient = model.intra[0].grad
-    assert loss.item() == 0.0
-    assert gradient is not None
-    assert np.isfinite(gradient.to_dense().numpy()).all()
+    loss, gradients = alignment_step(model, next(load_alignment(tiny_world.parents["pairs"], world)), 0.3, MULTIPLY)
+    assert loss == 0.0
+    assert [bool(values.any()) for _, _, values in gradients] == [False] * 4

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from model.edda.losses import bpr, half_squares, ordered_sum, pair_distance
+from model.edda.losses import bpr, half_squares, ordered_sum
 
 
 def test_bpr_is_the_mean_softplus_of_negative_minus_positive() -> None:
@@ -23,17 +23,6 @@ def test_bpr_stays_finite_for_hopeless_scores() -> None:
 def test_half_squares_count_a_vector_as_often_as_it_occurs() -> None:
     found = half_squares(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([2.0, 1.0]))
     assert found.item() == pytest.approx(0.5 * (2 * 5 + 9))
-
-
-def test_pair_distance_is_a_length_not_a_square() -> None:
-    assert pair_distance(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).item() == pytest.approx(3.0)
-
-
-def test_gradient_of_a_pair_at_distance_zero_is_zero() -> None:
-    differences = torch.tensor([[0.0, 0.0], [0.0, 2.0]], requires_grad=True)
-    pair_distance(differences).backward()
-    assert differences.grad is not None
-    assert differences.grad.tolist() == [[0.0, 0.0], [0.0, 0.5]]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 5000, 1_100_000])

@@ -1,5 +1,7 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.digests import file_digest
 from model.baselines.two_tower import TwoTower
-from model.edda.alignment import AlignmentBatch
+from model.edda.alignment import AlignmentBatch, RowGradient
 from model.edda.model import Edda
 from model.learners import edda as learning
 from model.learners.base import Measure
@@ -30,16 +32,18 @@ def fitted(world: Tiny) -> object:
     )
 
 
-def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Any], Any]) -> None:
     """From epoch 3 on, the losses of one kind are spoilt; an epoch has six of each."""
     calls = {"done": 0}
     owner, after = Edda if name == "loss" else learning, 2 * 6
     true = getattr(owner, name)
 
-    def spoilt(*arguments: object) -> torch.Tensor:
+    def spoilt(*arguments: object) -> object:
         calls["done"] += 1
-        loss = true(*arguments)
-        return spoil(loss) if calls["done"] > after else loss
+        result = true(*arguments)
+        if calls["done"] <= after:
+            return result
+        return spoil(result) if name == "loss" else (spoil(result[0]), result[1])
 
     monkeypatch.setattr(owner, name, spoilt)
 
@@ -47,7 +51,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.
 def diverged(world: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that met a loss that is no number in epoch 3, and whose cause is gone now."""
     with monkeypatch.context() as spoilt:
-        spoiling(spoilt, "alignment_loss", lambda loss: loss * torch.nan)
+        spoiling(spoilt, "alignment_step", lambda loss: loss * math.nan)
         with pytest.raises(DivergedError):
             fitted(world)
 
@@ -59,7 +63,7 @@ def kept_epoch(world: Tiny) -> int:
 def test_a_loss_that_is_no_number_ends_training_and_says_where_and_how_to_go_on(
     tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoiling(monkeypatch, "alignment_loss", lambda loss: loss * torch.nan)
+    spoiling(monkeypatch, "alignment_step", lambda loss: loss * math.nan)
     with pytest.raises(DivergedError) as caught:
         fitted(tiny_world)
     message = str(caught.value)
@@ -81,14 +85,16 @@ def test_an_infinite_loss_of_a_batch_names_domain_and_batch(tiny_world: Tiny, mo
 def test_a_table_that_explodes_behind_a_finite_loss_is_found_in_its_epoch(
     tiny_world: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = learning.alignment_loss
+    true = learning.alignment_step
 
-    def exploding(model: Edda, pairs: AlignmentBatch, multiply: SpmmEngine) -> torch.Tensor:
-        loss = true(model, pairs, multiply)
+    def exploding(
+        model: Edda, pairs: AlignmentBatch, weight: float, multiply: SpmmEngine
+    ) -> tuple[float, list[RowGradient]]:
+        result = true(model, pairs, weight, multiply)
         model.intra[2].data[0, 3] = -torch.inf if (pairs.source, pairs.target) == (2, 1) else 0.0
-        return loss
+        return result
 
-    monkeypatch.setattr(learning, "alignment_loss", exploding)
+    monkeypatch.setattr(learning, "alignment_step", exploding)
     with pytest.raises(DivergedError, match="epoch 1: intra/games holds -inf, must be finite; lower train"):
         fitted(tiny_world)
     assert not list(tiny_world.store.root.rglob("state*.pt"))

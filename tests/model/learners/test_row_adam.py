@@ -45,6 +45,19 @@ def test_its_state_is_adams() -> None:
     assert again.state_dict()["state"][0]["exp_avg"][3, 0].item() != 0.0
 
 
+def test_a_step_of_one_tables_rows_moves_no_other() -> None:
+    tables, plain = [torch.nn.Parameter(START.clone()) for _ in range(2)], torch.nn.Parameter(START.clone())
+    ours, adam = RowAdam(tables, 0.1), torch.optim.Adam([plain], lr=0.1, fused=True)
+    rows = torch.tensor([4, 2, 30])
+    for step in range(3):
+        ours.step_rows(tables[1], rows, WEIGHTS[step, :3])
+        plain.grad = torch.zeros_like(plain).index_copy(0, rows, WEIGHTS[step, :3])
+        adam.step()
+    assert torch.equal(tables[0], START)
+    assert tables[0] not in ours.state
+    torch.testing.assert_close(tables[1], plain)
+
+
 @pytest.mark.parametrize("slope", [1e-6, 1.0])
 def test_lagging_rows_come_to_where_adam_moves_them(slope: float) -> None:
     """Three rows are read in a step, now and then 40; every seventh time they are not announced."""
