@@ -150,8 +150,15 @@ def bars(title: str, label: str, values: Mapping[str, float]) -> str:
     return _svg(title, draw, height=0.9 + 0.24 * len(values))
 
 
-def intervals(title: str, labels: Sequence[str], spreads: Sequence[Spread]) -> str:
-    """Values with intervals; the labels run downwards, and the spreads of one label are close together."""
+def intervals(title: str, labels: Sequence[str], spreads: Sequence[Spread], *, marked: float | None = None) -> str:
+    """Values with intervals; the labels run downwards, and the spreads of one label are close together.
+
+    Args:
+        title: of the plot.
+        labels: one for each value.
+        spreads: each with a value and an interval for every label.
+        marked: value of a dashed vertical line.
+    """
     step = 0.7 / max(1, len(spreads))
 
     def draw(plot: Axes) -> None:
@@ -160,6 +167,8 @@ def intervals(title: str, labels: Sequence[str], spreads: Sequence[Spread]) -> s
             error = np.abs(np.array([spread.low, spread.high]) - value)
             y = np.arange(len(labels)) + (number - (len(spreads) - 1) / 2) * step
             plot.errorbar(value, y, xerr=error, fmt="o", markersize=4, color=_colour(number), elinewidth=1.4)
+        if marked is not None:
+            plot.axvline(marked, color=_REST, linewidth=1, linestyle="--")
         plot.set_yticks(range(len(labels)), labels)
         plot.set_ylim(len(labels) - 0.5, -0.5)
         plot.grid(False, axis="y")

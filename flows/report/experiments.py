@@ -37,15 +37,15 @@ def experiments_section(view: RunView) -> Section:
 
 
 def _plots(results: Artifact, design: ExperimentStatistics) -> Iterator[str]:
-    """Effects on the first measure with their intervals, for each factor that is compared."""
+    """Effects on the first measure with their intervals, for each factor that is compared; the line is no effect."""
     measure, cases = design["measures"][0], cases_of(results)
     values = values_by_case(results, measure).get(ALL, {})
     for factor, reference in design["compared"]:
         pairs = [pair for pair in contrasts(cases, factor, reference) if pair.effect(values)]
         effects = [effect for pair in pairs if (effect := pair.effect(values))]
         if 0 < len(effects) <= _MOST_EFFECTS:
-            title = f"Effect on {measure}: {factor}, less {reference}"
-            yield intervals(title, list(_short_labels(pairs)), [_spread(effects)])
+            title = f"{measure}: {factor}, less {reference}"
+            yield intervals(title, list(_short_labels(pairs)), [_spread(effects)], marked=0.0)
 
 
 def _short_labels(pairs: list[Contrast]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def test_experiments_with_the_run_are_shown_and_others_are_not(view: RunView) ->
     (table,) = [block for block in section.blocks if isinstance(block, Table)]
     assert table.rows == (("shared: 100 % − 0 %", "+0.2000"),)  # no seed changes it
     (plots,) = [block for block in section.blocks if isinstance(block, Plots)]
-    assert "Effect on full_ndcg@20: shared, less 0 %" in plots.svgs[0]
+    assert "full_ndcg@20: shared, less 0 %" in plots.svgs[0]
 
 
 def test_an_experiments_own_run_shows_it_too(view: RunView) -> None:
