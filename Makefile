@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEMO := .venv/.installed-demo
 UV := 0.13.9
 COMPOSE ?= docker compose -f docker/compose.yaml
 
@@ -14,7 +15,7 @@ COMPOSE ?= docker compose -f docker/compose.yaml
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(INSTALLED) ## generate four domains, run the whole pipeline, print what came out
+demo: $(DEMO) ## generate four domains, run the whole pipeline, print what came out
 	$(BIN)/edda demo
 
 test: $(INSTALLED) ## run the tests but for the slow ones; prints the ten slowest
@@ -70,18 +71,21 @@ down: compose ## stop the containers; their volumes stay
 clean: ## remove the environment and caches (not the store)
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# One environment, made once and again when what it is made of changes. uv installs in seconds what takes pip minutes;
+# One environment, made once and again when what it is made of changes. The demo goes without what only development and
+# the documentation need, and without bytecode of what it does not import. uv installs in seconds what takes pip minutes;
 # where uv cannot be had, pip does it.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): WITH := --group dev
+$(INSTALLED): COMPILED := --compile-bytecode
+$(INSTALLED) $(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"python {v[0]}.{v[1]} at {sys.executable}: must be 3.11, 3.12 or 3.13; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (about 2 GB with torch): half a minute with uv's cache, else minutes …"
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV)"; then \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" UV_LINK_MODE="$${UV_LINK_MODE:-copy}" \
-	    $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev -e .; \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python $(COMPILED) -c constraints.txt $(WITH) -e .; \
 	else \
 	  $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt $(WITH) -e .; \
 	fi
-	@touch $@
+	@touch $@ $(DEMO)
 	@echo "installed: $$($(BIN)/python --version), $$(find .venv -name '*.dist-info' | wc -l) packages"

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -43,7 +44,7 @@ class TrainingData:
     processes: ColumnParallel
     warm_start: WarmStart | None = None
 
-    @property
+    @cached_property
     def domain_names(self) -> list[str]:
         """The domains' names, in their order."""
         return [domain.name for domain in self.graphs.dataset.domains]
