@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -276,6 +277,22 @@ def shorten_list(names: Sequence[str]) -> str:
     """Names for a message, cut where they are long."""
     shown = ", ".join(names[:TEXT_KEPT])
     return shown if len(shown) <= TEXT_KEPT else f"{shown[:TEXT_KEPT]}… ({len(names):,} in all)"
+
+
+def fold_name(name: str) -> str:
+    """A name without case, blanks and ways to compose letters: what people take for the same."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def show_name(name: str) -> str:
+    """A name as a message shows it: with escapes where composed letters would look like others."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
+
+
+def name_hint(column: str, names: Sequence[str]) -> str:
+    """The remedy where a name that looks the same is there; empty where none is."""
+    alike = [name for name in names if fold_name(name) == fold_name(column)]
+    return f"; did you mean {show_name(alike[0])}? correct the source's `columns`" if len(alike) == 1 else ""
 
 
 def column_error(log: LogFile, name: str, column: str | int, rule: str, hint: str = "") -> LogError:
