@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.store.files import fold_name, show_name
 from pipeline.compute.dtypes import Ints, Mask
 from pipeline.ingest.partition import LogPartition
 from pipeline.ingest.vocabulary import Vocabulary
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import read_log
 from pipeline.logs.numbers import parse_ratings
-from pipeline.logs.records import fold_name, show_name
 
 log = logging.getLogger(__name__)
 

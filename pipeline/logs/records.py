@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import threading
-import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.settings import IngestSettings
+from data_contracts.store.files import fold_name, show_name
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.encodings import RecodedStream
@@ -277,16 +277,6 @@ def shorten_list(names: Sequence[str]) -> str:
     """Names for a message, cut where they are long."""
     shown = ", ".join(names[:TEXT_KEPT])
     return shown if len(shown) <= TEXT_KEPT else f"{shown[:TEXT_KEPT]}… ({len(names):,} in all)"
-
-
-def fold_name(name: str) -> str:
-    """A name without case, blanks and ways to compose letters: what people take for the same."""
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
-def show_name(name: str) -> str:
-    """A name as a message shows it: with escapes where composed letters would look like others."""
-    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def name_hint(column: str, names: Sequence[str]) -> str:
