@@ -11,6 +11,7 @@ import socket
 import stat
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -97,6 +98,16 @@ def read_rows(
 def damaged_file_error(path: Path, folder: Path | str, error: object) -> DamagedFileError:
     """The error to raise for a file that cannot be read, of the artifact in a folder; one line."""
     return DamagedFileError(f"{path} is damaged: {one_line(error)}; delete {folder} to make it again")
+
+
+def fold_name(name: str) -> str:
+    """A name without case, blanks and ways to compose letters: what people take for the same."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def show_name(name: str) -> str:
+    """A name as a message shows it: with escapes where composed letters would look like others."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def one_line(problem: object) -> str:

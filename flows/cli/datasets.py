@@ -51,6 +51,8 @@ def init(
     """
     if not files:
         raise ValueError("init: no file is named, must be at least one log file")
+    if again := [file for file in files if files.count(file) > 1]:
+        raise ValueError(f"init: {again[0]} is named twice, must be named once")
     run_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", files[0].name.partition(".")[0]).lstrip(".-") or "run"
     path = output or Path(f"{run_name}.toml")
     text = write_first_run([guess_log(read_head(file)) for file in files], run_name, path.parent)

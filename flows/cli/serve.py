@@ -28,7 +28,7 @@ def _exactly_one(given: ArgumentCollection) -> None:
         raise ValueError(f"found {' and '.join(names) or 'none'}, must be exactly one of --user, --like, --new-user")
 
 
-_FOR = Group("Whom for: one of these", validator=_exactly_one, sort_key=50)
+_FOR = Group("For whom", validator=_exactly_one, sort_key=50)
 _WITHOUT_VECTOR = {"evidence": "walks from the items in other domains", "popularity": "popularity"}
 """How a ranking for a user without a vector in the domain was made → its name in messages."""
 

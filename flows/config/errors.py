@@ -72,7 +72,10 @@ def _line(detail: dict[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
         message = detail["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
     value = detail["input"]
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    shown = str(value).lower() if isinstance(value, bool) else "a table" if isinstance(value, dict) else repr(value)
+    if detail["type"] == "tuple_type":
+        is_of_tables = path == ("logs",)
+        return f"{key} is {shown}, must be {'tables under [[logs]]' if is_of_tables else f'a list, e.g. [{shown}]'}"
     return f"{key} is {shown}, must be {_rule(detail)}"
 
 
@@ -88,7 +91,6 @@ _TYPES = {
     "int_from_float": "an integer",
     "float_type": "a number",
     "bool_type": "true or false",
-    "tuple_type": "a list",
     "model_type": "a table",
 }
 

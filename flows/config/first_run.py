@@ -19,9 +19,12 @@ from pipeline.logs.numbers import parse_integers, parse_ratings
 from pipeline.logs.signatures import ITEM_NAME, USER_NAME, has_name_of
 from pipeline.logs.times import parse_times
 
+_TIME_NAME = (
+    r"(unix)?(review|event|created|order|invoice|transaction|rating|click|watch|purchase|bestell|kauf)?"
+    r"(timestamp|datetime|time|date|ts|at|datum|zeit|zeitpunkt|zeitstempel)"
+)
 _NAMES = {
-    "timestamp": r"(unix)?(review|event|created|order|invoice|transaction|rating|click|watch|purchase|bestell|kauf)?"
-    r"(timestamp|datetime|time|date|ts|at|datum|zeit|zeitpunkt|zeitstempel)",
+    "timestamp": _TIME_NAME,
     "rating": r"(overall|user|book|star)?(rating|ratings|stars|score|overall|bewertung|note)",
     "domain": r"(domain|market|shop|store|category|department|genre|channel|country|site|region|scene"
     r"|markt|kategorie|abteilung|warengruppe|sparte)(id|name|code)?",
@@ -33,12 +36,15 @@ _NAMES = {
 _TIME_FORMATS = (
     *(f"{day}{clock}" for day in ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d")
       for clock in (" %H:%M:%S", " %H:%M", "")),
+    *(f"{day}{clock}" for day in ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y")
+      for clock in (" %H:%M:%S", " %H:%M", "")),
     "%a %b %d %H:%M:%S %Y", "%d %b %Y %H:%M", "%d %b %Y", "%m %d, %Y", "%b %d, %Y", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 
 _MOST_DOMAINS = 100
 _SINCE_1970 = 10**8
 _UNITS = ("s", "ms", "us", "ns")
+_YEAR_1000 = -30_610_224_000 * 10**6
 _SURE = 0.9
 """Least share of values that are what a field needs."""
 
@@ -53,6 +59,7 @@ class LogGuess:
         columns: field → its column in the head, in the order in which they are written.
         unsure: fields whose column was found by its values and not by its name.
         unit: of the times: s, ms, us or ns; "" where there are none, or they do not tell it.
+        unread_times: a column that is called like times and has none that can be read; "" where there is none.
     """
 
     head: LogHead
@@ -60,6 +67,7 @@ class LogGuess:
     columns: dict[str, str]
     unsure: tuple[str, ...]
     unit: str
+    unread_times: str
 
     def values(self, field: str) -> pa.Array:
         """The text of a field in the first rows."""
@@ -89,7 +97,8 @@ def guess_log(head: LogHead) -> LogGuess:
         unit = "us" if time_format else _unit(times, head.types.get(columns["timestamp"]))
     order = [field for field in ("user", "item", "domain", "rating", "timestamp") if field in columns]
     unsure = tuple(field for field in order if field not in named)
-    return LogGuess(head, keys, {field: columns[field] for field in order}, unsure, unit)
+    called = "" if "timestamp" in columns else next((n for n in rows.column_names if has_name_of(_TIME_NAME, n)), "")
+    return LogGuess(head, keys, {field: columns[field] for field in order}, unsure, unit, called)
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
@@ -177,7 +186,11 @@ def _time_format(values: pa.Array) -> str | None:
     text = text.filter(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0))
     if not len(text) or _valid_share(parse_times(text)) > _SURE:
         return None
-    return next((each for each in _TIME_FORMATS if not parse_times(text, each).null_count), None)
+    for time_format in _TIME_FORMATS:
+        times = parse_times(text, time_format)
+        if not times.null_count and pc.min(times).as_py() >= _YEAR_1000:  # %Y reads 24 as a year, too
+            return time_format
+    return None
 
 
 def _unit(times: pa.Array, type_: pa.DataType | None) -> str:
@@ -196,6 +209,9 @@ def write_first_run(guesses: Sequence[LogGuess], name: str, folder: Path) -> str
     """The text of a run's file in a folder: short, each guess with a comment."""
     timed = all("timestamp" in guess.columns for guess in guesses)
     method, why = ("leave-last-out", "a user's last two are held out") if timed else ("random", "no column of times")
+    for guess in guesses:
+        if guess.unread_times:
+            why += f": {_toml(guess.unread_times)} of {_toml(guess.head.path.name)} is not in one known format"
     lines = [f"name = {_toml(name)}  # guessed by `edda init`; `edda config` prints every key"]
     units = {guess.unit for guess in guesses if "timestamp" in guess.columns}
     for guess in guesses:

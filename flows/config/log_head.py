@@ -80,8 +80,9 @@ def _parquet_rows(path: Path) -> tuple[pa.Table, dict[str, pa.DataType]]:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             batch = next(file.iter_batches(_HEAD_ROWS), None)
-            types = dict(zip(schema.names, schema.types, strict=True))
-            return _as_text([] if batch is None else batch.to_pylist(), schema.names), types
+            types = dict(zip(schema.names, schema.types, strict=True))  # of a name that occurs twice the last
+            once = [name for name in schema.names if schema.names.count(name) == 1]
+            return _as_text([] if batch is None else batch.select(once).to_pylist(), once), types
     except (OSError, pa.ArrowException) as error:
         raise LogError(f"{path} cannot be read: {error}; copy it again") from error
 
@@ -119,6 +120,10 @@ def _json_rows(path: Path, text: str) -> pa.Table:
         except ValueError:
             continue
         rows += [row] if isinstance(row, dict) else []
+    if not rows:
+        raise LogError(
+            f"{path}: no line is a JSON object, must be JSON lines: one object a line, names in double quotes"
+        )
     return _as_text(rows, list(dict.fromkeys(name for row in rows for name in row)))
 
 

@@ -36,7 +36,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise _depth_error(path) from None
     except ValueError as error:  # also of integers with thousands of digits
-        raise TomlError(f"{path}: not TOML: {error}") from None
+        rule = "" if path.suffix == ".toml" else f"; `edda init {path.name}` writes a run's TOML file for a log"
+        raise TomlError(f"{path}: not TOML: {error}{rule}") from None
     check_depth(path, values)
     return values
 

@@ -41,12 +41,14 @@ def write_report(view: RunView, output: Path | None = None, against: Sequence[st
         Where it is.
 
     Raises:
-        ValueError: the run has no artifact yet.
+        ValueError: the run has no artifact yet, or the file is a folder.
         PermissionError: the file's folder is read-only.
     """
     if not view.artifacts:
         raise ValueError(f"run {view.name!r} has made nothing yet; start it with: edda run RUN.toml")
     path = output or report_path(view.store.root, view.name)
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, must be a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     require_writable(path.parent, f"keep {path.name}", "name another file by --output")
     write_alone(path, as_html(view, against).encode("utf-8", "backslashreplace"))

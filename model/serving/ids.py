@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from data_contracts.store.files import fold_name, show_name
 from model.serving.catalogue import Catalogue, find_numbers, find_position
 from model.sparse.rows import Longs
 
@@ -32,7 +34,10 @@ def item_numbers(catalogue: Catalogue, names: Sequence[str]) -> Longs:
 
 def unknown_domain(domain: str, known: Sequence[str]) -> UnknownError:
     """The error for a domain that the run does not have."""
-    return UnknownError(f"domain {shortened(domain)} is unknown; known: {', '.join(known)}")
+    alike = [name for name in known if fold_name(name) == fold_name(domain)]
+    hint = f", did you mean {alike[0]!r}?" if alike else ";"
+    shown = show_name(domain) if alike else shortened(domain)
+    return UnknownError(f"domain {shown} is unknown{hint} known: {', '.join(known)}")
 
 
 def unknown_user(catalogue: Catalogue, name: str) -> UnknownError:
@@ -74,7 +79,11 @@ def _unknown(kind: str, name: str, catalogue: Catalogue, ids: pa.LargeStringArra
 
 
 def _nearest(ids: pa.LargeStringArray, order: Longs, name: str) -> list[str]:
-    """The most similar of the ids around a name's position in their order; three of these if none is similar."""
+    """Ids that differ in case or blanks alone, then the most similar around a name's position in their order; at most
+    three, and three of those around it if none is similar."""
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(ids))
+    alike = ids.filter(pc.equal(folded, name.strip().lower())).to_pylist()
     position = find_position(ids, order, name)
     around = ids.take(order[max(position - _COMPARED, 0) : position + _COMPARED]).to_pylist()
-    return difflib.get_close_matches(name, around, n=3) or ids.take(order[max(position - 2, 0) :][:3]).to_pylist()
+    similar = list(dict.fromkeys([*alike, *difflib.get_close_matches(name, around, n=3)]))[:3]
+    return similar or ids.take(order[max(position - 2, 0) :][:3]).to_pylist()

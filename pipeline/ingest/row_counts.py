@@ -24,6 +24,9 @@ _NAMED = 5
 """Further sources, files or domains that an error names."""
 
 _HINTS = {
+    "syntax": ", is no record of the format: quotes are not closed, or it is not one JSON object a line",
+    "arity": ", has more or fewer fields than the header, or than most lines",
+    "missing": ", lacks the user, the item, or another field that its source names",
     "undecodable": ", is not in the source's encoding: UTF-8, or what `encoding` names, e.g. latin-1 or cp1252",
     "number": ", is neither a number nor a time such as 2026-11-15T10:31:59+01:00; `timestamp_format` reads others",
     "leaked": "; leaked rows are held out while an earlier split has their user and item",

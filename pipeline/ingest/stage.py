@@ -29,7 +29,7 @@ from pipeline.ingest.assemble import BucketCounts, DomainBuckets, count_bucket, 
 from pipeline.ingest.buckets import BucketInputs, domain_names, plan_buckets
 from pipeline.ingest.deduplicate import DeduplicatedBucket, deduplicate_bucket
 from pipeline.ingest.inputs import ingest_inputs
-from pipeline.ingest.notices import say_odd_ids, say_similar_domains, say_swapped_columns, say_unused_ratings
+from pipeline.ingest.notices import say_unused_ratings, say_what_is_odd
 from pipeline.ingest.partition import LogPartition, PartitionTask, ids_path, partition_log, require_one_unit
 from pipeline.ingest.rejects import DroppedRows, open_dropped_rows, rejected_rows
 from pipeline.ingest.row_counts import RowLedger
@@ -345,11 +345,8 @@ def run_ingest(
         for kind in KINDS
     ]
     users, items = fan_out(build_vocabulary, vocabularies, compute)
-    sources = tuple(log.source.path for log in ordered)
-    say_odd_ids((users, items))
-    say_swapped_columns(sources, partitions, (users, items))
-    domains = domain_names(partitions)
-    say_similar_domains(domains)
+    sources, domains = tuple(log.source.path for log in ordered), domain_names(partitions)
+    say_what_is_odd(by_name, sources, domains, (users, items))
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))

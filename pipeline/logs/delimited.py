@@ -24,6 +24,7 @@ from pipeline.logs.records import (
     bounded_memory,
     column_error,
     decode_for_display,
+    name_hint,
     read_lines,
     require_line_feeds,
     shorten_list,
@@ -240,6 +241,7 @@ def _position(log: LogFile, name: str, column: str | int, names: Sequence[str] |
         raise LogError(f"{log.path}: columns.{name} is {column!r}, must be a position where header = false")
     if names.count(column) != 1:
         rule = f"one of the header's names: {shorten_list(names)}, occurring once"
+        hint = name_hint(column, names) or hint
         if not hint and any(character.isdigit() for character in "".join(names)):
             hint = "; correct the source's `columns`, or set header = false, and columns by position, if this is a row"
         raise column_error(log, name, column, rule, hint)

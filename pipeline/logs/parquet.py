@@ -13,7 +13,7 @@ from data_contracts.store.files import one_line
 from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.logs.discovery import LogError, LogFile
-from pipeline.logs.records import LINE_BYTES, FieldColumns, Records, column_error, shorten_list
+from pipeline.logs.records import LINE_BYTES, FieldColumns, Records, column_error, name_hint, shorten_list
 
 _TEXT_TYPES = (
     pa.types.is_string,
@@ -87,7 +87,8 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
             raise column_error(log, name, column, f"a position from 0 to {len(schema) - 1}")
         column = str(schema.names[column])
     if schema.names.count(column) != 1:
-        raise column_error(log, name, column, f"one of {shorten_list(schema.names)}, occurring once")
+        rule = f"one of {shorten_list(schema.names)}, occurring once"
+        raise column_error(log, name, column, rule, name_hint(column, schema.names))
     type_ = schema.field(column).type
     inner = type_.value_type if pa.types.is_dictionary(type_) else type_
     if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):

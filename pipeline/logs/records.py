@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.settings.ingest import IngestSettings
+from data_contracts.store.files import fold_name, show_name
 from pipeline.compute.dtypes import Longs
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.encodings import RecodedStream
@@ -276,6 +277,12 @@ def shorten_list(names: Sequence[str]) -> str:
     """Names for a message, cut where they are long."""
     shown = ", ".join(names[:TEXT_KEPT])
     return shown if len(shown) <= TEXT_KEPT else f"{shown[:TEXT_KEPT]}… ({len(names):,} in all)"
+
+
+def name_hint(column: str, names: Sequence[str]) -> str:
+    """The remedy where a name that looks the same is there; empty where none is."""
+    alike = [name for name in names if fold_name(name) == fold_name(column)]
+    return f"; did you mean {show_name(alike[0])}? correct the source's `columns`" if len(alike) == 1 else ""
 
 
 def column_error(log: LogFile, name: str, column: str | int, rule: str, hint: str = "") -> LogError:

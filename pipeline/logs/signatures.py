@@ -27,6 +27,20 @@ _OTHERS = {
 }
 """First bytes of other formats → what the file is."""
 
+_SKIPPABLE = b"\x2a\x4d\x18"
+"""Bytes 1 to 3 of a frame of zstd that may stand first and holds no data."""
+
+_TEXTS = {
+    rb"version https://git-lfs": "a pointer of Git LFS in place of the file; fetch that with git lfs pull",
+    rb"\s*<(!doctype )?html": "a web page, perhaps of an error or to sign in; fetch the file again",
+    rb"\s*<\?xml": "XML; export it as CSV or JSON lines",
+    rb"\s*(insert into|create table) ": "SQL; export the table as CSV",
+    rb"%PDF-": "PDF; export its table as CSV",
+}
+"""How other texts begin, in any case → what the file is, and the remedy."""
+
+_EXCEL_MARK = re.compile(rb'(\xef\xbb\xbf)?"?sep=[^\r\n]{0,2}"?[\r\n]', re.IGNORECASE)
+
 _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""
 
@@ -46,7 +60,7 @@ _DELIMITERS = {"::": "double colons", ";": "semicolons", "\t": "tabs", "|": "bar
 
 
 def require_log(log: LogFile) -> None:
-    """Check that a file is no archive, workbook, database, UTF-16 text or compressed without the ending.
+    """Check that a file is no archive, workbook, database, UTF-16 text, compressed without the ending, or the reverse.
 
     Raises:
         LogError: it is; says what, and what to do.
@@ -59,14 +73,35 @@ def require_log(log: LogFile) -> None:
         )
     if head.startswith(_ZIP):
         raise LogError(f"{log.path} is a zip archive, must be a plain, .gz or .zst file; unpack it")
-    for magic, (method, ending) in _COMPRESSED.items():
-        if head.startswith(magic) and log.path.suffix.lower() != ending:
-            raise LogError(f"{log.path} is compressed by {method}, its name must end with {ending}; rename it")
+    _require_ending(log, head)
     for magic, kind in _OTHERS.items():
         if head.startswith(magic) and head.translate(None, _CONTROLS) != head:
             raise LogError(f"{log.path} is {kind}, must be CSV, TSV, JSON lines or Parquet, or .gz or .zst of these")
-    if log.source.encoding == "utf-8" and (encoding := guess_utf_16(_text_head(log))):
+    text = _text_head(log)
+    _require_rows(log, text)
+    if log.source.encoding == "utf-8" and (encoding := guess_utf_16(text)):
         raise LogError(f"{log.path} is UTF-16, must be UTF-8; set encoding = {json.dumps(encoding)} in its source")
+
+
+def _require_ending(log: LogFile, head: bytes) -> None:
+    suffix = log.path.suffix.lower()
+    for magic, (method, ending) in _COMPRESSED.items():
+        if head.startswith(magic) and suffix != ending:
+            raise LogError(f"{log.path} is compressed by {method}, its name must end with {ending}; rename it")
+    for magic, (method, ending) in _COMPRESSED.items():
+        if head and suffix == ending and not head.startswith(magic) and head[1:4] != _SKIPPABLE:
+            raise LogError(f"{log.path} is not compressed by {method}, its name must not end with {ending}; rename it")
+
+
+def _require_rows(log: LogFile, text: bytes) -> None:
+    for pattern, kind in _TEXTS.items():
+        if re.match(pattern, text, re.IGNORECASE):
+            raise LogError(f"{log.path} is {kind}")
+    if mark := _EXCEL_MARK.match(text):
+        raise LogError(
+            f"{log.path}: the first line is {mark[0].decode('utf-8-sig', 'replace').strip()!r}, by which Excel knows "
+            "the delimiter, must be the header or a row; delete it, e.g. with tail -n +2"
+        )
 
 
 def _is_workbook(log: LogFile) -> bool:

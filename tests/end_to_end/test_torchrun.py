@@ -216,7 +216,10 @@ def test_a_process_that_is_killed_ends_the_job_with_one_line(folder: Path) -> No
 
 def test_an_error_of_the_first_process_is_the_last_line(folder: Path) -> None:
     job = launched(folder, "two", "train.width=1", by=LAUNCH)
-    assert ended(job) == (1, f"{TOO_FEW_COLUMNS}\n")
+    status, logged = ended(job)
+    assert status == 1
+    assert logged.splitlines()[-1] == TOO_FEW_COLUMNS
+    assert "Traceback" not in logged
 
 
 def test_torchrun_itself_shows_the_error_where_it_says_why_it_ended(folder: Path) -> None:

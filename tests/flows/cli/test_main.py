@@ -336,8 +336,8 @@ def test_help_says_who_a_recommendation_is_for_before_the_options_of_messages(ca
     monkeypatch.setenv("COLUMNS", "110")
     assert edda("recommend", "--help") == 0
     lines = [line.strip("│╭─╮ ") for line in capsys.readouterr().out.splitlines()]
-    titles = [line for line in lines if line in ("Arguments", "Parameters", "Whom for: one of these", "Messages")]
-    assert titles == ["Arguments", "Parameters", "Whom for: one of these", "Messages"]
+    titles = [line for line in lines if line in ("Arguments", "Parameters", "For whom", "Messages")]
+    assert titles == ["Arguments", "Parameters", "For whom", "Messages"]
     assert any(line.startswith("--user USER       A user's id as in the logs") for line in lines)
 
 

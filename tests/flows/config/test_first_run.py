@@ -114,6 +114,9 @@ def test_parquet_is_guessed_by_its_schema_and_units_of_several_logs_are_made_one
         ("a.csv", b"x\n1\n2\n", "of 1 columns, must have rows of at least 2"),
         ("a.jsonl", b'{"a": {"user": 1}, "b": [1]}\n' * 9, "of 0 columns"),
         ("b.csv", None, "is not there, must be a file"),
+        ("a.jsonl", b'{\n "user": 1\n}\n', "no line is a JSON object, must be JSON lines: one object a line"),
+        ("a.jsonl", b"{'user': 1, 'item': 2}\n", "no line is a JSON object"),
+        ("a.csv.gz", b"user,item\nu,i\n", r"is not compressed by gzip, its name must not end with \.gz"),
     ],
 )
 def test_what_is_no_log_gets_the_right_word(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -131,6 +134,24 @@ def test_ids_whose_columns_have_no_name_are_marked_to_be_checked(tmp_path: Path,
     text = Path("a.toml").read_text()
     assert 'columns = { user = "wer", item = "was" }  # CHECK: user, item guessed from values' in text
     assert tomllib.loads(text)["ingest"]["split"]["method"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("times", "form", "note"),
+    [
+        (["03.11.24", "13.11.25"], "%d.%m.%y", "a user's last two are held out"),
+        (["11/23/24 10:15", "01/02/24 11:30"], "%m/%d/%y %H:%M", "a user's last two are held out"),
+        (["03.11.2024", "11/23/2024"], None, 'no column of times: "ts" of "a.csv" is not in one known format'),
+    ],
+)
+def test_years_of_two_digits_are_years_of_ours_and_times_that_cannot_be_read_are_said(
+    tmp_path: Path, times: list[str], form: str | None, note: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user,item,ts\n" + "".join(f"u{n % 9},i{n % 7},{times[n % 2]}\n" for n in range(60)))
+    guess = guess_log(read_head(path))
+    assert guess.keys.get("timestamp_format") == form
+    assert f"  # {note}; or random, time, given\n" in write_first_run([guess], "a", tmp_path)
 
 
 def test_prices_are_no_ids_and_columns_that_may_name_domains_are_shown(tmp_path: Path) -> None:
@@ -156,3 +177,5 @@ def test_a_file_is_overwritten_only_by_force(tmp_path: Path, monkeypatch: Any, c
     assert edda("init", "a.csv", "--force") == 0
     assert load_config(Path("a.toml")).name == "a"
     assert edda("init") == 1
+    assert edda("init", "a.csv", "a.csv", "--force") == 1
+    assert capsys.readouterr().err.endswith("init: a.csv is named twice, must be named once\n")

@@ -38,6 +38,12 @@ def test_what_is_no_toml_is_refused_in_one_line(tmp_path, content, problem):
         load_config(path)
 
 
+def test_a_log_in_place_of_a_runs_file_is_answered_by_the_command_that_writes_one(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,i\n")
+    with pytest.raises(TomlError, match=r"log\.csv: not TOML: .*; `edda init log\.csv` writes a run's TOML file"):
+        read_toml(tmp_path / "log.csv")
+
+
 def test_only_plain_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "zero.toml").symlink_to("/dev/zero")

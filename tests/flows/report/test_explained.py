@@ -14,7 +14,7 @@ from flows.output.plots import Series, line_plot
 from flows.report.accuracy import accuracy_sections
 from flows.report.blocks import Note
 from flows.report.data import data_section, describe_time
-from flows.report.html import as_html
+from flows.report.html import as_html, write_report
 from flows.report.results import _explain_spread, training_section
 from flows.report.terms import TERMS, explain_terms
 from flows.runner.execute import run_stages
@@ -177,6 +177,11 @@ def test_the_note_on_the_maps_stands_where_maps_are_trained(run: RunView, folder
     notes = [[block.text for block in training_section(one).blocks if isinstance(block, Note)] for one in (run, apart)]
     assert [len(texts) for texts in notes] == [1, 0]
     assert notes[0][0].startswith("Spread of mapped vectors: ")
+
+
+def test_a_report_is_no_folder(run: RunView, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{tmp_path}: is a folder, must be a file"):
+        write_report(run, tmp_path)
 
 
 def test_the_mean_over_domains_has_one_name(run: RunView) -> None:

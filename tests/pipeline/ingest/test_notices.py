@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from raw_logs import ALL_TRAIN, COMPUTE, RawLogs, source
 
-from data_contracts.settings.ingest import IngestSettings
+from data_contracts.settings.ingest import IngestSettings, SplitSettings
 from data_contracts.settings.logs import Columns, LogSource
 from pipeline.ingest.stage import ingest
 from pipeline.logs.discovery import find_logs
@@ -85,7 +85,7 @@ def test_domains_that_look_alike_are_said(world: RawLogs, caplog: Any) -> None:
 
     assert said_of("Books", "books", "films", "b\u00fccher", "bu\u0308cher", "books ") == [
         "domains whose names differ only in case, blanks or composed letters are domains of their own: 'Books' and "
-        "'books' and 'books '; 'bu\\u0308cher' and 'b\\xfccher'; write them alike in the logs if they are one"
+        "'books' and 'books '; 'bu\\u0308cher' and 'b\u00fccher'; write them alike in the logs if they are one"
     ]
     assert said_of("books", "book", "b\u00fccher", "bucher") == []
 
@@ -95,6 +95,63 @@ def test_words_for_a_missing_value_are_said(world: RawLogs, caplog: Any, word: s
     world.put("a.csv", "user_id,item_id\n" + "".join(f"{word if n % 2 else f'u{n}'},i{n % 3}\n" for n in range(20)))
     (said,) = warnings(world, caplog, source("a.csv"), split=ALL_TRAIN)
     assert said.startswith(f"{word!r} is the id of a user; if that is a missing value, leave it empty")
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (
+            ["4,91E+11", "u1"],
+            "1 user ids are numbers that a spreadsheet has rounded, such as 4,91E+11, so that several",
+        ),
+        (["1.5e+09", "7E+10"], "2 user ids are numbers that a spreadsheet has rounded, such as 1.5e+09"),
+        (['"=""0017"""', "u1"], '1 user ids are formulas of a spreadsheet, such as ="0017"; in another log 0017 would'),
+        (["1E5", "a=b", "e+10"], ""),
+    ],
+)
+def test_ids_that_a_spreadsheet_has_spoiled_are_said(world: RawLogs, caplog: Any, ids: list[str], said: str) -> None:
+    rows = "".join(f"{ids[n % len(ids)]};i{n % 3}\n" for n in range(12))
+    world.put("a.csv", "user_id;item_id\n" + rows)
+    found = warnings(world, caplog, source("a.csv", delimiter=";"), split=ALL_TRAIN)
+    assert [line.startswith(said) for line in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("times", "form", "said"),
+    [
+        (["01.02.24", "03.02.25"], "%d.%m.%Y", "times of a.csv go from 0024-02-01 to 0025-02-03; if nothing happened"),
+        (["01.02.24", "03.02.25"], "%d.%m.%y", ""),
+        (["1900-01-01", "2024-05-01"], None, "times of a.csv go from 1900-01-01 to 2024-05-01"),
+        (["2024-05-01", "9999-12-31"], None, "times of a.csv go from 2024-05-01 to 9999-12-31"),
+        (["0", "1700000000"], None, "times of a.csv go from 1970-01-01 to 2023-11-14"),
+        (["600000000", "1700000000"], None, ""),
+        (["600000000000", "1700000000000"], None, ""),
+        (["1", "99999999"], None, ""),
+        (["-5", "7"], None, "times of a.csv go from 1969-12-31 to 1970-01-01"),
+    ],
+)
+def test_times_at_which_nothing_happened_are_said(
+    world: RawLogs, caplog: Any, times: list[str], form: str | None, said: str
+) -> None:
+    world.put("a.csv", "user_id,item_id,t\n" + "".join(f"u{n},i,{times[n % 2]}\n" for n in range(6)))
+    shop = source("a.csv", columns=Columns(timestamp="t"), timestamp_format=form)
+    found = warnings(world, caplog, shop, split=SplitSettings(method="leave-last-out"))
+    assert [line.startswith(said) for line in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("u{n},i{n}", ["user", "item"]),
+        ("u{n},i7", ["100 rows have 100 different users", "all 100 rows have the item 'i7'; is columns.item another"]),
+        ("u7,o{n}", ["all 100 rows have the user", "100 rows have 100 different items, so almost nothing repeats; is"]),
+        ("u{few},i{few}", []),
+    ],
+)
+def test_columns_that_are_no_ids_are_said(world: RawLogs, caplog: Any, row: str, said: list[str]) -> None:
+    world.put("a.csv", "user_id,item_id\n" + "".join(row.format(n=n, few=n % 90) + "\n" for n in range(100)))
+    found = warnings(world, caplog, source("a.csv"), split=ALL_TRAIN)
+    assert [text in line for text, line in zip(said, found, strict=True)] == [True] * len(said)
 
 
 def test_ids_written_as_decimals_and_ids_called_nan_are_said(world: RawLogs, caplog: Any) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from raw_logs import CSV, RawLogs, source, zstd
+from raw_logs import CSV, RawLogs, parquet, source, zstd
 
 from data_contracts.settings.logs import Columns
 from pipeline.logs.discovery import LogError, find_logs
@@ -82,6 +82,16 @@ def archive(*names: str) -> bytes:
         ("a.db", b"SQLite format 3\0", "is an SQLite database"),
         ("a.csv", gzip.compress(CSV, mtime=0), r"is compressed by gzip, its name must end with \.gz"),
         ("a.csv", zstd(CSV), r"is compressed by zstd, its name must end with \.zst"),
+        ("a.csv.gz", CSV, r"is not compressed by gzip, its name must not end with \.gz; rename it"),
+        ("a.csv.zst", CSV, r"is not compressed by zstd, its name must not end with \.zst; rename it"),
+        ("a.csv.gz", zstd(CSV), r"is compressed by zstd, its name must end with \.zst"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "is a pointer of Git LFS"),
+        ("a.csv", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "is a web page, perhaps of an error"),
+        ("a.jsonl", b'<?xml version="1.0"?>\n<rows/>\n', "is XML; export it as CSV or JSON lines"),
+        ("a.csv", b"INSERT INTO log VALUES ('u', 'i');\n", "is SQL; export the table as CSV"),
+        ("a.csv", b"%PDF-1.7\n", "is PDF"),
+        ("a.csv", b"sep=;\r\n" + CSV.replace(b",", b";"), "the first line is 'sep=;', by which Excel knows the delim"),
+        ("a.csv", b'\xef\xbb\xbf"sep=,"\n' + CSV, "by which Excel knows the delimiter.* delete it"),
     ],
 )
 def test_files_of_other_formats_are_called_what_they_are(
@@ -105,6 +115,40 @@ def test_another_delimiter_is_named(world: RawLogs, name: str, delimiter: str, c
     with pytest.raises(LogError, match=re.escape(expected)):
         world.ingest(source(name, header=False, columns=Columns(user=0, item=1)))
     assert world.rows(source(name, delimiter=delimiter), "item_id") == [("i j",)]
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [("User_ID", "'User_ID'"), (" user_id ", "' user_id '"), ("USER_ID", "'USER_ID'")],
+)
+def test_a_column_that_looks_the_same_is_named(world: RawLogs, header: str, shown: str) -> None:
+    expected = f"columns.user is 'user_id', must be .*; did you mean {shown}\\? correct the source's `columns`"
+    world.put("a.csv", f"{header},item_id\nu,i\n")
+    with pytest.raises(LogError, match=expected):
+        world.ingest(source("a.csv"))
+    world.put("b.parquet", parquet(**{header: ["u"], "item_id": ["i"]}))
+    with pytest.raises(LogError, match=expected):
+        world.ingest(source("b.parquet"))
+
+
+def test_a_column_of_letters_composed_otherwise_is_shown_with_escapes(world: RawLogs) -> None:
+    world.put("a.csv", "ka\u0308ufer,item_id\nu,i\n")
+    with pytest.raises(LogError, match=r"did you mean 'ka\\u0308ufer'\? correct"):
+        world.ingest(source("a.csv", columns=Columns(user="k\u00e4ufer")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.csv", "user_id,item_id\nu,i,\nv,j,\n", "arity: 'u,i,', has more or fewer fields than the header"),
+        ("a.jsonl", '{\n"user_id": "u"\n}\n', "syntax: '{', is no record of the format: .* one JSON object a line"),
+        ("a.jsonl", '{"userId": "u", "item_id": "i"}\n', "lacks the user, the item, or another field"),
+    ],
+)
+def test_a_reason_is_explained_where_the_run_stops(world: RawLogs, name: str, content: str, hint: str) -> None:
+    world.put(name, content)
+    with pytest.raises(LogError, match=hint):
+        world.ingest(source(name), rejected_share_at_most=0.0)
 
 
 def test_latin_1_is_named_where_rows_are_not_utf_8(world: RawLogs) -> None:
