@@ -19,14 +19,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_contracts.contracts import CHECKPOINT, INTERACTIONS, NODES, USER
+from data_contracts.contracts import CHECKPOINT, INTERACTIONS, NODES, TEST, USER
 from data_contracts.roles import Role
 from data_contracts.settings.ranking import BlendSettings
 from data_contracts.store.artifact import Artifact
 from model.compute.column_parallel import SINGLE_PROCESS
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
 from model.edda.checkpoint import load_checkpoint
-from model.evaluation.fit import ValidationUsers, blend_curve, choose_blends, validation_users
+from model.evaluation.fit import CUTOFF, ValidationUsers, blend_curve, choose_blends, validation_users
 from model.evaluation.metrics import user_values
 from model.evaluation.ranking import rank_held_out
 from model.evaluation.validation import NDCG, vector_scorer
@@ -148,9 +148,9 @@ class _Ranked:
         for domain, vectors, rows, blend in zip(
             self.dataset.domains, self.vectors, self.interactions, blends, strict=True
         ):
-            none = np.empty((rows.for_split("test").users.size, 0), np.int32)
-            ranking = rank_held_out(vectors, domain, rows, "test", none, blend)
-            values = user_values(ranking.users, ranking.ranks, (20,))
+            none = np.empty((rows.for_split(TEST).users.size, 0), np.int32)
+            ranking = rank_held_out(vectors, domain, rows, TEST, none, blend)
+            values = user_values(ranking.users, ranking.ranks, (CUTOFF,))
             if values:
                 yield domain, domain.union_nodes[np.unique(ranking.users)], values[NDCG]
 
