@@ -51,8 +51,10 @@ class GraphStack:
 
     @cached_property
     def table_columns(self) -> Ints:
-        """The table row of each entry's column, int32."""
-        return self.nodes[self.indices]
+        """The table row of each entry's column, int32; without a copy if the one graph has all rows of the table."""
+        return (
+            self.indices if self.graph_count == 1 and self.nodes.size == self.table_rows else self.nodes[self.indices]
+        )
 
     def table_rows_of_graph(self, index: int) -> Ints:
         """The table rows of one graph's nodes."""

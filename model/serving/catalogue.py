@@ -19,6 +19,7 @@ from data_contracts.store.files import single_array
 from model.compute.allocator import IN_MEMORY, Allocator
 from model.compute.mapped_tensors import open_tensors
 from model.data.dataset import load_train_graph
+from model.serving.coarse import CoarseVectors
 from model.sparse.rows import Floats32, Ints, Longs
 
 _BLOCK = 65_536
@@ -57,6 +58,11 @@ class Catalogue:
     def item_order(self) -> Longs:
         """int64 (items), the items' numbers by ascending id."""
         return _sort_ids(self.item_ids)
+
+    @cached_property
+    def coarse_items(self) -> CoarseVectors:
+        """The items' vectors in a quarter of the bytes."""
+        return CoarseVectors.build(self.items)
 
     @cached_property
     def norms(self) -> Floats32:

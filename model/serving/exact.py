@@ -41,6 +41,8 @@ def top_items(scorer: DomainScorer, query: Query, top: int) -> TopK:
         query: users and their excluded items.
         top: items per user.
     """
+    if len(query) == 1 and scorer.blend and len(scorer.catalogue.items) >= _MANY_ITEMS:
+        return _top_items_of_one(scorer, query, top)
     items, scores = _allocate_top_k(scorer.catalogue, len(query), top)
     height = block_height(len(scorer.catalogue.items))
     for start in range(0, len(query), height):
@@ -51,6 +53,32 @@ def top_items(scorer: DomainScorer, query: Query, top: int) -> TopK:
                 row_scores[~block.allowed] = -np.inf
             _fill_top_k(items[start + row], scores[start + row], row_scores)
     return items, scores
+
+
+def _top_items_of_one(scorer: DomainScorer, query: Query, top: int) -> TopK:
+    """As `top_items` for one user and a large catalogue, of which most vectors are only looked at in a coarse form.
+
+    Reading all vectors takes most of the time of an answer. The coarse scores are off by known amounts at most, so the
+    items that could be among the best are few, and exact scores of these decide.
+    """
+    catalogue, vector, evidence = scorer.catalogue, query.vectors[0], scorer.user_evidence(query)
+    scores = catalogue.coarse_items.dots(vector * evidence.vectors)
+    slack = catalogue.coarse_items.errors * (np.linalg.norm(vector) * abs(evidence.vectors))
+    scores[evidence.items] += evidence.weighted
+    scores[query.excluded] = -np.inf
+    if query.allowed is not None:
+        scores[~query.allowed] = -np.inf
+    items, best = _allocate_top_k(catalogue, 1, top)
+    least = np.partition(scores - slack, scores.size - items.size)[scores.size - items.size] if items.size else np.inf
+    candidates = np.flatnonzero(scores + slack >= max(least, np.finfo(np.float32).min)).astype(np.int32)
+    exact = evidence.blend(catalogue.items[candidates] @ vector, candidates)
+    order = np.argsort(-exact, kind="stable")[: items.size]
+    items[0, : order.size], best[0, : order.size] = candidates[order], exact[order]
+    return items, best
+
+
+_MANY_ITEMS = 20_000
+"""Items from which one user's list is found by coarse vectors first."""
 
 
 def top_items_without_vector(

@@ -46,7 +46,7 @@ def load() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def port(load: ModuleType, tiny_run: TinyRun) -> Iterator[int]:
-    with load.served("tiny", tiny_run.store) as port:
+    with load.served("tiny", tiny_run.store) as (port, _):
         yield port
 
 

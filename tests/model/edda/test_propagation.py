@@ -34,6 +34,13 @@ def domain_of(name: str, dense: np.ndarray, users: list[int], items: list[int], 
     return DomainData(name, *dense.shape, union, indptr, np.nonzero(square)[1].astype(np.int32))
 
 
+@pytest.mark.parametrize("dense", [[[1, 1], [1, 0]], [[1, 0], [1, 0]]], ids=["all have edges", "one has none"])
+def test_columns_by_table_row_take_no_memory_where_the_graph_has_all_rows(dense: list[list[int]]) -> None:
+    stack = intra_stack(domain_of("a", np.array(dense), [0, 1], [0, 1], 2))
+    assert stack.table_columns.tolist() == stack.nodes[stack.indices].tolist()
+    assert (stack.table_columns is stack.indices) == all(map(any, zip(*dense, strict=True)))
+
+
 def two_domains(seed: int, share: float = 0.3) -> MultiDomainData:
     """Users 0-5 and 4-9, items 0-3 and 2-6; items 2 and 3 are shared, some nodes have no edge."""
     random = np.random.default_rng(seed)
