@@ -74,6 +74,7 @@ _OPTIMIZER = {
     "train.l2": Axis(low=1e-5, high=1e-1, log=True),
     "train.initial_spread": Axis(low=0.01, high=0.2, log=True),
 }
+_RESIDUAL = {"train.residual": Axis(low=0.0, high=0.9)}
 _GRAPH = {"train.layers": Axis(choices=(1, 2, 3)), "train.edge_dropout": Axis(low=0.0, high=0.9)}
 _NETWORK = {**_OPTIMIZER, "train.hidden": Axis(choices=(64, 128, 256))}
 _MIXTURE = {**_NETWORK, "train.experts": Axis(choices=(2, 3, 4))}
@@ -150,4 +151,5 @@ def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
     else:
         objective = _SQUARED if train.shares_negatives else {}
     contrast = _CONTRAST if train.model == "edda" and train.contrast else {}
-    return {**model, **objective, **contrast}
+    residual = _RESIDUAL if train.model == "edda" and train.backbone == "grec" else {}
+    return {**model, **residual, **objective, **contrast}
