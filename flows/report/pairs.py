@@ -34,6 +34,10 @@ _PAIRED = (
     "Random walks from every user and item end at anchors, and two of different domains are paired if their walks tend "
     "to end at the same ones: they are likely to mean the same there."
 )
+_NOT_ALIGNED = (
+    "This run has neither, because it does not align its domains (train.alignment is 0); `edda align` with its file "
+    "makes them to look at."
+)
 _BINS = 40
 _EXAMPLES = 10
 _CANDIDATES = 200
@@ -62,6 +66,8 @@ def pairs_section(view: RunView) -> Section:
             blocks.append(twins_table(artifacts, min(view.config["pairs"]["k"], _TWIN_RANKS)))
         if REACH.name in artifacts:
             blocks.append(_examples_table(view, largest))
+    if not blocks and view.config.get("train", {}).get("alignment") == 0:
+        blocks.append(Note(_NOT_ALIGNED))
     return Section("Reach and pairs", blocks, _PAIRED)
 
 

@@ -118,7 +118,7 @@ async function showPerson(mine) {
     const history = (await json(path("history", state.user))).domains;
     await loadDetails(history.flatMap((domain) => domain.items.slice(0, 60).map((row) => row.item)));
     const total = history.reduce((sum, domain) => sum + domain.total, 0);
-    byId("person-note").textContent = `${total} items in ${history.length} ${history.length === 1 ? "domain" : "domains"}, those that the model was trained on.`;
+    byId("person-note").textContent = `${total} ${total === 1 ? "item" : "items"} in ${history.length} ${history.length === 1 ? "domain" : "domains"}, those that the model was trained on.`;
     groups = history.flatMap((domain) => [
       element("h3", {}, id(domain.domain), ` (${domain.total})`),
       element("div", { class: "chips" },
@@ -201,7 +201,7 @@ async function searchUsers() {
   const found = await json(path("users", state.domain) + `?top=50&search=${encodeURIComponent(search)}`);
   byId("users").replaceChildren(...found.users.map((row) => element("li", {},
     element("button", { type: "button", "aria-current": row.user === state.user && !state.liked ? "true" : undefined,
-      onclick: () => go({ user: row.user, liked: null, item: "" }) }, id(row.user), element("small", {}, `${row.items} items`)))));
+      onclick: () => go({ user: row.user, liked: null, item: "" }) }, id(row.user), element("small", {}, `${row.items} ${row.items === 1 ? "item" : "items"}`)))));
   return found.users;
 }
 

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flows.report.accuracy import accuracy_sections
 from flows.report.blocks import Note
 from flows.report.data import data_section, describe_time
 from flows.report.html import as_html, write_report
+from flows.report.pairs import pairs_section
 from flows.report.results import _explain_spread, training_section
 from flows.report.terms import TERMS, explain_terms
 from flows.runner.execute import run_stages
@@ -177,6 +179,15 @@ def test_the_note_on_the_maps_stands_where_maps_are_trained(run: RunView, folder
     notes = [[block.text for block in training_section(one).blocks if isinstance(block, Note)] for one in (run, apart)]
     assert [len(texts) for texts in notes] == [1, 0]
     assert notes[0][0].startswith("Spread of mapped vectors: ")
+
+
+def test_a_run_that_does_not_align_says_why_it_has_no_pairs(run: RunView, folder: Path) -> None:
+    for view, says_why in ((run, False), (find_run("apart", str(folder / "store")), True)):
+        some = {role: artifact for role, artifact in view.artifacts.items() if role not in ("reach", "pairs")}
+        notes = [block.text for block in pairs_section(replace(view, artifacts=some)).blocks]
+        assert [text.startswith("This run has neither, because it does not align") for text in notes] == [
+            True
+        ] * says_why
 
 
 def test_a_report_is_no_folder(run: RunView, tmp_path: Path) -> None:
