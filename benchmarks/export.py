@@ -38,7 +38,7 @@ PER_USER = 10
 def main() -> None:
     """Make the world, export it, print the costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("users", 500_000), ("items", 20_000), ("width", 64)):
+    for name, default in (("users", 500_000), ("items", 20_000), ("width", 64), ("top", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--folder", help="where to put the temporary store")
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{options.users:,} users, {options.items:,} items, vectors of {options.width} columns: "
               f"{4 * options.width * (options.users + options.items) / 2**20:,.0f} MiB")  # fmt: skip
         for stage in ("start", "embeddings", "recommendations"):
-            results = in_process(run_stage, Path(folder), keys, stage)
+            results = in_process(run_stage, Path(folder), keys, stage, options.top)
             keys = results["keys"]
             print(f"{stage:<16} {results['seconds']:7.1f} s, of CPU {results['cpu']:7.1f} s; "
                   f"own {results['own']:6,} MiB, resident {results['peak']:6,} MiB", flush=True)  # fmt: skip
@@ -79,7 +79,7 @@ def measured(function, *arguments) -> dict:
     return {"keys": keys, **seconds, "own": own[0], "peak": peak_memory_mib()}
 
 
-def run_stage(folder: Path, keys: dict[str, str], stage: str) -> dict[str, str]:
+def run_stage(folder: Path, keys: dict[str, str], stage: str, top: int) -> dict[str, str]:
     """Run one stage of export, or only import it; the keys of all artifacts made so far."""
     from model.serving import export
 
@@ -89,7 +89,7 @@ def run_stage(folder: Path, keys: dict[str, str], stage: str) -> dict[str, str]:
         return {**keys, stage: made.key}
     if stage == "recommendations":
         wanted = {name: parents[name] for name in ("graph", "embeddings")}
-        export.export_recommendations(Store(folder), ExportSettings(), wanted, ComputeSettings())
+        export.export_recommendations(Store(folder), ExportSettings(top=top), wanted, ComputeSettings(threads=1))
     return keys
 
 
