@@ -25,6 +25,17 @@ def test_half_squares_count_a_vector_as_often_as_it_occurs() -> None:
     assert found.item() == pytest.approx(0.5 * (2 * 5 + 9))
 
 
+def test_the_gradient_of_half_squares_has_the_bits_of_torchs() -> None:
+    draws = torch.Generator().manual_seed(1)
+    layer0, counts = torch.randn(3000, 33, generator=draws), torch.randint(0, 9, (3000,), generator=draws).float()
+    ours, theirs = (layer0.clone().requires_grad_() for _ in range(2))
+    losses = half_squares(ours, counts), 0.5 * ordered_sum(theirs.square().sum(dim=1) * counts)
+    for loss in losses:
+        (0.37 * loss).backward()
+    assert losses[0].item() == losses[1].item()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 5000, 1_100_000])
 def test_ordered_sum_adds_everything(size: int) -> None:
     assert ordered_sum(torch.ones(size)).item() == size
