@@ -314,18 +314,8 @@ def run_ingest(
         find_format(log)
     say_unused_ratings(ordered)
     memory = (compute.memory_mib << 20) // thread_count(compute)
-    block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
     folder = scratch / "partitions"
-    tasks = [
-        PartitionTask(
-            log,
-            wanted_columns(log.source, settings, log),
-            folder / str(number),
-            block_bytes,
-            settings.line_bytes_at_most,
-        )
-        for number, log in enumerate(ordered)
-    ]
+    tasks = _plan_partitions(ordered, settings, folder, memory)
     pairs = _find_trained_pairs(previous, settings, scratch / "trained")
     folders_of_runs = [*(task.folder for task in tasks), *(pair.folder for pair in pairs)]
     _remove_what_came_of_damage(scratch, folders_of_runs, compute)
@@ -336,21 +326,43 @@ def run_ingest(
     if settings.split.method == "time":
         settings = with_resolved_cut_offs(settings, [times for part in partitions for times in part.times.values()])
     trained = tuple(fan_out(partition_trained_pairs, pairs, compute))
-    vocabularies = [
-        VocabularyTask(
-            tuple(ids_path(folder, kind) for folder in [*(partition.folder for partition in partitions), *trained]),
-            scratch / "ids" / kind,
-            write_known_ids(previous[NODES.name], kind, scratch / f"known-{kind}.arrow") if previous else None,
-        )
-        for kind in KINDS
-    ]
-    users, items = fan_out(build_vocabulary, vocabularies, compute)
+    with_ids = [*(partition.folder for partition in partitions), *trained]
+    users, items = fan_out(build_vocabulary, _plan_vocabularies(with_ids, previous, scratch), compute)
     sources, domains = tuple(log.source.path for log in ordered), domain_names(partitions)
     say_what_is_odd(by_name, sources, domains, (users, items))
     bucket_rows = int(np.clip(memory // _BYTES_PER_ROW, *_BUCKET_ROWS))
     buckets = plan_buckets(partitions, BucketInputs(folder, trained, (users, items), settings), bucket_rows, scratch)
     folders = tuple(fan_out(deduplicate_bucket, buckets, compute, TaskProgress(progress, "buckets")))
     return IngestResult(by_name, sources, (users, items), domains, folders, scratch, compute, progress)
+
+
+def _plan_partitions(
+    logs: Sequence[LogFile], settings: IngestSettings, folder: Path, memory: int
+) -> list[PartitionTask]:
+    """A task for each log, with blocks for so many bytes of memory."""
+    block_bytes = int(np.clip(memory // _BYTES_IN_USE, *_BLOCK_BYTES))
+    return [
+        PartitionTask(
+            log,
+            wanted_columns(log.source, settings, log),
+            folder / str(number),
+            block_bytes,
+            settings.line_bytes_at_most,
+        )
+        for number, log in enumerate(logs)
+    ]
+
+
+def _plan_vocabularies(folders: Sequence[Path], previous: Artifacts, scratch: Path) -> list[VocabularyTask]:
+    """A task for users and one for items: all ids in these folders, after those of an earlier run."""
+    return [
+        VocabularyTask(
+            tuple(ids_path(folder, kind) for folder in folders),
+            scratch / "ids" / kind,
+            write_known_ids(previous[NODES.name], kind, scratch / f"known-{kind}.arrow") if previous else None,
+        )
+        for kind in KINDS
+    ]
 
 
 def _remove_what_came_of_damage(scratch: Path, partitions: Sequence[Path], compute: ComputeSettings) -> None:
