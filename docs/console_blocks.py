@@ -62,13 +62,13 @@ def for_readme(printed: str) -> str:
 
 def text_of(page: Path, first: str) -> str:
     """A block's text: to the end of a fenced block, or to the empty line after an indented one; empty if not there."""
-    _, begin, rest = page.read_text().partition(f"\n{first}")
+    _, begin, rest = page.read_text(encoding="utf-8").partition(f"\n{first}")
     return begin[1:] + rest.partition("\n\n" if first.startswith("    ") else "\n```")[0] + "\n" if begin else ""
 
 
 def commands(page: Path) -> Iterator[tuple[int, str]]:
     """Line number and arguments of each `edda` command in a page's blocks."""
-    for number, line in enumerate(page.read_text().splitlines(), 1):
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if match := _COMMAND.match(line):
             yield number, match[1].rstrip("\\ ")
 
@@ -112,7 +112,8 @@ def replace_block(page: Path, first: str, text: str) -> None:
     before = text_of(page, first)
     if not before:
         raise ValueError(f"{page}: no block begins with {first!r}")
-    page.write_text(page.read_text().replace(f"\n{before}", f"\n{text}", 1))
+    whole = page.read_text(encoding="utf-8").replace(f"\n{before}", f"\n{text}", 1)
+    page.write_text(whole, encoding="utf-8")
 
 
 def main() -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
+from hypothesis import settings
 from tiny_world import Tiny, TinyRun, build, exported, random_log
 
 from data_contracts.store.store import Store
 from flows.orchestration.embedded import ENVIRONMENT
 
 os.environ |= {name: value for name, value in ENVIRONMENT.items() if "LOGGING" in name}
+settings.register_profile("any-machine", deadline=None)  # the first example may wait for imports, or a busy machine
+settings.load_profile("any-machine")
 SIZES = {"books": (30, 20, 260), "films": (16, 14, 120), "games": (8, 10, 50)}
 WEIGHTS = {"books": (1.0, 2.0), "films": (0.0, 1.0), "games": (1.0, 0.0)}
 

@@ -67,7 +67,7 @@ class DigestCache:
     def _load(self) -> dict[str, tuple[str, State]]:
         known: dict[str, tuple[str, State]] = {}
         with suppress(OSError, RuntimeError):  # RuntimeError: the user has no home
-            for line in self._path().read_text(errors="replace").split("\n"):
+            for line in self._path().read_text(encoding="utf-8", errors="replace").split("\n"):
                 with suppress(ValueError):
                     digest, size, modified, changed, inode, name = line.split(" ", 5)
                     known[name] = digest, (int(size), int(modified), int(changed), int(inode))

@@ -15,7 +15,7 @@ COLORS = {"popularity": "#b8c4c2", "walks alone": "#e0a458", "each domain alone"
 
 def read_table(tutorial: Path) -> dict[str, list[float]]:
     """NDCG@20 by label, a value for each recommender in the order of `COLORS`."""
-    table = tutorial.read_text().partition("full_recall@20 / full_ndcg@20\n")[2].partition("```")[0]
+    table = tutorial.read_text(encoding="utf-8").partition("full_recall@20 / full_ndcg@20\n")[2].partition("```")[0]
     ndcg = {}
     for line in table.splitlines()[1:]:
         name, interactions = re.match(r"(\w+) +([\d,]+(?= ))?", line).groups()

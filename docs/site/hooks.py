@@ -83,7 +83,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     root = Path(config.docs_dir).parent
     for source, name in REPOSITORY.items():
         if files.get_file_from_path(name) is None:
-            files.append(File.generated(config, name, content=(root / source).read_text()))
+            files.append(File.generated(config, name, content=(root / source).read_text(encoding="utf-8")))
     for picture in sorted(root.glob("benchmarks/pictures/*.png")):
         files.append(File.generated(config, f"benchmarks/pictures/{picture.name}", content=picture.read_bytes()))
     config.nav = navigation({file.src_uri for file in files.documentation_pages()})

@@ -68,7 +68,7 @@ class FileState(NamedTuple):
 
 def datasets() -> dict[str, Dataset]:
     """All entries, by name."""
-    table = tomllib.loads((Path(__file__).parent / "datasets.toml").read_text())
+    table = tomllib.loads((Path(__file__).parent / "datasets.toml").read_text(encoding="utf-8"))
     return {name: Dataset(name=name, **entry) for name, entry in table.items()}
 
 
@@ -173,7 +173,11 @@ def _manual_steps(dataset: Dataset, missing: list[Path], source: object) -> str:
 def _read_record(folder: Path) -> dict[str, str]:
     """File name → digest, from lines in the format of `sha256sum`."""
     path = folder / RECORD
-    lines = (line.split(maxsplit=1) for line in path.read_text(errors="replace").splitlines()) if path.exists() else ()
+    lines = (
+        (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+        if path.exists()
+        else ()
+    )
     return {line[1]: f"sha256:{line[0]}" for line in lines if len(line) == 2}
 
 

@@ -150,7 +150,7 @@ def _origin() -> str:
     if os.environ.get("PREFECT_API_URL"):
         return "the environment"
     with suppress(OSError, UnicodeDecodeError):
-        if "PREFECT_API_URL" in Path(".env").read_text():
+        if "PREFECT_API_URL" in Path(".env").read_text(encoding="utf-8"):
             return str(Path(".env").absolute())
     for name, keys in (("prefect.toml", ("api", "url")), ("pyproject.toml", ("tool", "prefect", "api", "url"))):
         with suppress(TomlError, LookupError, TypeError):

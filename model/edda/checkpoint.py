@@ -77,7 +77,8 @@ def write_checkpoint(
     """
     with (draft.folder / TENSORS_FILE).open("wb") as stream:
         write_tensors(stream, tensors, processes)
-    (draft.folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False))
+    description = json.dumps(metadata, indent=2, ensure_ascii=False)
+    (draft.folder / METADATA_FILE).write_text(description, encoding="utf-8")
     schema = CHECKPOINT.file_schema
     by_column = list(zip(*sorted(history), strict=True)) or [()] * len(schema)
     arrays = [pa.array(values, type_) for values, type_ in zip(by_column, schema.types, strict=True)]

@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
@@ -139,3 +140,26 @@ def test_a_user_without_home_gets_a_folder_for_compiled_kernels_where_the_instal
     environment = {"HOME": "/proc/none", "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / f"edda-{os.getuid()}" / "numba")
+
+
+def test_names_in_any_script_are_kept_where_the_locale_has_ascii_alone(
+    rows: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Files are UTF-8 whatever the locale: the same fit under UTF-8 finds everything made."""
+    named = {**rows, "domain": [{"books": "Bücher", "films": "書"}[domain] for domain in rows["domain"]]}
+    pq.write_table(pa.table(named), tmp_path / "rows.parquet")
+    code = (
+        "import sys, edda, pyarrow.parquet as pq\n"
+        f"model = edda.fit(pq.read_table('rows.parquet'), store='store', **{QUICK!r})\n"
+        "print(sys.getfilesystemencoding(), ascii(model.recommend('u1', domain='\\u66f8')['item_id'].to_pylist()))"
+    )
+    printed = []
+    for locale in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "1"}):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **locale}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        printed.append(done.stdout.split(maxsplit=1))
+    assert [encoding for encoding, _ in printed] == ["ascii", "utf-8"]
+    assert printed[0][1] == printed[1][1]
+    assert "making" not in done.stderr

@@ -56,11 +56,13 @@ def test_a_readme_that_shows_something_else_is_found_and_written(
     blocks: ModuleType, tmp_path: Path, monkeypatch
 ) -> None:
     page = tmp_path / "README.md"
-    page.write_text("It prints\n\n    1  west-i0 0.1  because of nothing\n    2  west-i1\n\nand more.\n")
+    page.write_text(
+        "It prints\n\n    1  west-i0 0.1  because of nothing\n    2  west-i1\n\nand more.\n", encoding="utf-8"
+    )
     monkeypatch.setattr(blocks, "README", page)
     (problem,) = blocks.problems()
     assert problem.startswith(f"{page}: the block '    1  west-i' differs from that of ")
     shown = blocks.for_readme(blocks.text_of(blocks.RECOMMENDED.page, blocks.RECOMMENDED.first))
     blocks.replace_block(page, blocks.FIRST_OF_README, shown)
-    assert page.read_text() == f"It prints\n\n{shown}\nand more.\n"
+    assert page.read_text(encoding="utf-8") == f"It prints\n\n{shown}\nand more.\n"
     assert [*blocks.problems()] == []

@@ -168,7 +168,7 @@ def test_version_is_the_distributions(capsys):
 
 def test_config_prints_a_valid_run(here, capsys, stages: Stages):
     assert edda("config") == 0
-    (here / "all.toml").write_text(capsys.readouterr().out)
+    (here / "all.toml").write_text(capsys.readouterr().out, encoding="utf-8")
     assert edda("ingest", "all.toml", "--no-prefect") == 0
 
 

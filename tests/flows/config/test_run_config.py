@@ -13,7 +13,7 @@ SHIPPED = Path(__file__).parents[3] / "flows" / "runs"
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "run.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
