@@ -72,7 +72,7 @@ def test_a_manifest_reads_as_it_was_written(made):
 
 def test_a_manifest_without_its_own_digest_is_of_an_earlier_version_and_read(made):
     path = made.folder / MANIFEST
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_bytes())
     del manifest["made"]["sha256"]
     path.write_text(json.dumps(manifest))
     assert Artifact(REJECTS, made.folder).read().num_rows == 4

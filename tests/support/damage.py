@@ -50,7 +50,7 @@ def damage_file(path: Path, damage: Callable[[bytes], bytes]) -> None:
 
 def rehash(artifact: Artifact) -> Artifact:
     """The artifact after its manifest was made to fit its files, as somebody does who writes wrong ones."""
-    files = json.loads((artifact.folder / MANIFEST).read_text())["files"]
+    files = json.loads((artifact.folder / MANIFEST).read_bytes())["files"]
     for entry in files:
         file = artifact.folder / entry["path"]
         entry |= {"sha256": file_digest(file), "size": file.stat().st_size}
