@@ -80,5 +80,6 @@ def numbered(store: Store, folder: Path, method: str, before: Mapping[str, Artif
     split = SplitSettings(method=method, valid_from=2, test_from=3)
     columns = {"domain": "domain", "timestamp": "time"}
     logs = find_logs((LogSource(path=f"{folder}/*.csv", columns=columns),), folder)
-    made = ingest(store, IngestSettings(split=split, cold="keep", kept_share_at_least=0), logs, COMPUTE, previous=before)["interactions"]
+    settings = IngestSettings(split=split, cold="keep", kept_share_at_least=0)
+    made = ingest(store, settings, logs, COMPUTE, previous=before)["interactions"]
     return made, number_nodes(store, GraphSettings(), {"interactions": made}, COMPUTE)
