@@ -16,8 +16,8 @@ from flows import NO_TELEMETRY
 from tests.flows.serve.http_service import running
 
 ROOT = Path(__file__).parents[2]
-DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+DOCKERFILE = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONCE = "deployments"
 """The service that ends when its work is done."""
@@ -31,7 +31,7 @@ def stages() -> dict[str, str]:
 
 def pinned(name: str) -> str:
     """Version of a package in constraints.txt."""
-    version = re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    version = re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert version
     return version[1]
 
@@ -59,7 +59,7 @@ def test_images_have_neither_compilers_nor_torch_that_they_do_not_need():
 
 def test_versions_in_the_dockerfile_are_those_of_the_project():
     assert f"torch=={pinned('torch')}" in DOCKERFILE
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     uv = re.search(r"^UV := (\S+)$", makefile, re.MULTILINE)
     assert uv
     assert DOCKERFILE.count(f"uv=={uv[1]}") == DOCKERFILE.count("uv==") == 2

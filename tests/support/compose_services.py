@@ -22,7 +22,7 @@ import psutil
 import yaml
 from prefect_server import ROOT, clean_environment, started, stop
 
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = {
     name: service for name, service in COMPOSE["services"].items() if "profiles" not in service
 }

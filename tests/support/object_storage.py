@@ -34,7 +34,9 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     """The address of the object store of docker/compose.yaml, started with its command, but outside a container."""
     if (weed := shutil.which("weed")) is None:
         pytest.skip("SeaweedFS is not installed")
-    arguments = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]["objects"]["command"]
+    arguments = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))["services"]["objects"][
+        "command"
+    ]
     local = {"-dir=/data": f"-dir={folder}", "-ip=objects": "-ip=localhost", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
     url = f"http://localhost:{(port := free_port())}"
     command = [weed, *(local.get(word, word) for word in arguments), f"-s3.port={port}", f"-s3.port.grpc={free_port()}"]

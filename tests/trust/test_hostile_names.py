@@ -68,6 +68,6 @@ def test_a_command_prints_no_character_that_steers_a_terminal(store, capsys, com
 
 def test_the_report_has_no_such_character(store, tmp_path):
     assert edda("report", "tiny", "--store", str(store), "--output", str(tmp_path / "report.html")) == 0
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert steering(page) == set()
     assert "\\u001b[31mred" in page

@@ -47,7 +47,7 @@ def labels(page: str) -> list[list[str]]:
 
 def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here: Path, capsys) -> None:
     assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
-    page = (here / "docs" / "scoreboard.md").read_text()
+    page = (here / "docs" / "scoreboard.md").read_text(encoding="utf-8")
     out = capsys.readouterr().out
     means, *domains = labels(page)
     assert sorted(means) == sorted(LABELS)
@@ -61,7 +61,7 @@ def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here:
     assert (here / "docs" / "pictures" / "scoreboard-r.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (here / "store" / "tune").glob("*.json")} == {"r.json", "r-item-knn.json"}
     assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
-    assert (here / "docs" / "scoreboard.md").read_text() == page
+    assert (here / "docs" / "scoreboard.md").read_text(encoding="utf-8") == page
     assert ": making " not in capsys.readouterr().err
 
 
@@ -69,7 +69,7 @@ def test_without_trials_kept_settings_are_used_and_others_are_the_presets(here: 
     assert edda("tune", "r.toml", "--baselines", "item-knn", "--trials", "1") == 0
     arguments = ["r.toml", "--trials", "0", "--seeds", "1", "--baselines", "item-knn,rp3beta", "--no-prefect"]
     assert edda("scoreboard", *arguments, "--out", "page.md") == 0
-    means, *_ = labels((here / "page.md").read_text())
+    means, *_ = labels((here / "page.md").read_text(encoding="utf-8"))
     assert sorted(means) == sorted(["default", "default, tuned", "default without evidence", "item-knn", "rp3beta"])
     names = {path.name for path in (here / "store" / "runs").iterdir() if path.is_dir()}
     assert {"r-item-knn-tuned-scoreboard", "r-rp3beta-scoreboard", "r-scoreboard"} <= names
@@ -81,7 +81,7 @@ def test_a_model_that_cannot_be_made_is_a_line(here: Path, capsys, monkeypatch: 
     arguments = ["r.toml", "--seeds", "1", "--baselines", "ease,popularity", "--no-prefect"]
     for trials in ("0", "1"):
         assert edda("scoreboard", *arguments, "--trials", trials) == 0
-        page = (here / "docs" / "scoreboard.md").read_text()
+        page = (here / "docs" / "scoreboard.md").read_text(encoding="utf-8")
         assert "\nCAUTION: ease is left out: neighbours of " in page
         assert "\nCAUTION: ease is left out: neighbours of " in capsys.readouterr().out
         assert "ease" not in labels(page)[0]
@@ -102,7 +102,9 @@ def test_killed_again_and_again_it_ends_with_the_same_figures(here: Path, tmp_pa
         """Rows without costs."""
         return [line.split("|")[:10] for line in page.splitlines() if line.startswith("| ")]
 
-    assert figures((here / "killed.md").read_text()) == figures((here / "whole.md").read_text())
+    assert figures((here / "killed.md").read_text(encoding="utf-8")) == figures(
+        (here / "whole.md").read_text(encoding="utf-8")
+    )
 
 
 def test_sections_of_other_data_sets_stay_and_one_is_replaced() -> None:
