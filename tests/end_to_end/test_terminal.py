@@ -96,7 +96,7 @@ def test_an_interrupt_ends_a_command_in_seconds_with_the_right_words(
     started = time.monotonic()
     terminal.type(b"\x03")
     states = terminal.read(lambda _screen: False, 60)
-    assert terminal.process.wait(10) == 130
+    assert terminal.process.wait(10) == 130, states[-1:]
     assert time.monotonic() - started < 20, "an idle machine takes 2 s"
     assert any(line.startswith("interrupted; what was finished is kept") for line in states[-1])
     assert not any("Error" in line for state in states for line in state)
