@@ -15,9 +15,9 @@ from data_contracts.cache_folders import provide_caches
 from data_contracts.resources import raise_open_files
 from flows import NO_TELEMETRY
 from flows.cli.arguments import Messages, fill_in_baselines
-from flows.cli.help import ReflowedPanels
 from flows.output.characters import show_what_can_be_shown
 from flows.output.console import inform, show_logs
+from flows.output.help_panels import ReflowedPanels
 from flows.runner.failures import (
     FAILURE,
     INTERRUPTED,
