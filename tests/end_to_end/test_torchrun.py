@@ -175,15 +175,20 @@ def test_only_the_first_process_logs(folder: Path) -> None:
     assert logged.count("train: making checkpoint-2022") == 1
 
 
-def test_the_job_fails_without_one_process_and_resumes_when_started_again(folder: Path) -> None:
-    copied(folder, "again")
-    job = launched(folder, "again")
+def ended_by_a_kill(job: subprocess.Popen[str]) -> tuple[int, str]:
+    """As `ended`, of a job whose second process is killed after three epochs."""
     assert job.stderr is not None
     while f"epoch 3{EPOCH}" not in (line := job.stderr.readline()):
         assert line, "the job ended too early"
     processes = psutil.Process(job.pid).children()
     next(each for each in processes if each.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
-    status, logged = ended(job)
+    return ended(job)
+
+
+def test_the_job_fails_without_one_process_and_resumes_when_started_again(folder: Path) -> None:
+    copied(folder, "again")
+    job = launched(folder, "again")
+    status, logged = ended_by_a_kill(job)
     assert status == 1
     messages = (
         "lost another one",
@@ -202,12 +207,7 @@ def test_the_job_fails_without_one_process_and_resumes_when_started_again(folder
 def test_a_process_that_is_killed_ends_the_job_with_one_line(folder: Path) -> None:
     copied(folder, "killed")
     job = launched(folder, "killed", by=LAUNCH)
-    assert job.stderr is not None
-    while f"epoch 3{EPOCH}" not in (line := job.stderr.readline()):
-        assert line, "the job ended too early"
-    processes = psutil.Process(job.pid).children()
-    next(each for each in processes if each.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
-    status, logged = ended(job)
+    status, logged = ended_by_a_kill(job)
     assert status == 1
     last = "edda: process 1 was ended by SIGKILL; what was finished is kept, the same command continues from there"
     assert logged.splitlines()[-1] == last
