@@ -193,7 +193,10 @@ class TrainSettings(Settings):
         not_read |= _NOT_READ_BY_OBJECTIVE[self.objective] | (
             set() if self.frequency_exponent else {"frequency_exponent"}
         )
-        return self.model_dump(mode="json", exclude={"seeds", *not_read})
+        keyed = self.model_dump(mode="json", exclude={"seeds", *not_read})
+        if "residual" in keyed and self.backbone != "grec":
+            keyed["residual"] = TrainSettings.model_fields["residual"].default  # no other backbone has one
+        return keyed
 
 
 _NETWORK_KEYS = {"hidden", "experts"}

@@ -24,3 +24,9 @@ def test_pairs_are_read_where_they_are_aligned_or_joined() -> None:
 def test_edges_of_pairs_need_the_union_graph(others: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="pair_edges needs the union graph of an inter table"):
         TrainSettings(pair_edges=0.5, **others)
+
+
+def test_the_residual_enters_the_key_of_grec_alone():
+    assert TrainSettings(residual=0.5).keyed() != TrainSettings().keyed()
+    for backbone in ("mf", "lightgcn", "jgcf"):
+        assert TrainSettings(residual=0.5, backbone=backbone).keyed() == TrainSettings(backbone=backbone).keyed()
