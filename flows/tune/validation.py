@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from typing import Any
 
 from data_contracts.contracts import CHECKPOINT, MACRO
 from data_contracts.open_store import open_store
 from data_contracts.roles import Role
+from data_contracts.settings.base import Settings
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from flows.config.run_config import RunConfig, RunSpec, store_location
@@ -22,7 +24,7 @@ from flows.runner.plan import make_plan
 from flows.tune.search import PrunedError, Report, Search, Values
 from pipeline.logs.discovery import Digests
 
-_NOT_SEARCHED = ("name", "store", "compute", "tune", "export")
+_NOT_SEARCHED = {"name", "store", "update", "compute", "tracking", "tune", "export", "serve"}
 """Settings that no validation score depends on."""
 
 _SPARED_SHARE = 4
@@ -64,12 +66,20 @@ def build_search(runs: Sequence[RunSpec], space: Mapping[str, Axis] | None = Non
                 _ = run.with_overrides(_override(key, end)).config  # raises where a run may not have it
     current = {key: _current_value(first, key) for key in space}
     record = open_store(store_location(first)).root / "tune" / f"{'+'.join(config.name for config in configs)[:100]}.db"
-    searched = [config.model_dump(mode="json", exclude=set(_NOT_SEARCHED)) for config in configs]
+    searched = [_searched_settings(config) for config in configs]
     text = json.dumps([searched, {key: axis.keyed() for key, axis in space.items()}, settings.seed], sort_keys=True)
     study = hashlib.sha256(text.encode()).hexdigest()[:20]
     has_epochs = settings.prune and "epochs" in first.train.keyed()
     spared = max(1, first.train.epochs // _SPARED_SHARE) if has_epochs else None
     return Search(space, current, settings.trials, settings.seed, record, study, spared)
+
+
+def _searched_settings(config: RunConfig) -> dict[str, Any]:
+    """What a score depends on, with the settings that enter the artifacts' keys, so that new ones keep old studies."""
+    tables = {name: value for name, value in config if name not in _NOT_SEARCHED}
+    keyed = {name: table.keyed() for name, table in tables.items() if isinstance(table, Settings)}
+    logs = [source.keyed() for source in config.logs]
+    return {**keyed, "logs": logs, "protocol": config.protocol, "seeds": list(config.train.seeds)}
 
 
 def overrides(values: Values) -> list[str]:
