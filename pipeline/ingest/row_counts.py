@@ -24,7 +24,7 @@ _NAMED = 5
 """Further sources, files or domains that an error names."""
 
 _HINTS = {
-    "syntax": ", is no record of the format: quotes are not closed, or it is not one JSON object a line",
+    "syntax": ", is no record of the format: open quotes, not one JSON object a line, or a list or object in a field",
     "arity": ", has more or fewer fields than the header, or than most lines",
     "missing": ", lacks the user, the item, or another field that its source names",
     "undecodable": ", is not in the source's encoding: UTF-8, or what `encoding` names, e.g. latin-1 or cp1252",
