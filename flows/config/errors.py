@@ -123,7 +123,8 @@ def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
     siblings = [key for key in keys if key[:-1] == table]
     guess = _nearest(name, siblings) or _nearest(name, keys)
     hint = f"; did you mean {dotted(guess)}?" if guess else ""
-    return f"{dotted(path)} is not a known key{hint} (known here: {', '.join(str(key[-1]) for key in siblings)})"
+    known = f" (known here: {', '.join(str(key[-1]) for key in siblings)})" if siblings else ""
+    return f"{dotted(path)} is not a known key{hint}{known}"
 
 
 def _nearest(name: str, keys: list[KeyPath]) -> KeyPath | None:

@@ -48,6 +48,8 @@ _REMEDIES = {
     errno.EISDIR: "name a file, or move the folder away",
     errno.EEXIST: "move away what is there, or name another",
     errno.ELOOP: "correct the link",
+    errno.EADDRINUSE: "choose another --port, or stop what listens there",
+    errno.EADDRNOTAVAIL: "choose an address of this machine",
     errno.ENAMETOOLONG: "choose a shorter one",
 }
 
