@@ -113,6 +113,8 @@ def _rule(detail: dict[str, Any]) -> str:
         return "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
     if detail["type"] in ("too_short", "string_too_short"):
         return f"at least {context['min_length']} long"
+    if detail["type"] == "string_too_long":
+        return f"at most {context['max_length']} long"
     return _TYPES.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 
