@@ -148,7 +148,7 @@ def test_rows_of_a_domain_that_cannot_be_read_are_said(world: RawLogs, caplog: p
     world.ingest(BY_COLUMN, rejected_share_at_most=0.01)
     said = (
         "3 malformed rows are of no known domain (arity 3); a domain that has no others is lost; the first is line "
-        "1502 of a.csv (arity: 'u,i0,1,food, drinks', has more or fewer fields than the header, or than most lines); see "
+        "1502 of a.csv (arity: 'u,i0,1,food, drinks', has more or fewer fields than the header, or than most lines"
     )
     assert [r.getMessage().startswith(said) for r in caplog.records if "no known domain" in r.msg] == [True]
 
