@@ -159,11 +159,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     problems = _resolve_paths(raw, path.parent)
     try:
         config = RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
+        problems += _too_wide_integers(raw)
     except ValidationError as error:
         problems += describe_errors(error, RunConfig, raw)
     if problems:
         raise ConfigError(tuple(_with_origin(problem, path, origins) for problem in problems))
     return config
+
+
+def _too_wide_integers(raw: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each integer that 64 bits do not hold: neither TOML nor the libraries below have such."""
+    for key, value in flatten(raw):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                yield f"{key} is {value}, must be of at most 64 bits"
 
 
 def store_location(config: RunConfig | None = None) -> str:
