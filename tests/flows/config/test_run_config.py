@@ -57,6 +57,7 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[train]\nseeds = [0, 1, 0]", "train.seeds: 0 more than once, must be distinct"),
         ("[reach]\nsteps = []", "reach.steps is [], must be at least 1 long"),
         (f"[neighbours]\ntop = {2**63}", f"neighbours.top is {2**63}, must be of at most 64 bits"),
+        ("[train]\npair_edges = 1e39", "train.pair_edges is 1e+39, must be at most 3.4e+38"),
         ("[train]\nseeds = [-1]", "train.seeds[0] is -1, must be ≥ 0"),
         ("[compute]\ndask_scheduler = 4", "compute.dask_scheduler is 4, must be a string"),
         ("[ingest]\nsplit = 1", "ingest.split is 1, must be a table"),
