@@ -47,7 +47,7 @@ _TEXTS = {
 _EXCEL_MARK = re.compile(rb'(\xef\xbb\xbf)?"?sep=[^\r\n]{0,2}"?[\r\n]', re.IGNORECASE)
 
 _MOST_NULS = 3
-"""NULs in the first bytes of a text; more are a tar archive, a pickle, or a file of which the content is lost."""
+"""NULs at the start of the first line of a text; more are a tar archive, a pickle, or a file of which the content is lost."""
 
 _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""
@@ -94,7 +94,7 @@ def require_log(log: LogFile) -> None:
         raise LogError(f"{log.path} is {kind}, must be UTF-8; set encoding = {json.dumps(encoding)} in its source")
     if text.startswith(tuple(_COMPRESSED)):
         raise LogError(f"{log.path} is compressed twice, must be once; unpack it and name it {log.path.stem}")
-    if text.count(0) > _MOST_NULS and not text.startswith(PARQUET):
+    if text.partition(b"\n")[0].count(0) > _MOST_NULS and not text.startswith(PARQUET):
         raise LogError(f"{log.path} is neither text nor Parquet, must be CSV, TSV, JSON lines or Parquet")
 
 
