@@ -152,7 +152,9 @@ def _open(view: RunView, source: RunSource) -> Generation:
     catalogues = {name: recommender.catalogue(name) for name in recommender.domains}
     items, allow, deny = read_lists(source, view)
     filters = ItemFilters(catalogues, items, allow, deny)
-    _say_unknown_ids(catalogues, {"the items file": items.ids if items else None, "--allow": allow, "--deny": deny})
+    _say_unknown_ids(
+        catalogues, {"the items file": None if items is None else items.ids, "--allow": allow, "--deny": deny}
+    )
     _load_compiled_code(recommender, list(catalogues.values()))
     embeddings = view.artifacts[EMBEDDINGS.name]
     return Generation(
