@@ -58,9 +58,9 @@ def init(
         raise ValueError(f"init: --name is {name!r}, must be {rule}")
     run_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", files[0].name.partition(".")[0]).lstrip(".-") or "run"
     path = output or Path(f"{run_name}.toml")
-    if path.exists() and any(path.samefile(file) for file in files if file.exists()):
-        raise ValueError(f"init: --output is the log {path}, must be another file")
     text = write_first_run([guess_log(read_head(file)) for file in files], run_name, path.parent)
+    if path.exists() and any(path.samefile(file) for file in files):
+        raise ValueError(f"init: {path} is a log, must not be overwritten; name another file by --output")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)

@@ -47,7 +47,7 @@ _TEXTS = {
 _EXCEL_MARK = re.compile(rb'(\xef\xbb\xbf)?"?sep=[^\r\n]{0,2}"?[\r\n]', re.IGNORECASE)
 
 _MOST_NULS = 3
-"""NULs at the start of the first line of a text; more are a tar archive, a pickle, or a file that has lost its content."""
+"""NULs at the start of the first line of a text; more are a tar archive, a pickle, or a file that lost its content."""
 
 _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""

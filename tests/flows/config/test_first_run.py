@@ -179,7 +179,9 @@ def test_a_file_is_overwritten_only_by_force(tmp_path: Path, monkeypatch: Any, c
     assert load_config(Path("a.toml")).name == "a"
     log = Path("a.csv").read_text()
     assert edda("init", "a.csv", "--output", "./a.csv", "--force") == 1
-    assert capsys.readouterr().err.endswith("init: --output is the log a.csv, must be another file\n")
+    assert capsys.readouterr().err.endswith(
+        "init: a.csv is a log, must not be overwritten; name another file by --output\n"
+    )
     assert Path("a.csv").read_text() == log
     assert edda("init", "a.csv", "--name", "b/a") == 1
     assert "init: --name is 'b/a', must be letters, digits" in capsys.readouterr().err
