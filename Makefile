@@ -37,7 +37,7 @@ check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED) ## build the documentation's site, links and commands checked
-	$(BIN)/python docs/console_blocks.py
+	$(BIN)/python docs/site/console_blocks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is build/docs/index.html; with search: $(BIN)/mkdocs serve"
 
