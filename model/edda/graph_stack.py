@@ -154,8 +154,9 @@ def _build_stack(graphs: Iterable[Graph], table_rows: int, allocator: Allocator)
 def _normalised_weights(graph: sp.csr_array) -> NDArray[np.float32]:
     """D^-1/2 A D^-1/2 of a graph whose edges have weights; a node's degree is their sum."""
     degree = graph.sum(axis=1)
-    values = graph.data / np.sqrt(np.repeat(degree, np.diff(graph.indptr)) * degree[graph.indices])
-    return values.astype(np.float32)
+    scale = np.sqrt(np.repeat(degree, np.diff(graph.indptr)) * degree[graph.indices])
+    values: NDArray[np.float32] = (graph.data / scale).astype(np.float32)
+    return values
 
 
 def _compact(graph: Graph, first: int, allocator: Allocator) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:
