@@ -1,8 +1,8 @@
 """A served run under load: seconds to the first answer, requests per second, latency; every answer is checked.
 
-    python benchmarks/serve.py my-run --requests 10000 --connections 8
-    python benchmarks/serve.py my-run --rate 200              # requests at random times, 200 a second on average
-    python benchmarks/serve.py --items 100000 --rate 200      # a made-up run: random vectors, evidence from walks
+    python benchmarks/studies/serve.py my-run --requests 10000 --connections 8
+    python benchmarks/studies/serve.py my-run --rate 200         # requests at random times, 200 a second on average
+    python benchmarks/studies/serve.py --items 100000 --rate 200 # a made-up run: random vectors, evidence from walks
 
 Client and server share the machine. Requests go through all users and items in turn, over connections that stay open;
 without a rate each connection sends the next as soon as it has an answer. With a rate, a request's time counts from

@@ -1,6 +1,6 @@
 """The picture of `quality.py`: full NDCG@20 on test against CPU seconds from raw logs on, one panel a data set.
 
-    python benchmarks/quality_curve.py FILE.png demo.json amazon.json …
+    python benchmarks/pictures/quality_curve.py FILE.png demo.json amazon.json …
 
 A line shows at every time the state with the best validation score until then, so nothing is chosen by test.
 """
