@@ -87,7 +87,9 @@ def make_up(folder: Path, items: int) -> Path:
     from export import make
 
     from data_contracts.contracts import BLEND, CONTRACTS
-    from data_contracts.settings import ComputeSettings, ExportSettings, NeighboursSettings
+    from data_contracts.settings.machine import ComputeSettings
+    from data_contracts.settings.preparation import NeighboursSettings
+    from data_contracts.settings.ranking import ExportSettings
     from data_contracts.store.artifact import Artifact
     from data_contracts.store.runs import RunRecord
     from data_contracts.store.store import Store
