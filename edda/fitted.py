@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from data_contracts.contracts import METRICS
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import write_alone
-from flows.config.run_config import RunSpec, store_location, store_override
+from flows.config.run_config import RUN_NAME, RunSpec, flatten, store_location, store_override
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import watcher
 from flows.runner.lookup import RunView, build_view
 from flows.serve.open_run import exported_run, open_view
 from model.serving.ids import UnknownError
 from model.serving.recommender import Ranking, Recommender
+from pipeline.logs.parquet import is_readable
 
 Frame = Any
 """A pandas or Polars frame, an Arrow table, or anything else that speaks Arrow's C stream interface."""
@@ -75,9 +78,9 @@ class Model:
         Raises:
             UnknownError: no such domain, or a user whom none of the domains can answer.
         """
-        wanted = [users] if isinstance(users, str) else list(users)
+        wanted = _as_ids(users, top)
         rows: list[dict[str, Any]] = []
-        for name in self.domains if domain is None else [domain]:
+        for name in self.domains if domain is None else [_as_text("domain", domain)]:
             rankings = self.recommender.for_users(name, wanted, top)
             rows += [row for user, ranking in rankings.items() if ranking for row in _rows(name, user, ranking)]
         answered = {row["user_id"] for row in rows}
@@ -89,8 +92,8 @@ class Model:
             )
         return pa.Table.from_pylist(rows, _LISTS)
 
-    def recommend_for(self, items: Sequence[str], domain: str, *, top: int = 20) -> pa.Table:
-        """The best items of a domain for somebody new who has these items, of any domain.
+    def recommend_for(self, items: str | Sequence[str], domain: str, *, top: int = 20) -> pa.Table:
+        """The best items of a domain for somebody new who has these items, or this one, of any domain.
 
         Returns:
             As `recommend`, with an empty user_id.
@@ -98,7 +101,7 @@ class Model:
         Raises:
             UnknownError: no such domain, or none of the items contributes anything in it.
         """
-        ranking = self.recommender.for_new_user(domain, items, top)
+        ranking = self.recommender.for_new_user(_as_text("domain", domain), _as_ids(items, top), top)
         return pa.Table.from_pylist(_rows(domain, "", ranking), _LISTS)
 
     def similar(self, item: str, domain: str, *, top: int = 20) -> pa.Table:
@@ -107,7 +110,9 @@ class Model:
         Raises:
             UnknownError: no such domain, or no such item in it.
         """
-        return pa.Table.from_pylist(_rows(domain, "", self.recommender.similar(domain, item, top)), _LISTS)
+        (wanted,) = _as_ids([item], top)
+        ranking = self.recommender.similar(_as_text("domain", domain), wanted, top)
+        return pa.Table.from_pylist(_rows(domain, "", ranking), _LISTS)
 
 
 _LISTS = pa.schema(
@@ -120,6 +125,26 @@ def _rows(domain: str, user: str, ranking: Ranking) -> list[dict[str, Any]]:
         {"domain": domain, "user_id": user, "rank": scored.rank, "item_id": scored.item, "score": scored.score}
         for scored in ranking.items
     ]
+
+
+def _as_ids(ids: Any, top: int) -> list[str]:
+    """Ids of users or items as a list: one, or several of a list, an array or a column; also checks `top`.
+
+    Raises:
+        ValueError: `top` is below 1.
+        TypeError: an id is no text, or `top` no integer.
+    """
+    if not isinstance(top, int | np.integer) or top < 1:
+        error = ValueError if isinstance(top, int | np.integer) else TypeError
+        raise error(f"top is {top!r}, must be an integer from 1 on")
+    several = [ids] if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__") else ids
+    return [_as_text("id", each) for each in (several.to_pylist() if hasattr(several, "to_pylist") else several)]
+
+
+def _as_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} {value!r} is of type {type(value).__name__}, must be text, e.g. {str(value)!r}")
+    return value
 
 
 def run(path: str | Path, *overrides: str, store: str | None = None) -> Model:
@@ -174,44 +199,112 @@ def fit(
         settings: tables of the run's file, e.g. `train={"epochs": 20}`, `ingest={"split": {"method": "time", …}}`.
 
     Raises:
-        ValueError: a frame has no such column, or a setting is wrong.
+        ValueError: a frame has no such column or no rows, a matrix has NaN, or a setting or the name is wrong.
+        TypeError: something is neither a frame nor a matrix, or a column or a setting is of a type that none can be.
     """
-    root = open_store(store or store_location()).root
+    if not isinstance(name, str) or not re.fullmatch(RUN_NAME, name):  # it becomes a path
+        rule = "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
+        raise ValueError(f"edda.fit: name is {name!r}, must be {rule}")
     columns = {"user": user, "item": item} | ({"timestamp": timestamp} if timestamp else {})
     if isinstance(interactions, Mapping):
-        logs = [
-            {"path": _keep(root, _as_table(of_domain, columns, name)), "columns": columns, "domain": name}
-            for name, of_domain in interactions.items()
-        ]
+        tables = {key: _as_table(each, columns, _as_text("domain", key)) for key, each in interactions.items()}
+        _require_rows(tables, settings)
+        keys = [{"domain": key} for key in tables]
     else:
         columns["domain"] = domain
-        logs = [{"path": _keep(root, _as_table(interactions, columns, "")), "columns": columns}]
+        tables, keys = {"": _as_table(interactions, columns, None)}, [{}]
+        _require_rows(tables, settings)
+    root = open_store(store or store_location()).root
+    paths = [_keep(root, table) for table in tables.values()]
+    logs = [{"path": path, "columns": columns, **key} for path, key in zip(paths, keys, strict=True)]
     path = root / "frames" / f"{name}.toml"
-    write_alone(path, tomli_w.dumps({"name": name, "logs": logs, **settings}).encode())
+    write_alone(path, _as_toml({"name": name, "logs": logs, **settings}).encode())
     return run(path, store=str(root))
 
 
-def _as_table(frame: Frame, columns: Mapping[str, str], domain: str) -> pa.Table:
-    """The columns of a frame, or the entries of a matrix, as Arrow has them.
+def _require_rows(tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
+    """Check that every domain has interactions, unless a setting lets it vanish, and that no two have the same ones.
 
     Raises:
-        ValueError: it has no such column.
-        TypeError: it is neither a frame nor a matrix.
+        ValueError: one has none, or two are equal; names them.
+    """
+    ingest = settings.get("ingest")
+    may_be_empty = isinstance(ingest, Mapping) and ingest.get("kept_share_at_least") == 0
+    empty = [name for name, table in tables.items() if not table.num_rows]
+    if len(empty) == len(tables) or (empty and not may_be_empty):
+        where = f"domain {empty[0]!r} has" if empty and empty[0] else "there are"
+        raise ValueError(f"edda.fit: {where} no interactions, must be at least one")
+    for (name, table), (other, others) in combinations(tables.items(), 2):
+        if table.equals(others):
+            raise ValueError(f"edda.fit: domains {name!r} and {other!r} have the same interactions, must differ")
+
+
+def _as_toml(values: Mapping[str, Any]) -> str:
+    """Values as TOML.
+
+    Raises:
+        TypeError: TOML has no such value; names its key.
+    """
+    try:
+        return tomli_w.dumps(values)
+    except TypeError:
+        for key, value in flatten(values):
+            _require_toml(key, value)
+        raise
+
+
+def _require_toml(key: str, value: Any) -> None:
+    try:
+        tomli_w.dumps({key: value})
+    except TypeError as error:
+        kind = type(value).__name__
+        rule = "a number, text, True or False, or a list or mapping of these; leave it out for its default"
+        raise TypeError(f"edda.fit: {key} is {value!r} ({kind}), must be {rule}") from error
+
+
+def _as_table(frame: Frame, columns: Mapping[str, str], domain: str | None) -> pa.Table:
+    """The columns of a frame, or the entries of a domain's matrix, as Arrow has them.
+
+    Raises:
+        ValueError: it has no such column, or a matrix has NaN or other than two dimensions.
+        TypeError: it is neither a frame nor a matrix, or a column is of a type that no log has.
     """
     if sp.issparse(frame) or isinstance(frame, np.ndarray):
-        rows, places = sp.coo_array(frame).nonzero()
-        items = [f"{domain}-{number}" for number in places.tolist()]
-        return pa.table({columns["user"]: pa.array(rows).cast(pa.string()), columns["item"]: items})
+        return _entries(frame, columns, domain)
+    what = "interactions are" if domain is None else f"the interactions of domain {domain!r} are"
     try:
         table = frame if isinstance(frame, pa.Table) else pa.table(frame)
-    except (TypeError, ValueError) as error:
-        kind = type(frame).__name__
-        raise TypeError(f"edda.fit: interactions are a {kind}, must be a frame, an Arrow table or a matrix") from error
+    except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors are of all three
+        if not hasattr(frame, "columns"):
+            kind = type(frame).__name__
+            raise TypeError(f"edda.fit: {what} a {kind}, must be a frame, an Arrow table or a matrix") from error
+        reason = "; ".join(map(str, error.args)) if isinstance(error, pa.ArrowException) else str(error)
+        remedy = "make each column one type, e.g. by astype(str), or drop it"
+        raise TypeError(f"edda.fit: {what} a frame that Arrow cannot read: {reason}; {remedy}") from error
     for name in columns.values():
-        if name not in table.column_names:
-            known = ", ".join(table.column_names)
-            raise ValueError(f"edda.fit: the frame has no column {name!r}; it has {known}; name yours, e.g. user=…")
+        times = table.column_names.count(name)
+        if times != 1:
+            found, known = f"column {name!r} {times} times" if times else f"no column {name!r}", table.column_names
+            raise ValueError(f"edda.fit: the frame has {found}; it has {', '.join(known)}; name yours, e.g. user=…")
+        if not is_readable(type_ := table.schema.field(name).type):
+            raise TypeError(f"edda.fit: column {name!r} is {type_}, must be text, numbers, times or booleans")
     return pa.table({name: _as_plain_text(table[name]) for name in columns.values()})
+
+
+def _entries(matrix: Any, columns: Mapping[str, str], domain: str | None) -> pa.Table:
+    """A row for each entry of a matrix that is not 0."""
+    if domain is None:
+        raise TypeError('edda.fit: a matrix has no domain, must be given by domain, e.g. {"books": matrix}')
+    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
+        found = f"{matrix.dtype} of {matrix.ndim} dimensions"
+        raise ValueError(f"edda.fit: the matrix of domain {domain!r} is {found}, must be numbers of users × items")
+    entries = sp.coo_array(matrix if sp.issparse(matrix) else np.ma.filled(matrix, 0))
+    if np.isnan(entries.data).any():
+        rule = "0 where there is no interaction; e.g. numpy.nan_to_num(matrix)"
+        raise ValueError(f"edda.fit: the matrix of domain {domain!r} has NaN, must have {rule}")
+    rows, places = entries.nonzero()
+    items = [f"{domain}-{number}" for number in places.tolist()]
+    return pa.table({columns["user"]: pa.array(rows).cast(pa.string()), columns["item"]: items})
 
 
 def _as_plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

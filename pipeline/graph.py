@@ -222,8 +222,17 @@ class DomainGraph:
 
 
 def build_edges(interactions: sp.csr_array | sp.csr_matrix) -> sp.csr_array:
-    """int8 [users, items], a 1 for each entry that is not zero; the given matrix is not changed."""
+    """int8 [users, items], a 1 for each entry that is not zero; the given matrix is not changed.
+
+    Raises:
+        ValueError: it has another number of dimensions, or NaN, which may mean that nothing is there.
+    """
+    if np.ndim(interactions) != 2:
+        found = f"a {type(interactions).__name__} of {np.ndim(interactions)} dimensions"
+        raise ValueError(f"interactions: {found}, must be a matrix of users × items")
     distinct = sp.csr_array(interactions, copy=True)
+    if np.isnan(distinct.data).any():
+        raise ValueError("interactions: NaN, must be 0 where there is no interaction; e.g. numpy.nan_to_num(matrix)")
     distinct.eliminate_zeros()
     distinct.sum_duplicates()
     return sp.csr_array((np.ones(distinct.nnz, np.int8), distinct.indices, distinct.indptr), shape=distinct.shape)

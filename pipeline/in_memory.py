@@ -92,7 +92,7 @@ def _number_kind(degrees: tuple[Longs, ...], positions: list[Ints]) -> list[tupl
 
 
 def _check_positions(name: str, shared: SharedPositions, sizes: tuple[int, int]) -> list[Ints]:
-    positions: list[Array] = [np.asarray(given) for given in shared]
+    positions: list[Array] = [_as_integers(name, given) for given in shared]
     if positions[0].shape != positions[1].shape:
         raise ValueError(f"{name}: {positions[0].size} and {positions[1].size} positions, must be as many of each side")
     for side, given, size in zip(("source", "target"), positions, sizes, strict=True):
@@ -102,6 +102,18 @@ def _check_positions(name: str, shared: SharedPositions, sizes: tuple[int, int])
         if np.unique(given).size < given.size:
             raise ValueError(f"{name}: a position of the {side} occurs twice, must occur once")
     return [given.astype(np.int32) for given in positions]
+
+
+def _as_integers(name: str, given: npt.ArrayLike) -> Array:
+    """Numbers of rows, columns or nodes; an empty list has no type of its own.
+
+    Raises:
+        ValueError: they are no integers.
+    """
+    numbers = np.asarray(given)
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise ValueError(f"{name}: {numbers.dtype}, must be integers; numpy.flatnonzero makes them of a mask")
+    return numbers
 
 
 def random_walks(
@@ -129,9 +141,9 @@ def random_walks(
         int32 [n, walks, length + 1], the nodes of each walk, its start first; -1 after a start that has no neighbour.
 
     Raises:
-        ValueError: a start is no node.
+        ValueError: a start is no node, or the matrix has NaN.
     """
-    graph, sources = DomainGraph.from_matrix(domain, build_edges(interactions)), np.asarray(starts, np.int32)
+    graph, sources = DomainGraph.from_matrix(domain, build_edges(interactions)), _as_integers("starts", starts)
     wrong = sources[(sources < 0) | (sources >= graph.nodes)]
     if wrong.size:
         raise ValueError(f"starts: found {wrong[0]}, must be ≥ 0 and < {graph.nodes}, the number of rows and columns")
@@ -164,10 +176,12 @@ def reach_vectors(
         probabilities to end at each anchor after so many steps. Rows of nodes that reach no anchor are empty.
 
     Raises:
-        ValueError: `is_anchor` does not have one element for each node.
+        ValueError: `is_anchor` does not have one bool for each node, or the matrix has NaN.
     """
     graph = DomainGraph.from_matrix(domain, build_edges(interactions))
-    anchors = np.ones(graph.nodes, np.bool_) if is_anchor is None else np.asarray(is_anchor, np.bool_)
+    anchors = np.ones(graph.nodes, np.bool_) if is_anchor is None else np.asarray(is_anchor)
+    if anchors.size and anchors.dtype != np.bool_:
+        raise ValueError(f"is_anchor: {anchors.dtype}, must be bool, one for each row and column")
     if anchors.shape != (graph.nodes,):
         raise ValueError(f"is_anchor: shape is {anchors.shape}, must be ({graph.nodes},), one for each row and column")
     walk_graph = WalkGraph(graph, anchors, settings.steps)
@@ -223,7 +237,7 @@ def align_domains(
         similarity the smaller target. No pair where nodes reach no shared anchor; none at all where nothing is shared.
 
     Raises:
-        ValueError: shared positions of unequal number, outside their matrix, or repeated.
+        ValueError: shared positions of unequal number, outside their matrix, or repeated, or a matrix with NaN.
     """
     matrices, memory = (build_edges(source), build_edges(target)), MemoryArrays()
     nodes = number_alike(matrices, shared_users, shared_items)

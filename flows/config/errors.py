@@ -15,6 +15,8 @@ def describe_errors(error: ValidationError, model: type[BaseModel], raw: Mapping
     """One line for each wrong key; if a key may be of several types, the line names them all."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
+        if _follows_from_others(dict(detail)):
+            continue
         path = _key_path(detail["loc"], raw)
         line = _line(dict(detail), path, model)
         key = dotted(path)
@@ -23,6 +25,11 @@ def describe_errors(error: ValidationError, model: type[BaseModel], raw: Mapping
         else:
             lines[key] = line
     return list(lines.values())
+
+
+def _follows_from_others(detail: dict[str, Any]) -> bool:
+    """Whether a list is only too short because its wrong elements, of which each has a line, do not count."""
+    return detail["type"] == "too_short" and bool(len(detail["input"]) >= detail["ctx"]["min_length"])
 
 
 def dotted(path: KeyPath) -> str:

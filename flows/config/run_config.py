@@ -30,6 +30,8 @@ from flows.config.toml_file import TomlError, check_depth, read_toml
 from flows.config.tune_settings import TuneSettings
 
 DEFAULT_STORE = "edda-store"
+RUN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Regular expression of a run's name, which is one component of a path."""
 
 
 class ConfigError(ValueError):
@@ -46,7 +48,7 @@ class ConfigError(ValueError):
 class RunConfig(Settings):
     """The settings of a run: where its logs come from, and those of each stage."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
+    name: Annotated[str, Field(pattern=RUN_NAME, max_length=100)]
     """Name of the run; links to what it made are under `<store>/runs/<name>`."""
     protocol: Protocol = "clean"
     """Rules of ingest and evaluate: clean, or those of the authors' released code."""
@@ -214,11 +216,12 @@ def _index(values: list[Any], name: str, text: str) -> int:
 def _parse_value(text: str) -> Any:
     """Parse a TOML value such as `5`, `true`, `[1, 2]` or `"text"`; anything else is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text.strip()
     except (RecursionError, ValueError):  # an integer of thousands of digits
         raise ConfigError((f"--set: value {text[:60]} is nested too deeply, or too long",)) from None
+    return parsed["value"] if len(parsed) == 1 else text.strip()  # text of several lines may set other keys, too
 
 
 def _pass_on_protocol(raw: dict[str, Any]) -> None:

@@ -90,10 +90,15 @@ def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) 
         rule = f"one of {shorten_list(schema.names)}, occurring once"
         raise column_error(log, name, column, rule, name_hint(column, schema.names))
     type_ = schema.field(column).type
-    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
-    if not isinstance(inner, pa.UuidType) and not any(is_type(inner) for is_type in _READABLE_TYPES):
+    if not is_readable(type_):
         raise LogError(f"{log.path}: column {column!r} is {type_}, must be text, numbers, times or booleans")
     return column
+
+
+def is_readable(type_: pa.DataType) -> bool:
+    """Whether a column of a type can be a field: text, numbers, times, booleans, UUIDs, or a dictionary of these."""
+    inner = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return isinstance(inner, pa.UuidType) or any(is_type(inner) for is_type in _READABLE_TYPES)
 
 
 def _require_exact_ids(log: LogFile, batch: pa.RecordBatch, names: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import scipy.sparse as sp
 
 import edda
+from edda.fitted import _entries
 from model.serving.ids import UnknownError
 
 QUICK = {"train": {"epochs": 1, "width": 8, "intra_width": 4}, "evaluate": {"resamples": 5}}
@@ -100,6 +101,9 @@ def test_matrices_by_domain(store):
     assert len(found) > 0.9 * len(known)  # cold held-out rows are rejects
 
 
+TWO = {"user_id": ["a", "b"], "item_id": ["c", "d"], "domain": ["x", "y"]}
+
+
 @pytest.mark.parametrize(
     ("interactions", "error", "message"),
     [
@@ -109,11 +113,67 @@ def test_matrices_by_domain(store):
             "no column 'user_id'; it has user, item_id; name yours",
         ),
         (7, TypeError, "interactions are a int, must be a frame, an Arrow table or a matrix"),
+        (pd.DataFrame(TWO | {"user_id": [1, "b"]}), TypeError, "Arrow cannot read: .* column user_id with type object"),
+        (pd.DataFrame(TWO | {"user_id": [1j, 2j]}), TypeError, "column user_id with type complex128; make each column"),
+        (pa.table([["a"], ["b"]], ["user_id", "user_id"]), ValueError, "has column 'user_id' 2 times"),
+        (pa.table(TWO | {"item_id": [[1], [2]]}), TypeError, "column 'item_id' is list<.*>, must be text, numbers"),
+        (pa.table(TWO).slice(0, 0), ValueError, "there are no interactions, must be at least one"),
+        ({}, ValueError, "there are no interactions, must be at least one"),
+        ({"x": pa.table(TWO), "y": pa.table(TWO).slice(0, 0)}, ValueError, "domain 'y' has no interactions"),
+        ({"x": pa.table(TWO), "y": pa.table(TWO)}, ValueError, "domains 'x' and 'y' have the same interactions"),
+        ({1: np.eye(2)}, TypeError, "domain 1 is of type int, must be text, e.g. '1'"),
+        (np.eye(2), TypeError, "a matrix has no domain, must be given by domain"),
+        ({"x": np.ones(3)}, ValueError, "domain 'x' is float64 of 1 dimensions, must be numbers of users × items"),
+        ({"x": np.array([["a"]])}, ValueError, "domain 'x' is <U1 of 2 dimensions, must be numbers"),
+        ({"x": np.full((2, 2), np.nan)}, ValueError, "domain 'x' has NaN, must have 0 where there is no interaction"),
     ],
 )
-def test_what_cannot_be_fitted_is_said(interactions, error, message, store):
+def test_what_cannot_be_fitted_is_said(interactions, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        edda.fit(interactions, store=store)
+        edda.fit(interactions, store=str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", 5, "a\n"])
+def test_a_name_that_is_no_component_of_a_path_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=r"name is .*, must be letters, digits"):
+        edda.fit(pa.table(TWO), store=str(tmp_path / "a" / "store"), name=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_masked_entries_of_a_matrix_are_no_interactions():
+    masked = np.ma.masked_array(np.ones((2, 2)), mask=[[False, True], [True, False]])
+    entries = _entries(masked, {"user": "user_id", "item": "item_id"}, "x")
+    assert entries.to_pydict() == {"user_id": ["0", "1"], "item_id": ["x-0", "x-1"]}
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda model: model.recommend(7), TypeError, "id 7 is of type int, must be text, e.g. '7'"),
+        (lambda model: model.recommend(["u3", None]), TypeError, "id None is of type NoneType, must be text"),
+        (lambda model: model.recommend("u3", 5), TypeError, "domain 5 is of type int, must be text"),
+        (lambda model: model.recommend("u3", top=0), ValueError, "top is 0, must be an integer from 1 on"),
+        (lambda model: model.recommend("u3", top=2.5), TypeError, "top is 2.5, must be an integer from 1 on"),
+        (lambda model: model.recommend_for([1], "films"), TypeError, "id 1 is of type int"),
+        (lambda model: model.similar("books0", None), TypeError, "domain None is of type NoneType"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(model, ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(model)
+
+
+def test_ids_may_be_one_text_a_list_or_a_column(model):
+    one = model.recommend("u3", "books", top=2)
+    for users in (["u3"], pa.array(["u3"]), np.array(["u3"]), pd.Series(["u3"]), pl.Series(["u3"])):
+        assert model.recommend(users, "books", top=np.int64(2)) == one
+    assert model.recommend_for("films2", "films", top=2) == model.recommend_for(["films2"], "films", top=2)
+
+
+def test_a_setting_that_toml_does_not_have_is_named(store):
+    with pytest.raises(TypeError, match=r"train\.epochs is None \(NoneType\), must be a number"):
+        edda.fit(pa.table(TWO), store=store, name="wrong", train={"epochs": None})
 
 
 def test_a_wrong_setting_is_named(rows, store):

@@ -130,6 +130,11 @@ def test_every_step_of_a_walk_goes_to_a_neighbour_and_isolated_nodes_have_none()
         (([0, 1], [0]), "shared_users: 2 and 1 positions, must be as many of each side"),
         (([0], [99]), "shared_users: 99 of the target, must be ≥ 0 and < 16, the matrix's size"),
         (([0, 0], [1, 2]), "shared_users: a position of the source occurs twice"),
+        (([0.5], [0]), "shared_users: float64, must be integers"),
+        (
+            ([True, False], [True, False]),
+            "shared_users: bool, must be integers; numpy.flatnonzero makes them of a mask",
+        ),
     ],
 )
 def test_wrong_positions_are_reported(places, message):
@@ -144,6 +149,23 @@ def test_other_wrong_arguments_are_reported():
         random_walks(sp.csr_array(np.eye(2)), [4], 2)
     with pytest.raises(ValueError, match=r"is_anchor: shape is \(3,\), must be \(4,\)"):
         reach_vectors(sp.csr_array(np.eye(2)), np.ones(3, bool))
+    with pytest.raises(ValueError, match="is_anchor: int64, must be bool"):
+        reach_vectors(sp.csr_array(np.eye(2)), np.arange(4))
+    with pytest.raises(ValueError, match="starts: float64, must be integers"):
+        random_walks(sp.csr_array(np.eye(2)), [0.5], 2)
+
+
+@pytest.mark.parametrize(
+    ("interactions", "message"),
+    [
+        (None, "a NoneType of 0 dimensions, must be a matrix of users × items"),
+        (np.ones(3), "a ndarray of 1 dimensions, must be a matrix"),
+        (np.array([[1, np.nan]]), "NaN, must be 0 where there is no interaction"),
+    ],
+)
+def test_what_is_no_matrix_of_interactions_is_refused(interactions, message):
+    with pytest.raises(ValueError, match=message):
+        build_edges(interactions)
 
 
 def test_nothing_shared_or_nothing_there_means_no_pairs(store):

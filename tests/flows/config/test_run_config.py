@@ -56,6 +56,7 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[logs]\npath = 'a.csv'", "logs is a table, must be tables under [[logs]]"),
         ("[train]\nseeds = [0, 1, 0]", "train.seeds: 0 more than once, must be distinct"),
         ("[reach]\nsteps = []", "reach.steps is [], must be at least 1 long"),
+        ("[train]\nseeds = [-1]", "train.seeds[0] is -1, must be ≥ 0"),
         ("[compute]\ndask_scheduler = 4", "compute.dask_scheduler is 4, must be a string"),
         ("[ingest]\nsplit = 1", "ingest.split is 1, must be a table"),
         ("[ingest.split]\nmethod = 'time'", "ingest.split: method 'time' needs valid_from and test_from"),
@@ -144,6 +145,10 @@ def test_overrides_reach_into_lists(tmp_path):
         ("train.epochs=0", "--set train.epochs=0: train.epochs is 0, must be ≥ 1"),
         ("train.epochs", "--set train.epochs: must be KEY=VALUE, e.g. train.epochs=5"),
         ("name.x=1", "--set name.x=1: name is 'a', which has no keys"),
+        (
+            "train.epochs=5\nseeds=[1]",
+            "--set train.epochs=5\nseeds=[1]: train.epochs is '5\\nseeds=[1]', must be an integer",
+        ),
         ("logs.1.path=x", "--set logs.1.path=x: 1 must be a number from 0 to 0"),
     ],
 )
