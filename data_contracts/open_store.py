@@ -14,14 +14,17 @@ def open_store(location: str | Path) -> Store:
     """Open the store at a path, or at the address of a folder on object storage.
 
     Raises:
-        NotADirectoryError: the path, or a folder in it, is a file.
+        NotADirectoryError: the path, or a folder in it, is a file, a device, or a link that leads nowhere.
         ValueError, ModuleNotFoundError, FileNotFoundError, PermissionError, ConnectionError: as `Remote`.
     """
     if is_remote(str(location)):
         return RemoteStore(str(location))
     for path in (Path(location), *Path(location).parents):
-        if path.is_file():
-            raise NotADirectoryError(f"store {location}: {path} is a file, must be a folder")
+        if path.exists() and not path.is_dir():
+            kind = "a file" if path.is_file() else "a device or a pipe"
+            raise NotADirectoryError(f"store {location}: {path} is {kind}, must be a folder")
+        if path.is_symlink() and not path.exists():
+            raise NotADirectoryError(f"store {location}: {path} is a link that leads nowhere, must lead to a folder")
     return Store(location)
 
 

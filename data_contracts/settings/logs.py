@@ -44,6 +44,9 @@ class Columns(Settings):
     def _apart(self) -> Self:
         if self.user == self.item:
             raise ValueError(f"user and item are both {self.user!r}, must be two columns")
+        if self.domain in (self.user, self.item):
+            other = "user" if self.domain == self.user else "item"
+            raise ValueError(f"domain and {other} are both {self.domain!r}, must be two columns")
         return self
 
 

@@ -63,6 +63,8 @@ def compare(
         raise ValueError(
             "edda compare: there must be a run's TOML file, or, without --variant, --baselines and --evidence, a name"
         )
+    if not files and (options.set or options.update):
+        raise ValueError("edda compare: --set and --update need a run's TOML file")
     variants = _variants(files[0], variant, evidence) if files else []
     opponents = _baselines(files[0], parse_baselines(baselines, skip), evidence) if files else []
     views, not_made = _evaluate_runs(runs, [*files, *variants], opponents, options)

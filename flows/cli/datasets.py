@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from flows.cli.arguments import Messages
 from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
-from flows.config.run_config import load_config
+from flows.config.run_config import RUN_NAME, load_config
 from flows.datasets import registry
 from flows.output.console import print_result, terminal_width, watcher
 from flows.output.tables import Table
@@ -53,8 +53,13 @@ def init(
         raise ValueError("init: no file is named, must be at least one log file")
     if again := [file for file in files if files.count(file) > 1]:
         raise ValueError(f"init: {again[0]} is named twice, must be named once")
+    if name and not re.fullmatch(RUN_NAME, name):
+        rule = "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
+        raise ValueError(f"init: --name is {name!r}, must be {rule}")
     run_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", files[0].name.partition(".")[0]).lstrip(".-") or "run"
     path = output or Path(f"{run_name}.toml")
+    if path.exists() and any(path.samefile(file) for file in files if file.exists()):
+        raise ValueError(f"init: --output is the log {path}, must be another file")
     text = write_first_run([guess_log(read_head(file)) for file in files], run_name, path.parent)
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:

@@ -72,6 +72,8 @@ def experiment(
         return
     if (run is None) != small:
         raise ValueError(f"edda experiment {name}: needs a run's TOML file or --small, and not both")
+    if out and out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out {out}: is a file, must be a folder")
     path = run or _small_run(options)
     given = options.spec(path)
     chosen = [_FIRST_SEED + n for n in range(seeds or (2 if small else 3))]
@@ -90,7 +92,19 @@ def experiment(
 
 
 def _chosen(cases: Iterator[Case], wanted: tuple[str, ...]) -> Iterator[Case]:
-    return (case for case in cases if all(text in case.label for text in wanted))
+    """The cases whose labels have all texts.
+
+    Raises:
+        ValueError: none has, after the last.
+    """
+    labels, chosen = [], 0
+    for case in cases:
+        labels.append(case.label)
+        if all(text in case.label for text in wanted):
+            chosen += 1
+            yield case
+    if not chosen:
+        raise ValueError(f"--only {' --only '.join(map(repr, wanted))}: is in no case's label: {', '.join(labels)}")
 
 
 def _small_run(options: Options) -> Path:

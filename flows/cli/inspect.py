@@ -132,6 +132,8 @@ def report(
     only:
         compare it with no other run.
     """
+    if only and against is not None:
+        raise ValueError("edda report: found --only and --against, must be at most one of them")
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     print_result(str(write_report(find_run(run, options.store), output, [] if only else names)))
 

@@ -96,7 +96,9 @@ def delete(
     run: Annotated[str, Parameter(help="NAME@ID, or NAME for all generations.")], /, *, options: Viewing = Viewing()
 ) -> None:
     """Forget a run or one of its generations; `edda gc` then removes what nothing else refers to."""
-    store, (name, _, identifier) = _store(options), run.partition("@")
+    store, (name, at, identifier) = _store(options), run.partition("@")
+    if at and not identifier:
+        raise ValueError(f"{run!r} must be NAME@ID, or NAME for all generations; `edda runs` lists them")
     with store.lock_run(name):
         if not identifier:
             store.run(name)

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from data_contracts.store.files import write_atomically
 from flows.cli.options import Options
-from flows.compare.scoreboard import Board, means_table, picture, section, summary, update_page
+from flows.compare.scoreboard import Board, is_page, means_table, picture, section, summary, update_page
 from flows.config.presets import parse_baselines
 from flows.output.console import print_result, terminal_width, watcher
 from flows.tune.scoreboard import DATA_SETS, Contest, absence, make_board
@@ -51,6 +51,7 @@ def scoreboard(
     out:
         the page; sections of other data sets stay. Pictures go to the folder `pictures` beside it.
     """
+    _require_page(out)
     contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines, skip), parallel, options.uses_prefect)
     present, digests = 0, Digests()
     for path in runs or [Path(str(files("flows") / "runs" / f"{name}.toml")) for name in DATA_SETS]:
@@ -68,6 +69,14 @@ def scoreboard(
             print_result(f"CAUTION: {line}")
     if not present:
         raise FileNotFoundError("edda scoreboard: the data of no run are here; see `edda datasets`")
+
+
+def _require_page(out: Path) -> None:
+    """Refuse, before hours of work, a page that cannot be written, or would overwrite another file."""
+    if out.is_dir():
+        raise IsADirectoryError(f"--out {out}: is a folder, must be a file")
+    if out.exists() and not is_page(out.read_text("utf-8", "replace")):
+        raise FileExistsError(f"--out {out}: is there already and is no page of a scoreboard; name another file")
 
 
 def _parse_seeds(text: str) -> Sequence[int]:

@@ -165,6 +165,7 @@ def serve(
     from flows.serve.server import Serving, serve_until_stopped  # needs the extra `serve`
     from flows.serve.service import ServiceSettings
 
+    _require_address(host, serving.cors)
     token = _token()
     if token is None and not _is_loopback(host):
         inform(f"anyone who can reach {host} may ask: set ${TOKEN_VARIABLE} to require a token")
@@ -188,6 +189,19 @@ def _token() -> str | None:
             f"${TOKEN_VARIABLE} {found}, must be letters, digits and -._~+/ (unset it to ask for no token)"
         )
     return token
+
+
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+", re.IGNORECASE)
+"""What a browser sends as the origin of a page, or any."""
+
+
+def _require_address(host: str, origins: tuple[str, ...]) -> None:
+    if not host.strip():  # it would listen on all
+        raise ValueError(f"--host is {host!r}, must be an address; 0.0.0.0 is all of this machine")
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            rule = "* or an origin without a path, e.g. https://shop.example"
+            raise ValueError(f"--cors is {origin!r}, must be {rule}")
 
 
 def _is_loopback(host: str) -> bool:

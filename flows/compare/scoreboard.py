@@ -241,6 +241,11 @@ def picture(board: Board) -> bytes:
 _SECTION = re.compile(r"<!-- data set: (?P<name>.+?) -->\n(?P<text>.*?)\n<!-- end -->", re.DOTALL)
 
 
+def is_page(text: str) -> bool:
+    """Whether a file's text is a page of a scoreboard, or nothing."""
+    return not text.strip() or _SECTION.search(text) is not None
+
+
 def update_page(page: str, sections: Mapping[str, str]) -> str:
     """The page with some sections replaced or added; those of other data sets stay."""
     kept = {match["name"]: match["text"] for match in _SECTION.finditer(page)}

@@ -113,6 +113,8 @@ def _rule(detail: dict[str, Any]) -> str:
         return "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
     if detail["type"] in ("too_short", "string_too_short"):
         return f"at least {context['min_length']} long"
+    if detail["type"] == "string_too_long":
+        return f"at most {context['max_length']} long"
     return _TYPES.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 
@@ -123,7 +125,8 @@ def _unknown_key(path: KeyPath, model: type[BaseModel]) -> str:
     siblings = [key for key in keys if key[:-1] == table]
     guess = _nearest(name, siblings) or _nearest(name, keys)
     hint = f"; did you mean {dotted(guess)}?" if guess else ""
-    return f"{dotted(path)} is not a known key{hint} (known here: {', '.join(str(key[-1]) for key in siblings)})"
+    known = f" (known here: {', '.join(str(key[-1]) for key in siblings)})" if siblings else ""
+    return f"{dotted(path)} is not a known key{hint}{known}"
 
 
 def _nearest(name: str, keys: list[KeyPath]) -> KeyPath | None:

@@ -214,8 +214,8 @@ def write_first_run(guesses: Sequence[LogGuess], name: str, folder: Path) -> str
             why += f": {_toml(guess.unread_times)} of {_toml(guess.head.path.name)} is not in one known format"
     lines = [f"name = {_toml(name)}  # guessed by `edda init`; `edda config` prints every key"]
     units = {guess.unit for guess in guesses if "timestamp" in guess.columns}
-    for guess in guesses:
-        lines += ["", *_source_lines(guess, folder, guess.unit if len(units) > 1 else "")]
+    for guess, domain in zip(guesses, _domain_names([guess.head.path for guess in guesses]), strict=True):
+        lines += ["", *_source_lines(guess, domain, folder, guess.unit if len(units) > 1 else "")]
     lines += ["", "[ingest.split]", f"method = {_toml(method)}  # {why}; or random, time, given"]
     return "\n".join(lines) + "\n"
 
@@ -224,7 +224,16 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _source_lines(guess: LogGuess, folder: Path, unit: str) -> Iterator[str]:
+def _domain_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names up to the first dot, with their folders' in front where several are called alike."""
+    names = [path.name.partition(".")[0] or "all" for path in paths]
+    return [
+        f"{path.absolute().parent.name}-{name}" if names.count(name) > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _source_lines(guess: LogGuess, domain: str, folder: Path, unit: str) -> Iterator[str]:
     """The lines of a source; with the unit of its times if those of others have another one."""
     path, rows = guess.head.path.absolute(), guess.head.rows
     relative = path.relative_to(folder.absolute()) if path.is_relative_to(folder.absolute()) else path
@@ -235,8 +244,8 @@ def _source_lines(guess: LogGuess, folder: Path, unit: str) -> Iterator[str]:
         count = pc.count_distinct(guess.values("domain")).as_py()
         yield f'# columns.domain has {count:,} values there; for one domain, put domain = "…" in its place'
     else:
-        name, others = guess.head.path.name.partition(".")[0] or "all", ", ".join(_possible_domains(guess))
-        yield f"domain = {_toml(name)}  # or columns.domain, which names it{others and f'; perhaps {others}'}"
+        others = ", ".join(_possible_domains(guess))
+        yield f"domain = {_toml(domain)}  # or columns.domain, which names it{others and f'; perhaps {others}'}"
     for key, value in guess.keys.items():
         note = "  # or month first?" if str(value).startswith("%d/%m") else ""
         yield f"{key} = {_toml(value)}{note}"

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.settings.logs import LogSource
+from data_contracts.store.files import one_line
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.formats import FORMATS, format_by_name
 from pipeline.logs.records import compression_of, text_blocks
-from pipeline.logs.signatures import guess_utf_16, require_log
+from pipeline.logs.signatures import ITEM_NAME, USER_NAME, guess_utf_16, has_name_of, require_log
 
 _HEAD_BYTES = 1 << 20
 _HEAD_ROWS = 10_000
@@ -83,8 +84,10 @@ def _parquet_rows(path: Path) -> tuple[pa.Table, dict[str, pa.DataType]]:
             types = dict(zip(schema.names, schema.types, strict=True))  # of a name that occurs twice the last
             once = [name for name in schema.names if schema.names.count(name) == 1]
             return _as_text([] if batch is None else batch.select(once).to_pylist(), once), types
+    except OverflowError as error:
+        raise LogError(f"{path} has a time before year 1 or after 9999, must be between; correct its column") from error
     except (OSError, pa.ArrowException) as error:
-        raise LogError(f"{path} cannot be read: {error}; copy it again") from error
+        raise LogError(f"{path} cannot be read: {one_line(error)}; copy it again") from error
 
 
 def _as_text(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pa.Table:
@@ -117,7 +120,7 @@ def _json_rows(path: Path, text: str) -> pa.Table:
     for line in text.splitlines()[:_HEAD_ROWS]:
         try:
             row = json.loads(line, parse_int=str, parse_float=str)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         rows += [row] if isinstance(row, dict) else []
     if not rows:
@@ -145,11 +148,17 @@ def _delimited_rows(path: Path, kind: str, text: str, keys: dict[str, Any]) -> p
     delimiter = sniffed[0][0]
     keys |= {} if kind in ("csv", "tsv") else {"format": "csv"}
     keys |= {} if delimiter == ("\t" if kind == "tsv" else ",") else {"delimiter": delimiter}
-    if not has_header(rows):
+    if not has_header(rows) and not _names_ids(rows):
         keys["header"] = False
         return rows.rename_columns([str(position) for position in range(rows.num_columns)])
     names = [str(name or "") for name in rows.slice(0, 1).to_pylist()[0].values()]
     return rows.slice(1).rename_columns(names)
+
+
+def _names_ids(rows: pa.Table) -> bool:
+    """Whether the first of some rows has the name of a column of users, and one of items, as no row of ids has."""
+    first = [str(text or "") for text in rows.slice(0, 1).to_pylist()[0].values()] if rows.num_rows else []
+    return all(any(has_name_of(pattern, text) for text in first) for pattern in (USER_NAME, ITEM_NAME))
 
 
 def has_header(rows: pa.Table) -> bool:

@@ -134,7 +134,7 @@ def _range(artifact: Artifact, name: str) -> dict[str, Any]:
 def _head(artifact: Artifact, rows: int) -> list[dict[str, Any]]:
     head: list[dict[str, Any]] = []
     for table in artifact.batches():
-        head += table.slice(0, rows - len(head)).to_pylist()
+        head += table.slice(0, min(rows - len(head), table.num_rows)).to_pylist()
         if len(head) >= rows:
             break
     return head

@@ -159,12 +159,12 @@ NOTHING_MEASURED = "No test row is left, so nothing was measured; see ingest.spl
 
 
 def metrics_table(artifacts: Mapping[str, Artifact], title: str = "Test metrics by domain (95 % interval)") -> Table:
-    """Domains down, metrics across; domains by size, the mean last."""
+    """Domains down, metrics across; domains by size, those without a test row with dashes, the mean last."""
     values = metric_values(artifacts[METRICS.name])
     names = metric_names(values)
     sizes = domain_sizes(artifacts)
     rows = []
-    for domain in ordered_domains(values, sizes):
+    for domain in ordered_domains(values, sizes, with_unmeasured=bool(values)):
         cells = [format_interval(values.get((domain, name))) for name in names]
         rows.append((domain, _count(sizes.get(domain)), *cells))
     return Table(title, ("domain", "interactions", *names), tuple(rows))
@@ -223,9 +223,9 @@ def share_names(values: Values) -> list[str]:
     return list(dict.fromkeys(metric for _, metric in values if metric.startswith(SHARE)))
 
 
-def ordered_domains(values: Values, sizes: Mapping[str, int]) -> list[str]:
-    """Domains from largest to smallest, then `macro`."""
-    domains = dict.fromkeys(domain for domain, _ in values)
+def ordered_domains(values: Values, sizes: Mapping[str, int], *, with_unmeasured: bool = False) -> list[str]:
+    """Domains with values, or all, from largest to smallest, then `macro`."""
+    domains = dict.fromkeys([*(domain for domain, _ in values), *(sizes if with_unmeasured else ())])
     return sorted(domains, key=lambda domain: (domain == MACRO, -sizes.get(domain, 0), domain))
 
 

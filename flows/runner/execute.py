@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pkgutil import resolve_name
 from typing import Any
 
-from data_contracts.contracts import CHECKPOINT, EMBEDDINGS, INDEX, WORLD
+from data_contracts.contracts import CHECKPOINT, EMBEDDINGS, INDEX, INTERACTIONS, WORLD
 from data_contracts.open_store import open_store
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
@@ -25,7 +25,7 @@ from flows.runner.compilation import announce_compilation
 from flows.runner.plan import Plan, Step, make_plan
 from flows.runner.stages import STAGE_NAMES
 from flows.runner.torchrun import group
-from flows.runner.update_base import missing_base_error
+from flows.runner.update_base import lost_domains, missing_base_error
 from pipeline.logs.discovery import Digests
 
 log = logging.getLogger(__name__)
@@ -200,10 +200,22 @@ def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> O
         _run_stage(plan, name, roles, execution, costs)
         made += roles
     artifacts = plan.existing()
+    if INTERACTIONS.name in made:
+        _say_lost_domains(plan, artifacts[INTERACTIONS.name])
     outcome = Outcome(plan, artifacts, made, known_costs(plan, artifacts) | costs)
     if made or not is_recorded(outcome):
         record(outcome)
     return outcome
+
+
+def _say_lost_domains(plan: Plan, interactions: Artifact) -> None:
+    lost = lost_domains(plan.store, plan.config, interactions)
+    if lost:
+        log.warning(
+            "the last run %r had %s, which the logs do not have any more; if a file is missing, bring it back and run "
+            "again",
+            *(plan.config.name, ", ".join(f"domain {name!r} ({rows:,} interactions)" for name, rows in lost.items())),
+        )
 
 
 def _run_stage(plan: Plan, stage: str, roles: list[str], execution: Execution, costs: dict[str, Cost]) -> None:

@@ -44,8 +44,12 @@ _REMEDIES = {
     errno.EPERM: "do it as a user who may",
     errno.EROFS: "choose a folder that can be written",
     errno.ENOENT: "make it again or name another; `edda run` makes what is missing of a run",
-    errno.ENOTDIR: "name a folder",
-    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder, or move the file away",
+    errno.EISDIR: "name a file, or move the folder away",
+    errno.EEXIST: "move away what is there, or name another",
+    errno.ELOOP: "correct the link",
+    errno.EADDRINUSE: "choose another --port, or stop what listens there",
+    errno.EADDRNOTAVAIL: "choose an address of this machine",
     errno.ENAMETOOLONG: "choose a shorter one",
 }
 

@@ -118,8 +118,8 @@ def recorded_run(name: str, store: Store) -> RunView:
     Raises:
         FileNotFoundError: no run of that name in the store.
     """
-    name, _, identifier = name.partition("@")
-    if identifier:
+    name, at, identifier = name.partition("@")
+    if at:
         record = store.generation(name, identifier)
         settings = _settings(record.config or {}, name, store)
         return RunView(f"{name}@{identifier}", store, settings, store.recorded(record), record.costs)

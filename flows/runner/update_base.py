@@ -8,12 +8,16 @@ Wednesday's logs, update: makes C                    base: B
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, PAIRS, REACH
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.files import parse_partition
+from data_contracts.store.runs import generation_id
 from data_contracts.store.store import Store
 from flows.config.run_config import RunConfig
 
@@ -70,6 +74,29 @@ class PreviousRun:
                 "update = false"
             )
         return {role: artifact.folder.name for role, artifact in self.artifacts.items()}
+
+
+def lost_domains(store: Store, config: RunConfig, interactions: Artifact) -> dict[str, int]:
+    """Domains that the last run of a name had and new interactions lack, with their rows.
+
+    Only where the new run continues the last one: as its update, or by the same configuration on other logs.
+    """
+    record = store.record(config.name)
+    is_same = record is not None and record.generation == generation_id(config.model_dump(mode="json"))
+    last = previous_run(store, config.name).artifacts.get(INTERACTIONS.name)
+    if last is None or not (is_same or config.update):
+        return {}
+    with suppress(OSError, ValueError):  # it was deleted or damaged
+        kept = _domain_rows(interactions)
+        return {domain: rows for domain, rows in _domain_rows(last).items() if domain not in kept}
+    return {}
+
+
+def _domain_rows(interactions: Artifact) -> dict[str, int]:
+    rows = Counter[str]()
+    for entry in interactions.manifest.files:
+        rows[parse_partition(entry.path)["domain"]] += entry.rows or 0
+    return dict(rows)
 
 
 def missing_base_error(name: str, address: str) -> FileNotFoundError:

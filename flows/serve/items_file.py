@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_contracts.store.files import one_line
 from model.serving.catalogue import find_numbers
 from model.sparse.rows import Longs
 
@@ -59,6 +60,9 @@ class ItemsFile:
         if self._id is None:
             found = ", ".join(map(repr, table.column_names[:20]))
             raise ValueError(f"{path}: no column of ids, must be one of {', '.join(_IDS)}; its columns are {found}")
+        if unnamed := pc.sum(pc.equal(table[self._id], "")).as_py() or 0:
+            log.warning("%s: %s rows have no id and are left out", path, f"{unnamed:,}")
+            table = table.filter(pc.not_equal(table[self._id], ""))
         self._path, self._table = path, table
         self._ids = table[self._id].combine_chunks()
         self._title, self._picture = _first_of(table, _TITLES), _first_of(table, _PICTURES)
@@ -66,6 +70,12 @@ class ItemsFile:
         """Columns to filter by."""
         if doubles := len(self._ids) - pc.count_distinct(self._ids).as_py():
             log.warning("%s: %s ids are there again, the first row of each counts", path, f"{doubles:,}")
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all rows."""
+        ids: list[str] = self._ids.to_pylist()
+        return ids
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -124,6 +134,9 @@ class ItemsFile:
 def _read(path: Path) -> pa.Table:
     """All columns as text."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "is a device or a pipe" if path.exists() else "is not there"
+        raise FileNotFoundError(f"{path} {found}, must be a CSV, TSV or Parquet file")
     try:
         if ending == ".parquet":
             table = pq.read_table(path)
@@ -132,8 +145,8 @@ def _read(path: Path) -> pa.Table:
         if ending not in (".csv", ".tsv"):
             raise ValueError(f"{path} ends in {ending!r}, must end in .csv, .tsv or .parquet")
         return _read_delimited(path, "\t" if ending == ".tsv" else ",")
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read: {one_line(error)}; correct it, or copy it again") from error
 
 
 def _read_delimited(path: Path, delimiter: str) -> pa.Table:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data_contracts.contracts import EMBEDDINGS
 from data_contracts.store.runs import generation_id
 from flows.runner.lookup import RunView, recorded_run
@@ -148,6 +152,7 @@ def _open(view: RunView, source: RunSource) -> Generation:
     catalogues = {name: recommender.catalogue(name) for name in recommender.domains}
     items, allow, deny = read_lists(source, view)
     filters = ItemFilters(catalogues, items, allow, deny)
+    _say_unknown_ids(catalogues, {"the items file": items.ids if items else None, "--allow": allow, "--deny": deny})
     _load_compiled_code(recommender, list(catalogues.values()))
     embeddings = view.artifacts[EMBEDDINGS.name]
     return Generation(
@@ -161,6 +166,20 @@ def _open(view: RunView, source: RunSource) -> Generation:
         items=items,
         aligned=AlignedNodes.open(view.artifacts, catalogues),
     )
+
+
+def _say_unknown_ids(catalogues: Mapping[str, Catalogue], lists: Mapping[str, Sequence[str] | None]) -> None:
+    """Say how many ids of a list are items of the run; warn of one that has none, as of another run's file."""
+    for name, ids in lists.items():
+        if ids is None or (name == "--deny" and not ids):
+            continue
+        given = pa.array(set(ids), pa.large_string())
+        is_known = np.logical_or.reduce([pc.is_in(given, catalogue.item_ids) for catalogue in catalogues.values()])
+        known, example = int(is_known.sum()), f", such as {ids[0]!r}" if ids else ""
+        if known:
+            log.info("%s: %s of %s ids are items of the run", name, f"{known:,}", f"{len(given):,}")
+        else:
+            log.warning("%s: none of %s ids%s is an item of the run", name, f"{len(given):,}", example)
 
 
 def read_lists(source: RunSource, view: RunView) -> tuple[ItemsFile | None, list[str] | None, list[str]]:

@@ -81,6 +81,7 @@ def _unknown(kind: str, name: str, catalogue: Catalogue, ids: pa.LargeStringArra
 def _nearest(ids: pa.LargeStringArray, order: Longs, name: str) -> list[str]:
     """Ids that differ in case or blanks alone, then the most similar around a name's position in their order; at most
     three, and three of those around it if none is similar."""
+    name = name.encode("utf-8", "replace").decode()  # arguments that are no UTF-8 have lone surrogates
     folded = pc.utf8_lower(pc.utf8_trim_whitespace(ids))
     alike = ids.filter(pc.equal(folded, name.strip().lower())).to_pylist()
     position = find_position(ids, order, name)

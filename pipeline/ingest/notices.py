@@ -103,6 +103,12 @@ def say_odd_ids(ids: tuple[Path, Path]) -> None:
                 "one; export them as text",
                 *(f"{len(rounded):,}", kind, rounded[0].as_py(), kind),
             )
+        padded = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), texts))
+        if len(padded):
+            log.warning(
+                "%s %s ids begin or end with blanks, such as %r; in another log %r would be another %s; trim them",
+                *(f"{len(padded):,}", kind, padded[0].as_py(), padded[0].as_py().strip(), kind),
+            )
         formulas = texts.filter(pc.match_substring_regex(texts, '^=".*"$'))
         if len(formulas):
             log.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pipeline.ingest.partition import LogPartition, Rejected
 from pipeline.ingest.rejects import DroppedRows
 from pipeline.logs.discovery import LogError
 
+log = logging.getLogger(__name__)
+
 NOT_MALFORMED = ("header", "rating", "leaked", "cold")
 """Reasons of rejects that are records as they should be."""
 
@@ -24,7 +27,7 @@ _NAMED = 5
 """Further sources, files or domains that an error names."""
 
 _HINTS = {
-    "syntax": ", is no record of the format: quotes are not closed, or it is not one JSON object a line",
+    "syntax": ", is no record of the format: open quotes, not one JSON object a line, or a list or object in a field",
     "arity": ", has more or fewer fields than the header, or than most lines",
     "missing": ", lacks the user, the item, or another field that its source names",
     "undecodable": ", is not in the source's encoding: UTF-8, or what `encoding` names, e.g. latin-1 or cp1252",
@@ -153,6 +156,29 @@ class RowLedger:
         for domain, dropped in zip(self.domains, self.dropped.reasons("domain", len(self.domains)), strict=True):
             domains[domain].add_dropped(dropped)
         return sorted(domains.values(), key=lambda counts: counts.name)
+
+    @cached_property
+    def of_no_domain(self) -> RowCounts:
+        """Rows whose domain is not known, as they cannot be read."""
+        counts = RowCounts("domain")
+        for name, partition in self.partitions.items():
+            for rejected in partition.rejected:
+                if rejected.domain is None:
+                    counts.rows += rejected.rows
+                    counts.add(name, rejected)
+        return counts
+
+    def say_unknown_domains(self, rejects: Path) -> None:
+        """Warn of malformed rows whose domain is not known: a domain that has no others is lost."""
+        malformed = self.of_no_domain.malformed
+        if malformed:
+            log.warning(
+                "%s malformed rows are of no known domain (%s); a domain that has no others is lost; the first is %s; "
+                "see %s",
+                f"{sum(malformed.values()):,}",
+                ", ".join(f"{reason} {rows:,}" for reason, rows in malformed.items()),
+                *(next(text for reason, text in self.of_no_domain.first.items() if reason in malformed), rejects),
+            )
 
     def require_limits(self, settings: IngestSettings, rejects: Path) -> None:
         """Check that few rows are malformed, and that most of each source, file and domain are kept.

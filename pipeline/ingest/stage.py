@@ -88,6 +88,7 @@ def ingest(
         result = compute_result(draft)
         rejects = make_rejects(result.write_rejects)
         result.rows.require_limits(settings, rejects.path)
+        result.rows.say_unknown_domains(rejects.path)
         result.write_interactions(draft)
 
     parents = {str(Role.parse(role).previous): artifact for role, artifact in previous.items()}

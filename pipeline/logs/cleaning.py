@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data_contracts.contracts import SPLITS
 from data_contracts.settings.logs import Columns
 from pipeline.compute.dtypes import Longs
-from pipeline.logs.discovery import SPLIT_NAMES, LogFile
+from pipeline.logs.discovery import SPLIT_NAMES, LogError, LogFile
 from pipeline.logs.formats import format_by_name
 from pipeline.logs.numbers import parse_ratings
 from pipeline.logs.records import TEXT_KEPT, Records
@@ -58,7 +58,10 @@ def clean(records: Records, log: LogFile) -> Cleaned:
         rejects.reject("missing", pc.equal(pc.binary_length(values).fill_null(0), 0), None)
     columns = {"timestamp": pa.nulls(rejects.size, pa.int64()), "split": pa.nulls(rejects.size, pa.int8())}
     if "timestamp" in fields:
-        columns["timestamp"] = parse_times(fields["timestamp"], log.source.timestamp_format)
+        try:
+            columns["timestamp"] = parse_times(fields["timestamp"], log.source.timestamp_format)
+        except LogError as error:
+            raise LogError(f"{log.path}: {error}") from error
         rejects.reject("number", pc.is_null(columns["timestamp"]), fields["timestamp"])
     if "rating" in fields:
         rated = parse_ratings(fields["rating"])

@@ -140,9 +140,18 @@ def _find_files(source: LogSource, number: int, folder: Path) -> list[LogFile]:
     full = path if is_remote(path) else str(folder.absolute() / Path(path).expanduser())
     matches = _remote_matches(full) if is_remote(full) else _local_matches(Path(full))
     if not matches:
-        kind = "is a folder, must be a file or a glob such as *.csv" if Path(full).is_dir() else "matches no file"
-        raise MissingLogsError(f"{label}: path {source.path!r} {kind} (looked for {full})")
+        raise MissingLogsError(f"{label}: path {source.path!r} {_describe_missing(full)} (looked for {full})")
     return [_build_log_file(match, source, label) for match in matches]
+
+
+def _describe_missing(full: str) -> str:
+    if is_remote(full) or "\0" in full:
+        return "matches no file"
+    if Path(full).is_dir():
+        return "is a folder, must be a file or a glob such as *.csv"
+    if Path(full).is_symlink():
+        return "is a link that leads to no file"
+    return "is a device or a pipe, must be a file" if Path(full).exists() else "matches no file"
 
 
 def _expand_variables(path: str, label: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.compute.dtypes import Longs, Mask
 from pipeline.compute.fan_out import bounded_ranges
 from pipeline.logs.discovery import LogError, LogFile
 from pipeline.logs.records import LINE_BYTES, FieldColumns, Records, column_error, name_hint, shorten_list
+from pipeline.logs.signatures import PARQUET
 
 _TEXT_TYPES = (
     pa.types.is_string,
@@ -78,7 +79,9 @@ def read_parquet(
     except UnicodeDecodeError as error:
         raise LogError(f"{log.path} cannot be read: a column's name is not UTF-8; write it again") from error
     except (OSError, pa.ArrowException) as error:
-        raise LogError(f"{log.path} cannot be read: {one_line(error)}; copy it again") from error
+        with log.path.open("rb") as head:
+            remedy = "copy it again" if head.read(4) in PARQUET else "it is no Parquet: rename it, or set `format`"
+        raise LogError(f"{log.path} cannot be read: {one_line(error)}; {remedy}") from error
 
 
 def _column_name(log: LogFile, name: str, column: str | int, schema: pa.Schema) -> str:

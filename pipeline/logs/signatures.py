@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from pipeline.logs.records import FieldColumns, compression_of, shorten_list
 
 _HEAD_BYTES = 64
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+PARQUET = (b"PAR1", b"PARE")
+"""First bytes of Parquet, and of encrypted Parquet."""
 _COMPRESSED = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
 _OTHERS = {
     b"BZh": "compressed by bzip2",
@@ -24,6 +26,9 @@ _OTHERS = {
     b"Obj\x01": "Avro",
     b"ORC": "ORC",
     b"ARROW1": "an Arrow file",
+    b"\x89PNG": "a picture",
+    b"\x89HDF": "HDF5",
+    b"\x93NUMPY": "an array of NumPy",
 }
 """First bytes of other formats → what the file is."""
 
@@ -40,6 +45,9 @@ _TEXTS = {
 """How other texts begin, in any case → what the file is, and the remedy."""
 
 _EXCEL_MARK = re.compile(rb'(\xef\xbb\xbf)?"?sep=[^\r\n]{0,2}"?[\r\n]', re.IGNORECASE)
+
+_MOST_NULS = 3
+"""NULs in the first bytes of a text; more are a tar archive, a pickle, or a file of which the content is lost."""
 
 _CONTROLS = bytes(range(9))
 """Bytes that no text has, but such a file."""
@@ -79,8 +87,15 @@ def require_log(log: LogFile) -> None:
             raise LogError(f"{log.path} is {kind}, must be CSV, TSV, JSON lines or Parquet, or .gz or .zst of these")
     text = _text_head(log)
     _require_rows(log, text)
-    if log.source.encoding == "utf-8" and (encoding := guess_utf_16(text)):
-        raise LogError(f"{log.path} is UTF-16, must be UTF-8; set encoding = {json.dumps(encoding)} in its source")
+    if log.source.encoding != "utf-8":
+        return
+    if encoding := _guess_wide_encoding(text):
+        kind = encoding.upper()[:6]
+        raise LogError(f"{log.path} is {kind}, must be UTF-8; set encoding = {json.dumps(encoding)} in its source")
+    if text.startswith(tuple(_COMPRESSED)):
+        raise LogError(f"{log.path} is compressed twice, must be once; unpack it and name it {log.path.stem}")
+    if text.count(0) > _MOST_NULS and not text.startswith(PARQUET):
+        raise LogError(f"{log.path} is neither text nor Parquet, must be CSV, TSV, JSON lines or Parquet")
 
 
 def _require_ending(log: LogFile, head: bytes) -> None:
@@ -129,6 +144,11 @@ def guess_utf_16(head: bytes) -> str:
     if len(low) > 1 and any(high) != any(low) and (all(high) or all(low)):
         return "utf-16-le" if any(high) else "utf-16-be"
     return ""
+
+
+def _guess_wide_encoding(head: bytes) -> str:
+    """The name of UTF-16 or UTF-32 as Python has it, if the first bytes of a text are that; else ""."""
+    return "utf-32" if head.startswith(BOM_UTF32_LE) else guess_utf_16(head)
 
 
 def describe_delimiter(line: bytes, delimiter: str) -> str:

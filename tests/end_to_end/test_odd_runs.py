@@ -37,6 +37,29 @@ def test_a_store_that_is_a_file_is_an_error(here, capsys, store):
     assert open_store(here / "folder/that/is/not/there").run_names() == []
 
 
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_store_that_is_a_link_to_nothing_or_a_device_is_an_error(here, target):
+    (here / "link").symlink_to(target)
+    with pytest.raises(NotADirectoryError, match="link is a link that leads nowhere, must lead to a folder"):
+        open_store(here / "link" / "store")
+    with pytest.raises(NotADirectoryError, match="store /dev/null: /dev/null is a device or a pipe, must be a folder"):
+        open_store("/dev/null")
+
+
+def test_a_domain_without_a_test_row_is_in_the_table_of_metrics(here, capsys):
+    """b has three items of one user each, which are cold where they are held out."""
+    rows = [f"u{n % 4},i{(n * n + n) % 5},a,{n}" for n in range(40)] + [f"u1,j{n},b,{n}" for n in range(3)]
+    (here / "log.csv").write_text("\n".join(["user_id,item_id,domain,time", *rows]))
+    (here / "r.toml").write_text(
+        'name = "r"\n[[logs]]\npath = "log.csv"\ncolumns = { domain = "domain", timestamp = "time" }\n'
+        '[ingest.split]\nmethod = "leave-last-out"\n[train]\nepochs = 1\n'
+    )
+    assert edda("evaluate", "r.toml", "--no-prefect") == 0
+    table = capsys.readouterr().out.partition("Test metrics by domain")[2].splitlines()
+    assert [line.split()[0] for line in table[2:5]] == ["a", "b", "macro"]
+    assert set(table[3].split()[2:]) == {"–"}
+
+
 def test_plots_have_names_in_any_script():
     assert "日本" in bars("rows", "rows", {"日本": 1.0})
 

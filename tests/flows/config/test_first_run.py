@@ -116,6 +116,7 @@ def test_parquet_is_guessed_by_its_schema_and_units_of_several_logs_are_made_one
         ("b.csv", None, "is not there, must be a file"),
         ("a.jsonl", b'{\n "user": 1\n}\n', "no line is a JSON object, must be JSON lines: one object a line"),
         ("a.jsonl", b"{'user': 1, 'item': 2}\n", "no line is a JSON object"),
+        ("a.jsonl", b'{"a":' * 5000 + b"1" + b"}" * 5000, "no line is a JSON object"),
         ("a.csv.gz", b"user,item\nu,i\n", r"is not compressed by gzip, its name must not end with \.gz"),
     ],
 )
@@ -176,6 +177,38 @@ def test_a_file_is_overwritten_only_by_force(tmp_path: Path, monkeypatch: Any, c
     assert Path("a.toml").read_text() == "mine"
     assert edda("init", "a.csv", "--force") == 0
     assert load_config(Path("a.toml")).name == "a"
+    log = Path("a.csv").read_text()
+    assert edda("init", "a.csv", "--output", "./a.csv", "--force") == 1
+    assert capsys.readouterr().err.endswith("init: --output is the log a.csv, must be another file\n")
+    assert Path("a.csv").read_text() == log
+    assert edda("init", "a.csv", "--name", "b/a") == 1
+    assert "init: --name is 'b/a', must be letters, digits" in capsys.readouterr().err
     assert edda("init") == 1
     assert edda("init", "a.csv", "a.csv", "--force") == 1
     assert capsys.readouterr().err.endswith("init: a.csv is named twice, must be named once\n")
+
+
+def test_files_that_are_called_alike_are_domains_named_by_their_folders(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("books", "films"):
+        Path(folder).mkdir()
+        Path(folder, "2024.csv").write_text(delimited(",", "user,item,stars,ts"))
+    Path("other.csv").write_text(delimited(",", "user,item,stars,ts"))
+    assert edda("init", "books/2024.csv", "films/2024.csv", "other.csv", "--name", "all") == 0
+    domains = [source.domain for source in load_config(Path("all.toml")).logs]
+    assert domains == ["books-2024", "films-2024", "other"]
+
+
+def test_names_of_columns_are_a_header_where_ids_are_words(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item\n" + "anna,dune\nbob,emma\n" * 9)
+    guess = guess_log(read_head(tmp_path / "a.csv"))
+    assert (guess.columns, guess.keys) == ({"user": "user", "item": "item"}, {})
+    (tmp_path / "b.csv").write_text("eve,emma\n" + "anna,dune\nbob,emma\n" * 9)
+    assert read_head(tmp_path / "b.csv").keys == {"header": False}
+
+
+def test_times_outside_the_calendar_are_said(tmp_path: Path) -> None:
+    times = pa.array([-(10**17)] * 9, pa.timestamp("us"))
+    pq.write_table(pa.table({"user": ["u"] * 9, "item": ["i"] * 9, "time": times}), tmp_path / "a.parquet")
+    with pytest.raises(LogError, match=r"a\.parquet has a time before year 1 or after 9999"):
+        read_head(tmp_path / "a.parquet")

@@ -85,10 +85,18 @@ def test_a_key_of_several_types_names_them_all_once(tmp_path):
     assert problems(tmp_path, text) == ["FILE: logs[0].columns.user is 2.5, must be a string or an integer"]
 
 
-@pytest.mark.parametrize("columns", ['user = "x", item = "x"', 'user = "item_id"'])
-def test_user_and_item_are_two_columns(tmp_path, columns):
+@pytest.mark.parametrize(
+    ("columns", "twice"),
+    [
+        ('user = "x", item = "x"', "user and item"),
+        ('user = "item_id"', "user and item"),
+        ("user = 0, item = 1, domain = 1", "domain and item"),
+        ('domain = "user_id"', "domain and user"),
+    ],
+)
+def test_user_item_and_domain_are_columns_of_their_own(tmp_path, columns, twice):
     (problem,) = problems(tmp_path, f'name = "a"\n[[logs]]\npath = "x.csv"\ncolumns = {{ {columns} }}\n')
-    assert problem.startswith("FILE: logs[0].columns: user and item are both ")
+    assert problem.startswith(f"FILE: logs[0].columns: {twice} are both ")
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path):

@@ -73,3 +73,19 @@ def test_costs_stay_those_of_the_artifacts(tmp_path: Path, stages: Stages) -> No
     assert again.costs["walk"] == first.costs["walk"]
     other = run_stages(config(tmp_path, "name=other"))
     assert other.costs == {}
+
+
+@pytest.mark.parametrize("update", ["false", "true"])
+def test_a_domain_that_the_last_run_had_and_the_logs_lack_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, update: str
+) -> None:
+    for domain in ("books", "films"):
+        (tmp_path / f"{domain}.csv").write_text("user_id,item_id\nu,i\nv,i\nu,j\n")
+    file = tmp_path / "r.toml"
+    file.write_text("name = 'r'\nstore = 'store'\n[[logs]]\npath = '*.csv'\npath_pattern = '(?P<domain>[a-z]+)'\n")
+    run_stages(load_config(file), "ingest")
+    (tmp_path / "films.csv").unlink()
+    assert "the last run" not in caplog.text
+    run_stages(load_config(file, [f"update={update}"]), "ingest")
+    said = "the last run 'r' had domain 'films' (3 interactions), which the logs do not have any more"
+    assert [record.getMessage().startswith(said) for record in caplog.records if "last run" in record.msg] == [True]

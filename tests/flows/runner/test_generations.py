@@ -113,6 +113,19 @@ def test_what_a_name_means_is_not_deleted_alone(here: Path, stages: Stages, caps
         (["promote", "r"], "'r' must be NAME@ID"),
         (["promote", "r@00000000"], "has no generation '00000000'"),
         (["delete", "r@00000000"], "has no generation '00000000'"),
+        (["delete", "r@"], "'r@' must be NAME@ID, or NAME for all generations"),
+        (["inspect", "r@"], "run 'r' has no generation ''"),
+        (["compare", "r", "--set", "train.epochs=2"], "edda compare: --set and --update need a run's TOML file"),
+        (["report", "r", "--only", "--against", "r"], "found --only and --against, must be at most one"),
+        (["serve", "r", "--host", " "], "--host is ' ', must be an address; 0.0.0.0 is all of this machine"),
+        (
+            ["serve", "r", "--cors", "https://a.example/"],
+            "--cors is 'https://a.example/', must be * or an origin without",
+        ),
+        (["serve", "r", "--cors", "a.example"], "--cors is 'a.example', must be * or an origin without a path"),
+        (["scoreboard", "r.toml", "--out", "r.toml"], "--out r.toml: is there already and is no page of a scoreboard"),
+        (["scoreboard", "r.toml", "--out", "edda-store"], "--out edda-store: is a folder, must be a file"),
+        (["experiment", "overlap", "--small", "--out", "r.toml"], "--out r.toml: is a file, must be a folder"),
         (["delete", "other"], "run 'other' is not in"),
         (["runs", "other"], "run 'other' is not in"),
     ],
@@ -120,8 +133,10 @@ def test_what_a_name_means_is_not_deleted_alone(here: Path, stages: Stages, caps
 def test_unknown_ones_are_refused_in_a_line(here: Path, stages: Stages, capsys, arguments, message) -> None:
     run()
     capsys.readouterr()
+    before = Path("r.toml").read_text()
     assert edda(*arguments) == 1
     assert message in capsys.readouterr().err
+    assert (Path("r.toml").read_text(), len(records())) == (before, 1)
 
 
 def test_one_whose_artifacts_are_gone_is_not_promoted(here: Path, stages: Stages, capsys) -> None:

@@ -14,7 +14,7 @@ from data_contracts.store.store import Store
 from flows.config.run_config import load_config
 from flows.runner.lookup import RunView
 from flows.serve.items_file import ItemsFile
-from flows.serve.served_run import RunSource, read_lists
+from flows.serve.served_run import RunSource, _say_unknown_ids, read_lists
 from model.serving.recommender import Recommender
 from tests.flows.serve.http_service import Service, running
 
@@ -173,6 +173,7 @@ def test_of_rows_with_one_id_the_first_counts(tmp_path: Path) -> None:
         ("items.csv", "id,id\na,b\n", "twice"),
         ("items.txt", "id\na\n", "must end in"),
         ("items.parquet", "PAR1", "cannot be read"),
+        ("items.csv.gz", "\x1f", "cannot be read: .*; correct it, or copy it again"),
     ],
 )
 def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -180,3 +181,32 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, name: str, conte
     with pytest.raises(ValueError, match=message) as error:
         ItemsFile(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
+
+
+def test_an_items_file_that_is_not_there_is_refused_without_a_number(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"items\.csv is not there, must be a CSV, TSV or Parquet file$"):
+        ItemsFile(tmp_path / "items.csv")
+    with pytest.raises(FileNotFoundError, match="is a folder, must be a CSV"):
+        ItemsFile(tmp_path)
+
+
+def test_rows_without_an_id_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "items.csv").write_text("id,title\na,A\n,B\n,C\n")
+    assert ItemsFile(tmp_path / "items.csv").ids == ["a"]
+    assert "2 rows have no id and are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ids", "level", "said"),
+    [
+        (["zz", "yy"], "WARNING", "--allow: none of 2 ids, such as 'zz' is an item of the run"),
+        ([], "WARNING", "--allow: none of 0 ids is an item of the run"),
+        (["i0001", "zz"], "INFO", "--allow: 1 of 2 ids are items of the run"),
+    ],
+)
+def test_how_many_ids_of_a_list_are_items_of_the_run_is_said(
+    recommender: Recommender, caplog: pytest.LogCaptureFixture, ids: list[str], level: str, said: str
+) -> None:
+    caplog.set_level("INFO")
+    _say_unknown_ids({"books": recommender.catalogue("books")}, {"--allow": ids, "--deny": [], "the items file": None})
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, said)]

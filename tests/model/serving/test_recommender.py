@@ -134,6 +134,7 @@ def test_recommend_takes_a_new_users_items_in_any_form(vector_run: TinyRun, caps
         (["--domain", "Games ", "--user", "u0001"], "domain 'Games ' is unknown, did you mean 'games'? known: books, "),
         (["--domain", "games", "--user", " U0001"], "user ' U0001' is not in domain 'games' (8 users); near: u0001"),
         (["--domain", "games", "--user", "u00001"], "user 'u00001' is not in domain 'games' (8 users); near: u0001, "),
+        (["--domain", "games", "--user", "\udcff"], r"user '\udcff' is not in domain 'games' (8 users); near: "),
         (["--domain", "games", "--like", "x" * 99], f"item '{'x' * 60}'… is not in domain 'games' (10 items); near: "),
     ],
 )

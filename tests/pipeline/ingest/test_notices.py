@@ -106,10 +106,14 @@ def test_words_for_a_missing_value_are_said(world: RawLogs, caplog: Any, word: s
         ),
         (["1.5e+09", "7E+10"], "2 user ids are numbers that a spreadsheet has rounded, such as 1.5e+09"),
         (['"=""0017"""', "u1"], '1 user ids are formulas of a spreadsheet, such as ="0017"; in another log 0017 would'),
-        (["1E5", "a=b", "e+10"], ""),
+        (
+            ["u1 ", " u2", "u3"],
+            "2 user ids begin or end with blanks, such as ' u2'; in another log 'u2' would be another",
+        ),
+        (["1E5", "a=b", "e+10", "a b"], ""),
     ],
 )
-def test_ids_that_a_spreadsheet_has_spoiled_are_said(world: RawLogs, caplog: Any, ids: list[str], said: str) -> None:
+def test_ids_that_a_program_has_spoiled_are_said(world: RawLogs, caplog: Any, ids: list[str], said: str) -> None:
     rows = "".join(f"{ids[n % len(ids)]};i{n % 3}\n" for n in range(12))
     world.put("a.csv", "user_id;item_id\n" + rows)
     found = warnings(world, caplog, source("a.csv", delimiter=";"), split=ALL_TRAIN)

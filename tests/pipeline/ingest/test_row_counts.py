@@ -141,6 +141,18 @@ def test_the_log_ends_with_a_line_for_each_domain(world: RawLogs, caplog: pytest
     ]
 
 
+def test_rows_of_a_domain_that_cannot_be_read_are_said(world: RawLogs, caplog: pytest.LogCaptureFixture) -> None:
+    """The comma in the name makes each row of `food, drinks` one of another width."""
+    lines = rows("u", ["1"] * 1500, "books") + rows("u", ["1"] * 3, "food, drinks")
+    world.put("a.csv", "user_id,item_id,t,d\n" + lines)
+    world.ingest(BY_COLUMN, rejected_share_at_most=0.01)
+    said = (
+        "3 malformed rows are of no known domain (arity 3); a domain that has no others is lost; the first is line "
+        "1502 of a.csv (arity: 'u,i0,1,food, drinks', has more or fewer fields than the header, or than most lines"
+    )
+    assert [r.getMessage().startswith(said) for r in caplog.records if "no known domain" in r.msg] == [True]
+
+
 def test_keys_are_those_of_versions_without_the_limit() -> None:
     assert "kept_share_at_least" not in IngestSettings().keyed()
     assert IngestSettings(kept_share_at_least=0.0).keyed()["kept_share_at_least"] == 0.0

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_no_match_is_an_error_that_names_the_source(tmp_path: Path) -> None:
     write(tmp_path, "a.csv")
     with pytest.raises(LogError, match=r"log source 2: path 'b/\*\.csv' matches no file"):
         names("a.csv", "b/*.csv", folder=tmp_path)
+
+
+def test_what_is_there_and_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").symlink_to("b.csv")
+    with pytest.raises(LogError, match=r"path 'a\.csv' is a device or a pipe, must be a file"):
+        names("a.csv", folder=tmp_path)
+    with pytest.raises(LogError, match=r"path 'b\.csv' is a link that leads to no file"):
+        names("b.csv", folder=tmp_path)
 
 
 def test_folder_is_no_file(tmp_path: Path) -> None:

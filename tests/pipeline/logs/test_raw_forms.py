@@ -265,7 +265,7 @@ def test_times_that_are_not_in_the_format_are_rejected(world: RawLogs) -> None:
 
 def test_a_format_that_is_none_is_an_error(world: RawLogs) -> None:
     world.put("a.csv", "user_id,item_id,t\nu,i,1\n")
-    with pytest.raises(LogError, match=r"timestamp_format is '%Q', must be one of strptime"):
+    with pytest.raises(LogError, match=r"\.\w+: timestamp_format is '%Q', must be one of strptime"):
         world.ingest(source("a.csv", columns=Columns(timestamp="t"), timestamp_format="%Q"))
 
 
