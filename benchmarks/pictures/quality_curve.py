@@ -44,7 +44,7 @@ def best_so_far(points: list[dict[str, float]]) -> list[tuple[float, float]]:
 def draw(results: list[dict], path: Path) -> None:
     """Write the picture."""
     figure, panels = plt.subplots(
-        1, len(results), figsize=(1.5 + 5.0 * len(results), 5.6), layout="constrained", squeeze=False
+        1, len(results), figsize=(max(9.0, 1.5 + 5.0 * len(results)), 5.6), layout="constrained", squeeze=False
     )
     for axes, result in zip(panels[0], results, strict=True):
         latest = max(point["seconds"] for points in result["curves"].values() for point in points)
