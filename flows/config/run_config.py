@@ -30,6 +30,8 @@ from flows.config.toml_file import TomlError, check_depth, read_toml
 from flows.config.tune_settings import TuneSettings
 
 DEFAULT_STORE = "edda-store"
+_LARGEST_FLOAT = 3.4e38
+"""Largest float32, nearly."""
 RUN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 """Regular expression of a run's name, which is one component of a path."""
 
@@ -159,11 +161,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     problems = _resolve_paths(raw, path.parent)
     try:
         config = RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
+        problems += _too_wide_numbers(raw)
     except ValidationError as error:
         problems += describe_errors(error, RunConfig, raw)
     if problems:
         raise ConfigError(tuple(_with_origin(problem, path, origins) for problem in problems))
     return config
+
+
+def _too_wide_numbers(raw: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each integer that 64 bits do not hold, as TOML's, and each float beyond float32, as the model's."""
+    for key, value in flatten(raw):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                yield f"{key} is {value}, must be of at most 64 bits"
+            if isinstance(number, float) and abs(number) > _LARGEST_FLOAT:
+                yield f"{key} is {value}, must be at most {_LARGEST_FLOAT:g}"
 
 
 def store_location(config: RunConfig | None = None) -> str:

@@ -92,7 +92,7 @@ def user_values(users: NDArray[np.int32], ranks: NDArray[np.int64], cutoffs: tup
         inside = ranks <= k
         values[f"full_recall@{k}"] = np.bincount(owner, inside, distinct.size) / relevant
         gain = np.bincount(owner, inside / np.log2(1.0 + ranks), distinct.size)
-        ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(2.0 + np.arange(k)))])
+        ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(2.0 + np.arange(min(k, relevant.max()))))])
         values[f"full_ndcg@{k}"] = gain / ideal[np.minimum(relevant, k)]
     best = np.full(distinct.size, np.inf)
     np.minimum.at(best, owner, ranks)

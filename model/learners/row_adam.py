@@ -116,7 +116,8 @@ class RowAdam(torch.optim.Adam):
         steps, (keep_mean, keep_square) = float(state["step"]), group["betas"]
         size, unbias = group["lr"] / (1.0 - keep_mean**steps), (1.0 - keep_square**steps) ** -0.5
         decays = keep_mean, 1.0 - keep_mean, keep_square, 1.0 - keep_square
-        rates = tuple(map(np.float32, (*decays, size, unbias, group["eps"])))
+        with np.errstate(over="ignore"):  # a loss that is not finite ends the training
+            rates = tuple(map(np.float32, (*decays, size, unbias, group["eps"])))
         inputs = (values.numpy(), rates, *self._table_and_moments(table))
         if table in self._lags:
             share_rows(numbers.size, values.numel(), lambda a, b: step_rows(a, b, numbers, *inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,8 @@ class RowCounts:
     def add(self, file: str, rejected: Rejected) -> None:
         """Count rejected rows of a file; files come in their order."""
         self.reasons[rejected.reason] += rejected.rows
-        hint = _HINTS.get(rejected.reason, "")
+        has_comma = rejected.reason == "number" and re.fullmatch(r"[+-]?[0-9]+,[0-9]+", rejected.text)
+        hint = ", has a decimal comma, must have a point" if has_comma else _HINTS.get(rejected.reason, "")
         text = f"line {rejected.line} of {file} ({rejected.reason}: {rejected.text!r}{hint})"
         self.first.setdefault(rejected.reason, text)
 

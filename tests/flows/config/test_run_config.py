@@ -56,6 +56,8 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ("[logs]\npath = 'a.csv'", "logs is a table, must be tables under [[logs]]"),
         ("[train]\nseeds = [0, 1, 0]", "train.seeds: 0 more than once, must be distinct"),
         ("[reach]\nsteps = []", "reach.steps is [], must be at least 1 long"),
+        (f"[neighbours]\ntop = {2**63}", f"neighbours.top is {2**63}, must be of at most 64 bits"),
+        ("[train]\npair_edges = 1e39", "train.pair_edges is 1e+39, must be at most 3.4e+38"),
         ("[train]\nseeds = [-1]", "train.seeds[0] is -1, must be ≥ 0"),
         ("[compute]\ndask_scheduler = 4", "compute.dask_scheduler is 4, must be a string"),
         ("[ingest]\nsplit = 1", "ingest.split is 1, must be a table"),
@@ -109,6 +111,11 @@ def test_all_mistakes_are_reported_at_once(tmp_path):
 def test_a_name_is_one_path_component(tmp_path, name):
     (problem,) = problems(tmp_path, f'name = "{name}"\n[world]\n')
     assert problem.startswith("FILE: name is ")
+
+
+def test_a_name_has_at_most_100_characters(tmp_path):
+    (problem,) = problems(tmp_path, f'name = "{"n" * 101}"\n[world]\n')
+    assert problem.endswith("n', must be at most 100 long")
 
 
 def test_logs_and_world_exclude_each_other(tmp_path):

@@ -12,6 +12,7 @@ from model.evaluation.metrics import (
     mean_estimate,
     resample_weights,
     user_statistics,
+    user_values,
 )
 
 TIED = st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -55,6 +56,13 @@ def test_full_ranking_measures_of_a_hand_worked_table() -> None:
     assert by_user["full_mrr"] == pytest.approx([1.0, 1 / 6])
     ideal = 1 + 1 / np.log2(3)
     assert by_user["full_ndcg@3"] == pytest.approx([(1 + 1 / np.log2(4)) / ideal, 0.0])
+
+
+def test_a_cut_off_beyond_all_items_takes_no_memory_and_is_the_measure_of_the_whole_list() -> None:
+    values = user_values(np.array([4, 4, 7], np.int32), np.array([1, 3, 6]), (10**15,))
+    ideal = 1 + 1 / np.log2(3)
+    assert values[f"full_ndcg@{10**15}"] == pytest.approx([(1 + 1 / np.log2(4)) / ideal, 1 / np.log2(7)])
+    assert values[f"full_recall@{10**15}"].tolist() == [1.0, 1.0]
 
 
 def test_ndcg_equals_scikit_learn() -> None:

@@ -141,6 +141,13 @@ def test_the_log_ends_with_a_line_for_each_domain(world: RawLogs, caplog: pytest
     ]
 
 
+def test_a_decimal_comma_is_called_so(world: RawLogs) -> None:
+    world.put("a.csv", "user_id;item_id;stars\nu;i;4,5\nu;j;3,0\n")
+    rated = source("a.csv", delimiter=";", columns=Columns(rating="stars"), rating_at_least=3)
+    with pytest.raises(LogError, match=r"line 2 of a\.csv \(number: '4,5', has a decimal comma, must have a point\)"):
+        world.ingest(rated, rejected_share_at_most=0.01)
+
+
 def test_rows_of_a_domain_that_cannot_be_read_are_said(world: RawLogs, caplog: pytest.LogCaptureFixture) -> None:
     """The comma in the name makes each row of `food, drinks` one of another width."""
     lines = rows("u", ["1"] * 1500, "books") + rows("u", ["1"] * 3, "food, drinks")
