@@ -25,7 +25,7 @@ test-all: $(INSTALLED) ## run all tests, also those that start servers or kill p
 	$(BIN)/pytest -q -n auto --dist loadfile --durations 10
 
 mutants: $(INSTALLED) ## change kernels, join, losses, metrics and candidates, count what their tests notice (30 minutes)
-	$(BIN)/python benchmarks/mutants.py --per-file $(or $(PER_FILE),12) --seed $(or $(SEED),1)
+	$(BIN)/python benchmarks/torture/mutants.py --per-file $(or $(PER_FILE),12) --seed $(or $(SEED),1)
 
 torture: $(INSTALLED) ## kills, damage, mutated logs, odd worlds and environments, hostile input (30 minutes)
 	$(BIN)/python benchmarks/torture --seed $(or $(SEED),1)
@@ -37,7 +37,7 @@ check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED) ## build the documentation's site, links and commands checked
-	$(BIN)/python docs/console_blocks.py
+	$(BIN)/python docs/site/console_blocks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the site is build/docs/index.html; with search: $(BIN)/mkdocs serve"
 

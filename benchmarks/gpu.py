@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from runs import generated
+from studies.runs import generated
 
 from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.settings.train import CheckpointSettings, TrainSettings

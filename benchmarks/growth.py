@@ -34,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from runs import generated, load_artifacts
-from train_contenders import Contest, adam, build_contest, epoch_cost
+from peers.contenders import Contest, adam, build_contest, epoch_cost
+from studies.runs import generated, load_artifacts
 
 from data_contracts.settings.train import TrainSettings
 from data_contracts.settings.world import WorldSettings

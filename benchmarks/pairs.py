@@ -39,8 +39,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from join_peers import PEERS, Case, has_peer, warming_case
-from runs import ONE_THREAD, Recomputed, load_artifacts
+from peers.join import PEERS, Case, has_peer, warming_case
+from studies.runs import ONE_THREAD, Recomputed, load_artifacts
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import KINDS

@@ -84,7 +84,8 @@ def world(folder: Path, millions: float) -> tuple[Path, WorldSettings]:
     }
     keys = "\n".join(f"{name} = {value}" for name, value in asked.items())
     training = "epochs = 3\nwidth = 64\nintra_width = 16"  # of 10 M nodes with 128 and 32 columns, tables are 15 GiB
-    run.write_text(f'name = "world-{millions:g}"\n[world]\n{keys}\n[train]\n{training}\n[export]\ntop = 10\n')
+    ranking = "[evaluate]\nusers = 20_000\n[export]\ntop = 10\n"
+    run.write_text(f'name = "world-{millions:g}"\n[world]\n{keys}\n[train]\n{training}\n{ranking}')
     return run, WorldSettings(**asked)
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py flows/runs/demo.toml --json > demo.json
     python benchmarks/quality.py flows/runs/demo.toml --python lenskit=A/bin/python recbole=B/bin/python --json
-    python benchmarks/quality_curve.py benchmarks/pictures/quality.png demo.json
+    python benchmarks/pictures/quality_curve.py benchmarks/pictures/quality.png demo.json
 
 Everybody gets the same split of each domain, on one thread, and is ranked by the same rules: train and validation items
 are left out, a tie ranks last, means over users, then over domains. A point is the state of a model after so many CPU
@@ -15,7 +15,7 @@ validation after each epoch does, since its blend comes from there.
     lenskit           ALS, item neighbours: by the Python of an environment with `lenskit==2025.8.1`
     recbole           EASE, LightGCN: by one with `recbole==1.2.1 torch==2.13.0 numpy==1.26.4 scipy==1.10.1 pandas<2.3`
 
-A peer is trained once for each setting of `quality_peers.GRID`, on every domain alone, since it knows no domains, and
+A peer is trained once for each setting of `peers.quality.GRID`, on every domain alone, since it knows no domains, and
 on the union of all. The curve is that of the setting with the best validation score; the others' seconds do not count.
 """
 
@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from quality_peers import GRID
+from peers.quality import GRID
 from threadpoolctl import threadpool_limits
 
 from data_contracts.contracts import SPLITS, TEST, VALID
@@ -305,7 +305,7 @@ class Peer:
         """The files of a model's states by step."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         sp.save_npz(folder / "train.npz", train)
-        program = str(Path(__file__).with_name("quality_peers.py"))
+        program = str(Path(__file__).parent / "peers" / "quality.py")
         arguments = [self.name, json.dumps(settings), str(folder / "train.npz"), str(folder), str(self.seconds)]
         ended = subprocess.run([self.python, program, *arguments], capture_output=True, text=True, check=False)
         if ended.returncode:

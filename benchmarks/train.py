@@ -9,7 +9,7 @@ settings. All contenders take the same batches, negatives and pairs, each in its
     edda                as the stage trains: drawing batches, pruning them (in a second thread), optimiser steps; freed
                         memory is kept for the next step, as in the stage
     edda, torch-sparse  the same, with products by torch-sparse
-    dgl                 the plain formulation (`train_peers.py`) on DGL's message passing, with torch's Adam
+    dgl                 the plain formulation (`peers/train.py`) on DGL's message passing, with torch's Adam
     torch               the same on torch's CSR with int32 indices, with fused Adam
 
     BPR, alignment   CPU seconds of an epoch, of all threads: ours for a whole epoch, peers' for the first `--batches`
@@ -41,7 +41,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from train_peers import PEERS, has_peer
+from peers.train import PEERS, has_peer
 
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.runs import RunRecord
@@ -105,7 +105,7 @@ def parsed() -> argparse.Namespace:
 
 def prepared(folder: Path) -> Path:
     """A run of a small generated world, prepared up to its pairs."""
-    from runs import generated
+    from studies.runs import generated
 
     store = Store(folder / "store")
     return store.link_run(RunRecord.build("generated", generated(store)))
@@ -155,7 +155,7 @@ def in_process(job: str, run: Path, options: argparse.Namespace) -> dict:
 def job(options: argparse.Namespace) -> dict:
     """The job of this process: the cost of one contender, or its parity with edda."""
     import torch
-    from train_contenders import edda_cost, load_contest, parity_with, plain_cost
+    from peers.contenders import edda_cost, load_contest, parity_with, plain_cost
 
     torch.set_num_threads(options.threads)
     contest = load_contest(options.run[0], RELEASED)

@@ -88,13 +88,13 @@ def sources(folder: Path, counts: dict[str, int], groups: list[str], seed: int, 
 
 
 def damage(whole: Path, count: int, seed: int) -> Iterator[Case]:
-    """The counts of `benchmarks/damage.py`."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "damage.py"), "--store", str(whole / "edda-store")]
+    """The counts of `benchmarks/torture/damage.py`."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "torture" / "damage.py"), "--store", str(whole / "edda-store")]
     options = ["--run", "killed", "--config", str(whole / "run.toml"), "--count", str(count), "--seed", str(seed)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     table = re.search(r"^all +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.MULTILINE)
     if done.returncode or not table:
-        yield "damage", "benchmarks/damage.py", "crash", done.stdout[-1000:] + done.stderr[-1000:]
+        yield "damage", "benchmarks/torture/damage.py", "crash", done.stdout[-1000:] + done.stderr[-1000:]
         return
     told = [line for line in done.stdout.splitlines() if re.match(r"\d+ (WRONG|crash)", line)]
     for outcome, number in zip(("refused", "refused", "harmless", "WRONG", "crash"), table.groups(), strict=True):

@@ -15,7 +15,7 @@ class SplitSettings(Settings):
 
     method: Literal["given", "random", "time", "leave-last-out"] = "random"
     """given: by column or path; random: per user and domain; time: by cut-offs; leave-last-out: a user's last two in a
-    domain. A pair that lives in several domains: docs/logs.md."""
+    domain. A pair that lives in several domains: docs/data/logs.md."""
     valid_share: Share = 0.1
     """random: share of a user's interactions for validation."""
     test_share: Share = 0.2

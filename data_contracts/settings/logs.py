@@ -38,7 +38,7 @@ class Columns(Settings):
     rating: str | int | None = None
     """Column of ratings, numbers or true and false; needed by `rating_at_least`."""
     timestamp: str | int | None = None
-    """Column of times: numbers, or ISO 8601 as microseconds since 1970; docs/logs.md."""
+    """Column of times: numbers, or ISO 8601 as microseconds since 1970; docs/data/logs.md."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -39,6 +39,13 @@ class EvaluateSettings(Settings):
     """Cut-offs among all items of the domain, train items masked."""
     resamples: int = Field(200, ge=2)
     """Bootstrap resamples of the held-out rows behind the 95 % intervals."""
+    users: int | None = Field(None, ge=1)
+    """Users of each domain who are measured on a held-out split, at most, drawn where there are more; all by default.
+    For logs of many millions of rows, where ranking all items for everybody takes hours."""
+
+    def keyed(self) -> dict[str, Any]:
+        """All settings, without `users` at its default: keys are those of versions without it."""
+        return self.model_dump(mode="json", exclude={"users"} if self.users is None else set())
 
 
 class ExportSettings(Settings):

@@ -32,7 +32,7 @@ from pipeline.in_memory import PairTable, align_domains, random_walks, reach_vec
 from pipeline.neighbours.stage import item_neighbours
 
 NAVIGATION = {
-    "Start": ["index.md", "tutorial.md", "usage.md", "logs.md", "recipes.md", "datasets.md", "faq.md"],
+    "Start": ["index.md", "tutorial.md", "usage.md", "data/logs.md", "data/recipes.md", "data/datasets.md", "faq.md"],
     "Method": ["method.md", "results.md", "scoreboard.md", "experiments-guide.md", "experiments.md"],
     "Python": ["python.md", "functions.md"],
     "Reference": ["settings.md", "artifacts.md", "commands.md", "licences.md"],

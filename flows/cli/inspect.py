@@ -23,7 +23,7 @@ from flows.inspection.sql import ask, parse_joined_files
 from flows.output.console import print_result, terminal_width
 from flows.report.html import write_report
 from flows.runner.failures import FAILURE
-from flows.runner.lookup import find_artifact, find_run
+from flows.runner.lookup import RunView, find_artifact, find_run
 
 
 def inspect(
@@ -66,15 +66,36 @@ def inspect(
     if artifact is not None:
         if sql is not None:
             return _print_query(ancestors(artifact.contract.name, artifact), sql, with_, json_)
-        description = describe(artifact, head)
-        tree = as_tree("made from:", description["parents"])
-        print_result(_json(description) if json_ else f"{as_text(description, terminal_width())}\n{tree}")
-        return FAILURE if description["violations"] else 0
+        return _print_artifact(artifact, head, json_)
     run = find_run(place, options.store)
     if sql is not None:
         return _print_query(run.artifacts, sql, with_, json_, run.missing)
+    return _print_run(run, head, json_)
+
+
+def _print_query(
+    artifacts: Mapping[str, Artifact], sql: str, joined: Sequence[str], as_json: bool, missing: str | None = None
+) -> int:
+    with ask(artifacts, sql, missing, parse_joined_files(joined)) as result:
+        if as_json:
+            print_result(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
+        else:
+            print_result(rows_table(result.columns, result.rows, terminal_width()))
+    return 0
+
+
+def _print_artifact(artifact: Artifact, head: int, as_json: bool) -> int:
+    """Print what an artifact holds and what it was made from; the status is `FAILURE` if it violates its contract."""
+    description = describe(artifact, head)
+    tree = as_tree("made from:", description["parents"])
+    print_result(_json(description) if as_json else f"{as_text(description, terminal_width())}\n{tree}")
+    return FAILURE if description["violations"] else 0
+
+
+def _print_run(run: RunView, head: int, as_json: bool) -> int:
+    """Print what all artifacts of a run hold; the status is `FAILURE` if any violates its contract."""
     descriptions = {role: describe(artifact, head) for role, artifact in run.artifacts.items()}
-    if json_:
+    if as_json:
         print_result(_json({"run": run.name, "unfinished": run.missing, "artifacts": descriptions}))
     else:
         texts = [
@@ -85,6 +106,10 @@ def inspect(
         ]
         print_result("\n\n".join(texts))
     return FAILURE if any(description["violations"] for description in descriptions.values()) else 0
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def report(
@@ -111,21 +136,6 @@ def report(
         raise ValueError("edda report: found --only and --against, must be at most one of them")
     names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
     print_result(str(write_report(find_run(run, options.store), output, [] if only else names)))
-
-
-def _print_query(
-    artifacts: Mapping[str, Artifact], sql: str, joined: Sequence[str], as_json: bool, missing: str | None = None
-) -> int:
-    with ask(artifacts, sql, missing, parse_joined_files(joined)) as result:
-        if as_json:
-            print_result(_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
-        else:
-            print_result(rows_table(result.columns, result.rows, terminal_width()))
-    return 0
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def config(*, _messages: Messages = Messages()) -> None:

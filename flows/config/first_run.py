@@ -87,7 +87,7 @@ def guess_log(head: LogHead) -> LogGuess:
     if not {"user", "item"} <= columns.keys():
         raise LogError(
             f"{head.path}: no columns of users and items were found among {', '.join(rows.column_names[:20])}; write "
-            "the run's file by hand, see docs/logs.md"
+            "the run's file by hand, see docs/data/logs.md"
         )
     unit = ""
     if "timestamp" in columns:

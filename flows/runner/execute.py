@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -56,6 +56,11 @@ class Outcome:
     def config(self) -> RunConfig:
         """The run's settings."""
         return self.plan.config
+
+    @cached_property
+    def is_complete(self) -> bool:
+        """Nothing of the full run is missing."""
+        return is_finished(self.plan)
 
 
 Listener = Callable[[str, Sequence[tuple[int, str, str, float]]], None]
@@ -264,7 +269,7 @@ def record(outcome: Outcome) -> None:
         config=outcome.config.model_dump(mode="json"),
         seconds={role: artifact.manifest.made["seconds"] for role, artifact in outcome.artifacts.items()},
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        is_complete=is_finished(outcome.plan),
+        is_complete=outcome.is_complete,
         made=outcome.made,
         before=dict(outcome.plan.base),
         log_versions={file.name: file.version for file in outcome.plan.logs},
@@ -313,7 +318,7 @@ def is_recorded(outcome: Outcome) -> bool:
     present, *others = store.generations(name)
     if present.attempt is not None:
         return False
-    if is_finished(outcome.plan) or not present.is_whole:
+    if outcome.is_complete or not present.is_whole:
         return store.recorded(present) == outcome.artifacts
     return any(store.recorded(record).items() >= outcome.artifacts.items() for record in (present, *others))
 

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_contracts.contracts import SPLITS
 from data_contracts.resources import require_memory
-from data_contracts.seeding import draw_key
+from data_contracts.seeding import draw_key, generator
 from data_contracts.settings.ranking import EvaluateSettings
 from model.compute.column_parallel import SINGLE_PROCESS, ColumnParallel
 from model.data.dataset import DomainData, Interactions
@@ -58,6 +59,16 @@ def build_held_out(interactions: Interactions, domain: DomainData, split: str, s
     candidates = np.empty((held.users.size, settings.candidates), np.int32)
     draw_candidates(indptr, known, owners, keys, domain.items, np.zeros(domain.items, np.int64), candidates)
     return HeldOut(held.users, held.items, candidates)
+
+
+def of_drawn_users(interactions: Interactions, domain: DomainData, split: str, most: int, seed: int) -> Interactions:
+    """Without the split's interactions of all but `most` of its users, drawn by domain, split and seed."""
+    is_held = interactions.split == SPLITS.index(split)
+    users = np.unique(interactions.users[is_held])
+    if users.size <= most:
+        return interactions
+    drawn = generator(seed, f"{split} users", domain.name).choice(users, most, replace=False)
+    return interactions.take(~is_held | np.isin(interactions.users, drawn))
 
 
 def score_candidates(

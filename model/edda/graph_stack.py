@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -92,7 +92,12 @@ def union_stack(
 ) -> GraphStack:
     """The train interactions of all domains as one graph over the nodes of all domains, and edges of aligned pairs."""
     union = concat_rows(_union_rows(dataset), allocator)
-    return _weighted_stack(pair_edges.beside(union)) if pair_edges else _build_stack([union], dataset.nodes, allocator)
+    if pair_edges is None:
+        return _build_stack([union], dataset.nodes, allocator)
+    graph = pair_edges.beside(union)
+    graph.sort_indices()
+    stack = _build_stack([(graph.indptr, graph.indices)], dataset.nodes, allocator)
+    return replace(stack, values=_normalised_weights(graph))
 
 
 def _union_rows(dataset: MultiDomainData) -> Iterator[tuple[Longs, Longs]]:
@@ -146,23 +151,12 @@ def _build_stack(graphs: Iterable[Graph], table_rows: int, allocator: Allocator)
     )
 
 
-def _weighted_stack(graph: sp.csr_array) -> GraphStack:
-    """One graph whose edges have weights; a node's degree is their sum."""
-    graph.sort_indices()
-    lengths, degree = np.diff(graph.indptr).astype(np.int64), graph.sum(axis=1)
-    nodes = np.flatnonzero(lengths).astype(np.int32)
-    number = np.cumsum(lengths > 0, dtype=np.int32) - np.int32(1)
-    values = graph.data / np.sqrt(np.repeat(degree, lengths) * degree[graph.indices])
-    return GraphStack(
-        lengths.size,
-        np.array([0, nodes.size]),
-        nodes,
-        _offsets(lengths[nodes]),
-        number[graph.indices],
-        values.astype(np.float32),
-        _offsets((lengths > 0).astype(np.int64)),
-        np.arange(nodes.size, dtype=np.int32),
-    )
+def _normalised_weights(graph: sp.csr_array) -> NDArray[np.float32]:
+    """D^-1/2 A D^-1/2 of a graph whose edges have weights; a node's degree is their sum."""
+    degree = graph.sum(axis=1)
+    scale = np.sqrt(np.repeat(degree, np.diff(graph.indptr)) * degree[graph.indices])
+    values: NDArray[np.float32] = (graph.data / scale).astype(np.float32)
+    return values
 
 
 def _compact(graph: Graph, first: int, allocator: Allocator) -> tuple[Ints, Longs, Ints, NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
 from model.compute.threads import torch_threads
-from model.data.candidates import build_held_out
+from model.data.candidates import build_held_out, of_drawn_users
 from model.data.dataset import DomainData, Interactions, MultiDomainData, load_dataset, load_interactions
 from model.edda.checkpoint import Checkpoint, checkpoint_roles, load_checkpoint
 from model.evaluation.beyond_accuracy import catalogue_measures, list_measures
@@ -77,6 +77,8 @@ class RankedHeldOut:
         blend: Blend | None = None,
     ) -> RankedHeldOut:
         """Score and rank one split of a domain's interactions by the final vectors of its nodes, blended or alone."""
+        if settings.users is not None:
+            interactions = of_drawn_users(interactions, domain, split, settings.users, settings.candidate_seed)
         candidates = build_held_out(interactions, domain, split, settings).candidates
         ranking = rank_held_out(vectors, domain, interactions, split, candidates, blend)
         return cls(

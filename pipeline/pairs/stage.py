@@ -104,13 +104,7 @@ def pair_domains(
         if not coverage:
             names = [nodes.domain for nodes in domains]
             log.warning("there is nothing to align: %s", _describe_lack(names))
-        coverage.sort(key=lambda row: (row["source_domain"], row["target_domain"], row["kind"] != USER))
-        (draft.folder / COVERAGE_FILE).write_text(json.dumps(columns_of_coverage(coverage)))
-        draft.statistics |= PairsStatistics(
-            checked=_summarise_checks(coverage),
-            pairs_of_domains=len({frozenset((row["source_domain"], row["target_domain"])) for row in coverage}),
-            copied=len(pairs) - len(new),
-        )
+        _write_coverage(draft, coverage, len(pairs) - len(new))
 
     return store.make(PAIRS, settings.keyed(), parents, write)
 
@@ -224,6 +218,17 @@ def _align_by_chunks(pairs: Sequence[StoredDomainPair], compute: ComputeSettings
     for pair in pairs:
         for folder in pair.join_folders:
             folder.remove()
+
+
+def _write_coverage(draft: Draft, coverage: list[PairCoverage], copied: int) -> None:
+    """Write the coverage in the order of its domains, and the statistics that follow from it."""
+    coverage.sort(key=lambda row: (row["source_domain"], row["target_domain"], row["kind"] != USER))
+    (draft.folder / COVERAGE_FILE).write_text(json.dumps(columns_of_coverage(coverage)))
+    draft.statistics |= PairsStatistics(
+        checked=_summarise_checks(coverage),
+        pairs_of_domains=len({frozenset((row["source_domain"], row["target_domain"])) for row in coverage}),
+        copied=copied,
+    )
 
 
 def _summarise_checks(coverage: Sequence[PairCoverage]) -> PairsCheck:

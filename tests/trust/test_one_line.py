@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from byte_damage import cut, flip, zero_tail
 from damage import change_one, rehash, signed
 from fake_stages import edda
 from tiny_world import build, exported, random_log
+from torture.byte_damage import cut, flip, zero_tail
 
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.manifest import MANIFEST

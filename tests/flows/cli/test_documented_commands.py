@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "docs" / "console_blocks.py"
+SCRIPT = Path(__file__).parents[3] / "docs" / "site" / "console_blocks.py"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def blocks() -> ModuleType:
 
 
 def test_every_documented_command_can_be_called(blocks: ModuleType) -> None:
-    assert len([*blocks.commands(SCRIPT.parent / "usage.md")]) >= 20
+    assert len([*blocks.commands(blocks.DOCS / "usage.md")]) >= 20
     assert [*blocks.problems()] == []
 
 

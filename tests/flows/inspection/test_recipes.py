@@ -1,4 +1,4 @@
-"""Every recipe of docs/recipes.md, read from the page, finds in a world made by hand what must be found."""
+"""Every recipe of docs/data/recipes.md, read from the page, finds in a world made by hand what must be found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_contracts.store.runs import RunRecord
 from data_contracts.store.store import Store
 from flows.inspection.sql import ask
 
-PAGE = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "data" / "recipes.md").read_text()
 ME, TWIN, ITEM = "west-u000299", "u002207", "west-i00010"
 
 NODES = {

@@ -40,7 +40,7 @@ methods = st.sampled_from(["random", "leave-last-out", "time"])
 
 
 def grow(folder: Path, item: str) -> None:
-    with (folder / "log.csv").open("a") as log:
+    with (folder / "log.csv").open("a", encoding="utf-8") as log:
         log.write(f"u,{item}\n")
 
 
@@ -77,7 +77,7 @@ def test_known_ids_keep_their_order_and_new_ones_follow_and_only_splits_change(
     store = Store(folder / "store")
     for name, of_day in (("b", monday), ("a", tuesday)):
         lines = ("domain,user_id,item_id,time", *(",".join(map(str, row)) for row in of_day))
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         if name == "b":
             before = dict(zip(("interactions", "nodes"), numbered(store, folder, method), strict=True))
     interactions, nodes = numbered(store, folder, method, before)

@@ -1,5 +1,4 @@
 import http.client
-import importlib.util
 import json
 import socket
 import subprocess
@@ -7,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,13 +33,9 @@ KNOWN = {"domain": "books", "users": ["u0001"]}
 @pytest.fixture(scope="module")
 def load() -> ModuleType:
     """The benchmark, whose parts start a service and ask it."""
-    path = Path(__file__).parents[3] / "benchmarks" / "serve.py"
-    spec = importlib.util.spec_from_file_location("serve_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from studies import serve
+
+    return serve
 
 
 @pytest.fixture(scope="module")

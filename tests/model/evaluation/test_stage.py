@@ -29,11 +29,13 @@ def measured(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE
     return evaluated(world, seeds, compute)["metrics"]
 
 
-def evaluated(world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE) -> dict[str, Artifact]:
+def evaluated(
+    world: Tiny, seeds: tuple[int, ...], compute: ComputeSettings = ONE, settings: EvaluateSettings = SETTINGS
+) -> dict[str, Artifact]:
     checkpoints = {
         f"checkpoint-{seed}": train(world.store, seeded(SMALL, seed, SETTINGS), world.parents, ONE) for seed in seeds
     }
-    return evaluate(world.store, SETTINGS, {**world.without_pairs(), **checkpoints}, compute)
+    return evaluate(world.store, settings, {**world.without_pairs(), **checkpoints}, compute)
 
 
 def values(metrics: Artifact, stratum: str = ALL) -> dict[tuple[object, ...], dict[str, object]]:
@@ -72,6 +74,21 @@ def test_ranks_of_the_test_rows_give_the_same_metrics(tiny_world: Tiny) -> None:
                 metric: pytest.approx(np.mean(expected[metric])) for metric in METRICS
             }
             assert own.num_rows == found[seed, domain, "test", "auc"]["rows"]
+
+
+def test_drawn_users_have_the_ranks_that_they_have_among_all(tiny_world: Tiny) -> None:
+    everybody = evaluated(tiny_world, (1,))["ranks"].read().drop_columns("auc")  # of a row, it depends on the others
+    made = evaluated(tiny_world, (1,), settings=SETTINGS.model_copy(update={"users": 4}))
+    metrics, some = values(made["metrics"]), made["ranks"].read().drop_columns("auc")
+    for domain in DOMAINS:
+        of_domain = everybody.filter(pc.field("domain") == domain)
+        drawn = some.filter(pc.field("domain") == domain)
+        users = pc.unique(drawn["user"])
+        assert len(users) == min(4, len(pc.unique(of_domain["user"])))
+        assert drawn.equals(of_domain.filter(pc.is_in(of_domain["user"], users)))
+        assert metrics[1, domain, "test", "auc"]["users"] == len(users)
+        assert metrics[1, domain, "valid", "auc"]["users"] <= 4
+    assert some.num_rows < everybody.num_rows
 
 
 def test_macro_is_the_unweighted_mean_over_domains(tiny_world: Tiny) -> None:

@@ -1,6 +1,6 @@
-"""The peers of `quality.py`: other libraries' own code, each in a process of its own, which needs nothing of EDDA.
+"""Peers in quality: other libraries' own code, each in a process of its own, which needs nothing of EDDA.
 
-    python benchmarks/quality_peers.py NAME '{"setting": value}' TRAIN.npz FOLDER SECONDS
+    python benchmarks/peers/quality.py NAME '{"setting": value}' TRAIN.npz FOLDER SECONDS
 
 Trains a model on a sparse matrix of users × items and writes its states to `FOLDER/<step>.npz`: the CPU seconds so far,
 and factors of users and items, or weights between items. It ends when the model does or the seconds are spent.

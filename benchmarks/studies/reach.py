@@ -1,8 +1,8 @@
 """Reach: how far sampled and cut vectors are from exact ones, how that affects pairs, and what each method costs.
 
-    python benchmarks/reach.py                              # a small generated world
-    python benchmarks/reach.py --run edda-store/runs/aliccp --domains d0 d2
-    python benchmarks/reach.py --run edda-store/runs/aliccp edda-store/runs/amazon --plot FILE.png
+    python benchmarks/studies/reach.py                              # a small generated world
+    python benchmarks/studies/reach.py --run edda-store/runs/aliccp --domains d0 d2
+    python benchmarks/studies/reach.py --run edda-store/runs/aliccp edda-store/runs/amazon --plot FILE.png
 
 The vectors of every method are cut to the 256 largest weights, as the stage stores them. They are compared with uncut
 ones: the expected ends of walks from each node, computed forwards, by code that no method shares.

@@ -1,8 +1,8 @@
 """Blocks of the README and the tutorial that show what commands print.
 
-    python docs/console_blocks.py            # check: commands exist and take these options, the README shows what the
-                                             # tutorial does
-    python docs/console_blocks.py --write    # run the commands on the demo in a temporary store, and write the blocks
+    python docs/site/console_blocks.py          # check: commands exist and take these options, the README shows what
+                                                # the tutorial does
+    python docs/site/console_blocks.py --write  # run the commands on the demo in a temporary store, write the blocks
 
 A block that is written begins with the same words as before; the rest of it is what the command prints now. The README
 has the tutorial's recommendations, shortened to its width. Blocks that are abridged by hand are only checked.
@@ -26,7 +26,7 @@ from cyclopts import CycloptsError
 from flows.cli.arguments import fill_in_baselines
 from flows.cli.main import COMMANDS, app
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 PAGES = (DOCS.parent / "README.md", DOCS / "tutorial.md", DOCS / "usage.md")
 _COMMAND = re.compile(r"^(?:    |\$ )(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?edda ([a-z].*?)(?:  +#.*| (?:&&|>|\|) .*)?$")
 

@@ -1,6 +1,6 @@
 """The picture of `quality.py`: full NDCG@20 on test against CPU seconds from raw logs on, one panel a data set.
 
-    python benchmarks/quality_curve.py FILE.png demo.json amazon.json …
+    python benchmarks/pictures/quality_curve.py FILE.png demo.json amazon.json …
 
 A line shows at every time the state with the best validation score until then, so nothing is chosen by test.
 """
@@ -44,7 +44,7 @@ def best_so_far(points: list[dict[str, float]]) -> list[tuple[float, float]]:
 def draw(results: list[dict], path: Path) -> None:
     """Write the picture."""
     figure, panels = plt.subplots(
-        1, len(results), figsize=(1.5 + 5.0 * len(results), 5.6), layout="constrained", squeeze=False
+        1, len(results), figsize=(max(9.0, 1.5 + 5.0 * len(results)), 5.6), layout="constrained", squeeze=False
     )
     for axes, result in zip(panels[0], results, strict=True):
         latest = max(point["seconds"] for points in result["curves"].values() for point in points)

@@ -1,7 +1,7 @@
 """The picture of `neighbours.py --curve`: accuracy of estimated weights against cost, one colour per data set.
 
-python benchmarks/neighbours.py --curve --long 20000 --json > long.json
-python benchmarks/neighbours_curve.py FILE.png long.json …
+python benchmarks/studies/neighbours.py --curve --long 20000 --json > long.json
+python benchmarks/studies/neighbours_curve.py FILE.png long.json …
 """
 
 # mypy: ignore-errors

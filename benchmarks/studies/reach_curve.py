@@ -1,7 +1,7 @@
 """The picture of `reach.py`: accuracy against cost, one line per data set.
 
-python benchmarks/reach.py --run edda-store/runs/aliccp --json > aliccp.json
-python benchmarks/reach_curve.py FILE.png aliccp.json …
+python benchmarks/studies/reach.py --run edda-store/runs/aliccp --json > aliccp.json
+python benchmarks/studies/reach_curve.py FILE.png aliccp.json …
 """
 
 # mypy: ignore-errors

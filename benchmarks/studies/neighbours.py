@@ -1,9 +1,9 @@
 """Neighbours: CPU seconds and memory of weights between items, compared with other libraries; accuracy of estimates.
 
-    python benchmarks/neighbours.py                                  # a small generated world
-    python benchmarks/neighbours.py --run edda-store/runs/amazon edda-store/runs/aliccp
-    python benchmarks/neighbours.py --long 20000                     # users with long histories
-    python benchmarks/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 \
+    python benchmarks/studies/neighbours.py                                  # a small generated world
+    python benchmarks/studies/neighbours.py --run edda-store/runs/amazon edda-store/runs/aliccp
+    python benchmarks/studies/neighbours.py --long 20000                     # users with long histories
+    python benchmarks/studies/neighbours.py --curve --run edda-store/runs/amazon --long 20000 200000 \
         --plot FILE.png
 
 Each contender gets the distinct train pairs of all domains as one matrix and returns the 500 largest weights of every

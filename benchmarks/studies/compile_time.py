@@ -1,6 +1,6 @@
 """CPU seconds that Numba takes to compile each kernel in a first run of the demo, with an empty cache.
 
-    python benchmarks/compile_time.py                # the demo; or: --run my.toml
+    python benchmarks/studies/compile_time.py                # the demo; or: --run my.toml
 
 The time of a kernel is its own and that of the functions of NumPy and Python that it makes Numba compile; kernels that
 it calls count for themselves. What several kernels share counts for the first. The kernels are compiled in a process of
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from numba.core import event
 
-RUN = Path(__file__).parent.parent / "flows" / "runs" / "demo.toml"
+RUN = Path(__file__).parents[2] / "flows" / "runs" / "demo.toml"
 
 
 class CompileTimes(event.Listener):

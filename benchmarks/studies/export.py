@@ -1,6 +1,6 @@
 """Peak memory and seconds of export on a made-up world without training: tables are random, graphs built directly.
 
-    python benchmarks/export.py --users 500000 --items 20000 --width 64
+    python benchmarks/studies/export.py --users 500000 --items 20000 --width 64
 
 Each stage runs in its own process, so that it has its own peak; `start` is a process that only imports the stage. `own`
 is memory that only the process can free. The rest of `resident` are pages of files, which the kernel can reclaim.

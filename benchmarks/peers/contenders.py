@@ -1,4 +1,4 @@
-"""The jobs that `train.py` runs in their own processes: cost and floor of a contender, or its parity with edda."""
+"""The jobs of `benchmarks/train.py`, each in its own process: a contender's cost and floor, or its parity with edda."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from train_peers import PEERS, Pairs, Plain, build_triples, load_pairs
 
 from data_contracts.resources import peak_memory_mib
 from data_contracts.settings.train import CheckpointSettings, TrainSettings
@@ -26,6 +25,8 @@ from model.learners.base import TrainingData, optimizer_step
 from model.learners.divergence import EpochGuard
 from model.learners.row_adam import RowAdam
 from model.training import stage as train
+
+from .train import PEERS, Pairs, Plain, build_triples, load_pairs
 
 EDDA = "edda"
 ENGINES = {EDDA: "native", "edda, torch-sparse": "torch-sparse"}

@@ -33,9 +33,9 @@ SMALL = TrainSettings(
 
 @pytest.fixture
 def contenders(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import train_contenders
+    from peers import contenders
 
-    return train_contenders
+    return contenders
 
 
 @pytest.fixture

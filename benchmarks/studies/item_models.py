@@ -1,8 +1,8 @@
 """EASE and SLIM: CPU seconds beside NumPy's inverse and scikit-learn's elastic net, equal results; the cost of a cut.
 
-    python benchmarks/item_models.py                                 # a small generated world
-    python benchmarks/item_models.py --run edda-store/runs/amazon
-    python benchmarks/item_models.py --cut --run edda-store/runs/amazon
+    python benchmarks/studies/item_models.py                                 # a small generated world
+    python benchmarks/studies/item_models.py --run edda-store/runs/amazon
+    python benchmarks/studies/item_models.py --cut --run edda-store/runs/amazon
 
 Every domain by itself, one thread. EASE: float32 in half a matrix against `numpy.linalg.inv` in float64, and the
 largest difference of a weight above 0. SLIM: all items against scikit-learn on a sample of them, extrapolated to all,

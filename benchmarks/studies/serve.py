@@ -1,8 +1,8 @@
 """A served run under load: seconds to the first answer, requests per second, latency; every answer is checked.
 
-    python benchmarks/serve.py my-run --requests 10000 --connections 8
-    python benchmarks/serve.py my-run --rate 200              # requests at random times, 200 a second on average
-    python benchmarks/serve.py --items 100000 --rate 200      # a made-up run: random vectors, evidence from walks
+    python benchmarks/studies/serve.py my-run --requests 10000 --connections 8
+    python benchmarks/studies/serve.py my-run --rate 200         # requests at random times, 200 a second on average
+    python benchmarks/studies/serve.py --items 100000 --rate 200 --index  # a made-up run: random vectors and evidence
 
 Client and server share the machine. Requests go through all users and items in turn, over connections that stay open;
 without a rate each connection sends the next as soon as it has an answer. With a rate, a request's time counts from
@@ -46,7 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", default=MADE_UP)
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--items", type=int, help="make up a run with so many items and users, in a temporary store")
+    parser.add_argument("--items", type=int, help="make up a run with so many items and users, in --store or for once")
+    parser.add_argument("--index", action="store_true", help="serve by the run's index; one is built if need be")
     parser.add_argument("--rate", type=float, help="requests a second, at random times")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=8)
@@ -54,18 +55,21 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.items:
-            options.store = make_up(Path(folder), options.items)
+            options.store = make_up(options.store or Path(folder), options.items)
+        if options.index:
+            build = [sys.executable, "-m", "flows.cli", "index", options.run]
+            subprocess.run(build + (["--store", str(options.store)] if options.store else []), check=True)
         measure(options)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Serve a run and send requests."""
-    recommender = open_run(options.run, options.store)
+    recommender = open_run(options.run, options.store, index=options.index)
     every = [path for path in paths(recommender) if not options.rate or "/recommendations/" in path]
     every = np.random.default_rng(0).permutation(every).tolist() if options.rate else every
     questions = [every[number % len(every)] for number in range(options.requests)]
     began = time.perf_counter()
-    with served(options.run, options.store, options.workers) as (port, cpu):
+    with served(options.run, options.store, options.workers, options.index) as (port, cpu):
         started, cpu_before = time.perf_counter() - began, cpu()
         began = time.perf_counter()
         answers = ask(port, questions, options.connections, arrivals(options.requests, options.rate))
@@ -87,7 +91,9 @@ def make_up(folder: Path, items: int) -> Path:
     from export import make
 
     from data_contracts.contracts import BLEND, CONTRACTS
-    from data_contracts.settings import ComputeSettings, ExportSettings, NeighboursSettings
+    from data_contracts.settings.machine import ComputeSettings
+    from data_contracts.settings.preparation import NeighboursSettings
+    from data_contracts.settings.ranking import ExportSettings
     from data_contracts.store.artifact import Artifact
     from data_contracts.store.runs import RunRecord
     from data_contracts.store.store import Store
@@ -108,7 +114,9 @@ def make_up(folder: Path, items: int) -> Path:
 
 
 @contextmanager
-def served(run: str, store: Path | None, workers: int = 1) -> Iterator[tuple[int, Callable[[], float]]]:
+def served(
+    run: str, store: Path | None, workers: int = 1, index: bool = False
+) -> Iterator[tuple[int, Callable[[], float]]]:
     """A service in its own process, on a free port of loopback; stopped as a supervisor would stop it.
 
     Yields:
@@ -116,6 +124,7 @@ def served(run: str, store: Path | None, workers: int = 1) -> Iterator[tuple[int
     """
     command = [sys.executable, "-m", "flows.cli", "serve", run, "--port", "0", "--workers", str(workers)]
     command += ["--store", str(store)] if store else []
+    command += ["--index"] if index else []
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | threads) as process:
         try:

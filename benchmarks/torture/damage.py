@@ -1,6 +1,6 @@
 """Accidental damage to a finished run: is it refused, harmless, or does it give other answers in silence?
 
-    python benchmarks/damage.py --store edda-store --run demo --config flows/runs/demo.toml --count 200
+    python benchmarks/torture/damage.py --store edda-store --run demo --config flows/runs/demo.toml --count 200
 
 Copies the store, builds an index, and damages one file at a time, drawn from all files of the run's artifacts, their
 manifests and the run's record: a flipped bit, a zeroed tail, another digit, a cut, another file of the same kind in

@@ -1,7 +1,7 @@
 """Mutation testing: how many small changes of kernels, join, losses, metrics and candidates do their tests notice?
 
-    python benchmarks/mutants.py --per-file 12 --seed 1
-    python benchmarks/mutants.py --file model/evaluation/metrics.py --function auc_parts --per-file 0
+    python benchmarks/torture/mutants.py --per-file 12 --seed 1
+    python benchmarks/torture/mutants.py --file model/evaluation/metrics.py --function auc_parts --per-file 0
 
 A mutant is one file with one change in the body of a function: another comparison or operator, another number, `and`
 for `or`, a condition negated, `break` for `continue`, another function of a pair such as min and max, a statement left
@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
     "model/compute/random_kernels.py": "tests/model/compute/test_kernels.py",
     "model/compute/ranking_kernels.py": "tests/model/compute/test_kernels.py",
