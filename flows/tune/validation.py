@@ -79,7 +79,8 @@ def _searched_settings(config: RunConfig) -> dict[str, Any]:
     tables = {name: value for name, value in config if name not in _NOT_SEARCHED}
     keyed = {name: table.keyed() for name, table in tables.items() if isinstance(table, Settings)}
     logs = [source.keyed() for source in config.logs]
-    return {**keyed, "logs": logs, "protocol": config.protocol, "seeds": list(config.train.seeds)}
+    others = {"protocol": config.protocol, "seeds": list(config.train.seeds), "evidence": config.blend.evidence}
+    return {**keyed, "logs": logs, **others}
 
 
 def overrides(values: Values) -> list[str]:

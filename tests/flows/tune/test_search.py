@@ -234,6 +234,8 @@ def test_more_trials_and_another_name_are_the_same_study_but_other_settings_are_
         == first.study
     )
     assert build_search([RunSpec(path, ("train.epochs=5",))]).study != first.study
+    assert build_search([RunSpec(path, ("blend.evidence=false",))]).study != first.study
+    assert build_search([RunSpec(path, ("train.seeds=[1]",))]).study != first.study
     assert build_search([RunSpec(path), RunSpec(path)]).study != first.study
 
 
