@@ -39,7 +39,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from peers.join import PEERS, Case, has_peer, warming_case
+from peers.installed import has_peer
+from peers.join import PEERS, Case, warming_case
 from studies.runs import ONE_THREAD, Recomputed, load_artifacts
 from threadpoolctl import threadpool_limits
 

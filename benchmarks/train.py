@@ -41,7 +41,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peers.train import PEERS, has_peer
+from peers.installed import has_peer
+from peers.train import PEERS
 
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.runs import RunRecord

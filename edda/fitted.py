@@ -22,6 +22,7 @@ from data_contracts.contracts import METRICS
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.files import write_alone
+from flows.config.errors import NAME_RULE
 from flows.config.run_config import RUN_NAME, RunSpec, flatten, store_location, store_override
 from flows.orchestration.up_to_date import bring_up_to_date
 from flows.output.console import watcher
@@ -203,8 +204,7 @@ def fit(
         TypeError: something is neither a frame nor a matrix, or a column or a setting is of a type that none can be.
     """
     if not isinstance(name, str) or not re.fullmatch(RUN_NAME, name):  # it becomes a path
-        rule = "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
-        raise ValueError(f"edda.fit: name is {name!r}, must be {rule}")
+        raise ValueError(f"edda.fit: name is {name!r}, must be {NAME_RULE}")
     columns = {"user": user, "item": item} | ({"timestamp": timestamp} if timestamp else {})
     if isinstance(interactions, Mapping):
         tables = {key: _as_table(each, columns, _as_text("domain", key)) for key, each in interactions.items()}

@@ -3,8 +3,6 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,14 +56,6 @@ def warming_case() -> Case:
     """A few rows, to load the libraries before they are timed."""
     rows = sp.csr_array(sp.eye_array(8, dtype=np.float32))
     return Case(rows, rows, 8, np.ones(8, np.float32))
-
-
-def has_peer(name: str) -> bool:
-    """Whether a peer can be imported; prints a line if not."""
-    if importlib.util.find_spec(name) is None:
-        print(f"{name} is not installed and is left out", file=sys.stderr)
-        return False
-    return True
 
 
 def sparse_dot_topn(case: Case) -> Answer:

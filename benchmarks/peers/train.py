@@ -7,8 +7,6 @@ dropout is a random mask over all edges, and Adam updates all rows of every tabl
 # mypy: ignore-errors
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -150,14 +148,6 @@ def by_torch(sources: Tensor, targets: Tensor, nodes: int) -> Neighbours:
 
 
 PEERS = {"dgl": by_dgl, "torch": by_torch}
-
-
-def has_peer(name: str) -> bool:
-    """Whether a peer can be imported; prints a line if not."""
-    if importlib.util.find_spec(name) is None:
-        print(f"{name} is not installed and is left out", file=sys.stderr)
-        return False
-    return True
 
 
 def build_triples(batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.cli.arguments import Messages
+from flows.config.errors import NAME_RULE
 from flows.config.first_run import guess_log, write_first_run
 from flows.config.log_head import read_head
 from flows.config.run_config import RUN_NAME, load_config
@@ -54,8 +55,7 @@ def init(
     if again := [file for file in files if files.count(file) > 1]:
         raise ValueError(f"init: {again[0]} is named twice, must be named once")
     if name and not re.fullmatch(RUN_NAME, name):
-        rule = "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
-        raise ValueError(f"init: --name is {name!r}, must be {rule}")
+        raise ValueError(f"init: --name is {name!r}, must be {NAME_RULE}")
     run_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", files[0].name.partition(".")[0]).lstrip(".-") or "run"
     path = output or Path(f"{run_name}.toml")
     text = write_first_run([guess_log(read_head(file)) for file in files], run_name, path.parent)

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 KeyPath = tuple[int | str, ...]
 
+NAME_RULE = "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
+"""Of names that become a component of a path, such as a run's."""
+
 
 def describe_errors(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[str]:
     """One line for each wrong key; if a key may be of several types, the line names them all."""
@@ -110,7 +113,7 @@ def _rule(detail: dict[str, Any]) -> str:
     if detail["type"] == "literal_error":
         return f"one of {context['expected']}"
     if detail["type"] == "string_pattern_mismatch":
-        return "letters, digits, '.', '_' and '-' only, not starting with '.' or '-'"
+        return NAME_RULE
     if detail["type"] in ("too_short", "string_too_short"):
         return f"at least {context['min_length']} long"
     if detail["type"] == "string_too_long":

@@ -8,7 +8,6 @@ Wednesday's logs, update: makes C                    base: B
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from types import MappingProxyType
 
 from data_contracts.contracts import CHECKPOINT, GRAPH, INTERACTIONS, NODES, PAIRS, REACH
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.files import parse_partition
 from data_contracts.store.runs import generation_id
 from data_contracts.store.store import Store
 from flows.config.run_config import RunConfig
+from flows.output.tables import domain_sizes
 
 _REUSABLE = (INTERACTIONS, NODES, GRAPH, REACH, PAIRS, CHECKPOINT)
 
@@ -87,16 +86,9 @@ def lost_domains(store: Store, config: RunConfig, interactions: Artifact) -> dic
     if last is None or not (is_same or config.update):
         return {}
     with suppress(OSError, ValueError):  # it was deleted or damaged
-        kept = _domain_rows(interactions)
-        return {domain: rows for domain, rows in _domain_rows(last).items() if domain not in kept}
+        before, now = (domain_sizes({INTERACTIONS.name: artifact}) for artifact in (last, interactions))
+        return {domain: rows for domain, rows in before.items() if domain not in now}
     return {}
-
-
-def _domain_rows(interactions: Artifact) -> dict[str, int]:
-    rows = Counter[str]()
-    for entry in interactions.manifest.files:
-        rows[parse_partition(entry.path)["domain"]] += entry.rows or 0
-    return dict(rows)
 
 
 def missing_base_error(name: str, address: str) -> FileNotFoundError:
