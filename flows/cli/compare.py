@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from data_contracts.open_store import open_store
-from flows.cli.options import Options, bring_up_to_date, report_nothing_to_do
+from flows.cli.options import Options, Whole, bring_up_to_date, report_nothing_to_do
 from flows.compare.runs import cautions, evaluated_run
 from flows.compare.tables import as_json, comparison_tables
 from flows.config.presets import baseline_runs, other_evidence, parse_baselines, variant_run, with_walks
@@ -81,8 +81,8 @@ def tune(
     *runs: Path,
     baselines: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
     skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
-    trials: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
-    parallel: Annotated[int, Parameter(validator=Number(gte=1), metavar="N")] = 1,
+    trials: Annotated[Whole | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
+    parallel: Annotated[Whole, Parameter(validator=Number(gte=1), metavar="N")] = 1,
     options: Options = Options(),
 ) -> None:
     """Search for the settings that validate best; several runs are judged by their mean. Resumes where it stopped.

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from data_contracts.open_store import open_store
 from data_contracts.store.files import write_atomically
-from flows.cli.options import Options
+from flows.cli.options import Options, Whole
 from flows.compare.effect_tables import MARKS, experiment_tables
 from flows.compare.experiments import experiment_run
 from flows.config.run_config import store_location
@@ -44,7 +44,7 @@ def experiment(
     /,
     *,
     small: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    seeds: Annotated[int | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
+    seeds: Annotated[Whole | None, Parameter(validator=Number(gte=1), metavar="N")] = None,
     only: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, metavar="TEXT")] = (),
     out: Annotated[Path | None, Parameter(metavar="FOLDER")] = None,
     options: Options = Options(),

@@ -13,7 +13,7 @@ from cyclopts import Parameter, validators
 from data_contracts.open_store import open_store
 from data_contracts.store.artifact import Artifact
 from flows.cli.arguments import Messages
-from flows.cli.options import Run, Viewing
+from flows.cli.options import Run, Viewing, Whole
 from flows.config.reference import reference
 from flows.config.run_config import store_location
 from flows.inspection.describe import as_text, describe, rows_table
@@ -30,7 +30,7 @@ def inspect(
     place: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
-    head: Annotated[int, Parameter(validator=validators.Number(gte=0), metavar="N")] = 3,
+    head: Annotated[Whole, Parameter(validator=validators.Number(gte=0), metavar="N")] = 3,
     sql: Annotated[str | None, Parameter(metavar="QUERY")] = None,
     with_: Annotated[
         tuple[str, ...], Parameter(name="--with", negative="", show_default=False, metavar="NAME=FILE")

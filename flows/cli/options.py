@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from flows.cli.arguments import Messages
 from flows.config.run_config import RunSpec, store_override
@@ -19,6 +19,18 @@ from flows.runner.torchrun import is_multi_process
 from pipeline.logs.discovery import Digests
 
 Run = Annotated[str, Parameter(help="a run's name in the store, or its TOML file.")]
+
+
+def _as_whole_number(_: type, tokens: Sequence[Token]) -> int:
+    """The value of an option that counts something; the parser itself would round 1.5 to 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"found {tokens[0].value!r}, must be a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=_as_whole_number)]
+"""A whole number in decimal digits."""
 
 
 @Parameter(name="*")

@@ -12,7 +12,7 @@ from data_contracts.open_store import open_store
 from data_contracts.store.store import Store
 from flows.cli.options import Overriding, Run, Viewing
 from flows.config.run_config import store_location
-from flows.inspection.generations import describe_generations, generations_table
+from flows.inspection.generations import describe_all, describe_generations, generations_table
 from flows.inspection.status import status_of_file, status_of_name, status_text
 from flows.output.console import print_result, terminal_width
 
@@ -59,7 +59,7 @@ def runs(
         print JSON.
     """
     store = _store(options)
-    described = [row for each in ([name] if name else store.run_names()) for row in describe_generations(each, store)]
+    described = describe_generations(name, store) if name else describe_all(store)
     if json_:
         print_result(json.dumps(described, indent=2, ensure_ascii=False))
     elif described:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from data_contracts.store.files import write_atomically
-from flows.cli.options import Options
+from flows.cli.options import Options, Whole
 from flows.compare.scoreboard import Board, is_page, means_table, picture, section, summary, update_page
 from flows.config.presets import parse_baselines
 from flows.output.console import print_result, terminal_width, watcher
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 def scoreboard(
     *runs: Path,
-    trials: Annotated[int, Parameter(validator=Number(gte=0), metavar="N")] = 20,
+    trials: Annotated[Whole, Parameter(validator=Number(gte=0), metavar="N")] = 20,
     seeds: Annotated[str, Parameter(metavar="LIST")] = "2022,2023,2024",
     baselines: Annotated[str, Parameter(metavar="LIST")] = "all",
     skip: Annotated[str, Parameter(show_default=False, metavar="LIST")] = "",
-    parallel: Annotated[int, Parameter(validator=Number(gte=1), metavar="N")] = 1,
+    parallel: Annotated[Whole, Parameter(validator=Number(gte=1), metavar="N")] = 1,
     out: Annotated[Path, Parameter(metavar="FILE")] = Path("docs/scoreboard.md"),
     options: Options = Options(),
 ) -> None:

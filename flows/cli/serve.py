@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from flows.cli.options import Run, Viewing
+from flows.cli.options import Run, Viewing, Whole
 from flows.output.characters import escape
 from flows.output.console import inform, print_result, terminal_width, watcher
 from flows.output.tables import Table
@@ -41,7 +41,7 @@ def recommend(
     user: Annotated[str | None, Parameter(group=_FOR, metavar="USER")] = None,
     like: Annotated[str | None, Parameter(group=_FOR, metavar="ITEM")] = None,
     new_user: Annotated[tuple[str, ...], Parameter(group=_FOR, negative="", show_default=False, metavar="ITEMS")] = (),
-    top: Annotated[int, Parameter(validator=validators.Number(gte=1), metavar="N")] = 10,
+    top: Annotated[Whole, Parameter(validator=validators.Number(gte=1), metavar="N")] = 10,
     why: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
@@ -121,7 +121,7 @@ class ServeOptions:
 
     with_index: Annotated[bool, Parameter(name="--index", negative="", show_default=False)] = False
     """Search with the run's index (`edda index`) for users, known or new, instead of exactly."""
-    workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256), metavar="N")] = 1
+    workers: Annotated[Whole, Parameter(validator=validators.Number(gte=1, lte=256), metavar="N")] = 1
     """Processes that answer; mapped vectors are in memory once."""
     watch: Annotated[float | None, Parameter(validator=validators.Number(gt=0), metavar="SECONDS")] = None
     """Look for a new generation of the run every so many seconds and serve it; SIGHUP does so at once."""
@@ -145,7 +145,7 @@ def serve(
     /,
     *,
     host: Annotated[str, Parameter(metavar="HOST")] = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535), metavar="PORT")] = 8000,
+    port: Annotated[Whole, Parameter(validator=validators.Number(gte=0, lte=65_535), metavar="PORT")] = 8000,
     serving: ServeOptions = ServeOptions(),
     options: Viewing = Viewing(),
 ) -> int:

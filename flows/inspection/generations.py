@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from data_contracts.contracts import MACRO, METRICS
+from data_contracts.store.files import DamagedFileError
 from data_contracts.store.runs import Attempt, RunRecord, generation_id
 from data_contracts.store.store import Store
 from flows.config.run_config import flatten
 from flows.output.tables import Table, metric_values
 
+log = logging.getLogger(__name__)
+
 _MEASURE = "full_ndcg@20"
 _NEVER_SHOWN = ("name", "store", "update")
 _CHANGE_NOTHING = ("compute.", "tracking.", "serve.")
+
+
+def describe_all(store: Store) -> list[dict[str, Any]]:
+    """Every generation of every name; a name whose records cannot be read has a row that says so, and a warning."""
+    described = []
+    for name in store.run_names():
+        try:
+            described += describe_generations(name, store)
+        except DamagedFileError as error:
+            log.warning("%s", error)
+            described.append({"run": name, "state": "damaged", "at": None, _MEASURE: None, "settings": {}})
+    return described
 
 
 def describe_generations(name: str, store: Store) -> list[dict[str, Any]]:

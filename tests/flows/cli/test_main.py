@@ -136,6 +136,12 @@ def test_mistakes_in_the_file_exit_1_and_are_all_reported(here, capsys):
     assert "train.epochs is 0, must be ≥ 1" in err
 
 
+@pytest.mark.parametrize("found", ["1.5", "1.0", "0x10", "ten"])
+def test_options_that_count_take_whole_numbers_alone(found, capsys):
+    assert edda("inspect", "r", "--head", found) == 2
+    assert f"--head: found {found!r}, must be a whole number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["frobnicate"], ["run"], ["run", "a", "b"], ["recommend", "r", "--top", "x"], ["inspect", "r", "--head", "-1"]],

@@ -325,6 +325,10 @@ def test_the_command_reports_an_unfinished_run_by_its_file(here, capsys):
     assert edda("report", "r.toml", "--output", "out/r.html") == 0
     assert capsys.readouterr().out == "out/r.html\n"
     assert list(Page((here / "out/r.html").read_text()).table("Domains")) == ["a", "b"]
+    assert edda("report", "r.toml", "--output", "out/r.html") == 0, "an earlier report is replaced"
+    assert edda("report", "r.toml", "--output", "log.csv") == 1
+    assert "log.csv: is there already and is no report" in capsys.readouterr().err
+    assert (here / "log.csv").read_text().endswith(rows)
 
 
 def test_epochs_are_reported_by_whole_numbers():

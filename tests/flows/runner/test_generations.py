@@ -69,6 +69,22 @@ def test_a_name_moves_to_a_whole_generation_and_back(here: Path, stages: Stages,
     assert other["settings"] == {"train.epochs": first.config["train"]["epochs"]}
 
 
+def test_a_damaged_record_hides_no_other_run(here: Path, stages: Stages, capsys) -> None:
+    run()
+    damaged = Path("edda-store/runs/other/run.json")
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    capsys.readouterr()
+    assert edda("runs", "--json") == 0
+    printed = capsys.readouterr()
+    assert {row["run"].partition("@")[0]: row["state"] for row in json.loads(printed.out)} == {
+        "other": "damaged",
+        "r": "present",
+    }
+    assert "runs/other" in printed.err
+    assert edda("runs", "other") == 1
+
+
 def test_the_same_settings_on_other_machines_are_one_generation(here: Path, stages: Stages) -> None:
     run()
     run(None, "compute.threads=1")
