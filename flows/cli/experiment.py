@@ -62,7 +62,8 @@ def experiment(
     seeds:
         number of training seeds, from 2022 on; by default 3, with --small 2.
     only:
-        run only cases whose label has this text, e.g. "evidence = on"; if repeated, all of the texts.
+        run only cases whose label has this text, e.g. "evidence = on", or one of several, e.g. "= apart|= twins merged"; if
+        repeated, all of them.
     out:
         folder of the page and its picture; by default <store>/experiments/<run>/<experiment>.
     """
@@ -92,7 +93,7 @@ def experiment(
 
 
 def _chosen(cases: Iterator[Case], wanted: tuple[str, ...]) -> Iterator[Case]:
-    """The cases whose labels have all texts.
+    """The cases whose labels have all texts; of a text with `|` they have one of its parts.
 
     Raises:
         ValueError: none has, after the last.
@@ -100,7 +101,7 @@ def _chosen(cases: Iterator[Case], wanted: tuple[str, ...]) -> Iterator[Case]:
     labels, chosen = [], 0
     for case in cases:
         labels.append(case.label)
-        if all(text in case.label for text in wanted):
+        if all(any(part in case.label for part in text.split("|")) for text in wanted):
             chosen += 1
             yield case
     if not chosen:
