@@ -62,8 +62,8 @@ def experiment(
     seeds:
         number of training seeds, from 2022 on; by default 3, with --small 2.
     only:
-        run only cases whose label has this text, e.g. "evidence = on", or one of several, e.g. "= apart|= twins merged"; if
-        repeated, all of them.
+        run only cases whose label has this text, e.g. "evidence = on", or one of several, e.g. "= apart|= twins
+        merged"; if repeated, all of them.
     out:
         folder of the page and its picture; by default <store>/experiments/<run>/<experiment>.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from functools import reduce
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from data_contracts.settings.base import Seed, Settings
+from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.settings.train import ModelName, TrainSettings
 
 Value = bool | int | float | str
@@ -41,6 +43,21 @@ class Axis(Settings):
     def ends(self) -> tuple[Value, ...]:
         """The values to check: if a run may have these, it may have all values of the axis."""
         return self.choices or tuple(end for end in (self.low, self.high) if end is not None)
+
+    def has(self, value: Value) -> bool:
+        """Whether the key may take this value."""
+        if self.low is None or self.high is None:
+            return value in self.choices
+        return self.low <= float(value) <= self.high
+
+    def including(self, value: Value) -> Axis:
+        """The axis, widened to a value where it has not got it; but a logarithmic one never to 0."""
+        if self.has(value) or (self.log and float(value) <= 0):
+            return self
+        if self.low is None or self.high is None:
+            return Axis(choices=tuple(sorted((*self.choices, value), key=float)))
+        low, high = (edge(end, float(value)) for edge, end in ((min, self.low), (max, self.high)))
+        return Axis(low=low, high=high, log=self.log)
 
 
 class TuneSettings(Settings):
@@ -132,16 +149,26 @@ _CONTRAST = {
 }
 
 
-def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
-    """The search space of a model.
+def default_space(train: TrainSettings, neighbours: NeighboursSettings) -> dict[str, Axis]:
+    """The search space of a model, which has its present settings, so that the first trial can be these.
 
     Args:
         train: its settings; those of its objective and of a contrastive loss are searched too, and for EDDA with a
             graph also which objective of dot products is best.
-        weights: `neighbours.weights`, by which it ranks if it has no vectors.
+        neighbours: its weights between items, by which it ranks if it has no vectors.
     """
-    if train.model == "walks":
-        return WEIGHTS_SPACE[weights]
+    present = {"train": train, "neighbours": neighbours}
+    space = WEIGHTS_SPACE[neighbours.weights] if train.model == "walks" else _vector_space(train)
+    widened = {}
+    for key, axis in space.items():
+        table, *names = key.split(".")
+        value: Any = reduce(getattr, names, present[table])
+        widened[key] = axis.including(value)
+    return widened
+
+
+def _vector_space(train: TrainSettings) -> dict[str, Axis]:
+    """The search space of a model with vectors."""
     is_mf = train.model == "edda" and train.backbone == "mf"
     model = _OPTIMIZER if is_mf else DEFAULT_SPACE[train.model]
     if train.ranks_by_cosine:

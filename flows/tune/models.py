@@ -90,7 +90,7 @@ class Model:
         """The search for its settings; None if there is nothing to search."""
         config = self.runs[0].config
         try:
-            space = default_space(config.train, config.neighbours.weights) if self.is_baseline else None
+            space = default_space(config.train, config.neighbours) if self.is_baseline else None
             return None if self.is_fixed else build_search(self.runs, space)
         except NothingToSearchError:
             return None

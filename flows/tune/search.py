@@ -188,7 +188,7 @@ class Study:
         digest = hashlib.sha256(f"{search.seed} {number}".encode()).digest()
         self._study.sampler = optuna.samplers.TPESampler(seed=int.from_bytes(digest[:4], "little"))
         is_waiting = bool(self._study.get_trials(deepcopy=False, states=(_states().WAITING,)))
-        on_axes = all(_is_on_axis(axis, search.current[key]) for key, axis in search.space.items())
+        on_axes = all(axis.has(search.current[key]) for key, axis in search.space.items())
         if number == 0 and on_axes and not is_waiting:
             self._study.enqueue_trial(search.current)
         trial = self._study.ask({key: _distribution(axis, search.current[key]) for key, axis in search.space.items()})
@@ -281,12 +281,6 @@ def _round_values(params: Mapping[str, Any], search: Search) -> Values:
         drawn = isinstance(value, float) and not axis.choices and value != search.current[key]
         values[key] = float(f"{value:.3g}") if drawn else value
     return values
-
-
-def _is_on_axis(axis: Axis, value: Value) -> bool:
-    if axis.choices:
-        return value in axis.choices
-    return axis.low is not None and axis.high is not None and axis.low <= float(value) <= axis.high
 
 
 def _states() -> Any:

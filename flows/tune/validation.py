@@ -55,7 +55,7 @@ def build_search(runs: Sequence[RunSpec], space: Mapping[str, Axis] | None = Non
     first, settings = configs[0], configs[0].tune
     space = settings.space if space is None else space
     if space is None:
-        space = default_space(first.train, first.neighbours.weights)
+        space = default_space(first.train, first.neighbours)
     if not space:
         raise NothingToSearchError(
             f"tune: nothing to search for train.model {first.train.model!r}; give it a [tune.space]"

@@ -9,9 +9,10 @@ from filelock import FileLock
 
 from data_contracts.resources import MemoryLimitError
 from flows.cli.main import main
+from flows.config.presets import BASELINES
 from flows.config.run_config import ConfigError, RunSpec, load_config
 from flows.config.tune_settings import DEFAULT_SPACE, WEIGHTS_SPACE, Axis
-from flows.tune.models import trials_table
+from flows.tune.models import compared_models, trials_table
 from flows.tune.parallel import run_parallel_search
 from flows.tune.search import Report, Score, Search, Trial, Values, best_trial, run_search
 from flows.tune.validation import as_options, build_search
@@ -246,6 +247,27 @@ def test_every_default_space_is_allowed_and_read_by_its_model(tmp_path: Path, mo
     config = load_config(tmp_path / "r.toml", last)
     read = [*config.train.keyed(), *(config.neighbours.keyed() if model == "walks" else [])]
     assert {key.partition(".")[2] for key in wanted.space} <= set(read)
+
+
+@pytest.mark.parametrize(
+    ("train", "key", "has", "has_not"),
+    [
+        ('model = "ials"\nwidth = 160', "train.width", (128, 160), 161),
+        ("edge_dropout = 0.95", "train.edge_dropout", (0.0, 0.95), 0.96),
+        ("layers = 5", "train.layers", (1, 5), 4),
+        ("l2 = 0.0", "train.l2", (1e-5,), 0.0),  # a logarithmic axis cannot have it
+    ],
+)
+def test_a_default_space_has_the_files_own_settings(tmp_path: Path, train: str, key: str, has, has_not) -> None:
+    axis = build_search([RunSpec(toml(tmp_path, f"[train]\n{train}"))]).space[key]
+    assert all(axis.has(value) for value in has)
+    assert not axis.has(has_not)
+
+
+def test_the_preset_of_every_baseline_is_its_first_trial(tmp_path: Path) -> None:
+    for model in compared_models([RunSpec(toml(tmp_path, ""))], list(BASELINES)):
+        if search := model.search():
+            assert all(axis.has(search.current[key]) for key, axis in search.space.items()), model.name
 
 
 def test_what_an_objective_and_a_contrastive_loss_read_is_searched_too(tmp_path: Path) -> None:
