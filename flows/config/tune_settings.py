@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from data_contracts.settings.base import Seed, Settings
-from data_contracts.settings.preparation import NeighboursSettings
 from data_contracts.settings.train import ModelName, TrainSettings
 
 Value = bool | int | float | str
@@ -149,26 +147,16 @@ _CONTRAST = {
 }
 
 
-def default_space(train: TrainSettings, neighbours: NeighboursSettings) -> dict[str, Axis]:
-    """The search space of a model, which has its present settings, so that the first trial can be these.
+def default_space(train: TrainSettings, weights: str) -> dict[str, Axis]:
+    """The search space of a model.
 
     Args:
         train: its settings; those of its objective and of a contrastive loss are searched too, and for EDDA with a
             graph also which objective of dot products is best.
-        neighbours: its weights between items, by which it ranks if it has no vectors.
+        weights: `neighbours.weights`, by which it ranks if it has no vectors.
     """
-    present = {"train": train, "neighbours": neighbours}
-    space = WEIGHTS_SPACE[neighbours.weights] if train.model == "walks" else _vector_space(train)
-    widened = {}
-    for key, axis in space.items():
-        table, *names = key.split(".")
-        value: Any = reduce(getattr, names, present[table])
-        widened[key] = axis.including(value)
-    return widened
-
-
-def _vector_space(train: TrainSettings) -> dict[str, Axis]:
-    """The search space of a model with vectors."""
+    if train.model == "walks":
+        return WEIGHTS_SPACE[weights]
     is_mf = train.model == "edda" and train.backbone == "mf"
     model = _OPTIMIZER if is_mf else DEFAULT_SPACE[train.model]
     if train.ranks_by_cosine:

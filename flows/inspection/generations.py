@@ -74,9 +74,7 @@ def _differences(config: Mapping[str, Any], present: RunRecord) -> dict[str, Any
     return {
         key: value
         for key, value in flatten(config)
-        if settings.get(key) != value
-        and key not in _NEVER_SHOWN
-        and not key.startswith(("compute.", "tracking.", "serve."))
+        if settings.get(key) != value and key not in _NEVER_SHOWN and not key.startswith(_CHANGE_NOTHING)
     }
 
 

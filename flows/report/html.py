@@ -22,8 +22,8 @@ from flows.report.results import cost_section, provenance_section, training_sect
 from flows.report.terms import TERMS, explain_terms
 from flows.runner.lookup import RunView, report_path
 
-_FIRST = b"<!DOCTYPE html>"
-"""What every report begins with."""
+_DOCTYPE = b"<!DOCTYPE html>"
+"""Every report begins with it."""
 _UPDATED = "This run continued from an earlier one: what that knew was kept, and the rest was made anew."
 _NOT_TAKEN = (
     "What was not taken was made anew: vectors of nodes by walking, pairs of two domains by comparing nodes, rows of "
@@ -52,7 +52,7 @@ def write_report(view: RunView, output: Path | None = None, against: Sequence[st
     path = output or report_path(view.store.root, view.name)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, must be a file")
-    if output and path.exists() and path.stat().st_size and path.read_bytes()[: len(_FIRST)] != _FIRST:
+    if output and path.exists() and path.stat().st_size and not path.read_bytes().startswith(_DOCTYPE):
         raise FileExistsError(f"{path}: is there already and is no report; name another file by --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     require_writable(path.parent, f"keep {path.name}", "name another file by --output")

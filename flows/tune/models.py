@@ -13,7 +13,7 @@ from data_contracts.store.files import DamagedFileError, write_alone
 from data_contracts.store.json_files import parse_json, read_description
 from flows.config.presets import FIXED_BASELINES, baseline_runs
 from flows.config.run_config import RunSpec
-from flows.config.tune_settings import Value, default_space
+from flows.config.tune_settings import Value
 from flows.orchestration.up_to_date import CANNOT_BE_MADE, Refusal
 from flows.output.console import Watch
 from flows.output.tables import Table
@@ -88,10 +88,8 @@ class Model:
 
     def search(self) -> Search | None:
         """The search for its settings; None if there is nothing to search."""
-        config = self.runs[0].config
         try:
-            space = default_space(config.train, config.neighbours) if self.is_baseline else None
-            return None if self.is_fixed else build_search(self.runs, space)
+            return None if self.is_fixed else build_search(self.runs, by_default=self.is_baseline)
         except NothingToSearchError:
             return None
 

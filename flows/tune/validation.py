@@ -17,7 +17,7 @@ from data_contracts.settings.base import Settings
 from data_contracts.statistics import CheckpointStatistics
 from data_contracts.store.artifact import Artifact
 from flows.config.run_config import RunConfig, RunSpec, store_location
-from flows.config.tune_settings import Axis, Value, default_space
+from flows.config.tune_settings import Value, default_space
 from flows.output.console import Watch
 from flows.runner.execute import Execution, Outcome, make_roles, no_watcher, run_stages
 from flows.runner.plan import make_plan
@@ -35,12 +35,12 @@ class NothingToSearchError(ValueError):
     """A model has no settings to search for."""
 
 
-def build_search(runs: Sequence[RunSpec], space: Mapping[str, Axis] | None = None) -> Search:
+def build_search(runs: Sequence[RunSpec], *, by_default: bool = False) -> Search:
     """Build the search that the first run's [tune] describes, and check it against every run.
 
     Args:
         runs: they are judged by their mean.
-        space: in place of the one in [tune].
+        by_default: search the model's default space, whatever [tune.space] says.
 
     Raises:
         ConfigError: an axis has a key or a value that a run may not have.
@@ -53,9 +53,10 @@ def build_search(runs: Sequence[RunSpec], space: Mapping[str, Axis] | None = Non
             f"tune: runs are selected by {' and '.join(sorted(scores))}, must be by one; set train.select_by"
         )
     first, settings = configs[0], configs[0].tune
-    space = settings.space if space is None else space
-    if space is None:
-        space = default_space(first.train, first.neighbours)
+    space = None if by_default else settings.space
+    if space is None:  # it has the present settings, so that the first trial can be these
+        default = default_space(first.train, first.neighbours.weights)
+        space = {key: axis.including(_current_value(first, key)) for key, axis in default.items()}
     if not space:
         raise NothingToSearchError(
             f"tune: nothing to search for train.model {first.train.model!r}; give it a [tune.space]"
