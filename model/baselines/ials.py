@@ -29,6 +29,8 @@ _INITIAL_BOUND = 0.01
 """Vectors start uniform between 0 and this, as in the library."""
 _BLOCK = 65_536
 """Vectors solved at once."""
+_CALL_PAYS_FROM = 0.01
+"""Vectors of one frequency, as a share of those on the other side, from which a call for them alone is cheaper."""
 
 
 class Ials(Baseline):
@@ -91,19 +93,28 @@ class Ials(Baseline):
     def _solve(self, solver: Any, weights: Any, solved: Floats32, fixed: Floats32) -> None:
         """Improve vectors in place, each with a penalty of its own, while those of the other side are fixed.
 
-        The library has one penalty for all. But a penalty times a squared norm is also the loss of one more pair for
-        each column: preference 0, this weight, and a unit vector on the other side. The library takes weights below 0
-        for pairs of preference 0.
+        The library has one penalty for all vectors of a call, so those of a frequency that many have get a call of
+        their own. For the rest, a penalty times a squared norm is written as the loss of one more pair for each column:
+        preference 0, this weight, and a unit vector on the other side. The library takes weights below 0 for pairs of
+        preference 0.
         """
         settings, width = self.data.settings, fixed.shape[1]
-        frequencies = np.diff(weights.indptr) + len(fixed) / settings.confidence
-        penalties = (settings.l2 * frequencies**settings.frequency_exponent).astype(np.float32)
-        extended = np.concatenate([fixed, np.eye(width, dtype=np.float32)])
-        for start in range(0, len(solved), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            further = sparse.csr_matrix(np.repeat(-penalties[rows, None], width, axis=1))
-            pairs = sparse.hstack([weights[rows], further], format="csr")
-            solver(pairs, solved[rows], extended, 0.0, num_threads=self._threads)
+        frequencies, numbers, counts = np.unique(np.diff(weights.indptr), return_inverse=True, return_counts=True)
+        penalties = settings.l2 * (frequencies + len(fixed) / settings.confidence) ** settings.frequency_exponent
+        has_call = counts > _CALL_PAYS_FROM * len(fixed)
+        for number in np.flatnonzero(has_call):
+            rows = np.flatnonzero(numbers == number)
+            vectors = solved[rows]
+            solver(weights[rows], vectors, fixed, float(penalties[number]), num_threads=self._threads)
+            solved[rows] = vectors
+        rest, extended = np.flatnonzero(~has_call[numbers]), np.concatenate([fixed, np.eye(width, dtype=np.float32)])
+        for start in range(0, rest.size, _BLOCK):
+            rows = rest[start : start + _BLOCK]
+            further = np.repeat(-penalties[numbers[rows], None].astype(np.float32), width, axis=1)
+            pairs = sparse.hstack([weights[rows], sparse.csr_matrix(further)], format="csr")
+            vectors = solved[rows]
+            solver(pairs, vectors, extended, 0.0, num_threads=self._threads)
+            solved[rows] = vectors
 
 
 def _build_weights(positives: Positives, confidence: float) -> Any:

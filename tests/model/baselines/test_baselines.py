@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -108,9 +109,13 @@ def swept(
     return users, solved(weights.T, users)
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
-def test_ials_sweeps_equal_exact_least_squares(store: Store, exponent: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("exponent", "call_pays_from"), [(0.0, 0.0), *product((0.5, 1.0), (0.0, 0.4, 9.0))])
+def test_ials_sweeps_equal_exact_least_squares(
+    store: Store, exponent: float, call_pays_from: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all frequencies, one (of two of three vectors) or none is solved by a call of its own."""
     monkeypatch.setattr("model.baselines.ials._BLOCK", 2)
+    monkeypatch.setattr("model.baselines.ials._CALL_PAYS_FROM", call_pays_from)
     settings = small("ials", width=2, l2=0.5, confidence=4.0, epochs=2, frequency_exponent=exponent)
     found = tensors(fitted(build(store, {"a": HAND["a"][:3] + HAND["a"][4:]}), settings))["vectors/a"].numpy()
     start = generator(7, "ials", "a").random((6, 2), dtype=np.float32) * 0.01
