@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from flows.output.characters import escape
 
@@ -81,11 +82,21 @@ def describe_error(error: BaseException) -> str:
         return _describe_memory(error)
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         names = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        if not names and _is_current_folder_deleted():
+            return "the current folder was deleted; change to another one"
         line = f"{names}: {error.strerror}" if names else error.strerror
         return f"{line}; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else line
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])
     return str(error)
+
+
+def _is_current_folder_deleted() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def format_failure(error: BaseException) -> str:

@@ -39,6 +39,14 @@ def test_a_deleted_artifact_is_named_with_what_makes_it_again(here, stages: Stag
     assert capsys.readouterr().err == f"edda: {artifacts['metrics'].folder}: metrics was deleted; {remedy}\n"
 
 
+def test_a_deleted_current_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert edda("runs") == 1
+    assert capsys.readouterr().err == "edda: the current folder was deleted; change to another one\n"
+
+
 def test_a_run_prints_its_results_on_stdout_and_its_progress_on_stderr(here, stages: Stages, capsys):
     assert edda("run", "r.toml", "--no-prefect") == 0
     out, err = capsys.readouterr()
