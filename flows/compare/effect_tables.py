@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 from data_contracts.contracts import ALL, MACRO, STRATA
 from data_contracts.statistics import ExperimentStatistics
 from data_contracts.store.artifact import Artifact
 from flows.compare.effects import Contrast, Interval, contrasts, trends
-from flows.compare.experiments import MEASURES, cases_of, domains_of, values_by_case
+from flows.compare.experiments import MEASURES, MEMORY, SECONDS, cases_of, domains_of, values_by_case
 from flows.compare.significance import holm
 from flows.output.tables import Table
 
@@ -16,6 +17,8 @@ MARKS = "▲ ▼: above or below 0 after Holm's correction for all effects besid
 """What the signs after an interval mean."""
 
 _LEVEL = 0.05
+_DIGITS = {SECONDS: 1, MEMORY: 0}
+"""After the point, by measure; four for the others."""
 
 _ByColumn = Mapping[str, Mapping[str, Mapping[int, float]]]
 """Column → case → seed → value."""
@@ -39,25 +42,26 @@ def experiment_tables(results: Artifact, design: ExperimentStatistics) -> Iterat
             domains = [domain for domain in domains_of(results) if domain != MACRO]
             by_domain = {domain: values_by_case(results, measure, domain).get(ALL, {}) for domain in domains}
             shown = {domain: values for domain, values in by_domain.items() if values}
-            yield from _effects(f"Effect on {measure} by domain", pairs, shown, [list(shown)])
+            yield from _effects(measure, "by domain", pairs, shown, [list(shown)])
     yield _all_cases(results, cases, design["measures"])
 
 
 def _by_stratum(pairs: Sequence[Contrast], measure: str, values: _ByColumn) -> Iterator[Table]:
     strata = [stratum for stratum in STRATA if stratum in values]
     seeds = max((len(of_case) for of_case in values.get(ALL, {}).values()), default=0)
-    title = f"Effect on {MACRO} {measure}: difference with 95 % interval over {seeds} seeds"
+    note = f"{MACRO}: difference with 95 % interval over {seeds} seeds"
     shown = {stratum: values[stratum] for stratum in (ALL, *strata) if stratum in values}
-    yield from _effects(title, pairs, shown, [[ALL], strata])
+    yield from _effects(measure, note, pairs, shown, [[ALL], strata])
 
 
 def _effects(
-    title: str, pairs: Sequence[Contrast], values: _ByColumn, families: Sequence[Sequence[str]]
+    measure: str, note: str, pairs: Sequence[Contrast], values: _ByColumn, families: Sequence[Sequence[str]]
 ) -> Iterator[Table]:
     """A table of effects, if there are any.
 
     Args:
-        title: above it.
+        measure: whose effects they are.
+        note: more for the title.
         pairs: its rows.
         values: of its columns.
         families: columns whose effects are corrected together.
@@ -70,37 +74,41 @@ def _effects(
     }
     cells: dict[tuple[str, str], str] = {}
     for family in families:
-        cells |= _mark({name: effect for name, effect in effects.items() if name[1] in family})
+        cells |= _mark(measure, {name: effect for name, effect in effects.items() if name[1] in family})
     labels = dict.fromkeys(label for label, _ in effects)
     rows = tuple((label, *(cells.get((label, column), "–") for column in values)) for label in labels)
     if rows:
-        yield Table(title, ("effect", *values), rows)
+        yield Table(f"Effect on {measure}, {note}", ("effect", *values), rows)
 
 
-def _mark(effects: Mapping[tuple[str, str], Interval]) -> dict[tuple[str, str], str]:
+def _mark(measure: str, effects: Mapping[tuple[str, str], Interval]) -> dict[tuple[str, str], str]:
     """Effects of a family as text, with MARKS."""
+    digits = _DIGITS.get(measure, 4)
     corrected = holm({name: effect.p for name, effect in effects.items() if effect.p is not None})
     signs = {name: "▽△" if corrected.get(name, 1.0) > _LEVEL else "▼▲" for name in effects}
-    return {name: f"{effect}{signs[name][effect.sign > 0] if effect.sign else ''}" for name, effect in effects.items()}
+    return {
+        name: effect.describe(digits) + (signs[name][effect.sign > 0] if effect.sign else "")
+        for name, effect in effects.items()
+    }
 
 
 def _trends(
     pairs: Sequence[Contrast], doubled: str, measure: str, values: Mapping[str, Mapping[int, float]]
 ) -> Iterator[Table]:
     slopes = {(trend.label, ""): trend.slope for trend in trends(pairs, doubled, values)}
-    if slopes:
+    rows = tuple((label, cell) for (label, _), cell in _mark(measure, slopes).items())
+    if rows:
         title = f"How these effects on {measure} grow each time that {doubled!r} doubles: fitted line, 95 % interval"
-        yield Table(
-            title, ("effect", "by doubling"), tuple((label, cell) for (label, _), cell in _mark(slopes).items())
-        )
+        yield Table(title, ("effect", "by doubling"), rows)
 
 
 def _all_cases(results: Artifact, cases: Sequence[str], measures: Sequence[str]) -> Table:
     wanted = dict.fromkeys([*measures, *MEASURES])
     values = {measure: values_by_case(results, measure).get(ALL, {}) for measure in wanted}
-    shown = [measure for measure in wanted if values[measure]]
-    rows = []
-    for case in cases:
-        means = [values[measure].get(case) for measure in shown]
-        rows.append((case, *("–" if not of else f"{Interval.over(list(of.values())).mean:.4f}" for of in means)))
+    shown = {measure: values[measure] for measure in wanted if values[measure]}
+    rows = ((case, *(_show_mean(measure, shown[measure].get(case, {})) for measure in shown)) for case in cases)
     return Table(f"All cases: {MACRO}, mean over seeds", ("case", *shown), tuple(rows))
+
+
+def _show_mean(measure: str, values: Mapping[int, float]) -> str:
+    return f"{fmean(values.values()):,.{_DIGITS.get(measure, 4)}f}" if values else "–"

@@ -56,9 +56,9 @@ class Interval:
         """There are several values, and they differ: what no seed changes says nothing about chance."""
         return self.high - self.low > _ROUNDING
 
-    def __str__(self) -> str:
-        """The mean and the interval, with signs; what rounds to 0 has the sign +."""
-        mean, low, high = (f"{round(value, 4) + 0.0:+.4f}" for value in (self.mean, self.low, self.high))
+    def describe(self, digits: int = 4) -> str:
+        """The mean and the interval, with signs and so many digits; what rounds to 0 has the sign +."""
+        mean, low, high = (f"{round(value, digits) + 0.0:+,.{digits}f}" for value in (self.mean, self.low, self.high))
         return f"{mean} ({low} to {high})" if self.has_width else mean
 
 

@@ -15,6 +15,8 @@ from flows.runner.lookup import RunView
 NDCG = "full_ndcg@20"
 MEASURES = (NDCG, "full_recall@20", "auc", "recall@1")
 """Test metrics that are kept of each case."""
+SECONDS, MEMORY = "train seconds", "train MiB"
+"""Cost of one seed's training."""
 
 _LONGEST_NAME = 99
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_contracts.statistics import ExperimentStatistics
-from flows.compare.experiments import NDCG
+from flows.compare.experiments import MEMORY, NDCG, SECONDS
 from flows.experiments import data_cases, model_cases, twin_cases
 from flows.experiments.cases import OFF, CaseMaker
 from flows.experiments.measures import CHANCE, CONFLICT, FOUND, NORM, group_ndcg
-from flows.experiments.results import MEMORY, SECONDS
 
 
 @dataclass(frozen=True)

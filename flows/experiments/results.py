@@ -13,14 +13,11 @@ from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics, ExperimentStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
-from flows.compare.experiments import MEASURES
+from flows.compare.experiments import MEASURES, MEMORY, SECONDS
 from flows.experiments.cases import Bench, Case, Row
 from flows.runner.execute import Outcome
 
 log = logging.getLogger(__name__)
-
-SECONDS, MEMORY = "train seconds", "train MiB"
-"""Cost of one seed's training."""
 
 
 def run_cases(name: str, design: ExperimentStatistics, cases: Iterator[Case], bench: Bench) -> Artifact:

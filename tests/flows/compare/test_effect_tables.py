@@ -21,10 +21,10 @@ DESIGN: ExperimentStatistics = {
 }
 
 
-def kept(store: Store, values: dict[tuple[str, str, str], list[float]]) -> Artifact:
+def kept(store: Store, values: dict[tuple[str, str, str], list[float]], measure: str = "full_ndcg@20") -> Artifact:
     """Results by (level, domain, stratum): values of seeds 1, 2, …"""
     rows = [
-        (f"way = {level}; evidence = on", seed, domain, stratum, "full_ndcg@20", value)
+        (f"way = {level}; evidence = on", seed, domain, stratum, measure, value)
         for (level, domain, stratum), of_seeds in values.items()
         for seed, value in enumerate(of_seeds, 1)
     ]
@@ -71,3 +71,22 @@ def test_strata_are_a_family_of_their_own_and_domains_have_a_table(store: Store)
     assert [cell[-1] for cell in by_stratum.rows[0][1:]] == ["▲", "△", "△"]
     assert (by_domain.header, by_domain.rows[0][1][-1]) == (("effect", "a"), "▲")
     assert [row[1] for row in cases.rows] == ["0.2000", "0.3033"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "effect", "mean"),
+    [
+        ("train MiB", "+1,200 (+952 to +1,448)▲", "2,400"),
+        ("train seconds", "+1,200.0 (+951.6 to +1,448.4)▲", "2,400.3"),
+    ],
+)
+def test_seconds_and_memory_have_the_digits_that_they_are_known_with(
+    store: Store, measure: str, effect: str, mean: str
+) -> None:
+    values = {("off", "macro", "all"): [1200.3] * 3, ("on", "macro", "all"): [2300.3, 2400.3, 2500.3]}
+    effects, cases = experiment_tables(kept(store, values, measure), {**DESIGN, "measures": [measure]})
+    assert (effects.title, effects.rows[0][1]) == (
+        f"Effect on {measure}, macro: difference with 95 % interval over 3 seeds",
+        effect,
+    )
+    assert cases.rows[1][1] == mean

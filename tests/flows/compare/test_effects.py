@@ -22,15 +22,15 @@ def test_an_interval_over_seeds_is_students():
 def test_a_single_seed_has_no_interval_and_no_sign():
     interval = Interval.over([0.5])
     assert math.isnan(interval.low)
-    assert (str(interval), interval.sign) == ("+0.5000", 0)
-    assert str(Interval.over([-1e-6])) == "+0.0000"
+    assert (interval.describe(), interval.sign) == ("+0.5000", 0)
+    assert Interval.over([-1e-6]).describe() == "+0.0000"
 
 
 def test_values_that_no_seed_changes_have_no_interval_and_no_sign():
     interval = Interval.over([0.25, 0.25, 0.25])
-    assert (str(interval), interval.sign) == ("+0.2500", 0)
+    assert (interval.describe(), interval.sign) == ("+0.2500", 0)
     by_rounding = Interval.over([0.25, 0.25 + 1e-16, 0.25 - 1e-16])
-    assert (str(by_rounding), by_rounding.sign, by_rounding.p) == ("+0.2500", 0, None)
+    assert (by_rounding.describe(), by_rounding.sign, by_rounding.p) == ("+0.2500", 0, None)
 
 
 def test_each_case_is_compared_with_the_one_that_differs_in_one_factor_alone():
