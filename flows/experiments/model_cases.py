@@ -21,7 +21,7 @@ def gradient_conflict(bench: Bench, small: bool) -> Iterator[Case]:
 
 def depth_or_alignment(bench: Bench, small: bool) -> Iterator[Case]:
     """Layers by pairs of short walks, of longer ones, and no pairs."""
-    layers = {f"{n} layers": f"train.layers={n}" for n in ((0, 2) if small else range(6))}
+    layers = {f"{n} layer{'s' * (n != 1)}": f"train.layers={n}" for n in ((0, 2) if small else range(6))}
     pairs = {
         OFF: NOT_ALIGNED,
         "3 and 4 steps": f"{ALIGNED} reach.steps=[3,4]",
