@@ -185,7 +185,12 @@ def small_first(run: RunView) -> list[str]:
 
 
 def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
-    """Everything that the tables show, and more, as plain values."""
+    """Everything that the tables show, and more, as plain values.
+
+    Raises:
+        ValueError: two runs have the same name.
+    """
+    _require_distinct_names(runs)
     significance = Significance.build(runs)
     return {"cautions": cautions(runs), "runs": [_describe_run(run, runs[0], significance) for run in runs]}
 
