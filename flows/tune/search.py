@@ -168,8 +168,9 @@ class Study:
         self._study = study
 
     def trials(self) -> list[Trial]:
-        """The ended trials, in the order in which they were begun."""
-        return [self._build_trial(number, trial) for number, trial in enumerate(self._ended())]
+        """The ended trials in the order of their draws; one that was killed and drawn again has its old place."""
+        ended = [trial for _, trial in sorted(enumerate(self._ended()), key=lambda placed: _draw_number(*placed))]
+        return [self._build_trial(number, trial) for number, trial in enumerate(ended)]
 
     @property
     def wants_another(self) -> bool:
