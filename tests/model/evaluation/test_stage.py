@@ -12,8 +12,8 @@ from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from model.evaluation.metrics import user_values
-from model.evaluation.stage import evaluate
+from model.evaluation.metrics import Estimate, user_values
+from model.evaluation.stage import _means_over_seeds, evaluate
 from model.training.stage import train
 
 ONE = ComputeSettings(threads=1)
@@ -132,6 +132,14 @@ def test_a_t_interval_of_two_seeds_ends_where_a_metric_does(tiny_world: Tiny) ->
     unbounded = {row["metric"] for row in found if row["high"] > 1.0}
     assert unbounded == {"novelty@20", "popularity@20"}
     assert any(row["high"] == 1.0 or row["low"] == 0.0 for row in found)
+
+
+def test_the_mean_over_seeds_is_of_those_that_have_the_metric() -> None:
+    share, auc = ("books", "test", ALL, "share_inter"), ("books", "test", ALL, "auc")
+    value = {share: Estimate(0.25, np.empty(0), 3, 2), auc: Estimate(0.5, np.empty(0), 3, 2)}
+    for measured in ([value, {auc: value[auc]}], [{auc: value[auc]}, value]):
+        rows = {row["metric"]: (row["value"], row["low"], row["high"]) for row in _means_over_seeds(measured)}
+        assert rows == {"share_inter": (0.25, 0.25, 0.25), "auc": (0.5, 0.5, 0.5)}
 
 
 def test_one_seed_has_no_mean_over_seeds(tiny_world: Tiny) -> None:
