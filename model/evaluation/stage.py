@@ -235,11 +235,11 @@ def _accuracy_estimates(
 ) -> dict[str, Estimate]:
     among_candidates = candidate_statistics(ranked.positive, ranked.candidates, settings.recall_at)
     among_all = user_statistics(ranked.users, ranked.ranks, settings.full_at)
-    rows, held_out_users, ranked_users = (ranked.positive.size, *map(_distinct, (ranked.rows.users, ranked.users)))
+    held_out, ranked_users = ranked.positive.size, _distinct(ranked.users)
     estimated: dict[str, Estimate] = {}
-    for unit, statistics, size, users in (
-        ("row", among_candidates, rows, held_out_users),
-        ("user", among_all, ranked_users, ranked_users),
+    for unit, statistics, size, rows, users in (
+        ("row", among_candidates, held_out, held_out, _distinct(ranked.rows.users)),
+        ("user", among_all, ranked_users, ranked.ranks.size, ranked_users),
     ):
         weights = resample_weights(settings.candidate_seed, (domain, split, unit), settings.resamples, size)
         estimated |= estimates(statistics, weights, size, rows, users)

@@ -202,6 +202,16 @@ def test_strata_of_a_kind_share_out_the_rows_and_only_full_rankings_have_them(ti
     assert any(row["low"] < row["value"] < row["high"] for row in strata)
 
 
+def test_a_held_out_row_that_repeats_a_train_row_is_not_behind_full_rankings(store: Store) -> None:
+    rows = [(f"u{user}", f"i{item}", "train") for user in range(4) for item in range(4) if user != item]
+    others = [("u4", f"i{item}", "train") for item in range(4, 12)]
+    world = build(store, {"books": [*rows, *others, ("u0", "i0", "test"), ("u0", "i1", "test")]})
+    metrics = measured(world, (1,))
+    counts = {metric: row["rows"] for (_, domain, _, metric), row in values(metrics).items() if domain == "books"}
+    assert (counts["auc"], counts["full_ndcg@5"], counts["full_mrr"]) == (2, 1, 1)
+    assert values(metrics, "history 3-5")[1, "books", "test", "full_ndcg@5"]["rows"] == 1
+
+
 def test_macro_of_a_stratum_is_the_mean_over_the_domains_that_have_it(tiny_world: Tiny) -> None:
     metrics = measured(tiny_world, (1,))
     for stratum in STRATA:
