@@ -158,3 +158,5 @@ def test_a_data_set_without_test_rows_has_a_page(here: Path) -> None:
 def test_seeds_are_numbers(here: Path, capsys) -> None:
     assert edda("scoreboard", "r.toml", "--seeds", "1;2") == 1
     assert "--seeds is '1;2', must be numbers, e.g. 2022,2023,2024" in capsys.readouterr().err
+    assert edda("scoreboard", "r.toml", "--seeds", "1,01") == 1
+    assert "--seeds is '1,01', must be different numbers" in capsys.readouterr().err
