@@ -275,12 +275,14 @@ def _distribution(axis: Axis, current: Value) -> Any:
 
 
 def _round_values(params: Mapping[str, Any], search: Search) -> Values:
-    """Drawn settings in the space's order; decimals drawn from an interval are rounded to three digits."""
+    """Drawn settings in the space's order; decimals drawn from an interval are rounded to three digits inside it."""
     values: Values = {}
     for key, axis in search.space.items():
         value: Value = params[key]
-        drawn = isinstance(value, float) and not axis.choices and value != search.current[key]
-        values[key] = float(f"{value:.3g}") if drawn else value
+        if isinstance(value, float) and not axis.choices and value != search.current[key]:
+            low, high = (float(end) for end in axis.ends)
+            value = min(max(float(f"{value:.3g}"), low), high)
+        values[key] = value
     return values
 
 

@@ -55,6 +55,14 @@ def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) 
         assert trial.values["train.layers"] in (1, 2, 3)
 
 
+def test_a_decimal_is_not_rounded_out_of_its_interval(wanted: Search) -> None:
+    narrow = replace(
+        wanted, space={"train.edge_dropout": Axis(low=0.9996, high=0.9999)}, current={"train.edge_dropout": 0.5}
+    )
+    found = {float(trial.values["train.edge_dropout"]) for trial in run_search(narrow, lambda *_: 0.5)}
+    assert found == {0.9999}  # three digits are 1, which the setting may not be
+
+
 def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path: Path) -> None:
     whole, score = recording(hill)
     run_search(wanted, score)
