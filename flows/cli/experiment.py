@@ -14,7 +14,7 @@ from data_contracts.open_store import open_store
 from data_contracts.store.files import write_atomically
 from flows.cli.options import Options, Whole
 from flows.compare.effect_tables import MARKS, experiment_tables
-from flows.compare.experiments import experiment_run
+from flows.compare.experiments import experiment_run, require_cutoff
 from flows.config.run_config import store_location
 from flows.experiments.cases import Bench, Case
 from flows.experiments.page import experiment_page, experiment_plot
@@ -77,6 +77,7 @@ def experiment(
         raise NotADirectoryError(f"--out {out}: is a file, must be a folder")
     path = run or _small_run(options)
     given = options.spec(path)
+    require_cutoff(given.config, f"edda experiment {name}")
     chosen = [_FIRST_SEED + n for n in range(seeds or (2 if small else 3))]
     label, asked = experiment_run(given.config.name, name), EXPERIMENTS[name]
     bench = Bench(given.with_overrides(f"name={label}", f"train.seeds={chosen}"), watcher(), options.uses_prefect)

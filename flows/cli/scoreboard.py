@@ -83,7 +83,10 @@ def _parse_seeds(text: str) -> Sequence[int]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words):
         raise ValueError(f"--seeds is {text!r}, must be numbers, e.g. 2022,2023,2024")
-    return [int(word) for word in words]
+    seeds = [int(word) for word in words]
+    if len({*seeds}) < len(seeds):
+        raise ValueError(f"--seeds is {text!r}, must be different numbers, e.g. 2022,2023,2024")
+    return seeds
 
 
 def _write(board: Board, out: Path) -> None:

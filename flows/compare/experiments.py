@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from data_contracts.contracts import EXPERIMENT, MACRO
 from data_contracts.store.artifact import Artifact
 from flows.compare.effects import number_of, parse_label
+from flows.config.run_config import RunConfig
 from flows.runner.lookup import RunView
 
 NDCG = "full_ndcg@20"
@@ -19,6 +20,16 @@ SECONDS, MEMORY = "train seconds", "train MiB"
 """Cost of one seed's training."""
 
 _LONGEST_NAME = 99
+
+
+def require_cutoff(config: RunConfig, command: str) -> None:
+    """Refuse, before hours of work, a run that does not evaluate NDCG.
+
+    Raises:
+        ValueError: its cut-off is not among evaluate.full_at.
+    """
+    if int(NDCG.partition("@")[2]) not in config.evaluate.full_at:
+        raise ValueError(f"{command}: evaluate.full_at is {list(config.evaluate.full_at)}, must have 20 for {NDCG}")
 
 
 def experiment_run(run: str, experiment: str) -> str:

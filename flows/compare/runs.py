@@ -18,7 +18,7 @@ from flows.runner.lookup import RunView, recorded_run
 
 log = logging.getLogger(__name__)
 
-_NOT_COMPARED = ("name", "store", "compute", "export", "tune", "serve")
+_NOT_COMPARED = ("name", "store", "compute", "tracking", "export", "tune", "serve")
 """Settings that have no effect on accuracy."""
 
 

@@ -14,7 +14,7 @@ from flows.compare.runs import cautions, cost, difference
 from flows.compare.significance import Significance
 from flows.compare.tables import SIGNIFICANT, format_cells, small_first
 from flows.output.plots import Spread, interval_bars
-from flows.output.tables import Table
+from flows.output.tables import NOTHING_MEASURED, Table
 from flows.runner.lookup import RunView
 
 MEASURE = "full_ndcg@20"
@@ -150,6 +150,8 @@ _STANDINGS = {1: "significantly above", 0: "not significantly different from", -
 
 def summary(board: Board) -> list[str]:
     """Two sentences: is a baseline above the default in a domain, and where is the best of them in the mean."""
+    if (MACRO, MEASURE) not in board.default.values:
+        return [NOTHING_MEASURED]
     opponents = [entry for entry in board.ordered if entry.is_opponent]
     if not opponents:
         return []
@@ -233,7 +235,7 @@ def picture(board: Board) -> bytes:
     values = [entry.run.values[MACRO, MEASURE]["value"] for entry in shown]
     margins = [entry.margins.get((MACRO, MEASURE), 0.0) for entry in shown]
     low, high = ([value + sign * margin for value, margin in zip(values, margins, strict=True)] for sign in (-1, 1))
-    marked = next(number for number, entry in enumerate(shown) if entry.run is board.default)
+    marked = next((number for number, entry in enumerate(shown) if entry.run is board.default), None)
     title = f"{board.name}: {MACRO} {MEASURE}, 95 % interval"
     return interval_bars(title, [entry.label for entry in shown], Spread(values, low, high), marked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -51,7 +52,13 @@ class Significance:
 
     @classmethod
     def build(cls, runs: Sequence[RunView]) -> Significance:
-        """Compare all runs with the first."""
+        """Compare all runs with the first.
+
+        Raises:
+            ValueError: two runs have the same name.
+        """
+        if repeated := [name for name, times in Counter(run.name for run in runs).items() if times > 1]:
+            raise ValueError(f"two runs are called {repeated[0]!r}; names must differ: set `name` in one of them")
         first, *others = runs
         by_seed = {
             (run.name, stratum, *measure): delta.p

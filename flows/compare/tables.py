@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +49,6 @@ def comparison_tables(runs: Sequence[RunView], not_made: Mapping[str, str] | Non
     Raises:
         ValueError: two runs have the same name.
     """
-    _require_distinct_names(runs)
     significance = Significance.build(runs)
     return [
         *domain_tables(runs, significance),
@@ -65,11 +63,6 @@ def comparison_tables(runs: Sequence[RunView], not_made: Mapping[str, str] | Non
 def domain_tables(runs: Sequence[RunView], significance: Significance) -> list[Table]:
     """Accuracy: a table for each domain, small ones first, then one for their mean."""
     return [_domain_table(domain, runs, significance) for domain in small_first(runs[0])]
-
-
-def _require_distinct_names(runs: Sequence[RunView]) -> None:
-    if repeated := [name for name, times in Counter(run.name for run in runs).items() if times > 1]:
-        raise ValueError(f"two runs are called {repeated[0]!r}; names must differ: set `name` in one of them")
 
 
 def _domain_table(domain: str, runs: Sequence[RunView], significance: Significance) -> Table:
@@ -185,7 +178,11 @@ def small_first(run: RunView) -> list[str]:
 
 
 def as_json(runs: Sequence[RunView]) -> dict[str, Any]:
-    """Everything that the tables show, and more, as plain values."""
+    """Everything that the tables show, and more, as plain values.
+
+    Raises:
+        ValueError: two runs have the same name.
+    """
     significance = Significance.build(runs)
     return {"cautions": cautions(runs), "runs": [_describe_run(run, runs[0], significance) for run in runs]}
 

@@ -161,7 +161,8 @@ def other_evidence(run: RunSpec) -> RunSpec:
 
 def variant_run(run: RunSpec, changes: Sequence[str]) -> RunSpec:
     """The run with further overrides, named after the run and the overrides."""
-    name = _extend_name(run.config, *(change.rpartition(".")[2] for change in changes))
+    parts = (change.partition("=") for change in changes)
+    name = _extend_name(run.config, *(key.rpartition(".")[2] + equals + value for key, equals, value in parts))
     return run.with_overrides(*changes, f"name={name}")
 
 

@@ -62,8 +62,14 @@ class Bench:
         return artifacts[INTERACTIONS.name].read(VARIANT.file_schema.names)
 
     def twins(self) -> pa.Table | None:
-        """The planted twins of a generated world, as the contract `world` has them; None of given logs."""
+        """The planted twins of a generated world, as the contract `world` has them; None of given logs.
+
+        Raises:
+            ValueError: the world has none.
+        """
         world = self.make(self.run, "ingest").artifacts.get(WORLD.name)
+        if world and not world.manifest.rows:
+            raise ValueError("the generated world has no people with two names; raise world.twins")
         return world.read() if world else None
 
     def user_pairs(self, run: RunSpec) -> pa.Table:

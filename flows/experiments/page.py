@@ -27,7 +27,10 @@ def experiment_page(results: Artifact, design: ExperimentStatistics, picture: st
 
 
 def experiment_plot(results: Artifact, design: ExperimentStatistics) -> bytes:
-    """A PNG: the first measure along a factor, a line for each combination of the others, bars for 95 % intervals."""
+    """A PNG: the first measure along a factor, a line for each combination of the others, bars for 95 % intervals.
+
+    It is empty if no case has the measure, as where a shrunk domain has no test row left.
+    """
     from matplotlib.figure import Figure
 
     cases, along, measure = cases_of(results), design["along"], design["measures"][0]
@@ -47,12 +50,13 @@ def experiment_plot(results: Artifact, design: ExperimentStatistics) -> bytes:
         means = [interval.mean for interval in line.values()]
         errors = [0.0 if math.isnan(interval.high) else interval.high - interval.mean for interval in line.values()]
         axes.errorbar(x, means, yerr=errors, fmt="o-", markersize=4, linewidth=1.2, capsize=2, label=label)
-    axes.set_xticks(range(len(ticks)), ticks, rotation=20 if max(map(len, ticks)) > 12 else 0, ha="right"
-                    if max(map(len, ticks)) > 12 else "center")  # fmt: skip
+    is_long = max(map(len, ticks), default=0) > 12
+    axes.set_xticks(range(len(ticks)), ticks, rotation=20 if is_long else 0, ha="right" if is_long else "center")
     axes.set(xlabel=along, ylabel=f"test {measure}")
     axes.set_title(design["question"], fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if lines:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     stream = BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

@@ -66,8 +66,15 @@ def renamed_twins(rows: pa.Table, share: float, seed: int) -> pa.Table:
 
 
 def give_two_names(rows: pa.Table, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Give half of the shared users another name in each domain: the rows, and these users as twins."""
-    return thin_overlap(rows, "user", _STILL_SHARED, seed), renamed_twins(rows, _STILL_SHARED, seed)
+    """Give half of the shared users another name in each domain: the rows, and these users as twins.
+
+    Raises:
+        ValueError: no user is renamed.
+    """
+    twins = renamed_twins(rows, _STILL_SHARED, seed)
+    if not twins.num_rows:
+        raise ValueError("domains must share more users, half of whom get two names; the draw found none to rename")
+    return thin_overlap(rows, "user", _STILL_SHARED, seed), twins
 
 
 def merge_users(rows: pa.Table, names: Mapping[tuple[str, str], str]) -> pa.Table:

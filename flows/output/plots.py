@@ -198,7 +198,7 @@ def _svg(title: str, draw: Callable[[Axes], None], height: float = _HEIGHT) -> s
     return re.sub(r"#0000[ab]\d", lambda colour: _CSS[colour.group()], text)
 
 
-def interval_bars(title: str, labels: Sequence[str], spread: Spread, marked: int) -> bytes:
+def interval_bars(title: str, labels: Sequence[str], spread: Spread, marked: int | None) -> bytes:
     """A PNG for a page without our CSS: a bar with an interval for each label, the first at the top, one in colour."""
     from matplotlib.figure import Figure
 
@@ -208,7 +208,8 @@ def interval_bars(title: str, labels: Sequence[str], spread: Spread, marked: int
     figure = Figure(figsize=(8, 0.8 + 0.22 * len(labels)), dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(labels)), value, xerr=error, color=colours, height=0.7, error_kw={"elinewidth": 1})
-    axes.axvline(value[marked], color="tab:blue", linewidth=0.8, linestyle="--")
+    if marked is not None:
+        axes.axvline(value[marked], color="tab:blue", linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_title(title, fontsize=10, loc="left")

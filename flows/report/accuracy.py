@@ -62,7 +62,8 @@ def accuracy_sections(view: RunView, against: Sequence[str] | None = None) -> li
         return [Section("Accuracy", [Note(NOTHING_MEASURED)])]
     for name in against or ():
         view.store.run(name)
-    others, left_out = _find_comparable_runs(view, view.store.run_names() if against is None else against)
+    names = view.store.run_names() if against is None else dict.fromkeys(against)
+    others, left_out = _find_comparable_runs(view, list(names))
     popularity = find_popularity(others) or _find_reference(view)
     significance = Significance.build([view, *others])
     accuracy = _accuracy_section(view, others, significance, popularity)

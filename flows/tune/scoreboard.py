@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flows.compare.experiments import require_cutoff
 from flows.compare.scoreboard import Board, Entry
 from flows.config.presets import other_evidence, with_walks
 from flows.config.run_config import ConfigError, RunSpec
@@ -72,15 +73,14 @@ def make_board(run: RunSpec, contest: Contest, watch: Watch, digests: Digests | 
         digests: of log files that this process has read already.
 
     Raises:
+        ValueError: the run does not evaluate what the rows are ordered by.
         Exception: the run itself cannot be made.
     """
+    require_cutoff(run.config, "edda scoreboard")
     models = compared_models([run.with_overrides(f"tune.trials={max(1, contest.trials)}")], contest.baselines)
     digests = digests or Digests()
     best, refusals = _tune(models, contest, watch, digests)
-    contenders = [
-        _rename(contender, contest.seeds)
-        for contender in _contenders(run, models, best, {refusal.name for refusal in refusals})
-    ]
+    contenders = [_rename(contender, contest.seeds) for contender in _contenders(run, models, best)]
     first, *others = contenders
     outcomes = bring_up_to_date([first.run], "evaluate", watch, prefect=contest.prefect, digests=digests)
     specs = [contender.run for contender in others]
@@ -98,28 +98,26 @@ def make_board(run: RunSpec, contest: Contest, watch: Watch, digests: Digests | 
 
 def _tune(
     models: Sequence[Model], contest: Contest, watch: Watch, digests: Digests
-) -> tuple[dict[str, BestSettings | None], list[Refusal]]:
-    """The best settings of each model that has some, and the models that cannot be tuned."""
+) -> tuple[dict[Model, BestSettings | None], list[Refusal]]:
+    """The best settings, if there are any, of each model that can be tuned, and the models that cannot be."""
     if not contest.trials:
-        searches = {model.name: model.search() for model in models}
-        return {name: read_best(search) if search else None for name, search in searches.items()}, []
+        searches = {model: model.search() for model in models}
+        return {model: read_best(search) if search else None for model, search in searches.items()}, []
     results = list(tune_models(models, watch, contest.parallel, digests))
     refusals = [result for result in results if isinstance(result, Refusal)]
-    return {item.model.name: item.best for item in results if not isinstance(item, Refusal)}, refusals
+    return {item.model: item.best for item in results if not isinstance(item, Refusal)}, refusals
 
 
-def _contenders(
-    run: RunSpec, models: Sequence[Model], best: Mapping[str, BestSettings | None], refused: set[str]
-) -> list[_Contender]:
+def _contenders(run: RunSpec, models: Sequence[Model], best: Mapping[Model, BestSettings | None]) -> list[_Contender]:
     """The default, its tuned form and its form without evidence (or with it), then baselines without and with it."""
     own, *baselines = models
     contenders = [_Contender("default", run, is_opponent=False)]
-    if tuned := best.get(own.name):
+    if tuned := best.get(own):
         contenders.append(_Contender("default, tuned", tuned_run(run, tuned), tuned, is_opponent=False))
     evidence = "without" if run.config.blend.evidence else "with"
     contenders.append(_Contender(f"default {evidence} evidence", other_evidence(run), is_opponent=False))
-    for model in (model for model in baselines if model.name not in refused):
-        settings = best.get(model.name)
+    for model in (model for model in baselines if model in best):
+        settings = best[model]
         baseline = tuned_run(model.runs[0], settings) if settings else model.runs[0]
         contenders.append(_Contender(model.name, baseline, settings))
         contenders += [_Contender(f"{model.name} + evidence", beside, settings) for beside in with_walks(baseline)]

@@ -168,8 +168,9 @@ class Study:
         self._study = study
 
     def trials(self) -> list[Trial]:
-        """The ended trials, in the order in which they were begun."""
-        return [self._build_trial(number, trial) for number, trial in enumerate(self._ended())]
+        """The ended trials in the order of their draws; one that was killed and drawn again has its old place."""
+        ended = [trial for _, trial in sorted(enumerate(self._ended()), key=lambda placed: _draw_number(*placed))]
+        return [self._build_trial(number, trial) for number, trial in enumerate(ended)]
 
     @property
     def wants_another(self) -> bool:
@@ -274,12 +275,14 @@ def _distribution(axis: Axis, current: Value) -> Any:
 
 
 def _round_values(params: Mapping[str, Any], search: Search) -> Values:
-    """Drawn settings in the space's order; decimals drawn from an interval are rounded to three digits."""
+    """Drawn settings in the space's order; decimals drawn from an interval are rounded to three digits inside it."""
     values: Values = {}
     for key, axis in search.space.items():
         value: Value = params[key]
-        drawn = isinstance(value, float) and not axis.choices and value != search.current[key]
-        values[key] = float(f"{value:.3g}") if drawn else value
+        if isinstance(value, float) and not axis.choices and value != search.current[key]:
+            low, high = (float(end) for end in axis.ends)
+            value = min(max(float(f"{value:.3g}"), low), high)
+        values[key] = value
     return values
 
 

@@ -235,11 +235,11 @@ def _accuracy_estimates(
 ) -> dict[str, Estimate]:
     among_candidates = candidate_statistics(ranked.positive, ranked.candidates, settings.recall_at)
     among_all = user_statistics(ranked.users, ranked.ranks, settings.full_at)
-    rows, held_out_users, ranked_users = (ranked.positive.size, *map(_distinct, (ranked.rows.users, ranked.users)))
+    held_out, ranked_users = ranked.positive.size, _distinct(ranked.users)
     estimated: dict[str, Estimate] = {}
-    for unit, statistics, size, users in (
-        ("row", among_candidates, rows, held_out_users),
-        ("user", among_all, ranked_users, ranked_users),
+    for unit, statistics, size, rows, users in (
+        ("row", among_candidates, held_out, held_out, _distinct(ranked.rows.users)),
+        ("user", among_all, ranked_users, ranked.ranks.size, ranked_users),
     ):
         weights = resample_weights(settings.candidate_seed, (domain, split, unit), settings.resamples, size)
         estimated |= estimates(statistics, weights, size, rows, users)
@@ -289,13 +289,17 @@ def _share_estimates(
 
 
 def _means_over_seeds(measured: list[Measured]) -> Iterator[dict[str, Any]]:
-    """Mean and t interval, within the metric's range, of every estimate over seeds: the spread of training."""
-    scale = float(stats.t.ppf(0.975, len(measured) - 1)) / len(measured) ** 0.5
-    for name, estimate in measured[0].items():
-        values = np.array([of_seed[name].value for of_seed in measured])
-        mean, half = float(values.mean()), scale * float(values.std(ddof=1))
+    """Mean and t interval, within the metric's range, of every estimate over the seeds that have it: training's spread.
+
+    A share of scores is missing where the seed's scores are all equal: evidence alone is served, and there is none.
+    """
+    for name in dict.fromkeys(name for of_seed in measured for name in of_seed):
+        estimated = [of_seed[name] for of_seed in measured if name in of_seed]
+        values, seeds = np.array([estimate.value for estimate in estimated]), len(estimated)
+        mean = float(values.mean())
+        half = float(stats.t.ppf(0.975, seeds - 1) * values.std(ddof=1)) / seeds**0.5 if seeds > 1 else 0.0
         highest = np.inf if name[-1] in UNBOUNDED else 1.0
-        yield _to_row(None, None, name, (mean, max(mean - half, 0.0), min(mean + half, highest)), estimate)
+        yield _to_row(None, None, name, (mean, max(mean - half, 0.0), min(mean + half, highest)), estimated[0])
 
 
 def _to_row(

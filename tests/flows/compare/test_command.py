@@ -75,6 +75,16 @@ def test_a_run_is_compared_with_itself_with_or_without_evidence(here: Path, has:
 def test_a_variant_is_named_after_what_it_changes(here: Path) -> None:
     config = variant_run(RunSpec(Path("r.toml")), ["train.alignment=0", "train.seeds=[1, 2]"]).config
     assert (config.name, config.train.alignment) == ("r-alignment-0-seeds-1-2", 0.0)
+    decimals = ["train.edge_dropout=0.1", "train.alignment=0.1"]
+    names = [variant_run(RunSpec(Path("r.toml")), [change]).config.name for change in decimals]
+    assert names == ["r-edge_dropout-0.1", "r-alignment-0.1"]
+
+
+@pytest.mark.parametrize("form", ["--json", "--markdown"])
+def test_runs_of_one_name_are_refused(here: Path, stages: Stages, capsys, form: str) -> None:
+    (here / "other.toml").write_text((here / "r.toml").read_text() + "[blend]\nevidence = false\n")
+    assert edda("compare", "r.toml", "other.toml", form, "--no-prefect") == 1
+    assert "two runs are called 'r'; names must differ" in capsys.readouterr().err
 
 
 def test_compare_makes_what_is_missing_and_prints_every_run(here: Path, stages: Stages, capsys) -> None:

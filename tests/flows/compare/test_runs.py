@@ -227,8 +227,8 @@ def test_json_has_strata_and_what_is_recommended_apart_from_accuracy(store: Stor
 
 
 def test_settings_that_differ_are_named_but_not_those_without_effect(store: Store) -> None:
-    first = compared(store, "a", {1: 0.5}, store="x", train={"epochs": 1, "layers": 2})
-    other = compared(store, "b", {1: 0.5}, store="y", train={"epochs": 5, "layers": 2})
+    first = compared(store, "a", {1: 0.5}, store="x", train={"epochs": 1, "layers": 2}, tracking={"mlflow": None})
+    other = compared(store, "b", {1: 0.5}, store="y", train={"epochs": 5, "layers": 2}, tracking={"mlflow": "z"})
     assert changes(other, first) == {"train.epochs": 5}
     assert comparison_tables([first, other])[-1].rows == (("b", "train.epochs=5"),)
 
@@ -237,6 +237,8 @@ def test_runs_of_one_name_are_an_error(store: Store) -> None:
     run = compared(store, "a", {1: 0.5})
     with pytest.raises(ValueError, match="two runs are called 'a'"):
         comparison_tables([run, run])
+    with pytest.raises(ValueError, match="two runs are called 'a'"):
+        Significance.build([run, run])
 
 
 def test_other_candidates_or_interactions_are_reported(store: Store) -> None:

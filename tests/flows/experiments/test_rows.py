@@ -6,6 +6,7 @@ import pytest
 
 from flows.experiments.rows import (
     by_size,
+    give_two_names,
     keep_domains,
     merge_users,
     renamed_twins,
@@ -30,6 +31,12 @@ ROWS = table(
 
 def users(rows: pa.Table, domain: str) -> set[str]:
     return set(rows.filter(pc.equal(rows["domain"], domain))["user_id"].to_pylist())
+
+
+def test_users_of_one_domain_cannot_get_two_names():
+    rows = pa.table({"domain": ["a"], "user_id": ["u"], "item_id": ["i"], "split": ["train"]})
+    with pytest.raises(ValueError, match="domains must share more users"):
+        give_two_names(rows, 1)
 
 
 def test_shared_ids_live_in_two_domains():

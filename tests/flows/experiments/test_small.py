@@ -11,6 +11,7 @@ from data_contracts.contracts import ALL, EXPERIMENT, MACRO
 from data_contracts.store.store import Store
 from flows.cli.experiment import Name
 from flows.cli.main import main
+from flows.experiments.page import experiment_plot
 from flows.experiments.registry import EXPERIMENTS
 
 
@@ -31,6 +32,46 @@ def test_a_file_or_the_small_world_and_not_both(capsys):
     assert run("overlap") == 1
     assert run("overlap", "my.toml", "--small") == 1
     assert capsys.readouterr().err.count("needs a run's TOML file or --small, and not both") == 2
+
+
+WORLD = """
+name = "r"
+store = "store"
+[world]
+domains = 2
+users = 120
+items = 60
+interactions = 1500
+twins = 0.0
+[train]
+width = 4
+epochs = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("oracle-twins", "", "the generated world has no people with two names; raise world.twins"),
+        ("overlap", "[evaluate]\nfull_at = [10]\n", "evaluate.full_at is [10], must have 20 for full_ndcg@20"),
+    ],
+)
+def test_a_run_that_cannot_answer_is_refused_at_once(name, more, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(WORLD + more)
+    assert run(name, "r.toml", "--seeds", "1") == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "making checkpoint" not in err
+
+
+def test_a_measure_that_no_case_has_leaves_an_empty_plot(store):
+    def write(draft):
+        rows = [("users = 5 %; training = alone", 1, MACRO, ALL, "auc", 0.5)]
+        draft.write(pa.table(list(map(pa.array, zip(*rows, strict=True))), EXPERIMENT.file_schema))
+
+    results = store.make(EXPERIMENT, {"experiment": "small-domains"}, {}, write)
+    assert experiment_plot(results, EXPERIMENTS["small-domains"].design).startswith(b"\x89PNG")
 
 
 def results_of(store: Path, name: str) -> pa.Table:

@@ -223,6 +223,7 @@ def test_the_runs_that_it_is_compared_with_are_chosen_by_name(run):
     captions = Page(as_html(run, ["alone"])).tables.keys()
     assert any("alone" in caption or caption.startswith("books") for caption in captions)
     assert "no other evaluated run" not in as_html(run, ["alone"])
+    assert as_html(run, ["alone", "alone"]) == as_html(run, ["alone"])
     with pytest.raises(FileNotFoundError, match="run 'alonee' is not in"):
         as_html(run, ["alonee"])
 

@@ -9,7 +9,9 @@ from fake_stages import edda
 
 from flows.compare.scoreboard import update_page
 from flows.config.run_config import ConfigError, RunSpec
-from flows.tune.scoreboard import absence
+from flows.output.tables import NOTHING_MEASURED
+from flows.runner.execute import no_watcher
+from flows.tune.scoreboard import Contest, absence, make_board
 
 SMALL = """
 name = "r"
@@ -134,6 +136,27 @@ def test_absent_data_are_skipped_and_wrong_files_are_not(here: Path, capsys, mon
         absence(RunSpec(here / "wrong.toml"))
 
 
+def test_a_run_called_like_a_baseline_keeps_its_own_settings(here: Path) -> None:
+    run = RunSpec(here / "r.toml", ("name=popularity",))
+    contest = Contest(trials=1, seeds=(1,), baselines=("popularity",))
+    board = make_board(run, contest, no_watcher)
+    assert {entry.label for entry in board.entries} == set(LABELS) - {"item-knn"}
+
+
+def test_a_run_without_the_cutoff_is_refused_at_once(here: Path, capsys) -> None:
+    assert edda("scoreboard", "r.toml", *ARGUMENTS, "--set", "evaluate.full_at=[10]") == 1
+    err = capsys.readouterr().err
+    assert "evaluate.full_at is [10], must have 20 for full_ndcg@20" in err
+    assert "making" not in err
+
+
+def test_a_data_set_without_test_rows_has_a_page(here: Path) -> None:
+    assert edda("scoreboard", "r.toml", *ARGUMENTS, "--set", "ingest.split.test_share=0") == 0
+    assert f"\n{NOTHING_MEASURED}\n" in (here / "docs" / "scoreboard.md").read_text(encoding="utf-8")
+
+
 def test_seeds_are_numbers(here: Path, capsys) -> None:
     assert edda("scoreboard", "r.toml", "--seeds", "1;2") == 1
     assert "--seeds is '1;2', must be numbers, e.g. 2022,2023,2024" in capsys.readouterr().err
+    assert edda("scoreboard", "r.toml", "--seeds", "1,01") == 1
+    assert "--seeds is '1,01', must be different numbers" in capsys.readouterr().err

@@ -12,9 +12,9 @@ from flows.cli.main import main
 from flows.config.presets import BASELINES
 from flows.config.run_config import ConfigError, RunSpec, load_config
 from flows.config.tune_settings import DEFAULT_SPACE, WEIGHTS_SPACE, Axis
-from flows.tune.models import compared_models, trials_table
+from flows.tune.models import BestSettings, compared_models, trials_table
 from flows.tune.parallel import run_parallel_search
-from flows.tune.search import Report, Score, Search, Trial, Values, best_trial, run_search
+from flows.tune.search import Report, Score, Search, Trial, Values, best_trial, open_study, run_search
 from flows.tune.validation import as_options, build_search
 from tests.flows.tune.scores import Climb, hill, killed, slow_hill, too_large
 
@@ -55,6 +55,14 @@ def test_drawn_decimals_have_three_digits_and_stay_in_the_space(wanted: Search) 
         assert trial.values["train.layers"] in (1, 2, 3)
 
 
+def test_a_decimal_is_not_rounded_out_of_its_interval(wanted: Search) -> None:
+    narrow = replace(
+        wanted, space={"train.edge_dropout": Axis(low=0.9996, high=0.9999)}, current={"train.edge_dropout": 0.5}
+    )
+    found = {float(trial.values["train.edge_dropout"]) for trial in run_search(narrow, lambda *_: 0.5)}
+    assert found == {0.9999}  # three digits are 1, which the setting may not be
+
+
 def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path: Path) -> None:
     whole, score = recording(hill)
     run_search(wanted, score)
@@ -71,6 +79,16 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(wanted: Search, tmp_path:
     trials = run_search(record, score)
     assert asked == whole
     assert [trial.number for trial in trials] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_first_trial_that_was_killed_while_others_ended_is_first_again(wanted: Search) -> None:
+    with open_study(wanted) as study:
+        study.begin_trial()
+        study.begin_trial().end(0.5)  # a kill here leaves the first one unfinished
+    trials = run_search(wanted, lambda values, _: 0.9 if values == wanted.current else 0.1)
+    assert [trial.score for trial in trials] == [0.9, 0.5, 0.1, 0.1, 0.1, 0.1]
+    assert [trial.number for trial in trials] == list(range(6))
+    assert BestSettings.of(wanted, trials, "auc").first_score == 0.9
 
 
 def test_a_finished_search_asks_nothing_and_a_longer_one_only_what_is_new(wanted: Search) -> None:

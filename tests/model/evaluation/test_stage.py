@@ -12,8 +12,8 @@ from data_contracts.settings.ranking import EvaluateSettings
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from model.evaluation.metrics import user_values
-from model.evaluation.stage import evaluate
+from model.evaluation.metrics import Estimate, user_values
+from model.evaluation.stage import _means_over_seeds, evaluate
 from model.training.stage import train
 
 ONE = ComputeSettings(threads=1)
@@ -134,6 +134,14 @@ def test_a_t_interval_of_two_seeds_ends_where_a_metric_does(tiny_world: Tiny) ->
     assert any(row["high"] == 1.0 or row["low"] == 0.0 for row in found)
 
 
+def test_the_mean_over_seeds_is_of_those_that_have_the_metric() -> None:
+    share, auc = ("books", "test", ALL, "share_inter"), ("books", "test", ALL, "auc")
+    value = {share: Estimate(0.25, np.empty(0), 3, 2), auc: Estimate(0.5, np.empty(0), 3, 2)}
+    for measured in ([value, {auc: value[auc]}], [{auc: value[auc]}, value]):
+        rows = {row["metric"]: (row["value"], row["low"], row["high"]) for row in _means_over_seeds(measured)}
+        assert rows == {"share_inter": (0.25, 0.25, 0.25), "auc": (0.5, 0.5, 0.5)}
+
+
 def test_one_seed_has_no_mean_over_seeds(tiny_world: Tiny) -> None:
     assert None not in {seed for seed, _, _, _ in values(measured(tiny_world, (1,)))}
 
@@ -192,6 +200,16 @@ def test_strata_of_a_kind_share_out_the_rows_and_only_full_rankings_have_them(ti
     assert {row["metric"] for row in strata} == {"full_recall@5", "full_ndcg@5"}
     assert {row["split"] for row in strata} == {"valid", "test"}
     assert any(row["low"] < row["value"] < row["high"] for row in strata)
+
+
+def test_a_held_out_row_that_repeats_a_train_row_is_not_behind_full_rankings(store: Store) -> None:
+    rows = [(f"u{user}", f"i{item}", "train") for user in range(4) for item in range(4) if user != item]
+    others = [("u4", f"i{item}", "train") for item in range(4, 12)]
+    world = build(store, {"books": [*rows, *others, ("u0", "i0", "test"), ("u0", "i1", "test")]})
+    metrics = measured(world, (1,))
+    counts = {metric: row["rows"] for (_, domain, _, metric), row in values(metrics).items() if domain == "books"}
+    assert (counts["auc"], counts["full_ndcg@5"], counts["full_mrr"]) == (2, 1, 1)
+    assert values(metrics, "history 3-5")[1, "books", "test", "full_ndcg@5"]["rows"] == 1
 
 
 def test_macro_of_a_stratum_is_the_mean_over_the_domains_that_have_it(tiny_world: Tiny) -> None:
