@@ -73,6 +73,8 @@ def experiment(
         return
     if (run is None) != small:
         raise ValueError(f"edda experiment {name}: needs a run's TOML file or --small, and not both")
+    if not all(part.strip() for text in only for part in text.split("|")):
+        raise ValueError(f"--only {' --only '.join(map(repr, only))}: has an empty part, which is in every label")
     if out and out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out {out}: is a file, must be a folder")
     path = run or _small_run(options)

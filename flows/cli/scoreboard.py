@@ -15,6 +15,7 @@ from data_contracts.store.files import write_atomically
 from flows.cli.options import Options, Whole
 from flows.compare.scoreboard import Board, is_page, means_table, picture, section, summary, update_page
 from flows.config.presets import parse_baselines
+from flows.config.run_config import RunSpec
 from flows.output.console import print_result, terminal_width, watcher
 from flows.tune.scoreboard import DATA_SETS, Contest, absence, make_board
 from pipeline.logs.discovery import Digests
@@ -53,13 +54,18 @@ def scoreboard(
     """
     _require_page(out)
     contest = Contest(trials, _parse_seeds(seeds), parse_baselines(baselines, skip), parallel, options.uses_prefect)
-    present, digests = 0, Digests()
+    present, digests = dict[str, RunSpec](), Digests()
     for path in runs or [Path(str(files("flows") / "runs" / f"{name}.toml")) for name in DATA_SETS]:
         spec = options.spec(path)
         if reason := absence(spec, digests):
             print_result(f"{path.stem}: skipped, its data are not here: {'; '.join(reason.splitlines())}")
-            continue
-        present += 1
+        elif (name := spec.config.name) in present:
+            raise ValueError(f"{path}: two runs are called {name!r}; names must differ: set `name` in one of them")
+        else:
+            present[name] = spec
+    if not present:
+        raise FileNotFoundError("edda scoreboard: the data of no run are here; see `edda datasets`")
+    for spec in present.values():
         board = make_board(spec, contest, watcher(), digests)
         _write(board, out)
         print_result(
@@ -67,8 +73,6 @@ def scoreboard(
         )
         for line in board.left_out:
             print_result(f"CAUTION: {line}")
-    if not present:
-        raise FileNotFoundError("edda scoreboard: the data of no run are here; see `edda datasets`")
 
 
 def _require_page(out: Path) -> None:

@@ -33,6 +33,10 @@ class Difference:
     p: float | None
     seeds: int
 
+    def __str__(self) -> str:
+        """The value with its sign; what rounds to 0 has the sign +."""
+        return f"{round(self.value, 4) + 0.0:+.4f}"
+
 
 def evaluated_run(name: str, store: Store) -> RunView:
     """Look up a run that is to be compared, by its name.

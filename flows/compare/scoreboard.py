@@ -163,7 +163,7 @@ def summary(board: Board) -> list[str]:
     found = f"these baselines are: {', '.join(above)}" if above else "no baseline is"
     best = opponents[0]
     delta = difference(best.run, board.default, (MACRO, MEASURE))
-    gap = f" ({delta.value:+.4f})" if delta else ""
+    gap = f" ({delta})" if delta else ""
     first = f"Significantly above the default by {MEASURE} in a domain with more than {_LARGE:,} test rows: {found}."
     return [
         first if large else f"No domain has more than {_LARGE:,} test rows.",

@@ -107,7 +107,7 @@ def format_cells(
     tests = (("*", significance.by_seed), ("†", significance.over_users))
     p_values = ((mark, p_of.get((run.name, *measure))) for mark, p_of in tests)
     marks = "".join(mark for mark, p in p_values if p and p.corrected < SIGNIFICANT)
-    return value, f"{delta.value:+.4f}{marks:<2}"
+    return value, f"{delta}{marks:<2}"
 
 
 def strata_tables(runs: Sequence[RunView], significance: Significance) -> list[Table]:

@@ -10,7 +10,7 @@ from data_contracts.contracts import METRICS
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from data_contracts.store.store import Store
-from flows.compare.runs import RunView, cautions, changes, difference
+from flows.compare.runs import Difference, RunView, cautions, changes, difference
 from flows.compare.significance import Significance, holm
 from flows.compare.tables import as_json, comparison_tables
 
@@ -224,6 +224,10 @@ def test_json_has_strata_and_what_is_recommended_apart_from_accuracy(store: Stor
         },
     }
     assert described["beyond_accuracy"]["macro"]["popularity@20"]["value"] == 1234.5
+
+
+def test_a_difference_that_rounds_to_zero_has_the_sign_plus() -> None:
+    assert [str(Difference(value, None, 1)) for value in (-1e-6, -1e-4)] == ["+0.0000", "-0.0001"]
 
 
 def test_settings_that_differ_are_named_but_not_those_without_effect(store: Store) -> None:

@@ -34,6 +34,11 @@ def test_a_file_or_the_small_world_and_not_both(capsys):
     assert capsys.readouterr().err.count("needs a run's TOML file or --small, and not both") == 2
 
 
+def test_an_empty_part_of_a_choice_is_refused(capsys):
+    assert run("overlap", "--small", "--only", "evidence = on|") == 1
+    assert "--only 'evidence = on|': has an empty part, which is in every label" in capsys.readouterr().err
+
+
 WORLD = """
 name = "r"
 store = "store"

@@ -155,6 +155,13 @@ def test_a_data_set_without_test_rows_has_a_page(here: Path) -> None:
     assert f"\n{NOTHING_MEASURED}\n" in (here / "docs" / "scoreboard.md").read_text(encoding="utf-8")
 
 
+def test_two_runs_of_one_name_are_refused_at_once(here: Path, capsys) -> None:
+    (here / "other.toml").write_text((here / "r.toml").read_text())
+    assert edda("scoreboard", "r.toml", "other.toml", *ARGUMENTS) == 1
+    err = capsys.readouterr().err
+    assert err == "edda: other.toml: two runs are called 'r'; names must differ: set `name` in one of them\n"
+
+
 def test_seeds_are_numbers(here: Path, capsys) -> None:
     assert edda("scoreboard", "r.toml", "--seeds", "1;2") == 1
     assert "--seeds is '1;2', must be numbers, e.g. 2022,2023,2024" in capsys.readouterr().err
