@@ -294,7 +294,8 @@ class Store:
         temporary = folder / f".{link}.new"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path("..", "..", artifact.contract.name, artifact.key))
-        _remove_link(folder / link)
+        if not (folder / link).is_symlink():  # a copy of the artifact, which a rename cannot replace
+            _remove_link(folder / link)
         temporary.replace(folder / link)
 
     def run_names(self) -> list[str]:

@@ -15,6 +15,7 @@ from data_contracts.schema import Contract
 from data_contracts.settings.ingest import IngestSettings
 from data_contracts.settings.logs import LogSource
 from data_contracts.store.artifact import Artifact
+from data_contracts.store.files import DamagedFileError
 from data_contracts.store.manifest import artifact_key
 from data_contracts.store.store import Store
 from flows.config.run_config import RunConfig, store_location
@@ -106,8 +107,15 @@ class Plan:
         return self.store.find(step.contract, step.key)
 
     def find_previous(self, role: Role) -> Artifact | None:
-        """The base's artifact of a role; None if there is none, or the store does not have it."""
-        return self.store.find(role.contract, self.base[str(role)]) if str(role) in self.base else None
+        """The base's artifact of a role; None if there is none, or the store does not have it in this version."""
+        if str(role) not in self.base:
+            return None
+        try:
+            return self.store.find(role.contract, self.base[str(role)])
+        except DamagedFileError:
+            raise
+        except ValueError:  # made by another version of edda, whose contract differs
+            return None
 
     def existing(self) -> dict[str, Artifact]:
         """Every artifact of the run that exists, by role."""

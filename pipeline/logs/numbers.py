@@ -65,7 +65,8 @@ def parse_decimals(text: pa.Array) -> pa.Array:
 
 def parse_ratings(text: pa.Array) -> pa.Array:
     """Numbers as by `parse_decimals`; true is 1, false is 0."""
-    truths = pc.index_in(pc.utf8_lower(text), value_set=pa.array(["false", "true"]), skip_nulls=True)
+    words = pc.ascii_lower(pc.ascii_trim_whitespace(text))
+    truths = pc.index_in(words, value_set=pa.array(["false", "true"]), skip_nulls=True)
     return pc.coalesce(parse_decimals(text), truths.cast(pa.float64()))
 
 

@@ -187,6 +187,21 @@ def test_relinked_run_points_at_the_new_artifact(tmp_path: Path) -> None:
     assert (folder / "rejects").resolve() == made.path.resolve()
 
 
+def test_a_link_is_there_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, replace, found = Store(tmp_path), Path.replace, list[Path]()
+    first, second = (store.make(REJECTS, {"n": n}, {}, write) for n in (1, 2))
+    store.link("run", "index", first)
+
+    def observe(path: Path, target: Path) -> Path:
+        found.append(target.resolve(strict=True))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", observe)
+    store.link("run", "index", second)
+    assert found == [first.path.resolve()]
+    assert (tmp_path / "runs/run/index").resolve() == second.path.resolve()
+
+
 def test_unknown_run_names_the_known_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.link_run(RunRecord.build("one", {}))

@@ -176,6 +176,16 @@ def test_an_update_of_what_another_version_made_says_how_to_go_on(tmp_path: Path
         update(tmp_path)
 
 
+@pytest.mark.parametrize("role", ["reach", "pairs", "checkpoint-2022"])
+def test_an_update_makes_anew_what_another_version_made_otherwise(tmp_path: Path, stages: Stages, role: str) -> None:
+    edit_manifest(run_stages(load_run_config(tmp_path)).artifacts[role], version=0)
+    grow(tmp_path, "j")
+    assert update(tmp_path) == ALL
+    plan = make_plan(load_run_config(tmp_path, "update=true"))
+    goes_on = any(parent.endswith("-before") for parent in plan.steps["checkpoint-2022"].parents)
+    assert goes_on == (role != "checkpoint-2022")
+
+
 def test_an_update_that_got_half_way_goes_on_from_the_last_whole_one(tmp_path: Path, stages: Stages) -> None:
     first = run_stages(load_run_config(tmp_path)).artifacts
     grow(tmp_path, "j")

@@ -191,6 +191,13 @@ def test_ratings_may_be_true_and_false(world: World) -> None:
     assert [text for _, reason, text in world.rejects(rated) if reason == "rating"] == ["false"] * 3
 
 
+def test_blanks_around_true_and_false_do_not_count(world: World) -> None:
+    world.put("a.csv", "user_id,item_id,r\nu,a, true\nu,b,FALSE \nu,c, 1 \n")
+    rated = source("a.csv", columns=Columns(rating="r"), rating_at_least=1)
+    assert world.rows(rated, "item_id") == [("a",), ("c",)]
+    assert [reason for _, reason, _ in world.rejects(rated)] == ["rating"]
+
+
 def test_malformed_lines_of_csv_are_rejected_by_line(world: World) -> None:
     lines = [
         b"user_id,item_id,r", b"u1,i1,5", b"", b"u2,i2", b"u3,i3,5,x", b",i4,5", b"u5,,5", b"u6,i6,five",
