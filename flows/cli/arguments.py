@@ -16,11 +16,11 @@ class Messages:
     """What a command prints to standard error; `main` reads these options before the command is parsed."""
 
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="", show_default=False, group=MESSAGES)] = False
-    """Print warnings and errors alone, and no progress."""
+    """Print only warnings and errors, no progress."""
     verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="", show_default=False, group=MESSAGES)] = (
         False
     )
-    """Print keys, settings and cost of each stage, too, and where each message comes from."""
+    """Also print each stage's key, settings and cost, and where each message comes from."""
     log_json: Annotated[bool, Parameter(negative="", show_default=False, group=MESSAGES)] = False
     """Print messages as JSON, one a line: time, level, logger, message."""
     debug: Annotated[bool, Parameter(negative="", show_default=False, group=MESSAGES)] = False

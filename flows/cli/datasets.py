@@ -37,7 +37,7 @@ def init(
     force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     _messages: Messages = Messages(),
 ) -> None:
-    """Write a run's TOML file for logs of which nothing is known, guessed from their first rows.
+    """Write a first TOML file for your logs, guessed from their first rows.
 
     Parameters
     ----------

@@ -166,4 +166,5 @@ def gc(
     for folder in garbage:
         print_result(f"{folder.size:>15,}  {folder.path}")
     size = sum(folder.size for folder in garbage)
-    print_result(f"{'would remove' if dry_run else 'removed'} {len(garbage)} folders, {size:,} bytes, from {store}")
+    folders = f"{len(garbage)} folder{'s' if len(garbage) != 1 else ''}"
+    print_result(f"{'would remove' if dry_run else 'removed'} {folders}, {size:,} bytes, from {store}")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError, ValidationError
 
 from data_contracts.cache_folders import provide_caches
 from data_contracts.resources import raise_open_files
@@ -66,7 +66,7 @@ COMMANDS = {
     "demo": ("flows.cli.demo:demo", "Run the pipeline on a generated world and compare it with simpler recommenders."),
     "init": (
         "flows.cli.datasets:init",
-        "Write a run's TOML file for logs of which nothing is known, guessed from their first rows.",
+        "Write a first TOML file for your logs, guessed from their first rows.",
     ),
     "run": ("flows.cli.run:run", "Run all stages of a run's TOML file; only what is missing is made."),
     **{
@@ -103,7 +103,7 @@ COMMANDS = {
     ),
     "promote": (
         "flows.cli.runs:promote",
-        "Let a run's name mean another of its generations, and keep the present one beside it.",
+        "Point a run's name at another of its generations; the current one is kept.",
     ),
     "delete": (
         "flows.cli.runs:delete",
@@ -191,8 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         result = run_under_torchrun(lambda: _run_command(arguments))
     except CycloptsError as error:
-        command = " ".join(error.command_chain or ())
-        _report(f"{error} (see: edda help{' ' * bool(command)}{command})")
+        _report(_usage_problem(error))
         sys.exit(USAGE)
     except KeyboardInterrupt:
         if first:
@@ -219,9 +218,21 @@ def _report(problem: str) -> None:
     record_error(f"edda: {problem}", os.environ)
 
 
+def _usage_problem(error: CycloptsError) -> str:
+    """What is wrong with the arguments, and where their help is; the parser's words where they are clear."""
+    command = " ".join(error.command_chain or ())
+    problem = str(error)
+    if isinstance(error, UnusedCliTokensError):
+        extra = ", ".join(map(repr, error.unused_tokens or ()))
+        problem = f"{command}: found {extra} after its last argument, must be left out"
+    elif isinstance(error, ValidationError) and error.group and not error.argument:
+        problem = f"{command}: {error.exception_message}"
+    return f"{problem} (see: edda help{' ' * bool(command)}{command})"
+
+
 def _message(error: Exception) -> str:
     """The error's message; for an unexpected error also its type, the stage, and how to see the traceback."""
-    from pydantic import ValidationError
+    import pydantic
 
     notes = [*getattr(error, "__notes__", [])][-1:]
     if (is_system_error(error) or is_out_of_memory(error)) and notes:
@@ -229,6 +240,6 @@ def _message(error: Exception) -> str:
     if is_out_of_memory(error):
         return describe_error(error)
     is_expected = isinstance(error, ValueError | OSError | LookupError)
-    if is_expected and not isinstance(error, ValidationError | IndexError):
+    if is_expected and not isinstance(error, pydantic.ValidationError | IndexError):
         return describe_error(error)
     return f"{': '.join([*notes, type(error).__name__, str(error)])} (--debug shows where)"

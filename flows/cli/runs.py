@@ -74,7 +74,7 @@ def promote(
     *,
     options: Viewing = Viewing(),
 ) -> None:
-    """Let a run's name mean another of its generations, and keep the present one beside it."""
+    """Point a run's name at another of its generations; the current one is kept."""
     store, (name, at, identifier) = _store(options), generation.partition("@")
     if not at:
         raise ValueError(f"{generation!r} must be NAME@ID; `edda runs` lists them")

@@ -24,8 +24,11 @@ from model.serving.recommender import NewUserRanking, Ranking, Recommender, Scor
 
 def _exactly_one(given: ArgumentCollection) -> None:
     names = [argument.name for argument in given if argument.tokens]
-    if len(names) != 1:
-        raise ValueError(f"found {' and '.join(names) or 'none'}, must be exactly one of --user, --like, --new-user")
+    options = "--user, --like, --new-user"
+    if not names:
+        raise ValueError(f"found none of {options}, must be exactly one")
+    if len(names) > 1:
+        raise ValueError(f"found {' and '.join(names)}, must be exactly one of {options}")
 
 
 _FOR = Group("For whom", validator=_exactly_one, sort_key=50)

@@ -84,9 +84,15 @@ def _line(detail: dict[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
     value = detail["input"]
     shown = str(value).lower() if isinstance(value, bool) else "a table" if isinstance(value, dict) else repr(value)
     if detail["type"] == "tuple_type":
-        is_of_tables = path == ("logs",)
-        return f"{key} is {shown}, must be {'tables under [[logs]]' if is_of_tables else f'a list, e.g. [{shown}]'}"
+        rule = "tables under [[logs]]" if path == ("logs",) else f"a list, e.g. {_as_list(value)}"
+        return f"{key} is {shown}, must be {rule}"
     return f"{key} is {shown}, must be {_rule(detail)}"
+
+
+def _as_list(value: Any) -> str:
+    """The list that was probably meant: `1,2` is [1, 2], anything else the only element."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+    return f"[{', '.join(parts)}]" if parts and all(part.isdecimal() for part in parts) else f"[{value!r}]"
 
 
 _LIMITS = {

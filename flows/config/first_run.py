@@ -209,6 +209,7 @@ def write_first_run(guesses: Sequence[LogGuess], name: str, folder: Path) -> str
     """The text of a run's file in a folder: short, each guess with a comment."""
     timed = all("timestamp" in guess.columns for guess in guesses)
     method, why = ("leave-last-out", "a user's last two are held out") if timed else ("random", "no column of times")
+    others = "random, time, given" if timed else "given; leave-last-out and time need columns.timestamp"
     for guess in guesses:
         if guess.unread_times:
             why += f": {_toml(guess.unread_times)} of {_toml(guess.head.path.name)} is not in one known format"
@@ -216,7 +217,7 @@ def write_first_run(guesses: Sequence[LogGuess], name: str, folder: Path) -> str
     units = {guess.unit for guess in guesses if "timestamp" in guess.columns}
     for guess, domain in zip(guesses, _domain_names([guess.head.path for guess in guesses]), strict=True):
         lines += ["", *_source_lines(guess, domain, folder, guess.unit if len(units) > 1 else "")]
-    lines += ["", "[ingest.split]", f"method = {_toml(method)}  # {why}; or random, time, given"]
+    lines += ["", "[ingest.split]", f"method = {_toml(method)}  # {why}; or {others}"]
     return "\n".join(lines) + "\n"
 
 

@@ -298,6 +298,12 @@ def test_gc_removes_what_a_run_used_before_and_the_run_stays_finished(here, stag
     assert capsys.readouterr().err == "nothing to do, everything is up to date\n"
 
 
+def test_gc_counts_one_folder_as_one(here, capsys) -> None:
+    made(Path("edda-store"))
+    assert edda("gc", "--dry-run") == 0
+    assert "\nwould remove 1 folder, " in capsys.readouterr().out
+
+
 def test_garbage_of_a_read_only_store_is_shown_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unused, begun = made(tmp_path, 1), tmp_path / ".staging" / "rejects" / ("0" * 20)
     begun.mkdir(parents=True)

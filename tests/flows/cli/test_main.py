@@ -355,22 +355,6 @@ def test_help_says_who_a_recommendation_is_for_before_the_options_of_messages(ca
     assert any(line.startswith("--user USER       A user's id as in the logs") for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["run"], 'Command "run" parameter RUN requires an argument. (see: edda help run)'),
-        (["run", "r.toml", "--st", "x"], "Unknown option: --st. Did you mean --set? (see: edda help run)"),
-        (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
-    ],
-)
-def test_wrong_usage_is_one_line_like_any_other_error(here, capsys, arguments: list[str], problem: str) -> None:
-    assert edda(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"edda: {problem}")
-    assert err.count("\n") == 1
-
-
 def test_quiet_prints_the_result_and_no_message(here, stages: Stages, capsys) -> None:
     assert edda("graph", "r.toml", "-q") == 0
     out, err = capsys.readouterr()

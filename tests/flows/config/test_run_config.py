@@ -53,6 +53,8 @@ def test_a_key_in_the_wrong_table_is_found_where_it_belongs(tmp_path):
         ('[train]\nbackbone = "gcn"', "train.backbone is 'gcn', must be one of 'grec', 'lightgcn', 'jgcf' or 'mf'"),
         ("[train]\nseeds = [1, -2]", "train.seeds[1] is -2, must be ≥ 0"),
         ("[train]\nseeds = 3", "train.seeds is 3, must be a list, e.g. [3]"),
+        ("[train]\nseeds = '1, 2'", "train.seeds is '1, 2', must be a list, e.g. [1, 2]"),
+        ("[train]\nseeds = 'one'", "train.seeds is 'one', must be a list, e.g. ['one']"),
         ("[logs]\npath = 'a.csv'", "logs is a table, must be tables under [[logs]]"),
         ("[train]\nseeds = [0, 1, 0]", "train.seeds: 0 more than once, must be distinct"),
         ("[reach]\nsteps = []", "reach.steps is [], must be at least 1 long"),
