@@ -74,17 +74,19 @@ class Model:
             top: items for each user and domain, at most.
 
         Returns:
-            domain (string), user_id (string), rank (int64, from 1), item_id (string), score (double).
+            domain (string), user_id (string), rank (int64, from 1), item_id (string), score (double); no row for a user
+            who has all items already.
 
         Raises:
             UnknownError: no such domain, or a user whom none of the domains can answer.
         """
         wanted = _as_ids(users, top)
         rows: list[dict[str, Any]] = []
+        answered: set[str] = set()
         for name in self.domains if domain is None else [_as_text("domain", domain)]:
             rankings = self.recommender.for_users(name, wanted, top)
+            answered |= {user for user, ranking in rankings.items() if ranking}
             rows += [row for user, ranking in rankings.items() if ranking for row in _rows(name, user, ranking)]
-        answered = {row["user_id"] for row in rows}
         if unknown := [user for user in wanted if user not in answered]:
             where = "no domain" if domain is None else f"not {domain}"
             raise UnknownError(

@@ -84,6 +84,13 @@ def test_a_user_whom_nobody_knows_is_named(model):
         model.recommend(["u3", "nobody", "none"])
 
 
+def test_a_user_who_has_everything_has_no_row_and_the_others_have_theirs(rows, store):
+    more = {"user_id": ["u1", "u2"], "item_id": ["the only one"] * 2, "domain": ["single"] * 2}
+    fitted = edda.fit(pa.table({name: rows[name] + more[name] for name in rows}), store=store, name="all", **QUICK)
+    assert fitted.recommend("u1", "single").num_rows == 0
+    assert set(fitted.recommend(["u1", "u3"], "books")["user_id"].to_pylist()) == {"u1", "u3"}
+
+
 def test_metrics_and_loading_by_name(model, store):
     assert "full_ndcg@20" in model.metrics()["metric"].to_pylist()
     assert edda.load("fit", store).artifacts["embeddings"].key == model.artifacts["embeddings"].key
