@@ -145,11 +145,12 @@ def _describe(board: Board, domains: Sequence[str]) -> str:
     )
 
 
+_NO_LARGE = f"No domain has more than {_LARGE:,} test rows."
 _STANDINGS = {1: "significantly above", 0: "not significantly different from", -1: "significantly below"}
 
 
 def summary(board: Board) -> list[str]:
-    """Two sentences: is a baseline above the default in a domain, and where is the best of them in the mean."""
+    """Is a baseline above the default in a large domain; the best baseline of each, and of the mean over domains."""
     if (MACRO, MEASURE) not in board.default.values:
         return [NOTHING_MEASURED]
     opponents = [entry for entry in board.ordered if entry.is_opponent]
@@ -161,15 +162,22 @@ def summary(board: Board) -> list[str]:
         f"{entry.label} in {domain}" for entry in opponents for domain in large if board.standing(entry.run, domain) > 0
     ]
     found = f"these baselines are: {', '.join(above)}" if above else "no baseline is"
-    best = opponents[0]
-    delta = difference(best.run, board.default, (MACRO, MEASURE))
-    gap = f" ({delta})" if delta else ""
     first = f"Significantly above the default by {MEASURE} in a domain with more than {_LARGE:,} test rows: {found}."
+    best = "; ".join(f"{domain}: {_describe_best(board, opponents, domain)}" for domain in large)
     return [
-        first if large else f"No domain has more than {_LARGE:,} test rows.",
-        f"By {MACRO} {MEASURE}, the best baseline, {best.label}, is {_STANDINGS[board.standing(best.run)]} the "
-        f"default{gap}.",
+        *([first, f"The best baseline of each of these domains: {best}."] if large else [_NO_LARGE]),
+        f"The best baseline by the mean over domains: {_describe_best(board, opponents, MACRO)}.",
     ]
+
+
+def _describe_best(board: Board, opponents: Sequence[Entry], domain: str) -> str:
+    """The best baseline in a domain, and how it stands beside the default."""
+    measured = [entry for entry in opponents if (domain, MEASURE) in entry.run.values]
+    best = max(measured, key=lambda entry: entry.run.values[domain, MEASURE]["value"], default=None)
+    if best is None:
+        return "none is measured"
+    delta, standing = difference(best.run, board.default, (domain, MEASURE)), board.standing(best.run, domain)
+    return f"{best.label}, {_STANDINGS[standing]} the default" + (f" ({delta})" if delta else "")
 
 
 def means_table(board: Board) -> Table:

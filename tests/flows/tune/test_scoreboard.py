@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def labels(page: str) -> list[list[str]]:
     return [[line.split("|")[1].strip(" *") for line in table.splitlines()[2:]] for table in tables]
 
 
-def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here: Path, capsys) -> None:
+def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(
+    here: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
     page = (here / "docs" / "scoreboard.md").read_text(encoding="utf-8")
     out = capsys.readouterr().out
@@ -55,7 +58,7 @@ def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here:
     assert sorted(means) == sorted(LABELS)
     assert domains == [means, means]
     assert "\nNo domain has more than 1,000 test rows.\n" in page
-    assert "By macro full_ndcg@20, the best baseline, " in out
+    assert "The best baseline by the mean over domains: " in out
     assert page.count("| full_ndcg@20 | Δ | full_recall@20 | Δ | auc | Δ | recall@1 | Δ |") == 3
     trials = {row[1].strip(" *"): row[-3].strip() for row in (line.split("|") for line in page.splitlines())
               if len(row) == 16 and row[1].strip(" *") in LABELS}  # fmt: skip
@@ -65,6 +68,18 @@ def test_a_page_has_every_model_with_cost_and_by_domain_and_repeats_itself(here:
     assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
     assert (here / "docs" / "scoreboard.md").read_text(encoding="utf-8") == page
     assert ": making " not in capsys.readouterr().err
+    monkeypatch.setattr("flows.compare.scoreboard._LARGE", 1)
+    assert edda("scoreboard", "r.toml", *ARGUMENTS) == 0
+    (best,) = re.findall("The best baseline of each of these domains: (.*)[.]", capsys.readouterr().out)
+    found = [re.fullmatch(r"(.*): (.*), (?:not )?significantly .* the default \(([+-].*)\)", part).groups()
+             for part in best.split("; ")]  # fmt: skip
+    tables = {table.partition(":")[0]: table for table in page.split("\n\n**")[2:]}
+    assert tables.keys() == {domain for domain, _, _ in found}
+    for domain, model, delta in found:
+        lines = [line for line in tables[domain].splitlines() if "±" in line]
+        rows = [[cell.strip(" *†\\") for cell in line.split("|")] for line in lines]
+        opponents = {row[1]: (float(row[2].split()[0]), row[3]) for row in rows if not row[1].startswith("default")}
+        assert opponents[model] == (max(value for value, _ in opponents.values()), delta)
 
 
 def test_without_trials_kept_settings_are_used_and_others_are_the_presets(here: Path) -> None:
