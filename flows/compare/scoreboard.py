@@ -127,9 +127,9 @@ def section(board: Board, picture: str) -> str:
             f"![{MEASURE} of the models on {board.name}]({picture})",
             *summary(board),
             *(f"CAUTION: {warning}." for warning in warnings),
-            means_table(board).markdown(),
+            means_table(board).markdown(bold=board.entries[0].label),
             '<details markdown="1">\n<summary>By domain, small ones first</summary>',
-            *(_domain_table(board, domain).markdown() for domain in domains),
+            *(_domain_table(board, domain).markdown(bold=board.entries[0].label) for domain in domains),
             "</details>",
         ]
     )
@@ -202,12 +202,12 @@ def _header(measures: Sequence[str]) -> list[str]:
 
 def _accuracy(board: Board, entry: Entry, domain: str, measures: Sequence[str]) -> tuple[str, ...]:
     """Label, then value with interval and difference for each measure."""
-    cells = [f"**{entry.label}**" if entry.run is board.default else entry.label]
+    cells = [entry.label]
     for measure in measures:
         estimate = entry.run.values.get((domain, measure))
         margin = entry.margins.get((domain, measure), 0.0)
         _, delta = format_cells(entry.run, board.default, (ALL, domain, measure), board.significance)
-        cells += [f"{estimate['value']:.4f} ±{margin:.4f}" if estimate else "–", delta.strip().replace("*", "\\*")]
+        cells += [f"{estimate['value']:.4f} ±{margin:.4f}" if estimate else "–", delta.strip()]
     return tuple(cells)
 
 

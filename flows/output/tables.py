@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,12 +106,18 @@ class Table:
             room -= needed
         return blocks
 
-    def markdown(self) -> str:
-        """A Markdown table under its title."""
+    def markdown(self, bold: str = "") -> str:
+        """A Markdown table under its title; the first cell of a row is bold if it is the given one."""
         rule = ("---", *("---" if self.left else "---:" for _ in self.header[1:]))
-        cells = ((escape(cell).replace("|", "\\|") for cell in line) for line in (self.header, rule, *self.rows))
-        lines = ("| " + " | ".join(line) + " |" for line in cells)
-        return "\n".join([f"**{escape(self.title)}**", "", *lines])
+        cells = (map(_quote, line) for line in (self.header, rule, *self.rows))
+        shown = ([f"**{first}**" if first == bold else first, *rest] for first, *rest in cells)
+        lines = ("| " + " | ".join(line) + " |" for line in shown)
+        return "\n".join([f"**{_quote(self.title)}**", "", *lines])
+
+
+def _quote(text: str) -> str:
+    """Text in a Markdown table, without characters that would end a cell or begin emphasis."""
+    return re.sub(r"[|*]", r"\\\g<0>", escape(text))
 
 
 def _render(cells: Sequence[tuple[str, ...]], columns: Sequence[int], width: int) -> Iterator[str]:

@@ -50,6 +50,10 @@ def test_results_messages_tables_and_progress_are_escaped(capsys):
     table = Table("t\x07", ("x", "y\u202e"), (("1\n2", "3|4"),))
     assert table.plain() == "t\\u0007\nx     y\\u202e\n1\\n2      3|4"
     assert "| 1\\n2 | 3\\|4 |" in table.markdown()
+    marked = Table("a* b*", ("run", "Δ"), (("one", ""), ("two", "+1*")))
+    assert marked.plain().splitlines()[-1] == "two  +1*"
+    quoted = "**a\\* b\\***\n\n| run | Δ |\n| --- | ---: |\n| **one** |  |\n| two | +1\\* |"
+    assert marked.markdown(bold="one") == quoted
     assert Pace(lambda: 0.0).summary(1, 2, "rows", "in \x1b[31m") == "1 of 2 rows, in \\u001b[31m"
 
 
