@@ -84,9 +84,10 @@ class Model:
         rows: list[dict[str, Any]] = []
         answered: set[str] = set()
         for name in self.domains if domain is None else [_as_text("domain", domain)]:
-            rankings = self.recommender.for_users(name, wanted, top)
-            answered |= {user for user, ranking in rankings.items() if ranking}
-            rows += [row for user, ranking in rankings.items() if ranking for row in _rows(name, user, ranking)]
+            for user, ranking in self.recommender.for_users(name, wanted, top).items():
+                if ranking:
+                    answered.add(user)
+                    rows += _rows(name, user, ranking)
         if unknown := [user for user in wanted if user not in answered]:
             where = "no domain" if domain is None else f"not {domain}"
             raise UnknownError(

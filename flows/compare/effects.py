@@ -58,7 +58,7 @@ class Interval:
 
     def describe(self, digits: int = 4) -> str:
         """The mean and the interval, with signs and so many digits; what rounds to 0 has the sign +."""
-        mean, low, high = (f"{round(value, digits) + 0.0:+,.{digits}f}" for value in (self.mean, self.low, self.high))
+        mean, low, high = (f"{value:+z,.{digits}f}" for value in (self.mean, self.low, self.high))
         return f"{mean} ({low} to {high})" if self.has_width else mean
 
 

@@ -35,7 +35,7 @@ class Difference:
 
     def __str__(self) -> str:
         """The value with its sign; what rounds to 0 has the sign +."""
-        return f"{round(self.value, 4) + 0.0:+.4f}"
+        return f"{self.value:+z.4f}"
 
 
 def evaluated_run(name: str, store: Store) -> RunView:

@@ -23,7 +23,7 @@ from data_contracts.seeding import generator
 from model.data.batches import Positives
 from model.learners.base import Baseline, Measure, TrainingData
 from model.learners.divergence import EpochGuard
-from model.sparse.rows import Floats32
+from model.sparse.rows import Floats32, Longs
 
 _INITIAL_BOUND = 0.01
 """Vectors start uniform between 0 and this, as in the library."""
@@ -102,19 +102,21 @@ class Ials(Baseline):
         frequencies, numbers, counts = np.unique(np.diff(weights.indptr), return_inverse=True, return_counts=True)
         penalties = settings.l2 * (frequencies + len(fixed) / settings.confidence) ** settings.frequency_exponent
         has_call = counts > _CALL_PAYS_FROM * len(fixed)
+
+        def improve(rows: Longs, pairs: Any, fixed: Floats32, penalty: float) -> None:
+            vectors = solved[rows]
+            solver(pairs, vectors, fixed, penalty, num_threads=self._threads)
+            solved[rows] = vectors
+
         for number in np.flatnonzero(has_call):
             rows = np.flatnonzero(numbers == number)
-            vectors = solved[rows]
-            solver(weights[rows], vectors, fixed, float(penalties[number]), num_threads=self._threads)
-            solved[rows] = vectors
+            improve(rows, weights[rows], fixed, float(penalties[number]))
         rest, extended = np.flatnonzero(~has_call[numbers]), np.concatenate([fixed, np.eye(width, dtype=np.float32)])
         for start in range(0, rest.size, _BLOCK):
             rows = rest[start : start + _BLOCK]
             further = np.repeat(-penalties[numbers[rows], None].astype(np.float32), width, axis=1)
             pairs = sparse.hstack([weights[rows], sparse.csr_matrix(further)], format="csr")
-            vectors = solved[rows]
-            solver(pairs, vectors, extended, 0.0, num_threads=self._threads)
-            solved[rows] = vectors
+            improve(rows, pairs, extended, 0.0)
 
 
 def _build_weights(positives: Positives, confidence: float) -> Any:
