@@ -284,6 +284,7 @@ class ExperimentStatistics(TypedDict):
         along: the factor that plots have as x.
         measures: that effects are computed of.
         by_domain: measures that are shown domain by domain.
+        predictor: a measure of the reference that may predict the effects on the first, over domains.
     """
 
     question: str
@@ -291,3 +292,4 @@ class ExperimentStatistics(TypedDict):
     along: str
     measures: list[str]
     by_domain: list[str]
+    predictor: NotRequired[str]

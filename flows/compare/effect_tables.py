@@ -8,8 +8,8 @@ from statistics import fmean
 from data_contracts.contracts import ALL, MACRO, STRATA
 from data_contracts.statistics import ExperimentStatistics
 from data_contracts.store.artifact import Artifact
-from flows.compare.effects import Contrast, Interval, contrasts, trends
-from flows.compare.experiments import MEASURES, MEMORY, SECONDS, cases_of, domains_of, values_by_case
+from flows.compare.effects import Contrast, Interval, contrasts, rank_correlation, trends
+from flows.compare.experiments import MEASURES, MEMORY, SECONDS, VALIDATED, cases_of, domains_of, values_by_case
 from flows.compare.significance import holm
 from flows.output.tables import Table
 
@@ -25,7 +25,7 @@ _ByColumn = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 def experiment_tables(results: Artifact, design: ExperimentStatistics) -> Iterator[Table]:
-    """Effects by stratum, trends, effects by domain, and the values of all cases.
+    """Effects by stratum, trends, effects by domain, what predicts them, and the values of all cases.
 
     Args:
         results: an `experiment` artifact.
@@ -43,6 +43,7 @@ def experiment_tables(results: Artifact, design: ExperimentStatistics) -> Iterat
             by_domain = {domain: values_by_case(results, measure, domain).get(ALL, {}) for domain in domains}
             shown = {domain: values for domain, values in by_domain.items() if values}
             yield from _effects(measure, "by domain", pairs, shown, [list(shown)])
+        yield from _predictions(results, pairs, design)
     yield _all_cases(results, cases, design["measures"])
 
 
@@ -102,8 +103,30 @@ def _trends(
         yield Table(title, ("effect", "by doubling"), rows)
 
 
+def _predictions(results: Artifact, pairs: Sequence[Contrast], design: ExperimentStatistics) -> Iterator[Table]:
+    """How a measure of the reference goes with the effects, over the domains, if the design has one."""
+    if "predictor" not in design:
+        return
+    predictor, measure = design["predictor"], design["measures"][0]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for domain in (name for name in domains_of(results) if name != MACRO):
+        known, values = (values_by_case(results, name, domain).get(ALL, {}) for name in (predictor, measure))
+        for pair in pairs:
+            effect, before = pair.effect(values), known.get(pair.other, {})
+            if effect and before:
+                points.setdefault(pair.label, []).append((fmean(before.values()), effect.mean))
+    rows = []
+    for label, of_label in points.items():
+        correlation = rank_correlation(of_label)
+        rho, p = (f"{correlation[0]:+.2f}", f"{correlation[1]:.2g}") if correlation else ("–", "–")
+        rows.append((label, rho, p, str(len(of_label))))
+    if rows:
+        title = f"Does {predictor!r} of the reference predict the effect on {measure}, over domains?"
+        yield Table(title, ("effect", "Spearman's ρ", "p", "domains"), tuple(rows))
+
+
 def _all_cases(results: Artifact, cases: Sequence[str], measures: Sequence[str]) -> Table:
-    wanted = dict.fromkeys([*measures, *MEASURES])
+    wanted = dict.fromkeys([*measures, *MEASURES, VALIDATED])
     values = {measure: values_by_case(results, measure).get(ALL, {}) for measure in wanted}
     shown = {measure: values[measure] for measure in wanted if values[measure]}
     rows = ((case, *(_show_mean(measure, shown[measure].get(case, {})) for measure in shown)) for case in cases)

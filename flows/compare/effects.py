@@ -164,3 +164,18 @@ def trends(pairs: Sequence[Contrast], doubled: str, values: Mapping[str, Mapping
         slope = float(line.slope)
         p = float(line.pvalue) if half > _ROUNDING else None
         yield Trend(label, Interval(slope, slope - half, slope + half, len(x), p))
+
+
+def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Spearman's rank correlation of two values, and its p by permutations; None if there is none.
+
+    Args:
+        points: pairs of values, three at least; up to seven are permuted in all ways, more in 9,999 that a seed draws.
+    """
+    first, second = (np.array(values, np.float64) for values in zip(*points, strict=True))
+    if len(points) < 3 or not (np.ptp(first) and np.ptp(second)):
+        return None
+    tested = stats.permutation_test(
+        (first,), lambda values: stats.spearmanr(values, second).statistic, permutation_type="pairings", rng=0
+    )
+    return float(tested.statistic), float(tested.pvalue)

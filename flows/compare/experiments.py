@@ -16,6 +16,8 @@ from flows.runner.lookup import RunView
 NDCG = "full_ndcg@20"
 MEASURES = (NDCG, "full_recall@20", "auc", "recall@1")
 """Test metrics that are kept of each case."""
+VALIDATED = f"validation {NDCG}"
+"""What a choice among cases goes by: the same on the validation split."""
 SECONDS, MEMORY = "train seconds", "train MiB"
 """Cost of one seed's training."""
 

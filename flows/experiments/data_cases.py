@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from data_contracts.seeding import generator
 from flows.experiments.cases import ALIGNED, NOT_ALIGNED, OFF, Bench, Case, evidence, with_switches
-from flows.experiments.measures import measure_domains
+from flows.experiments.measures import measure_domain
 from flows.experiments.rows import (
     Kind,
     by_size,
@@ -47,7 +47,7 @@ def domain_count(bench: Bench, small: bool) -> Iterator[Case]:
     for count in counts:
         run = bench.with_rows(keep_domains(rows, order[:count]))
         level = f"{count} domain{'s' if count > 1 else ''}"
-        yield from with_switches({"domains": level}, run, evidence(small), measure_domains(FIRST, order[:1]))
+        yield from with_switches({"domains": level}, run, evidence(small), measure_domain(FIRST, order[0]))
 
 
 def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
@@ -55,7 +55,7 @@ def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
     rows, seed = bench.rows(), bench.run.config.ingest.split.seed
     domain = by_size(rows)[0]
     shares = (100, 25) if small else (100, 50, 25, 10, 5)
-    measure = measure_domains(SHRUNK, [domain])
+    measure = measure_domain(SHRUNK, domain)
     for share in shares:
         shrunk = shrink_domain(rows, domain, share / 100, min(shares) / 100, seed)
         for training, of in (("together", shrunk), (ALONE, keep_domains(shrunk, [domain]))):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, INTERACTIONS, MACRO, PAIRS, RANKS, TEST
+from data_contracts.contracts import ALL, INTERACTIONS, MACRO, METRICS, PAIRS, RANKS, TEST
+from data_contracts.store.artifact import Artifact
 from flows.compare.experiments import NDCG
 from flows.experiments.cases import Bench, Row
 from flows.runner.execute import Outcome
@@ -16,6 +18,9 @@ Members = Collection[tuple[str, str]]
 """Users by domain and id."""
 
 Measure = Callable[[Bench, Outcome], Sequence[Row]]
+
+PartnerUse = Literal["histories", "filter"]
+"""What partners bring to the evidence: their histories, or a filter between items."""
 
 UserValues = dict[tuple[int, str, str], float]
 """(seed, domain, user id) → value."""
@@ -47,34 +52,46 @@ def measure_groups(groups: Mapping[str, Members]) -> Measure:
     return lambda _bench, outcome: _group_rows(_user_ndcg(outcome), groups)
 
 
-def measure_domains(group: str, domains: Collection[str]) -> Measure:
-    """NDCG@20 as the mean over some domains alone."""
+def split_metrics(metrics: Artifact, split: str, wanted: Collection[str]) -> list[Row]:
+    """Some metrics of each seed on a split, by domain and stratum."""
+    table = metrics.read(["seed", "domain", "split", "stratum", "metric", "value"])
+    is_wanted = pc.and_(pc.equal(table["split"], split), pc.is_in(table["metric"], pa.array(wanted)))
+    table = table.filter(pc.and_(is_wanted, pc.is_valid(table["seed"])))
+    columns = (table[name].to_pylist() for name in ("seed", "domain", "stratum", "metric", "value"))
+    return list(zip(*columns, strict=True))
+
+
+def measure_domain(group: str, domain: str) -> Measure:
+    """NDCG@20 of one domain, by stratum, as that of a group."""
 
     def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
-        values = {user: value for user, value in _user_ndcg(outcome).items() if user[1] in domains}
-        means = ((seed, list(of.values())) for seed, of in _domain_means(values).items())
-        return [(seed, MACRO, ALL, group_ndcg(group), sum(of) / len(of)) for seed, of in means]
+        rows = split_metrics(outcome.artifacts[METRICS.name], TEST, [NDCG])
+        name = group_ndcg(group)
+        return [(seed, MACRO, stratum, name, value) for seed, of, stratum, _, value in rows if of == domain]
 
     return measure
 
 
-def measure_partners(pairs: pa.Table, groups: Mapping[str, Members]) -> Measure:
-    """NDCG@20 of a run, measured again with the histories of aligned partners as evidence: by domain and by group.
+def measure_partners(pairs: pa.Table, groups: Mapping[str, Members], use: PartnerUse) -> Measure:
+    """NDCG@20 of a run, measured again with evidence by aligned partners: by domain and by group.
 
     Args:
         pairs: source_id, target_id, similarity, of users.
         groups: name → users.
+        use: what the partners bring.
     """
 
     def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
-        from flows.experiments.partner_evidence import rank_with_partners
+        from flows.experiments.bridge_filter import bridge_filter
+        from flows.experiments.partner_evidence import partner_histories, rank_with_partners
         from model.compute.threads import torch_threads
 
+        applied = bridge_filter if use == "filter" else partner_histories
         values: UserValues = {}
         rows: list[Row] = []
         for seed in outcome.config.train.seeds:
             with torch_threads(outcome.config.compute.threads):
-                weight, ndcg = rank_with_partners(outcome.artifacts, seed, pairs, outcome.config.blend)
+                weight, ndcg = rank_with_partners(outcome.artifacts, seed, pairs, applied, outcome.config.blend)
             rows.append((seed, MACRO, ALL, PARTNER_WEIGHT, weight))
             values |= {(seed, *user): value for user, value in ndcg.items()}
         for seed, means in _domain_means(values).items():

@@ -3,13 +3,13 @@
     E'(u, i) = E(u, i) + a · Σ over partners v of u of similarity(u, v) · E(v, i)
 
 In matrices, with histories R, item weights S and similarities M of partners in other domains: (R + a M R) S in place of
-R S. It is a soft form of the bridge filter of CGSP (arXiv 2407.12374), in which partners are the same person. The blend
-of evidence and vectors is fitted again for each weight a, and the weight that validates best is kept.
+R S. Another use of partners is the filter of `flows.experiments.bridge_filter`, which changes S. The blend of evidence
+and vectors is fitted again for each weight a, and the weight that validates best is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,12 @@ from model.sparse.rows import Floats32, Ints
 
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 """Weights of the partners' evidence that are tried."""
+
+Weighed = Callable[[float], Sequence[DomainEvidence]]
+"""The evidence of all domains with that of partners beside it, by its weight."""
+
+UsePartners = Callable[[Sequence[DomainEvidence], sp.csr_array, Histories], Weighed]
+"""A use of partners: from the evidence of all domains, similarities [users, users] and histories of all users."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,11 @@ def partner_matrix(pairs: pa.Table, nodes: Artifact, users: int) -> sp.csr_array
     return sp.csr_array((similarity, (np.array(ends[0], np.int64), np.array(ends[1], np.int64))), shape=(users, users))
 
 
+def partner_histories(evidence: Sequence[DomainEvidence], partners: sp.csr_array, _histories: Histories) -> Weighed:
+    """Partners' histories beside a user's own."""
+    return lambda weight: [PartnerEvidence.beside(each, partners * np.float32(weight)) for each in evidence]
+
+
 @dataclass(frozen=True)
 class _Ranked:
     """What one seed's vectors are ranked on.
@@ -123,10 +134,6 @@ class _Ranked:
         held = [validation_users(rows, domain, blend.users, blend.seed) for rows, domain in by_domain]
         checkpoint = load_checkpoint(artifacts[str(Role(CHECKPOINT, seed))], dataset)
         return cls(dataset, list(checkpoint.vectors(dataset)), interactions, held, load_evidence(artifacts, dataset))
-
-    def with_partners(self, partners: sp.csr_array) -> _Ranked:
-        """The same with evidence of the partners."""
-        return replace(self, evidence=[PartnerEvidence.beside(each, partners) for each in self.evidence])
 
     def fit(self) -> tuple[float, list[Blend]]:
         """The blends that validate best, and their NDCG@20, the mean over the validation users of all domains."""
@@ -156,7 +163,7 @@ class _Ranked:
 
 
 def rank_with_partners(
-    artifacts: Mapping[str, Artifact], seed: int, pairs: pa.Table, blend: BlendSettings
+    artifacts: Mapping[str, Artifact], seed: int, pairs: pa.Table, use: UsePartners, blend: BlendSettings
 ) -> tuple[float, dict[tuple[str, str], float]]:
     """Fit the weight of partners' evidence on validation, and measure it on test.
 
@@ -164,6 +171,7 @@ def rank_with_partners(
         artifacts: of a run that was evaluated with evidence.
         seed: of its checkpoint.
         pairs: source_id, target_id, similarity.
+        use: how their partners' rows become evidence.
         blend: how validation users are drawn.
 
     Returns:
@@ -171,7 +179,8 @@ def rank_with_partners(
     """
     ranked = _Ranked.load(artifacts, seed, blend)
     partners = partner_matrix(pairs, artifacts[NODES.name], ranked.dataset.users)
-    fitted = {weight: ranked.with_partners(partners * np.float32(weight)).fit() for weight in WEIGHTS}
+    weighed = use(ranked.evidence, partners, Histories.build(ranked.dataset, ranked.dataset.domains))
+    fitted = {weight: replace(ranked, evidence=weighed(weight)).fit() for weight in WEIGHTS}
     best = max(WEIGHTS, key=lambda weight: fitted[weight][0])
     names = artifacts[NODES.name].read(["kind", "id", "entity"])
     names = names.filter(pc.equal(names["kind"], USER))

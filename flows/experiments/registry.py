@@ -23,6 +23,7 @@ class Experiment:
         along: the factor that plots have as x.
         measures: that effects are computed of.
         by_domain: measures that are shown domain by domain.
+        predictor: a measure of the reference that may predict the effects on the first, over domains; empty for none.
     """
 
     question: str
@@ -31,17 +32,19 @@ class Experiment:
     along: str
     measures: Sequence[str] = (NDCG,)
     by_domain: Sequence[str] = (NDCG,)
+    predictor: str = ""
 
     @property
     def design(self) -> ExperimentStatistics:
         """What is kept with the results."""
-        return {
+        design: ExperimentStatistics = {
             "question": self.question,
             "compared": list(self.compared),
             "along": self.along,
             "measures": list(self.measures),
             "by_domain": list(self.by_domain),
         }
+        return {**design, "predictor": self.predictor} if self.predictor else design
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -52,6 +55,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "tables",
         (NDCG, CONFLICT, CHANCE, NORM),
         (NDCG, CONFLICT),
+        CONFLICT,
     ),
     "overlap": Experiment(
         "How much must domains share for alignment to pay?",

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST
+from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST, VALID
 from data_contracts.roles import Role
 from data_contracts.statistics import CheckpointStatistics, ExperimentStatistics
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
-from flows.compare.experiments import MEASURES, MEMORY, SECONDS
+from flows.compare.experiments import MEASURES, MEMORY, NDCG, SECONDS, VALIDATED
 from flows.experiments.cases import Bench, Case, Row
+from flows.experiments.measures import split_metrics
 from flows.runner.execute import Outcome
 
 log = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ def run_cases(name: str, design: ExperimentStatistics, cases: Iterator[Case], be
         outcome = bench.make(case.run, "evaluate")
         parents[f"{METRICS.name}-{number}"] = outcome.artifacts[METRICS.name]
         rows += [(case.label, *row) for row in _measure(case, bench, outcome)]
+    columns = list(zip(*rows, strict=True))
 
     def write(draft: Draft) -> None:
-        columns = zip(*rows, strict=True)
         table = pa.table(list(map(pa.array, columns)), EXPERIMENT.file_schema)
         draft.write(table.sort_by([(column, "ascending") for column in EXPERIMENT.sorted_by]))
         draft.statistics |= design
 
-    settings = {"experiment": name, "cases": sorted({row[0] for row in rows})}
+    settings = {"experiment": name, "cases": sorted(set(columns[0])), "metrics": sorted(set(columns[4]))}
     artifact = store.make(EXPERIMENT, settings, parents, write)
     store.link(bench.run.config.name, EXPERIMENT.name, artifact)
     return artifact
@@ -55,16 +55,10 @@ def run_cases(name: str, design: ExperimentStatistics, cases: Iterator[Case], be
 def _measure(case: Case, bench: Bench, outcome: Outcome) -> Sequence[Row]:
     if case.remeasure:
         return case.remeasure(bench, outcome)
+    metrics = outcome.artifacts[METRICS.name]
+    validation = [(*row[:3], VALIDATED, row[4]) for row in split_metrics(metrics, VALID, [NDCG])]
     besides = case.measure(bench, outcome) if case.measure else ()
-    return [*_test_metrics(outcome.artifacts[METRICS.name]), *_costs(outcome), *besides]
-
-
-def _test_metrics(metrics: Artifact) -> list[Row]:
-    table = metrics.read(["seed", "domain", "split", "stratum", "metric", "value"])
-    is_measure = pc.is_in(table["metric"], pa.array(MEASURES))
-    table = table.filter(pc.and_(pc.and_(pc.equal(table["split"], TEST), pc.is_valid(table["seed"])), is_measure))
-    columns = (table[name].to_pylist() for name in ("seed", "domain", "stratum", "metric", "value"))
-    return list(zip(*columns, strict=True))
+    return [*split_metrics(metrics, TEST, MEASURES), *validation, *_costs(outcome), *besides]
 
 
 def _costs(outcome: Outcome) -> list[Row]:

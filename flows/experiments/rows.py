@@ -1,4 +1,4 @@
-"""Variants of a run's rows: shared users and items renamed, domains left out or shrunk, users merged.
+"""Variants of a run's rows: shared users and items renamed, domains left out or shrunk, users merged, rows borrowed.
 
 All tables have the columns domain, user_id, item_id, split. Draws are hashes of a seed and an id, so a variant of less
 overlap or fewer rows is part of one of more.
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data_contracts.contracts import TRAIN
 from data_contracts.seeding import name_seed
 
 Kind = Literal["user", "item"]
@@ -88,6 +89,31 @@ def merge_users(rows: pa.Table, names: Mapping[tuple[str, str], str]) -> pa.Tabl
     return _replace(rows, "user_id", pa.array([names.get(pair, pair[1]) for pair in pairs], pa.string()))
 
 
+def borrow_rows(rows: pa.Table, pairs: pa.Table, few: int, share: float) -> pa.Table:
+    """Add their partners' train rows to users with few of their own: in the partner's domain, not in theirs.
+
+    There they hide no held-out row, and reach the user's own domain through the union graph and the evidence. Users of
+    several domains, who are their own partners, get nothing.
+
+    Args:
+        rows: of all domains.
+        pairs: target_domain, source_id, target_id, similarity.
+        few: most train rows of a user who gets some.
+        share: of these users' pairs that are used, the most alike.
+    """
+    train = rows.filter(pc.equal(rows["split"], TRAIN))
+    counts = train.group_by(["user_id"], use_threads=False).aggregate([("item_id", "count")])
+    poor = counts.filter(pc.less_equal(counts["item_id_count"], few)).select(["user_id"])
+    poor = poor.filter(pc.invert(pc.is_in(poor["user_id"], shared_ids(rows, "user"))))
+    used = pairs.join(poor, "source_id", "user_id", join_type="left semi")
+    if used.num_rows:
+        used = used.filter(pc.greater_equal(used["similarity"], pc.quantile(used["similarity"], 1 - share)[0]))
+    partners = train.rename_columns(["target_domain", "target_id", "item_id", "split"])
+    taken = used.join(partners, ["target_domain", "target_id"], join_type="inner")
+    new = taken.select(["target_domain", "source_id", "item_id", "split"]).rename_columns(rows.column_names)
+    return pa.concat_tables([rows, new.cast(rows.schema)])
+
+
 def keep_domains(rows: pa.Table, domains: Sequence[str]) -> pa.Table:
     """The rows of some domains."""
     return rows.filter(pc.is_in(rows["domain"], pa.array(domains)))
@@ -107,7 +133,7 @@ def shrink_domain(rows: pa.Table, domain: str, share: float, core: float, seed: 
     """
     is_other = pc.not_equal(rows["domain"], domain)
     draws = _draws_by_row(rows["user_id"], seed)
-    is_train = pc.equal(rows["split"], "train")
+    is_train = pc.equal(rows["split"], TRAIN)
     stays = pc.and_(pa.array(draws < share), pc.or_(is_train, pa.array(draws < core)))
     return rows.filter(pc.or_(is_other, stays))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,14 @@ import pyarrow.compute as pc
 from data_contracts.contracts import TRAIN
 from flows.config.run_config import RunSpec
 from flows.experiments.cases import ALIGNED, NOT_ALIGNED, ON, Bench, Case, evidence, with_switches
-from flows.experiments.measures import Members, measure_groups, measure_partners, measure_twins, together
-from flows.experiments.rows import give_two_names, merge_users, shared_ids
+from flows.experiments.measures import Members, PartnerUse, measure_groups, measure_partners, measure_twins, together
+from flows.experiments.rows import borrow_rows, give_two_names, merge_users, shared_ids
 
 APART, TWINS, ONE_DOMAIN = "apart", "twins", "users in one domain"
 _FEW_ROWS = 5
 """Users with at most so many train rows get those of their partners, too."""
+_MOST_ALIKE = 0.1
+"""Of the pairs of such users, where only the most alike are used."""
 _EDGES = "train.pair_edges=0.5"
 _VARIANT = ("train.intra_shared_at_most=1", "ingest.protocol=released")
 """Variants of the rows are clean, and all of them stay."""
@@ -60,11 +63,14 @@ class _World:
         run = bench.with_rows(merge_users(self.rows, names), *_VARIANT, NOT_ALIGNED)
         yield from self.cases(level, run, names)
 
-    def with_histories(self, pairs: str, run: RunSpec, known: pa.Table) -> Case:
-        """The case apart, with the histories of partners as evidence: source_id, target_id, similarity."""
-        levels = {"users": f"histories of {pairs}", "evidence": ON}
-        remeasure = measure_partners(known, self.groups)
-        return Case(levels, run.with_overrides(NOT_ALIGNED, "blend.evidence=true"), remeasure=remeasure)
+    def as_evidence(
+        self, pairs: str, run: RunSpec, known: pa.Table, uses: Iterable[PartnerUse] = get_args(PartnerUse)
+    ) -> Iterator[Case]:
+        """Cases apart, with evidence by partners: source_id, target_id, similarity."""
+        alone = run.with_overrides(NOT_ALIGNED, "blend.evidence=true")
+        for use in uses:
+            levels = {"users": f"{use} of {pairs}", "evidence": ON}
+            yield Case(levels, alone, remeasure=measure_partners(known, self.groups, use))
 
 
 def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
@@ -76,7 +82,10 @@ def oracle_twins(bench: Bench, small: bool) -> Iterator[Case]:
     apart = bench.with_rows(world.rows, *_VARIANT)
     yield from world.cases(APART, apart.with_overrides(NOT_ALIGNED))
     yield from world.merged("twins merged", bench, twins)
-    yield world.with_histories("twins", apart, _both_ways(twins))
+    yield from world.as_evidence("shared names", apart, _as_partners([shared_ids(world.rows, "user")] * 2), ["filter"])
+    ends = [twins[f"{side}_user_id"].combine_chunks() for side in ("source", "target")]
+    both_ways = [pa.concat_arrays(ends), pa.concat_arrays(ends[::-1])]
+    yield from world.as_evidence("twins", apart, _as_partners(both_ways))
     for pairs, override in (("pairs", "pairs.shuffled=false"), ("shuffled pairs", _SHUFFLED)):
         yield from _uses(world, bench, apart.with_overrides(override), pairs)
 
@@ -89,16 +98,15 @@ def _uses(world: _World, bench: Bench, run: RunSpec, pairs: str) -> Iterator[Cas
     yield from world.cases(f"{pairs}, by contrast", run.with_overrides(ALIGNED, "train.alignment_loss=contrast"))
     yield from world.cases(f"edges of {pairs}", alone.with_overrides(_EDGES))
     yield from world.merged(f"{pairs} merged", bench, _mutual(known))
-    borrowed = bench.with_rows(_borrowed(world.rows, known), *_VARIANT, NOT_ALIGNED)
-    yield from world.cases(f"rows of {pairs}", borrowed)
-    yield world.with_histories(pairs, run, known)
+    for which, share in (("", 1.0), ("the most alike ", _MOST_ALIKE)):
+        borrowed = bench.with_rows(borrow_rows(world.rows, known, _FEW_ROWS, share), *_VARIANT, NOT_ALIGNED)
+        yield from world.cases(f"rows of {which}{pairs}", borrowed)
+    yield from world.as_evidence(pairs, run, known)
 
 
-def _both_ways(twins: pa.Table) -> pa.Table:
-    """Twins as each other's partners: source_id, target_id, similarity 1."""
-    ends = [twins[f"{side}_user_id"].combine_chunks() for side in ("source", "target")]
-    sources, targets = pa.concat_arrays(ends), pa.concat_arrays(ends[::-1])
-    return pa.table({"source_id": sources, "target_id": targets, "similarity": np.ones(len(sources), np.float32)})
+def _as_partners(ends: Sequence[pa.Array]) -> pa.Table:
+    """Users and their partners as pairs of similarity 1."""
+    return pa.table({"source_id": ends[0], "target_id": ends[1], "similarity": np.ones(len(ends[0]), np.float32)})
 
 
 def _ends(twins: pa.Table) -> Members:
@@ -119,23 +127,6 @@ def _mutual(pairs: pa.Table) -> pa.Table:
     both = both.filter(pc.less(both["source_domain"], both["target_domain"]))
     both = both.select(names).sort_by([(name, "ascending") for name in names])
     return both.rename_columns(["source_domain", "target_domain", "source_user_id", "target_user_id"])
-
-
-def _borrowed(rows: pa.Table, pairs: pa.Table) -> pa.Table:
-    """The rows, and their partners' train rows for users with few of their own: in the partner's domain, not in theirs.
-
-    There they hide no held-out row, and reach the user's own domain through the union graph and the evidence.
-    """
-    train = rows.filter(pc.equal(rows["split"], TRAIN))
-    counts = train.group_by(["user_id"], use_threads=False).aggregate([("item_id", "count")])
-    few = counts.filter(pc.less_equal(counts["item_id_count"], _FEW_ROWS))
-    poor = pairs.join(few.select(["user_id"]), "source_id", "user_id", join_type="left semi")
-    lives = rows.group_by(["domain", "user_id"], use_threads=False).aggregate([])
-    poor = poor.join(lives, ["target_domain", "source_id"], ["domain", "user_id"], join_type="left anti")
-    partners = train.rename_columns(["target_domain", "target_id", "item_id", "split"])
-    taken = poor.join(partners, ["target_domain", "target_id"], join_type="inner")
-    new = taken.select(["target_domain", "source_id", "item_id", "split"]).rename_columns(rows.column_names)
-    return pa.concat_tables([rows, new.cast(rows.schema)])
 
 
 def _without_leaks(rows: pa.Table, twins: pa.Table) -> pa.Table:

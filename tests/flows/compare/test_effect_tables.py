@@ -1,5 +1,8 @@
 """Tables of effects, by hand: which are marked, and which are shown."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pyarrow as pa
 import pytest
 from scipy import stats
@@ -21,11 +24,18 @@ DESIGN: ExperimentStatistics = {
 }
 
 
-def kept(store: Store, values: dict[tuple[str, str, str], list[float]], measure: str = "full_ndcg@20") -> Artifact:
-    """Results by (level, domain, stratum): values of seeds 1, 2, …"""
+Values = dict[tuple[str, str, str], list[float]]
+"""(level, domain, stratum) → values of seeds 1, 2, …"""
+
+
+def kept(
+    store: Store, values: Values, measure: str = "full_ndcg@20", more: Mapping[str, Values] = MappingProxyType({})
+) -> Artifact:
+    """Results of a measure, and of more."""
     rows = [
-        (f"way = {level}; evidence = on", seed, domain, stratum, measure, value)
-        for (level, domain, stratum), of_seeds in values.items()
+        (f"way = {level}; evidence = on", seed, domain, stratum, name, value)
+        for name, of_measure in {measure: values, **more}.items()
+        for (level, domain, stratum), of_seeds in of_measure.items()
         for seed, value in enumerate(of_seeds, 1)
     ]
 
@@ -90,3 +100,18 @@ def test_seconds_and_memory_have_the_digits_that_they_are_known_with(
         effect,
     )
     assert cases.rows[1][1] == mean
+
+
+def test_a_predictor_of_the_reference_is_set_beside_the_effects_of_the_domains(store: Store) -> None:
+    """Domains with more conflict where nothing is changed gain more: 0.1, 0.2, 0.3 at conflicts of 1, 4, 9."""
+    values = {
+        (level, domain, "all"): [0.5 + (gain if level == "on" else 0.0)] * 2
+        for domain, gain in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+        for level in ("off", "on")
+    }
+    design: ExperimentStatistics = {**DESIGN, "measures": ["full_ndcg@20"], "predictor": "conflict"}
+    conflict = {("off", domain, "all"): [float(n * n)] * 2 for n, domain in enumerate("abc", 1)}
+    both = kept(store, values, more={"conflict": conflict})
+    table = next(table for table in experiment_tables(both, design) if "predict" in table.title)
+    assert table.rows == (("way: on − off (evidence = on)", "+1.00", "0.33", "3"),)
+    assert not any("predict" in table.title for table in experiment_tables(both, DESIGN))

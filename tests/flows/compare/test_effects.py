@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flows.compare.effects import Contrast, Interval, contrasts, number_of, trends
+from flows.compare.effects import Contrast, Interval, contrasts, number_of, rank_correlation, trends
 
 CASES = [f"shared = {share} %; alignment = {alignment}" for share in (100, 50, 25) for alignment in ("off", "on")]
 
@@ -76,3 +76,16 @@ def test_a_trend_is_the_slope_by_doubling_with_its_interval():
 )
 def test_numbers_in_levels(level, number):
     assert number_of(level) == number
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(1, 5), (2, 6), (3, 7)], (1.0, 2 / 6)),  # two of six orders are as far from 0: this one and its reverse
+        ([(1, 5), (2, 7), (3, 6)], (0.5, 1.0)),
+        ([(1, 5), (1, 6), (1, 7)], None),
+        ([(1, 5), (2, 6)], None),
+    ],
+)
+def test_a_rank_correlation_has_the_p_of_all_orders(points, expected):
+    assert rank_correlation(points) == (pytest.approx(expected) if expected else None)

@@ -14,7 +14,14 @@ from data_contracts.settings.ranking import BlendSettings, EvaluateSettings
 from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.store import Store
-from flows.experiments.partner_evidence import PartnerEvidence, partner_matrix, rank_with_partners
+from flows.experiments.bridge_filter import bridge_filter, bridge_weights
+from flows.experiments.partner_evidence import (
+    PartnerEvidence,
+    UsePartners,
+    partner_histories,
+    partner_matrix,
+    rank_with_partners,
+)
 from model.data.dataset import load_dataset
 from model.evaluation.blend_stage import fit_blend
 from model.evaluation.metrics import user_values
@@ -54,6 +61,51 @@ def test_evidence_of_partners_is_that_of_dense_matrices(tiny_world: Tiny) -> Non
         np.testing.assert_allclose(evidence.sum(picked), wanted, rtol=1e-4, atol=1e-5)
 
 
+def dense_filter(rows: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """The filter in full: its formula, on dense matrices."""
+    by_user, by_item = rows.sum(axis=1, keepdims=True), rows.sum(axis=0, keepdims=True)
+    scaled = rows / np.sqrt(np.maximum(by_user, 1.0)) / np.sqrt(np.maximum(by_item, 1.0))
+    shares = partners / np.maximum(partners.sum(axis=1, keepdims=True), 1e-30)
+    reached = scaled.T @ shares @ scaled
+    weights = reached @ reached.T
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+def test_the_filter_is_that_of_dense_matrices_at_any_weight(tiny_world: Tiny) -> None:
+    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
+    assert world.items <= 100  # so that no row is cut
+    neighbours, own = random_neighbours(world.items)
+    histories = Histories.build(world, world.domains)
+    rows = np.zeros((world.users, world.items))
+    for user, items in enumerate(np.split(histories.items, histories.indptr[1:-1])):
+        rows[user, items] = 1.0
+    partners = sp.random_array((world.users,) * 2, density=0.05, rng=np.random.default_rng(3), dtype=np.float32).tocsr()
+    expected = dense_filter(rows, partners.toarray())
+    np.testing.assert_allclose(
+        bridge_weights(partners, histories, world.items).toarray(), expected, rtol=1e-4, atol=1e-6
+    )
+    evidence = [build_evidence(world, domain, neighbours, histories) for domain in world.domains]
+    weighed = bridge_filter(evidence, partners, histories)
+    assert weighed(0.0) is evidence
+    for each, before in zip(weighed(0.5), evidence, strict=True):
+        picked = each.user_histories(np.arange(each.union_users.size))
+        both = own + 0.5 * own.sum() / expected.sum() * expected
+        wanted = (rows @ both)[np.ix_(before.union_users, before.union_items)]
+        np.testing.assert_allclose(each.sum(picked), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_of_the_filter_keeps_its_largest_weights() -> None:
+    items = 130
+    numbers = [np.arange(items), np.arange(2)]  # the first user has all items, the second, its partner, two
+    histories = Histories(np.array([0, items, items + 2]), np.concatenate(numbers).astype(np.int32))
+    partners = sp.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32))
+    weights = bridge_weights(partners, histories, items).toarray()
+    assert ((weights > 0).sum(axis=1) == 100).all()
+    assert (weights[2:, :2] > 0).all()  # the items of both users are the most alike
+    assert (np.flatnonzero(weights[2]) == [0, 1, *range(3, 101)]).all()  # of equal ones the smaller
+
+
 def test_partners_are_numbered_over_all_domains_and_the_most_similar_pair_counts(tiny_world: Tiny) -> None:
     nodes = tiny_world.parents["nodes"]
     names = nodes.read(["domain", "kind", "id", "entity"]).to_pylist()
@@ -68,11 +120,12 @@ def test_partners_are_numbered_over_all_domains_and_the_most_similar_pair_counts
     assert (matrix == expected).all()
 
 
-def test_without_partners_users_rank_as_the_run_says(tiny_world: Tiny) -> None:
+@pytest.mark.parametrize("use", [partner_histories, bridge_filter])
+def test_without_partners_users_rank_as_the_run_says(use: UsePartners, tiny_world: Tiny) -> None:
     artifacts = evaluated(tiny_world)
     none = pa.table({"source_id": pa.array([], pa.string()), "target_id": pa.array([], pa.string()),
                      "similarity": pa.array([], pa.float32())})  # fmt: skip
-    weight, values = rank_with_partners(artifacts, 1, none, BlendSettings())
+    weight, values = rank_with_partners(artifacts, 1, none, use, BlendSettings())
     assert weight == 0.0
     ranks = artifacts[RANKS.name].read(["domain", "user", "full_rank"]).to_pandas().dropna()
     for domain, rows in ranks.sort_values("user", kind="stable").groupby("domain"):
@@ -95,8 +148,8 @@ def test_partners_who_know_what_users_like_are_believed(store: Store) -> None:
     ends = [(f"p{n}", f"q{n}") for n in range(30, 60)]
     pairs = pa.table({"source_id": [a for a, _ in ends], "target_id": [b for _, b in ends],
                       "similarity": pa.array([1.0] * 30, pa.float32())})  # fmt: skip
-    weight, values = rank_with_partners(artifacts, 1, pairs, BlendSettings())
-    _, alone = rank_with_partners(artifacts, 1, pairs.slice(0, 0), BlendSettings())
+    weight, values = rank_with_partners(artifacts, 1, pairs, partner_histories, BlendSettings())
+    _, alone = rank_with_partners(artifacts, 1, pairs.slice(0, 0), partner_histories, BlendSettings())
     gains = [values["a", f"p{n}"] - alone["a", f"p{n}"] for n in range(30, 60)]
     assert weight > 0.0
     assert np.mean(gains) > 0.1

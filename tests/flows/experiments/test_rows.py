@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pytest
 
 from flows.experiments.rows import (
+    borrow_rows,
     by_size,
     give_two_names,
     keep_domains,
@@ -95,3 +96,29 @@ def test_a_shrunk_domain_keeps_users_whole_and_held_out_rows_of_the_core():
 def test_domains_by_size_do_not_depend_on_the_order_of_rows(order):
     rows = ROWS.take(pa.array(list(range(ROWS.num_rows))[order]))
     assert by_size(rows) == ["a", "b", "c"]
+
+
+def test_users_of_one_domain_with_few_rows_get_those_of_their_most_similar_partners():
+    rows = table(
+        *(("a", name, f"x{n}", "train") for name, many in (("poor", 1), ("rich", 3), ("both", 1)) for n in range(many)),
+        ("b", "both", "y", "train"),
+        *(
+            ("b", partner, f"{partner}-{n}", split)
+            for partner in ("p", "q")
+            for n, split in enumerate(("train", "test"))
+        ),
+    )
+    ends = [(user, partner) for user in ("poor", "rich", "both") for partner in ("p", "q")]
+    pairs = pa.table(
+        {
+            "target_domain": ["b"] * 6,
+            "source_id": [user for user, _ in ends],
+            "target_id": [partner for _, partner in ends],
+            "similarity": [0.9 if partner == "p" else 0.1 for _, partner in ends],
+        }
+    )
+    new = borrow_rows(rows, pairs, few=2, share=1.0).to_pylist()[rows.num_rows :]
+    assert {tuple(row.values()) for row in new} == {("b", "poor", f"{name}-0", "train") for name in ("p", "q")}
+    most_alike = borrow_rows(rows, pairs, few=2, share=0.5).to_pylist()[rows.num_rows :]
+    assert [tuple(row.values()) for row in most_alike] == [("b", "poor", "p-0", "train")]
+    assert borrow_rows(rows, pairs.slice(0, 0), few=2, share=0.5) == rows
