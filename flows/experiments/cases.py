@@ -195,7 +195,7 @@ def evidence(small: bool, level: str = ON) -> dict[str, dict[str, str]]:
     return {"evidence": {level: _EVIDENCE[level]} if small else _EVIDENCE}
 
 
-ALIGNMENT = {"alignment": {OFF: NOT_ALIGNED, ON: ALIGNED}}
+ALIGNMENT = {OFF: NOT_ALIGNED, ON: ALIGNED}
 
 CaseMaker = Callable[[Bench, bool], Iterator[Case]]
 """Makes the cases on a bench; fewer levels if small."""

@@ -31,12 +31,13 @@ def depth_or_alignment(bench: Bench, small: bool) -> Iterator[Case]:
 
 
 def building_blocks(bench: Bench, small: bool) -> Iterator[Case]:
-    """Building blocks by tables by alignment; a single table has nothing to align."""
+    """Building blocks by tables by alignment, with shuffled pairs as its floor; a single table has nothing to align."""
     blocks = {name: f"train.backbone={name}" for name in ("mf", "lightgcn", "grec", "jgcf")}
+    levels = ALIGNMENT if small else {**ALIGNMENT, "shuffled": f"{ALIGNED} pairs.shuffled=true"}
     for tables, override in _TABLES.items():
         run = bench.run.with_overrides(*override.split())
-        aligned = {"alignment": {OFF: NOT_ALIGNED}} if tables == "inter" else ALIGNMENT
-        yield from with_switches({"tables": tables}, run, {"block": blocks, **aligned, **evidence(small)})
+        aligned = {OFF: NOT_ALIGNED} if tables == "inter" else levels
+        yield from with_switches({"tables": tables}, run, {"block": blocks, "alignment": aligned, **evidence(small)})
 
 
 def walk_quality(bench: Bench, small: bool) -> Iterator[Case]:
