@@ -144,7 +144,8 @@ def _delimited_rows(path: Path, kind: str, text: str, keys: dict[str, Any]) -> p
             query = f"from read_csv(?, {options}) limit {_HEAD_ROWS}"
             rows: pa.Table = connection.sql(query, params=[str(head)]).to_arrow_table()
         except duckdb.Error as error:
-            raise LogError(f"{path}: no columns were found: {str(error).splitlines()[0]}") from error
+            message = "has no delimiter that splits its lines alike, must be CSV, TSV or JSON lines"
+            raise LogError(f"{path}: {message}") from error
     delimiter = sniffed[0][0]
     keys |= {} if kind in ("csv", "tsv") else {"format": "csv"}
     keys |= {} if delimiter == ("\t" if kind == "tsv" else ",") else {"delimiter": delimiter}

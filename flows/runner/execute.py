@@ -17,6 +17,7 @@ from data_contracts.open_store import open_store
 from data_contracts.progress import Progress, silent
 from data_contracts.resources import peak_memory_mib, resident_memory
 from data_contracts.roles import Role
+from data_contracts.settings.train import TrainSettings
 from data_contracts.store.artifact import Artifact
 from data_contracts.store.runs import Attempt, Cost, RunRecord
 from flows.config.run_config import RunConfig, store_location
@@ -194,6 +195,8 @@ def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> O
         if missing:  # the logs are there now, and all keys follow from them
             plan = make_plan(config, execution.digests)
     missing = plan.missing(plan.roles(stage))
+    if any(plan.steps[role].contract is CHECKPOINT for role in missing):
+        _require_device(config.train)
     for name in stages_needed(plan, stage):
         roles = [role for role in missing if plan.steps[role].stage == name]
         _record_attempt(plan, stage, execution, costs)
@@ -206,6 +209,20 @@ def _run_stages(config: RunConfig, stage: str | None, execution: Execution) -> O
     if made or not is_recorded(outcome):
         record(outcome)
     return outcome
+
+
+def _require_device(train: TrainSettings) -> None:
+    """Refuse, before the stages that need neither, a training whose device or engine is not there.
+
+    Raises:
+        RuntimeError: torch finds no CUDA device.
+        ModuleNotFoundError: torch-sparse is not installed.
+    """
+    if train.device == "cuda" or train.engine == "torch-sparse":  # otherwise torch is imported when it is needed
+        from model.compute.device import choose_device
+        from model.sparse.matrix import choose_engine
+
+        choose_engine(train.engine, choose_device(train.device))
 
 
 def _say_lost_domains(plan: Plan, interactions: Artifact) -> None:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -222,3 +223,10 @@ def test_times_outside_the_calendar_are_said(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": ["u"] * 9, "item": ["i"] * 9, "time": times}), tmp_path / "a.parquet")
     with pytest.raises(LogError, match=r"a\.parquet has a time before year 1 or after 9999"):
         read_head(tmp_path / "a.parquet")
+
+
+def test_bytes_that_no_delimiter_splits_are_refused_by_their_own_name(tmp_path: Path) -> None:
+    content = np.random.default_rng(7).integers(0, 256, 3_000, np.uint8).tobytes()
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(LogError, match=r"a\.csv: has no delimiter .* must be CSV, TSV or JSON lines$"):
+        read_head(tmp_path / "a.csv")

@@ -89,3 +89,14 @@ def test_a_domain_that_the_last_run_had_and_the_logs_lack_is_said(
     run_stages(load_config(file, [f"update={update}"]), "ingest")
     said = "the last run 'r' had domain 'films' (3 interactions), which the logs do not have any more"
     assert [record.getMessage().startswith(said) for record in caplog.records if "last run" in record.msg] == [True]
+
+
+def test_a_training_on_a_device_that_is_not_there_is_refused_before_anything_is_made(
+    tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="no CUDA device is available"):
+        run_stages(config(tmp_path, "train.device=cuda"))
+    assert set(stages.calls) <= {"world"}
+    run_stages(config(tmp_path, "train.device=cuda"), "ingest")  # which needs none
+    assert "interactions" in stages.calls
