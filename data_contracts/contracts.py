@@ -33,6 +33,8 @@ ALL = "all"
 """The stratum of all held-out rows."""
 HISTORY_STRATA = ("history 0", "history 1-2", "history 3-5", "history 6-10", "history 11+")
 """Strata of users by their train rows in all domains together."""
+HISTORY_ENDS = (1, 3, 6, 11)
+"""The first length of each stratum of histories after the first."""
 USER_STRATA = ("user in one domain", "user in several domains")
 ITEM_STRATA = ("item in one domain", "item in several domains")
 STRATA = (*HISTORY_STRATA, *USER_STRATA, *ITEM_STRATA)

@@ -13,6 +13,7 @@ from flows.experiments.rows import (
     keep_domains,
     shrink_domain,
     thin_overlap,
+    user_strata,
 )
 
 FIRST, SHRUNK, ALONE = "the first domain", "the shrunk domain", "alone"
@@ -43,11 +44,12 @@ def domain_count(bench: Bench, small: bool) -> Iterator[Case]:
     rows, seed = bench.rows(), bench.run.config.ingest.split.seed
     names = by_size(rows)
     order = [names[n] for n in generator(seed, "domain count").permutation(len(names))]
+    measure = measure_domain(FIRST, order[0], user_strata(rows, order[0]))
     counts = sorted({min(2**n, len(names)) for n in range(7)})
     for count in counts:
         run = bench.with_rows(keep_domains(rows, order[:count]))
         level = f"{count} domain{'s' if count > 1 else ''}"
-        yield from with_switches({"domains": level}, run, evidence(small), measure_domain(FIRST, order[0]))
+        yield from with_switches({"domains": level}, run, evidence(small), measure)
 
 
 def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
@@ -55,7 +57,7 @@ def small_domains(bench: Bench, small: bool) -> Iterator[Case]:
     rows, seed = bench.rows(), bench.run.config.ingest.split.seed
     domain = by_size(rows)[0]
     shares = (100, 25) if small else (100, 50, 25, 10, 5)
-    measure = measure_domain(SHRUNK, domain)
+    measure = measure_domain(SHRUNK, domain, user_strata(rows, domain))
     for share in shares:
         shrunk = shrink_domain(rows, domain, share / 100, min(shares) / 100, seed)
         for training, of in (("together", shrunk), (ALONE, keep_domains(shrunk, [domain]))):

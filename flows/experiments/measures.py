@@ -8,8 +8,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, INTERACTIONS, MACRO, METRICS, PAIRS, RANKS, TEST
-from data_contracts.store.artifact import Artifact
+from data_contracts.contracts import ALL, INTERACTIONS, MACRO, PAIRS, RANKS, TEST
 from flows.compare.experiments import NDCG
 from flows.experiments.cases import Bench, Row
 from flows.runner.execute import Outcome
@@ -52,22 +51,23 @@ def measure_groups(groups: Mapping[str, Members]) -> Measure:
     return lambda _bench, outcome: _group_rows(_user_ndcg(outcome), groups)
 
 
-def split_metrics(metrics: Artifact, split: str, wanted: Collection[str]) -> list[Row]:
-    """Some metrics of each seed on a split, by domain and stratum."""
-    table = metrics.read(["seed", "domain", "split", "stratum", "metric", "value"])
-    is_wanted = pc.and_(pc.equal(table["split"], split), pc.is_in(table["metric"], pa.array(wanted)))
-    table = table.filter(pc.and_(is_wanted, pc.is_valid(table["seed"])))
-    columns = (table[name].to_pylist() for name in ("seed", "domain", "stratum", "metric", "value"))
-    return list(zip(*columns, strict=True))
+def measure_domain(group: str, domain: str, strata: Mapping[str, Members]) -> Measure:
+    """NDCG@20 of one domain as that of a group, by strata that are the same in all cases.
 
-
-def measure_domain(group: str, domain: str) -> Measure:
-    """NDCG@20 of one domain, by stratum, as that of a group."""
+    Args:
+        group: its name.
+        domain: its only domain.
+        strata: stratum → its users.
+    """
 
     def measure(_bench: Bench, outcome: Outcome) -> list[Row]:
-        rows = split_metrics(outcome.artifacts[METRICS.name], TEST, [NDCG])
-        name = group_ndcg(group)
-        return [(seed, MACRO, stratum, name, value) for seed, of, stratum, _, value in rows if of == domain]
+        values = {user: value for user, value in _user_ndcg(outcome).items() if user[1] == domain}
+        everybody = {user[1:] for user in values}
+        return [
+            (seed, MACRO, stratum, group_ndcg(group), mean)
+            for stratum, members in {ALL: everybody, **strata}.items()
+            for seed, mean in _means(values, members).items()
+        ]
 
     return measure
 
@@ -103,14 +103,20 @@ def measure_partners(pairs: pa.Table, groups: Mapping[str, Members], use: Partne
 
 
 def _group_rows(values: UserValues, groups: Mapping[str, Members]) -> list[Row]:
-    rows: list[Row] = []
-    for name, members in groups.items():
-        by_seed: dict[int, list[float]] = {}
-        for (seed, domain, user), value in values.items():
-            if (domain, user) in members:
-                by_seed.setdefault(seed, []).append(value)
-        rows += [(seed, MACRO, ALL, group_ndcg(name), sum(of) / len(of)) for seed, of in sorted(by_seed.items())]
-    return rows
+    return [
+        (seed, MACRO, ALL, group_ndcg(name), mean)
+        for name, members in groups.items()
+        for seed, mean in _means(values, members).items()
+    ]
+
+
+def _means(values: UserValues, members: Members) -> dict[int, float]:
+    """Seed → the mean over members, if any has a value."""
+    by_seed: dict[int, list[float]] = {}
+    for (seed, *user), value in values.items():
+        if tuple(user) in members:
+            by_seed.setdefault(seed, []).append(value)
+    return {seed: sum(of) / len(of) for seed, of in sorted(by_seed.items())}
 
 
 def _domain_means(values: UserValues) -> dict[int, dict[str, float]]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.contracts import ALL, CHECKPOINT, EXPERIMENT, MACRO, METRICS, TEST, VALID
 from data_contracts.roles import Role
@@ -14,7 +15,6 @@ from data_contracts.store.artifact import Artifact
 from data_contracts.store.draft import Draft
 from flows.compare.experiments import MEASURES, MEMORY, NDCG, SECONDS, VALIDATED
 from flows.experiments.cases import Bench, Case, Row
-from flows.experiments.measures import split_metrics
 from flows.runner.execute import Outcome
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,18 @@ def _measure(case: Case, bench: Bench, outcome: Outcome) -> Sequence[Row]:
     if case.remeasure:
         return case.remeasure(bench, outcome)
     metrics = outcome.artifacts[METRICS.name]
-    validation = [(*row[:3], VALIDATED, row[4]) for row in split_metrics(metrics, VALID, [NDCG])]
+    validation = [(*row[:3], VALIDATED, row[4]) for row in _metrics_of(metrics, VALID, [NDCG])]
     besides = case.measure(bench, outcome) if case.measure else ()
-    return [*split_metrics(metrics, TEST, MEASURES), *validation, *_costs(outcome), *besides]
+    return [*_metrics_of(metrics, TEST, MEASURES), *validation, *_costs(outcome), *besides]
+
+
+def _metrics_of(metrics: Artifact, split: str, wanted: Sequence[str]) -> list[Row]:
+    """Some metrics of each seed on a split, by domain and stratum."""
+    table = metrics.read(["seed", "domain", "split", "stratum", "metric", "value"])
+    is_wanted = pc.and_(pc.equal(table["split"], split), pc.is_in(table["metric"], pa.array(wanted)))
+    table = table.filter(pc.and_(is_wanted, pc.is_valid(table["seed"])))
+    columns = (table[name].to_pylist() for name in ("seed", "domain", "stratum", "metric", "value"))
+    return list(zip(*columns, strict=True))
 
 
 def _costs(outcome: Outcome) -> list[Row]:

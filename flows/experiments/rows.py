@@ -6,6 +6,7 @@ overlap or fewer rows is part of one of more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_contracts.contracts import TRAIN
+from data_contracts.contracts import HISTORY_ENDS, HISTORY_STRATA, TRAIN, USER_STRATA
 from data_contracts.seeding import name_seed
 
 Kind = Literal["user", "item"]
@@ -144,6 +145,20 @@ def by_size(rows: pa.Table) -> list[str]:
     ordered = counts.sort_by([("user_id_count", "descending"), ("domain", "ascending")])
     domains: list[str] = ordered["domain"].to_pylist()
     return domains
+
+
+def user_strata(rows: pa.Table, domain: str) -> dict[str, set[tuple[str, str]]]:
+    """The users of a domain, as (domain, user id), by the strata of their histories and domains in these rows."""
+    lengths = Counter(rows.filter(pc.equal(rows["split"], TRAIN))["user_id"].to_pylist())
+    shared = set(shared_ids(rows, "user").to_pylist())
+    strata: dict[str, set[tuple[str, str]]] = {}
+    for user in pc.unique(rows.filter(pc.equal(rows["domain"], domain))["user_id"]).to_pylist():
+        for names, number in (
+            (HISTORY_STRATA, int(np.digitize(lengths[user], HISTORY_ENDS))),
+            (USER_STRATA, int(user in shared)),
+        ):
+            strata.setdefault(names[number], set()).add((domain, user))
+    return strata
 
 
 def _draws(ids: pa.Array, seed: int) -> NDArray[np.float64]:

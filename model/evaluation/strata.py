@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_contracts.contracts import HISTORY_STRATA, ITEM_STRATA, USER_STRATA
+from data_contracts.contracts import HISTORY_ENDS, HISTORY_STRATA, ITEM_STRATA, USER_STRATA
 from model.data.dataset import Interactions, MultiDomainData
 from model.sparse.rows import Longs
-
-_HISTORY_ENDS = (1, 3, 6, 11)
-"""The first length of each stratum of histories after the first."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Strata:
         """
         users, items = rows.union_users, rows.union_items.astype(np.int64) + self.history_lengths.size
         groups = (
-            (HISTORY_STRATA, np.digitize(self.history_lengths[users], _HISTORY_ENDS)),
+            (HISTORY_STRATA, np.digitize(self.history_lengths[users], HISTORY_ENDS)),
             (USER_STRATA, self.domain_counts[users] > 1),
             (ITEM_STRATA, self.domain_counts[items] > 1),
         )

@@ -14,6 +14,7 @@ from flows.experiments.rows import (
     shared_ids,
     shrink_domain,
     thin_overlap,
+    user_strata,
 )
 
 SEED = 7
@@ -122,3 +123,21 @@ def test_users_of_one_domain_with_few_rows_get_those_of_their_most_similar_partn
     most_alike = borrow_rows(rows, pairs, few=2, share=0.5).to_pylist()[rows.num_rows :]
     assert [tuple(row.values()) for row in most_alike] == [("b", "poor", "p-0", "train")]
     assert borrow_rows(rows, pairs.slice(0, 0), few=2, share=0.5) == rows
+
+
+def test_strata_of_users_count_train_rows_of_all_domains():
+    rows = table(
+        *(("a", "long", f"x{n}", "train") for n in range(2)),
+        *(("b", "long", f"y{n}", "train") for n in range(9)),
+        ("b", "long", "y-held", "test"),
+        ("a", "short", "x0", "train"),
+        ("a", "new", "x1", "test"),
+        ("b", "other", "y0", "train"),
+    )
+    assert user_strata(rows, "a") == {
+        "history 0": {("a", "new")},
+        "history 1-2": {("a", "short")},
+        "history 11+": {("a", "long")},
+        "user in one domain": {("a", "new"), ("a", "short")},
+        "user in several domains": {("a", "long")},
+    }
