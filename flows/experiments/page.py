@@ -75,12 +75,16 @@ def experiment_plot(results: Artifact, design: ExperimentStatistics) -> bytes:
 
 def _draw_lines(axes: Axes, lines: _Lines, ticks: Sequence[str]) -> None:
     """Draw means with their intervals, side by side where lines share a level."""
+    from matplotlib import colormaps
+
+    colors = colormaps["tab10" if len(lines) <= 10 else "tab20"](range(max(len(lines), 1)))
     style = "o-" if any(number_of(tick) is not None for tick in ticks) else "o"
     for number, (label, line) in enumerate(lines.items()):
         x = [ticks.index(level) + (number - (len(lines) - 1) / 2) * min(0.04, 0.6 / len(lines)) for level in line]
         means = [interval.mean for interval in line.values()]
         errors = [0.0 if math.isnan(interval.high) else interval.high - interval.mean for interval in line.values()]
-        axes.errorbar(x, means, yerr=errors, fmt=style, markersize=4, linewidth=1.2, capsize=2, label=label)
+        look = {"fmt": style, "color": colors[number], "markersize": 4, "linewidth": 1.2, "capsize": 2}
+        axes.errorbar(x, means, yerr=errors, label=label, **look)
     axes.grid(alpha=0.3)
     if lines:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
