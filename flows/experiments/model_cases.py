@@ -8,7 +8,7 @@ from flows.experiments.cases import ALIGNED, ALIGNMENT, NOT_ALIGNED, OFF, Bench,
 from flows.experiments.measures import measure_gradients_by_domain, measure_twins
 from flows.experiments.rows import give_two_names
 
-EXACT = "exact"
+EXACT, SHUFFLED = "exact", "shuffled"
 
 _TABLES = {level: f"train.tables={level} train.intra_shared_at_most=1" for level in ("both", "inter", "intra")}
 
@@ -33,7 +33,7 @@ def depth_or_alignment(bench: Bench, small: bool) -> Iterator[Case]:
 def building_blocks(bench: Bench, small: bool) -> Iterator[Case]:
     """Building blocks by tables by alignment, with shuffled pairs as its floor; a single table has nothing to align."""
     blocks = {name: f"train.backbone={name}" for name in ("mf", "lightgcn", "grec", "jgcf")}
-    levels = ALIGNMENT if small else {**ALIGNMENT, "shuffled": f"{ALIGNED} pairs.shuffled=true"}
+    levels = ALIGNMENT if small else {**ALIGNMENT, SHUFFLED: f"{ALIGNED} pairs.shuffled=true"}
     for tables, override in _TABLES.items():
         run = bench.run.with_overrides(*override.split())
         aligned = {OFF: NOT_ALIGNED} if tables == "inter" else levels

@@ -52,7 +52,8 @@ def experiment_plot(results: Artifact, design: ExperimentStatistics) -> bytes:
         label = "; ".join(f"{factor} = {level}" for factor, level in levels.items())
         means.setdefault(label or measure, {})[level] = Interval.over(list(values[case].values()))
     effects: dict[str, dict[str, Interval]] = {}
-    for pair in (pair for factor, reference in design["compared"] for pair in contrasts(cases, factor, reference)):
+    first = dict(reversed(design["compared"]))  # reference of each factor
+    for pair in (pair for factor, reference in first.items() for pair in contrasts(cases, factor, reference)):
         if effect := pair.effect(values):
             others = {factor: level for factor, level in pair.others.items() if factor != along}
             line = replace(pair, level="…" if pair.factor == along else pair.level, others=others)

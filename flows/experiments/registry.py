@@ -19,7 +19,7 @@ class Experiment:
     Attributes:
         question: in one sentence.
         cases: makes them.
-        compared: factors whose levels are compared, each with its level of reference.
+        compared: factors whose levels are compared, each with its level of reference; of several the first is drawn.
         along: the factor that plots have as x.
         measures: that effects are computed of.
         by_domain: measures that are shown domain by domain.
@@ -87,7 +87,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "building-blocks": Experiment(
         "Do disentangled tables and alignment pay under every building block?",
         model_cases.building_blocks,
-        (("alignment", OFF), ("tables", "inter")),
+        (("alignment", OFF), ("tables", "inter"), ("alignment", model_cases.SHUFFLED)),
         "block",
     ),
     "small-domains": Experiment(
