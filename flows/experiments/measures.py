@@ -87,13 +87,12 @@ def measure_partners(pairs: pa.Table, groups: Mapping[str, Members], use: Partne
         from model.compute.threads import torch_threads
 
         applied = bridge_filter if use == "filter" else partner_histories
-        values: UserValues = {}
-        rows: list[Row] = []
-        for seed in outcome.config.train.seeds:
-            with torch_threads(outcome.config.compute.threads):
-                weight, ndcg = rank_with_partners(outcome.artifacts, seed, pairs, applied, outcome.config.blend)
-            rows.append((seed, MACRO, ALL, PARTNER_WEIGHT, weight))
-            values |= {(seed, *user): value for user, value in ndcg.items()}
+        config, values, rows = outcome.config, UserValues(), list[Row]()
+        with torch_threads(config.compute.threads):
+            ranked = rank_with_partners(outcome.artifacts, config.train.seeds, pairs, applied, config.blend)
+            for seed, weight, ndcg in ranked:
+                rows.append((seed, MACRO, ALL, PARTNER_WEIGHT, weight))
+                values |= {(seed, *user): value for user, value in ndcg.items()}
         for seed, means in _domain_means(values).items():
             means[MACRO] = sum(means.values()) / len(means)
             rows += [(seed, domain, ALL, NDCG, mean) for domain, mean in means.items()]

@@ -111,11 +111,11 @@ def partner_histories(evidence: Sequence[DomainEvidence], partners: sp.csr_array
 
 @dataclass(frozen=True)
 class _Ranked:
-    """What one seed's vectors are ranked on.
+    """What vectors are ranked on.
 
     Attributes:
         dataset: the domains.
-        vectors: final vectors of each.
+        vectors: final vectors of each, of one seed.
         interactions, held, evidence: of each.
     """
 
@@ -126,14 +126,13 @@ class _Ranked:
     evidence: Sequence[DomainEvidence]
 
     @classmethod
-    def load(cls, artifacts: Mapping[str, Artifact], seed: int, blend: BlendSettings) -> _Ranked:
-        """Read a run's artifacts: `interactions`, `nodes`, `graph`, `neighbours`, `checkpoint-<seed>`."""
+    def load(cls, artifacts: Mapping[str, Artifact], blend: BlendSettings) -> _Ranked:
+        """Read a run's artifacts, without vectors: `interactions`, `nodes`, `graph`, `neighbours`."""
         dataset = load_dataset(artifacts["nodes"], artifacts["graph"])
         interactions = [load_interactions(artifacts[INTERACTIONS.name], domain, dataset) for domain in dataset.domains]
         by_domain = list(zip(interactions, dataset.domains, strict=True))
         held = [validation_users(rows, domain, blend.users, blend.seed) for rows, domain in by_domain]
-        checkpoint = load_checkpoint(artifacts[str(Role(CHECKPOINT, seed))], dataset)
-        return cls(dataset, list(checkpoint.vectors(dataset)), interactions, held, load_evidence(artifacts, dataset))
+        return cls(dataset, (), interactions, held, load_evidence(artifacts, dataset))
 
     def fit(self) -> tuple[float, list[Blend]]:
         """The blends that validate best, and their NDCG@20, the mean over the validation users of all domains."""
@@ -163,31 +162,34 @@ class _Ranked:
 
 
 def rank_with_partners(
-    artifacts: Mapping[str, Artifact], seed: int, pairs: pa.Table, use: UsePartners, blend: BlendSettings
-) -> tuple[float, dict[tuple[str, str], float]]:
+    artifacts: Mapping[str, Artifact], seeds: Sequence[int], pairs: pa.Table, use: UsePartners, blend: BlendSettings
+) -> Iterator[tuple[int, float, dict[tuple[str, str], float]]]:
     """Fit the weight of partners' evidence on validation, and measure it on test.
 
     Args:
         artifacts: of a run that was evaluated with evidence.
-        seed: of its checkpoint.
+        seeds: of its checkpoints.
         pairs: source_id, target_id, similarity.
         use: how their partners' rows become evidence.
         blend: how validation users are drawn.
 
-    Returns:
-        The weight, and (domain, user id) → NDCG@20 of the user's test rows.
+    Yields:
+        Each seed, its weight, and (domain, user id) → NDCG@20 of the user's test rows.
     """
-    ranked = _Ranked.load(artifacts, seed, blend)
-    partners = partner_matrix(pairs, artifacts[NODES.name], ranked.dataset.users)
-    weighed = use(ranked.evidence, partners, Histories.build(ranked.dataset, ranked.dataset.domains))
-    fitted = {weight: replace(ranked, evidence=weighed(weight)).fit() for weight in WEIGHTS}
-    best = max(WEIGHTS, key=lambda weight: fitted[weight][0])
+    ranked = _Ranked.load(artifacts, blend)
+    histories = Histories.build(ranked.dataset, ranked.dataset.domains)
+    weighed = use(ranked.evidence, partner_matrix(pairs, artifacts[NODES.name], ranked.dataset.users), histories)
     names = artifacts[NODES.name].read(["kind", "id", "entity"])
     names = names.filter(pc.equal(names["kind"], USER))
     ids = dict(zip(names["entity"].to_pylist(), names["id"].to_pylist(), strict=True))
-    values = {
-        (domain.name, ids[user]): float(value)
-        for domain, users, ndcg in ranked.test_ndcg(fitted[best][1])
-        for user, value in zip(users.tolist(), ndcg, strict=True)
-    }
-    return best, values
+    for seed in seeds:
+        checkpoint = load_checkpoint(artifacts[str(Role(CHECKPOINT, seed))], ranked.dataset)
+        of_seed = replace(ranked, vectors=list(checkpoint.vectors(ranked.dataset)))
+        fitted = {weight: replace(of_seed, evidence=weighed(weight)).fit() for weight in WEIGHTS}
+        best = max(WEIGHTS, key=lambda weight: fitted[weight][0])
+        values = {
+            (domain.name, ids[user]): float(value)
+            for domain, users, ndcg in of_seed.test_ndcg(fitted[best][1])
+            for user, value in zip(users.tolist(), ndcg, strict=True)
+        }
+        yield seed, best, values

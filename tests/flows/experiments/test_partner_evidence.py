@@ -125,7 +125,8 @@ def test_without_partners_users_rank_as_the_run_says(use: UsePartners, tiny_worl
     artifacts = evaluated(tiny_world)
     none = pa.table({"source_id": pa.array([], pa.string()), "target_id": pa.array([], pa.string()),
                      "similarity": pa.array([], pa.float32())})  # fmt: skip
-    weight, values = rank_with_partners(artifacts, 1, none, use, BlendSettings())
+    ((seed, weight, values),) = rank_with_partners(artifacts, [1], none, use, BlendSettings())
+    assert seed == 1
     assert weight == 0.0
     ranks = artifacts[RANKS.name].read(["domain", "user", "full_rank"]).to_pandas().dropna()
     for domain, rows in ranks.sort_values("user", kind="stable").groupby("domain"):
@@ -148,8 +149,8 @@ def test_partners_who_know_what_users_like_are_believed(store: Store) -> None:
     ends = [(f"p{n}", f"q{n}") for n in range(30, 60)]
     pairs = pa.table({"source_id": [a for a, _ in ends], "target_id": [b for _, b in ends],
                       "similarity": pa.array([1.0] * 30, pa.float32())})  # fmt: skip
-    weight, values = rank_with_partners(artifacts, 1, pairs, partner_histories, BlendSettings())
-    _, alone = rank_with_partners(artifacts, 1, pairs.slice(0, 0), partner_histories, BlendSettings())
+    ((_, weight, values),) = rank_with_partners(artifacts, [1], pairs, partner_histories, BlendSettings())
+    ((_, _, alone),) = rank_with_partners(artifacts, [1], pairs.slice(0, 0), partner_histories, BlendSettings())
     gains = [values["a", f"p{n}"] - alone["a", f"p{n}"] for n in range(30, 60)]
     assert weight > 0.0
     assert np.mean(gains) > 0.1
