@@ -8,7 +8,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.contracts import ALL, INTERACTIONS, MACRO, PAIRS, RANKS, TEST
+from data_contracts.contracts import ALL, CHECKPOINT, INTERACTIONS, MACRO, NEIGHBOURS, PAIRS, RANKS, TEST
+from data_contracts.roles import Role
 from flows.compare.experiments import NDCG
 from flows.experiments.cases import Bench, Row
 from flows.runner.execute import Outcome
@@ -180,8 +181,10 @@ def measure_gradients_by_domain(bench: Bench, outcome: Outcome) -> list[Row]:
     )
     for seed in config.train.seeds:
         settings = CheckpointSettings(train=train, seed=seed, validation=config.evaluate)
+        read = outcome.plan.own_parents(str(Role(CHECKPOINT, seed)))
+        parents = {role: outcome.artifacts[role] for role in read if role != NEIGHBOURS.name}  # which only selects
         with bench.watch(f"gradients-{seed}") as progress:
-            table = measure_gradients(bench.store, settings, outcome.artifacts, config.compute, progress).read()
+            table = measure_gradients(bench.store, settings, parents, config.compute, progress).read()
         for metric, by_domain in _by_domain(table).items():
             rows += [(seed, domain, ALL, metric, value) for domain, value in by_domain.items()]
             if by_domain:

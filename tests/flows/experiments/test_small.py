@@ -117,3 +117,13 @@ def test_results_and_what_they_were_made_from_are_no_garbage(tmp_path):
     macro = of_alone.filter(pc.and_(pc.equal(of_alone["domain"], MACRO), pc.equal(of_alone["stratum"], ALL)))
     values = dict(zip(macro["metric"].to_pylist(), macro["value"].to_pylist(), strict=True))
     assert values["full_ndcg@20 of the shrunk domain"] == pytest.approx(values["full_ndcg@20"])  # it is the only one
+
+
+@pytest.mark.slow
+def test_gradients_do_not_depend_on_how_the_run_is_ranked(tmp_path, capsys):
+    """They are measured once, not with evidence and without."""
+    (tmp_path / "r.toml").write_text(WORLD.replace('store = "store"', f'store = "{tmp_path / "store"}"'))
+    options = ("gradient-conflict", str(tmp_path / "r.toml"), "--seeds", "1", "--only", "tables = both")
+    assert run(*options) == 0
+    assert len(list((tmp_path / "store" / "gradients").iterdir())) == 1
+    capsys.readouterr()
