@@ -219,10 +219,11 @@ def _require_device(train: TrainSettings) -> None:
         ModuleNotFoundError: torch-sparse is not installed.
     """
     if train.device == "cuda" or train.engine == "torch-sparse":  # otherwise torch is imported when it is needed
-        from model.compute.device import choose_device
-        from model.sparse.matrix import choose_engine
+        from model.compute.device import require_device
+        from model.sparse.matrix import require_engine
 
-        choose_engine(train.engine, choose_device(train.device))
+        require_device(train.device)
+        require_engine(train.engine)
 
 
 def _say_lost_domains(plan: Plan, interactions: Artifact) -> None:

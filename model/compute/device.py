@@ -11,14 +11,26 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENAS = -1, -2, -3, -8
 """Options of mallopt(3), as malloc.h has them."""
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a setting names; auto takes CUDA if there is one.
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def require_device(name: DeviceName) -> None:
+    """Check a setting, without a CUDA context.
 
     Raises:
         RuntimeError: the setting is "cuda" and torch finds no CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device that a setting names; auto takes CUDA if there is one.
+
+    Raises:
+        RuntimeError: as in `require_device`.
+    """
+    require_device(name)
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(chosen, torch.cuda.current_device()) if chosen == "cuda" else torch.device(chosen)
 

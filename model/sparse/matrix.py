@@ -102,6 +102,20 @@ def with_transpose(matrix: Csr) -> Matrix:
     return Matrix(matrix, csr(indptr, indices, values, matrix.rows))
 
 
+def require_engine(name: EngineName) -> None:
+    """Check a setting.
+
+    Raises:
+        ModuleNotFoundError: the setting is "torch-sparse" and it is not installed.
+    """
+    if name == "torch-sparse" and not _has_torch_sparse():
+        raise ModuleNotFoundError("engine 'torch-sparse': torch_sparse is not installed; run `make sparse`")
+
+
+def _has_torch_sparse() -> bool:
+    return importlib.util.find_spec("torch_sparse") is not None
+
+
 def choose_engine(name: EngineName, device: torch.device) -> tuple[str, SpmmEngine]:
     """The engine of sparse products, and its name.
 
@@ -110,12 +124,10 @@ def choose_engine(name: EngineName, device: torch.device) -> tuple[str, SpmmEngi
         device: where the products run.
 
     Raises:
-        ModuleNotFoundError: the setting is "torch-sparse" and it is not installed.
+        ModuleNotFoundError: as in `require_engine`.
     """
-    installed = importlib.util.find_spec("torch_sparse") is not None
-    if name == "torch-sparse" and not installed:
-        raise ModuleNotFoundError("engine 'torch-sparse': torch_sparse is not installed; run `make sparse`")
-    chosen = name if name != "auto" else "torch-sparse" if device.type == "cuda" and installed else "native"
+    require_engine(name)
+    chosen = name if name != "auto" else "torch-sparse" if device.type == "cuda" and _has_torch_sparse() else "native"
     log.info("sparse products: %s on %s", chosen, device)
     return chosen, _torch_sparse_engine() if chosen == "torch-sparse" else _native_engine(device)
 
