@@ -55,7 +55,9 @@ REPOSITORY = {
 }
 """Files of the repository that are pages of the site → path of the page."""
 
-_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+_LINK = re.compile(
+    r"(?P<mark>!?)\[(?P<text>[^\]\[]+)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
+)
 
 _LABEL = re.compile(r"^(```\w+) +\w+$", re.MULTILINE)
 """A code block's language with a word for the tests behind it."""
@@ -98,7 +100,7 @@ def navigation(pages: set[str]) -> list[dict[str, list[str]]]:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Point links to files of the repository to their pages, or turn them into text if the site has none."""
+    """Point links and pictures to files of the site; a link to a page that it has not becomes text."""
     sources = {name: source for source, name in REPOSITORY.items() if name != "index.md"}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
@@ -107,10 +109,10 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         name = REPOSITORY.get(path, path.removeprefix("docs/"))
         is_absent = files.get_file_from_path(name) is None
         if is_absent and (not path.startswith("docs/") or name in chain(*NAVIGATION.values())):
-            return link["text"]
+            return link[0] if link["mark"] else link["text"]
         target = posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
         anchor = link["anchor"] if link["anchor"] and name != "index.md" else ""  # the README's headings are not there
-        return f"[{link['text']}]({target}{anchor})"
+        return f"{link['mark']}[{link['text']}]({target}{anchor})"
 
     return _LINK.sub(rewrite, _LABEL.sub(r"\1", markdown))
 
