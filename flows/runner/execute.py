@@ -215,7 +215,7 @@ def _require_device(train: TrainSettings) -> None:
     """Refuse, before the stages that need neither, a training whose device or engine is not there.
 
     Raises:
-        RuntimeError: torch finds no CUDA device.
+        ValueError: torch finds no CUDA device.
         ModuleNotFoundError: torch-sparse is not installed.
     """
     if train.device == "cuda" or train.engine == "torch-sparse":  # otherwise torch is imported when it is needed

@@ -18,17 +18,17 @@ def require_device(name: DeviceName) -> None:
     """Check a setting, without a CUDA context.
 
     Raises:
-        RuntimeError: the setting is "cuda" and torch finds no CUDA device.
+        ValueError: the setting is "cuda" and torch finds no CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device 'cuda': no CUDA device is available to this torch; set device to 'auto' or 'cpu'")
+        raise ValueError("train.device is 'cuda', but this torch finds no CUDA device; set it to 'auto' or 'cpu'")
 
 
 def choose_device(name: DeviceName) -> torch.device:
     """The device that a setting names; auto takes CUDA if there is one.
 
     Raises:
-        RuntimeError: as in `require_device`.
+        ValueError: as in `require_device`.
     """
     require_device(name)
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

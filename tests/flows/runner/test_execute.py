@@ -95,7 +95,7 @@ def test_a_training_on_a_device_that_is_not_there_is_refused_before_anything_is_
     tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="no CUDA device is available"):
+    with pytest.raises(ValueError, match=r"train\.device is .cuda., but this torch finds no CUDA device"):
         run_stages(config(tmp_path, "train.device=cuda"))
     assert set(stages.calls) <= {"world"}
     run_stages(config(tmp_path, "train.device=cuda"), "ingest")  # which needs none
