@@ -20,6 +20,7 @@ from flows.experiments.partner_evidence import Weighed
 from model.evidence.domain_evidence import DomainEvidence, Histories
 from model.evidence.neighbours import ItemNeighbours
 from model.sparse.rows import Floats32
+from pipeline.compute.rows import keep_largest_weights
 
 _TOP = 100
 """Most entries of a row of C, and of B."""
@@ -66,23 +67,18 @@ def bridge_weights(partners: sp.csr_array, histories: Histories, items: int) -> 
 def _diagonal(divisors: Floats32) -> sp.dia_array:
     """A matrix that divides rows or columns; those of 0 are 0."""
     inverse = np.divide(1.0, divisors, out=np.zeros(divisors.size, np.float32), where=divisors > 0)
-    return sp.diags_array(inverse.astype(np.float32))
+    return sp.diags_array(inverse)
 
 
 def _largest(left: sp.csr_array, right: sp.csr_array, is_diagonal_kept: bool = True) -> sp.csr_array:
-    """A product of two matrices, cut to the largest entries of each row, of equal ones those of smaller columns."""
+    """A product of two matrices, cut to the largest entries of each row."""
     blocks = []
     for start in range(0, left.shape[0], _ROWS):
         block = (left[start : start + _ROWS] @ right).tocoo()
-        row, column, value = block.row, block.col, block.data
         if not is_diagonal_kept:
-            others = column != row + start
-            row, column, value = row[others], column[others], value[others]
-        order = np.lexsort((column, -value, row))
-        counts = np.bincount(row, minlength=block.shape[0])
-        within = np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept = order[within < _TOP]
-        blocks.append(sp.csr_array((value[kept], (row[kept], column[kept])), shape=block.shape))
+            others = block.col != block.row + start
+            block = sp.coo_array((block.data[others], (block.row[others], block.col[others])), shape=block.shape)
+        blocks.append(keep_largest_weights(block.tocsr(), _TOP))
     return sp.vstack(blocks, format="csr")
 
 

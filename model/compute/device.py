@@ -10,7 +10,6 @@ import torch
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENAS = -1, -2, -3, -8
 """Options of mallopt(3), as malloc.h has them."""
 
-
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

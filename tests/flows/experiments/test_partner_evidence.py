@@ -22,7 +22,7 @@ from flows.experiments.partner_evidence import (
     partner_matrix,
     rank_with_partners,
 )
-from model.data.dataset import load_dataset
+from model.data.dataset import MultiDomainData, load_dataset
 from model.evaluation.blend_stage import fit_blend
 from model.evaluation.metrics import user_values
 from model.evaluation.stage import evaluate
@@ -43,14 +43,20 @@ def evaluated(world: Tiny, epochs: int = 1) -> dict[str, Artifact]:
     return artifacts | evaluate(world.store, EvaluateSettings(), artifacts, ONE)
 
 
-def test_evidence_of_partners_is_that_of_dense_matrices(tiny_world: Tiny) -> None:
-    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
-    neighbours, weights = random_neighbours(world.items)
+def histories_and_partners(world: MultiDomainData) -> tuple[Histories, np.ndarray, sp.csr_array]:
+    """The histories of all users, the same as a dense matrix, and random partners."""
     histories = Histories.build(world, world.domains)
     rows = np.zeros((world.users, world.items))
     for user, items in enumerate(np.split(histories.items, histories.indptr[1:-1])):
         rows[user, items] = 1.0
     partners = sp.random_array((world.users,) * 2, density=0.05, rng=np.random.default_rng(3), dtype=np.float32).tocsr()
+    return histories, rows, partners
+
+
+def test_evidence_of_partners_is_that_of_dense_matrices(tiny_world: Tiny) -> None:
+    world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
+    neighbours, weights = random_neighbours(world.items)
+    histories, rows, partners = histories_and_partners(world)
     expected = (rows + partners.toarray() @ rows) @ weights
     for domain in world.domains:
         evidence = PartnerEvidence.beside(build_evidence(world, domain, neighbours, histories), partners)
@@ -76,11 +82,7 @@ def test_the_filter_is_that_of_dense_matrices_at_any_weight(tiny_world: Tiny) ->
     world = load_dataset(tiny_world.parents["nodes"], tiny_world.parents["graph"])
     assert world.items <= 100  # so that no row is cut
     neighbours, own = random_neighbours(world.items)
-    histories = Histories.build(world, world.domains)
-    rows = np.zeros((world.users, world.items))
-    for user, items in enumerate(np.split(histories.items, histories.indptr[1:-1])):
-        rows[user, items] = 1.0
-    partners = sp.random_array((world.users,) * 2, density=0.05, rng=np.random.default_rng(3), dtype=np.float32).tocsr()
+    histories, rows, partners = histories_and_partners(world)
     expected = dense_filter(rows, partners.toarray())
     np.testing.assert_allclose(
         bridge_weights(partners, histories, world.items).toarray(), expected, rtol=1e-4, atol=1e-6
